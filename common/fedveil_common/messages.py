@@ -1,0 +1,538 @@
+"""What the two sides say to each other, as frozen values already checked for size, range and shape.
+
+Three layers:
+1. `SignedBlob`: bytes as received, with their signer. Signatures are verified over these bytes, and only then is the body
+   parsed. A body is never re-serialised in order to verify it.
+2. Bodies (`Manifest` ... `Result`): what a signed blob of one type says. `wire.encode_body` / `wire.parse_body`.
+3. Envelopes (`CoordinatorMessage`, `ParticipantMessage`): what travels on a session; `wire.encode_*` / `wire.parse_*`.
+
+Names follow the word list; M0..M10 are the message numbers of FLSA/1 (docs/protocol.md, section 2.3).
+Ids in every list are byte-sorted and unique; hashes are 32 bytes; rounds and attempts count from 1.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from fedveil_common.ids import AttemptKey, FederationId, OrgId, RunId
+
+
+class BlobType(enum.StrEnum):
+    """The `type` of a signed blob: part of what is signed, so that no signature can stand for another message."""
+
+    MANIFEST = "manifest"
+    ADVERT = "advert"
+    SHARE = "share"
+    SHARE_ACK = "share_ack"
+    SHARE_OPENING = "share_opening"
+    HEADER = "header"
+    VOTE = "vote"
+    ABORT = "abort"
+    ABORT_REQUEST = "abort_request"
+    REVEAL = "reveal"
+    RESULT = "result"
+    RECEIPT = "receipt"
+    MODEL = "model"
+    INVITE = "invite"
+
+
+class Purpose(enum.StrEnum):
+    """What a secure sum is for; part of the spent key."""
+
+    STANDARDISE = "standardise"
+    STATISTICS = "statistics"
+    EVALUATE = "evaluate"
+    TRAIN = "train"
+
+
+class Phase(enum.StrEnum):
+    """Where a participant stands in an attempt, as it reports it."""
+
+    TRAINING = "training"
+    ADVERTISED = "advertised"
+    SHARED = "shared"
+    INPUT = "input"
+    VOTED = "voted"
+    REVEALED = "revealed"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBlob:
+    """`sig` = Ed25519 over LP("FLSA/1/sig/"+type) || LP(signer_id) || LP(body); `signer_id` is an org id or "coordinator"."""
+
+    signer_id: OrgId
+    type: BlobType
+    body: bytes
+    sig: bytes
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AbortCertificate:
+    """A8: at least N+c-q+1 abort votes of distinct cohort members over `t0`. Frees the update of exactly that attempt."""
+
+    t0: bytes
+    votes: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SumRef:
+    """Points at an opened sum: where it was made and the digest H("result", body) of its signed Result body."""
+
+    run_id: RunId
+    round: int
+    result_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """M0: everything an attempt is about, signed by the coordinator; T0 = H("T0", body).
+
+    `model_hash` is empty for purpose standardise, `query_digest` is empty for the others. `step` counts the model steps
+    that went before (0 in the first train round). `standardise` names the sum behind the standardisation (empty tuple:
+    none), `previous` the last opened train sum of this run (empty tuple before the first). `update_norm` in units of
+    the update; `progress_s`, `hard_limit_s` in seconds on the receiver's monotonic clock.
+    """
+
+    federation_id: FederationId
+    key: AttemptKey
+    purpose: Purpose
+    protection: str
+    plan_hash: bytes
+    previous_manifest_hash: bytes
+    roster_version: int
+    roster_hash: bytes
+    cohort: tuple[OrgId, ...]
+    corrupt: int
+    quorum: int
+    threshold: int
+    min_survivors: int
+    graph: str
+    length: int
+    ring_bits: int
+    value_bits: int
+    update_norm: float
+    leaf_coordinates: int
+    prg: str
+    noise: str
+    layout_hash: bytes
+    dataset: str
+    model_hash: bytes
+    query_digest: bytes
+    step: int
+    standardise: tuple[SumRef, ...]
+    previous: tuple[SumRef, ...]
+    progress_s: float
+    hard_limit_s: float
+    nonce: bytes
+    abort_certificates: tuple[AbortCertificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """M1: a participant's fresh public keys for one attempt; it means "my update is ready"."""
+
+    t0: bytes
+    org_id: OrgId
+    mask_key: bytes
+    channel_key: bytes
+    selfseed_commit: bytes
+    kappa_commit: bytes
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShareMsg:
+    """M3: the shares `dealer` deals to `recipient`, encrypted for it; commitments to each share in clear."""
+
+    t1: bytes
+    dealer: OrgId
+    recipient: OrgId
+    key_share_commit: bytes
+    self_share_commit: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAck:
+    """M4b: `org_id` has opened what was forwarded under `t1`; `bad_dealers` sent it something unusable."""
+
+    t1: bytes
+    org_id: OrgId
+    bad_dealers: tuple[OrgId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareOpening:
+    """M4c: `dealer` answers the complaint of `recipient` by opening both shares in public (33 bytes each)."""
+
+    t1: bytes
+    dealer: OrgId
+    recipient: OrgId
+    key_share: bytes
+    self_share: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """M5: the signed commitment to a masked input. `masked_tag` is empty and `tag_ok` False in this release."""
+
+    t2: bytes
+    org_id: OrgId
+    length: int
+    ring_bits: int
+    leaf_count: int
+    leaf_root: bytes
+    tag_ok: bool
+    masked_tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """M7: agreement to open exactly the set of inputs behind `t3`."""
+
+    t3: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AbortVote:
+    """M7, the other way: this attempt shall never open."""
+
+    t0: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRequest:
+    """The coordinator's signed wish to end an attempt; `reason` is a closed code."""
+
+    t0: bytes
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """M9: what a participant releases after a certificate. `self_seed` is empty unless the revealer is a survivor.
+
+    `self_shares`: (dealer, share of its self seed) for the other survivors; `key_shares`: (dealer, share of its mask
+    key) for those that shared and did not survive. Never both for one dealer.
+    """
+
+    t3: bytes
+    self_seed: bytes
+    self_shares: tuple[tuple[OrgId, bytes], ...]
+    key_shares: tuple[tuple[OrgId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """M10: the opened sum, by its leaf root. `tag_sum` is empty and `noise_left` 0.0 in this release."""
+
+    t3: bytes
+    survivors: int
+    length: int
+    leaf_root: bytes
+    tag_sum: bytes
+    noise_left: float
+
+
+class ReceiptKind(enum.StrEnum):
+    """What a receipt acknowledges."""
+
+    INPUT = "input"
+    REVEAL = "reveal"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A19: the coordinator's signed acknowledgement; `digest` = SHA-256 of the leaf root or of the reveal's body."""
+
+    t0: bytes
+    kind: ReceiptKind
+    digest: bytes
+
+
+Body = (
+    Manifest
+    | Advert
+    | ShareMsg
+    | ShareAck
+    | ShareOpening
+    | Header
+    | Vote
+    | AbortVote
+    | AbortRequest
+    | Reveal
+    | Result
+    | Receipt
+)
+"""Bodies in protobuf. The bodies of types `model` and `invite` are RFC 8785 JSON (see `modelfile`, `roster`)."""
+
+BODY_TYPES: dict[BlobType, type[Body]] = {
+    BlobType.MANIFEST: Manifest,
+    BlobType.ADVERT: Advert,
+    BlobType.SHARE: ShareMsg,
+    BlobType.SHARE_ACK: ShareAck,
+    BlobType.SHARE_OPENING: ShareOpening,
+    BlobType.HEADER: Header,
+    BlobType.VOTE: Vote,
+    BlobType.ABORT: AbortVote,
+    BlobType.ABORT_REQUEST: AbortRequest,
+    BlobType.REVEAL: Reveal,
+    BlobType.RESULT: Result,
+    BlobType.RECEIPT: Receipt,
+}
+
+
+# --- coordinator -> participant ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorHello:
+    """First message of a session: who runs what, and which roster version is current."""
+
+    software: str
+    protocols: tuple[int, ...]
+    federation_id: FederationId
+
+
+@dataclass(frozen=True, slots=True)
+class RosterNotice:
+    """A roster version with its governance signatures (`roster.SignedRoster` as bytes) and the trust chain as bytes."""
+
+    signed_roster: bytes
+    trust_chain: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffer:
+    """The canonical bytes of a plan that a run would execute; hashed as received."""
+
+    canonical_plan: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """M0."""
+
+    manifest: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """M2: all adverts of an attempt. U1 = their signers."""
+
+    t0: bytes
+    adverts: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDelivery:
+    """M4a: the ShareMsgs addressed to the receiver, one per dealer whose set arrived complete."""
+
+    t1: bytes
+    shares: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningRequest:
+    """The signed acks that complain about the receiver's shares."""
+
+    t1: bytes
+    complaints: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareSet:
+    """M4: U2, and the openings by which dealers answered the receiver's own complaints."""
+
+    t1: bytes
+    dealers: tuple[OrgId, ...]
+    openings: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """M6: all headers of the proposed survivors. U3 = their signers."""
+
+    t2: bytes
+    headers: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """M8: at least q votes over one T3 by distinct members of U2."""
+
+    t3: bytes
+    votes: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AbortOrder:
+    """The coordinator's signed AbortRequest."""
+
+    request: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class AbortNotice:
+    """An abort certificate over the receiver's attempt."""
+
+    certificate: AbortCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class ResultNotice:
+    """M10, signed."""
+
+    key: AttemptKey
+    result: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptNotice:
+    """A signed Receipt."""
+
+    receipt: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """How a run ended: `code` is `finished` or an error code; the signed model manifest if there is a final model."""
+
+    run_id: RunId
+    plan_hash: bytes
+    code: str
+    model: tuple[SignedBlob, ...]
+
+
+CoordinatorMessage = (
+    CoordinatorHello
+    | RosterNotice
+    | PlanOffer
+    | Offer
+    | KeySet
+    | ShareDelivery
+    | OpeningRequest
+    | ShareSet
+    | Proposal
+    | Certificate
+    | AbortOrder
+    | AbortNotice
+    | ResultNotice
+    | ReceiptNotice
+    | RunEnded
+)
+
+
+# --- participant -> coordinator ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantHello:
+    """First message of a session."""
+
+    software: str
+    protocols: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAnswer:
+    """Whether the participant will take part in runs of this plan; `code` is a closed code when it will not."""
+
+    plan_hash: bytes
+    accepted: bool
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """I am alive and at work on this attempt; sent every progress_s/3."""
+
+    key: AttemptKey
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertMessage:
+    """M1, signed."""
+
+    advert: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """M3 for every other member of U1, each signed."""
+
+    t1: bytes
+    shares: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AckMessage:
+    """M4b, signed."""
+
+    ack: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """M4c, one signed opening per complaint."""
+
+    t1: bytes
+    openings: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VoteMessage:
+    """M7: a signed Vote."""
+
+    vote: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class AbortMessage:
+    """M7: a signed AbortVote."""
+
+    vote: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class RevealMessage:
+    """M9, signed."""
+
+    reveal: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The participant will not go on in this attempt; `code` is a closed code without counts or names."""
+
+    key: AttemptKey
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEndedAck:
+    """The end of the run, and its model if there is one, is verified and stored here."""
+
+    run_id: RunId
+
+
+ParticipantMessage = (
+    ParticipantHello
+    | PlanAnswer
+    | Progress
+    | AdvertMessage
+    | Shares
+    | AckMessage
+    | Openings
+    | VoteMessage
+    | AbortMessage
+    | RevealMessage
+    | Refusal
+    | RunEndedAck
+)
