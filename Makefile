@@ -1,0 +1,81 @@
+# Everything a newcomer types. On a machine with Python 3.11, pip and make, each target prepares what it needs: the
+# environment .venv, made once, from hashed requirements. `make demo` installs the run-time requirements only.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PROTOS := $(wildcard proto/fedveil/v1/*.proto)
+GENERATED := build/generated
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check generate lock wheel image-check clean
+
+help:
+	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
+	@echo "make test    the tests"
+	@echo "make check   format, lint, types, import rule, generated code unchanged"
+	@echo "make generate | lock | wheel | image-check | clean: see CONTRIBUTING.md"
+
+demo: $(VENV)/.run
+	$(BIN)/fedveil demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	rm -rf $(GENERATED)
+	mkdir -p $(GENERATED)
+	$(call protoc,$(GENERATED))
+	for made in $$(cd $(GENERATED) && find . -type f); do cmp "$(GENERATED)/$$made" "proto/$$made" || exit 1; done
+
+generate: $(VENV)/.dev
+	$(call protoc,proto)
+
+# The generated code lies beside the .proto files, so that `from fedveil.v1 import ...` holds as it comes.
+define protoc
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
+		--python_out=$(1) --grpc_python_out=$(1) --mypy_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
+endef
+
+# Pins and hashes, without the name of any index: whoever installs uses the index that is configured there.
+LOCK := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+lock: $(VENV)/.dev
+	$(LOCK) -o requirements/bootstrap.txt requirements/bootstrap.in
+	$(LOCK) -o requirements/run.txt pyproject.toml requirements/build.in
+	$(LOCK) -o requirements/dev.txt pyproject.toml requirements/build.in requirements/dev.in
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+image-check: wheel
+	deploy/image-check
+
+clean:
+	rm -rf $(VENV) .bootstrap build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Where ensurepip is missing (Debian without python3-venv) virtualenv makes the environment.
+$(VENV)/.made:
+	if $(PYTHON) -c "import ensurepip" 2>/dev/null; then \
+		$(PYTHON) -m venv $(VENV); \
+	else \
+		$(PYTHON) -m pip install --quiet --require-hashes --target .bootstrap -r requirements/bootstrap.txt && \
+		PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet --no-periodic-update $(VENV); \
+	fi
+	touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements/run.txt pyproject.toml
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	touch $@
