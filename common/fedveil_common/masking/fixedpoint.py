@@ -1,0 +1,91 @@
+"""Floats into ring elements and back: clip, scale, round without bias, wrap.
+
+Invariant: a quantised coordinate is within +-limit, its expectation is the scaled float, and n of them add in the ring
+without wrapping when `quorum.check_no_wrap` holds. NaN and infinity never become numbers: the caller stops.
+Source: FLSA/1 section 2.5 (docs/protocol.md). All arrays are one-dimensional; values are the participant's own secret.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedveil_common.crypto.prg import words
+from fedveil_common.errors import PolicyRefusal
+
+MAX_LIMIT = 2**31 - 1
+"""Largest magnitude of a quantised coordinate: what a ring of 32 bits can tell apart from its negative."""
+
+
+def clip_l2(values: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
+    """`values` times min(1, norm/||values||): shape (d,), float64, a new array unless nothing is clipped.
+
+    Correct for the whole float64 range (the squares of 1e308 are never formed). Raises PolicyRefusal
+    `update_not_finite`; ValueError for a norm that is not positive and finite.
+    """
+    _check_values(values)
+    if not (np.isfinite(norm) and norm > 0):
+        raise ValueError("a clip norm is positive and finite")
+    peak = float(np.max(np.abs(values), initial=0.0))
+    if peak == 0.0:
+        return values
+    unit = values / peak
+    length = float(np.sqrt(np.sum(unit * unit)))  # ||values|| / peak, within 1 .. sqrt(d)
+    # Python floats divide past the largest float64 to infinity by raising; a peak that small is never over the norm.
+    if peak <= norm and length <= norm / max(peak, np.finfo(np.float64).tiny):
+        return values
+    return unit * (norm / length)
+
+
+def quantise(
+    values: NDArray[np.float64], scale: float, limit: int, rounding_key: bytes, start: int
+) -> tuple[NDArray[np.int64], int]:
+    """(integers, clamps): floor(v) + [u < frac v] for v = values*scale clamped to +-limit; int64, shape (d,).
+
+    `u` is a 53-bit uniform from words 2i, 2i+1 of the stream of `rounding_key`, i = start + position: whole equals
+    chunked. `clamps` counts the coordinates that the clamp moved. Raises PolicyRefusal `update_not_finite`.
+    """
+    _check_values(values)
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"a limit is within 1 .. {MAX_LIMIT}")
+    if not (np.isfinite(scale) and scale > 0):
+        raise ValueError("a scale is positive and finite")
+    with np.errstate(over="ignore", under="ignore"):  # an infinite product is clamped like any other large one
+        scaled = values * scale
+    clamps = int(np.count_nonzero(np.abs(scaled) > limit))
+    np.clip(scaled, -limit, limit, out=scaled)
+    lower = np.floor(scaled)
+    uniform = _uniform(rounding_key, start, len(values))
+    return lower.astype(np.int64) + (uniform < scaled - lower), clamps
+
+
+def to_ring(integers: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Two's complement residues modulo 2^32: shape (d,), uint32. ValueError for a value outside 32 signed bits."""
+    if integers.size and (int(integers.min()) < -MAX_LIMIT - 1 or int(integers.max()) > MAX_LIMIT):
+        raise ValueError("a value does not fit the ring of 32 bits")
+    return integers.astype(np.int32).view(np.uint32)
+
+
+def from_ring(ring: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The signed integers behind residues modulo 2^32: shape (d,), int64, each within -2^31 .. 2^31-1."""
+    if ring.dtype != np.uint32:
+        raise ValueError("a ring vector is uint32")
+    return ring.view(np.int32).astype(np.int64)
+
+
+def _uniform(key: bytes, start: int, count: int) -> NDArray[np.float64]:
+    """`count` multiples of 2^-53 in [0, 1)."""
+    pairs = words(key, 2 * start, 2 * count).astype(np.uint64).reshape(count, 2)
+    joined = pairs[:, 0] | (pairs[:, 1] << np.uint64(32))
+    return (joined >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _check_values(values: NDArray[np.float64]) -> None:
+    if values.dtype != np.float64 or values.ndim != 1:
+        raise ValueError("an update is a one-dimensional float64 array")
+    bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise PolicyRefusal(
+            "update_not_finite",
+            f"{bad} of {len(values)} coordinates of the update are NaN or infinite",
+            not_done="nothing was sent for this update",
+            next_step="look at the training data and the learning rate of this organisation",
+        )
