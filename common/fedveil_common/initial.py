@@ -1,0 +1,43 @@
+"""The first model of a run, drawn from the plan so that every participant can draw it again.
+
+Promise: bit-exact everywhere: weights N(0, 0.01^2) in plan order, bias 0, float32. Source: FLSA/1 A2 (wire):
+AES-256-CTR from a zero counter under H("init-model", u64be seed), little-endian u64 words; each weight is 0.01 times
+(the sum of 12 words, each (w>>11)*2^-53, added in order, minus 6) in float64, rounded to float32.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+from fedveil_common import transcript
+from fedveil_common.crypto.labels import h, u64
+
+if TYPE_CHECKING:
+    from fedveil_common.plan.spec import Plan
+
+WORDS_PER_WEIGHT = 12
+
+
+def initial_model(plan: "Plan") -> NDArray[np.float32]:
+    """The first model of `plan`: float32, shape (parameters,), public."""
+    return draw(plan.training.seed, plan.data.inputs)
+
+
+def draw(seed: int, weights: int) -> NDArray[np.float32]:
+    """`weights` weights and one bias from `seed` (0..2^53-1): float32, shape (weights + 1,)."""
+    keystream = Cipher(algorithms.AES(h("init-model", u64(seed))), modes.CTR(bytes(16))).encryptor()
+    words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * weights)), dtype="<u8")
+    uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(weights, WORDS_PER_WEIGHT) * 2.0**-53
+    total = np.zeros(weights, dtype=np.float64)
+    for column in range(WORDS_PER_WEIGHT):  # in order: float addition is not associative
+        total += uniforms[:, column]
+    model = np.zeros(weights + 1, dtype=np.float32)
+    model[:weights] = (0.01 * (total - 6.0)).astype(np.float32)
+    return model
+
+
+def initial_hash(seed: int, weights: int) -> str:
+    """The model hash of `draw(seed, weights)` as 64 hex digits: field model.initial of a canonical plan."""
+    return transcript.model_hash(draw(seed, weights).astype("<f4").tobytes()).hex()

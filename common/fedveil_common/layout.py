@@ -1,0 +1,144 @@
+"""Which coordinate of a secure sum means what, and on what scale: one layout per plan, purpose and step (wire, A17).
+
+Promise: both sides derive the same blocks from the plan alone; `Layout.hash` stands in the manifest. Each block has a
+cap (units of the value) that every participant enforces in integers after rounding, so that one participant moves the
+sum by a known amount at most. With M = 2^(value_bits-1)-1 a cap times its scale never exceeds M but for rounding of
+the product. Blocks, in order. train: update, weight, then the evaluation blocks if evaluation is due. evaluate: the
+evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
+loss. standardise: rows, then per float feature present, sum, squares. A metric that the plan does not ask for has no
+block: nothing more opens.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fedveil_common import jcs
+from fedveil_common.crypto.labels import h
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import canonical_form, spec
+
+SCORE_BINS = 64
+"""Equal bins of a probability on [0, 1]; a score of 1 falls into the last."""
+
+LOSS_CAP = 16.0
+"""The largest loss of one row that is counted."""
+
+UPDATE, WEIGHT = "update", "weight"
+HOLDOUT, CORRECT, NEGATIVE, POSITIVE, LOSS = "holdout", "correct", "neg", "pos", "loss"
+ROWS = "rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`length` coordinates named `name`; each value is at most `cap` in absolute value and is multiplied by `scale`."""
+
+    name: str
+    length: int
+    cap: float
+    scale: float
+
+    @property
+    def limit(self) -> int:
+        """floor(cap*scale): the largest absolute integer one participant may put into a coordinate."""
+        return int(self.cap * self.scale)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Blocks in order."""
+
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def length(self) -> int:
+        """d: how many coordinates a secure sum under this layout has."""
+        return sum(block.length for block in self.blocks)
+
+    @cached_property
+    def hash(self) -> bytes:
+        """H("layout", RFC 8785 list of {name, length, cap, scale})."""
+        rows: list[jcs.Json] = [
+            {"name": b.name, "length": b.length, "cap": float(b.cap), "scale": float(b.scale)} for b in self.blocks
+        ]
+        return h("layout", jcs.dumps(rows))
+
+    def slices(self) -> dict[str, slice]:
+        """Where each block lies in the vector."""
+        found: dict[str, slice] = {}
+        start = 0
+        for block in self.blocks:
+            found[block.name] = slice(start, start + block.length)
+            start += block.length
+        return found
+
+
+def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
+    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics."""
+    match purpose:
+        case Purpose.TRAIN:
+            due = _evaluation(plan) if evaluation_due(plan, step) else ()
+            return Layout((*_training(plan), *due))
+        case Purpose.EVALUATE:
+            return Layout(_evaluation(plan))
+        case Purpose.STANDARDISE:
+            return Layout(_standardise(plan))
+        case Purpose.STATISTICS:
+            raise ValueError("there are no statistics plans in this release")
+
+
+def evaluation_due(plan: spec.Plan, step: int) -> bool:
+    """Whether the train sum after `step` model steps also measures the model received (the first model included)."""
+    return step % plan.evaluation.every == 0
+
+
+def parameter_count(plan: spec.Plan) -> int:
+    """Parameters of the model: one weight per input and the bias."""
+    return plan.data.inputs + 1
+
+
+def needs_standardise(plan: spec.Plan) -> bool:
+    """Whether a run of the plan begins with a secure sum of purpose standardise."""
+    return plan.data.standardise is spec.Standardise.FEDERATED and bool(plan.data.float_features)
+
+
+def query_digest(plan: spec.Plan) -> bytes:
+    """H("query", ...) over all that determines the standardise sum: 32 bytes, the subject of its spent key.
+
+    The sum covers all rows, holdout included (no label enters it), so neither seed nor holdout is in the digest: plans
+    that differ only there ask the same question, and it is answered once.
+    """
+    asked: jcs.Json = {
+        "purpose": Purpose.STANDARDISE.value,
+        "data": canonical_form.data_columns(plan.data),
+        "weight_cap": plan.training.weight_cap,
+        "protection": {"kind": plan.protection.kind, "value_bits": plan.protection.value_bits},
+        "privacy": plan.privacy,
+    }
+    return h("query", jcs.dumps(asked))
+
+
+def _training(plan: spec.Plan) -> tuple[Block, ...]:
+    m = plan.protection.max_value
+    norm = plan.protection.update_norm
+    return (Block(UPDATE, parameter_count(plan), norm, m / norm), Block(WEIGHT, 1, 1.0, float(m)))
+
+
+def _evaluation(plan: spec.Plan) -> tuple[Block, ...]:
+    m, cap = plan.protection.max_value, plan.training.weight_cap
+    rows, count_scale = float(cap), float(m // cap)
+    blocks = [Block(HOLDOUT, 1, rows, count_scale)]
+    if spec.Metric.ACCURACY in plan.evaluation.metrics:
+        blocks.append(Block(CORRECT, 1, rows, count_scale))
+    if spec.Metric.AUC in plan.evaluation.metrics:
+        blocks += [Block(NEGATIVE, SCORE_BINS, rows, count_scale), Block(POSITIVE, SCORE_BINS, rows, count_scale)]
+    blocks.append(Block(LOSS, 1, LOSS_CAP * rows, m / (LOSS_CAP * rows)))
+    return tuple(blocks)
+
+
+def _standardise(plan: spec.Plan) -> tuple[Block, ...]:
+    m, cap = plan.protection.max_value, plan.training.weight_cap
+    rows, scale = float(cap), m / cap
+    blocks = [Block(ROWS, 1, rows, scale)]
+    for feature in plan.data.float_features:
+        blocks += [Block(f"{kind}:{feature.name}", 1, rows, scale) for kind in ("present", "sum", "squares")]
+    return tuple(blocks)

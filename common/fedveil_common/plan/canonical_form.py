@@ -1,0 +1,177 @@
+"""A plan as text, as value and as canonical bytes; only the canonical bytes travel and are hashed.
+
+Promise: `parse_canonical(canonical(p)) == p`, and `parse_canonical` accepts a byte string exactly when it is the
+canonical form of a plan, so a hash approved by a person names one plan. The canonical form is RFC 8785 JSON with the
+defaults of the plan's version written out and `model.initial` filled in; optional fields stand only when set;
+features are a list, because their order is the order of the model's inputs. Nothing in it depends on the roster.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from fedveil_common import initial, jcs
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.plan import spec
+from fedveil_common.plan.problems import NotInThisReleaseError, PlanError
+from fedveil_common.plan.reading import read_plan
+from fedveil_common.plan.section import Findings
+from fedveil_common.plan.yaml_tree import MAX_BYTES, json_tree, read_tree
+
+
+def parse_plan(text: bytes, filename: str) -> spec.Plan:
+    """The plan in a YAML file. `filename` is used in messages only.
+
+    Raises PlanError (`bad_plan`, every problem with its line) if anything is wrong, else NotInThisReleaseError naming
+    every field that this release lacks.
+    """
+    findings = Findings()
+    root = read_tree(text, findings.problems)
+    if root is None:
+        raise PlanError(filename, tuple(findings.problems))
+    plan = read_plan(root, findings)
+    if findings.problems:
+        raise PlanError(filename, (*findings.problems, *findings.later))
+    if findings.later:
+        raise NotInThisReleaseError(tuple(f"line {p.line}: {p.path}" for p in findings.later), filename)
+    return plan
+
+
+def parse_canonical(data: bytes) -> spec.Plan:
+    """The plan in canonical bytes as they were received.
+
+    Raises PeerError `bad_plan` unless `data` is the canonical form of a valid plan; NotInThisReleaseError if it asks
+    for what this release lacks.
+    """
+    if len(data) > MAX_BYTES:
+        raise _not_canonical(f"{len(data)} bytes; at most {MAX_BYTES} are possible")
+    try:
+        root = json_tree(jcs.loads(data))
+    except ValueError as error:
+        raise _not_canonical(f"not JSON of one meaning ({type(error).__name__})") from None
+    findings = Findings()
+    plan = read_plan(root, findings)
+    if findings.problems:
+        paths = ", ".join(sorted({problem.path for problem in findings.problems})[:20])
+        raise _not_canonical(f"problems at {paths}")
+    if findings.later:
+        raise NotInThisReleaseError(tuple(problem.path for problem in findings.later))
+    if canonical(plan) != data:
+        raise _not_canonical("its bytes are not the canonical form of what they say")
+    return plan
+
+
+def canonical(plan: spec.Plan) -> bytes:
+    """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash."""
+    if plan.model.initial != initial.initial_hash(plan.training.seed, plan.data.inputs):
+        raise ConfigError("bad_plan", "model.initial is not the hash of the first model of this plan")
+    return jcs.dumps(_plan(plan))
+
+
+def plan_hash(canonical_plan: bytes) -> bytes:
+    """SHA-256 of the canonical bytes: what organisations approve."""
+    return hashlib.sha256(canonical_plan).digest()
+
+
+def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
+    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it."""
+    first = initial.initial_hash(seed, plan.data.inputs)
+    return replace(plan, training=replace(plan.training, seed=seed), model=replace(plan.model, initial=first))
+
+
+def data_columns(data: spec.DataSpec) -> dict[str, jcs.Json]:
+    """What is read and how, as it stands in the canonical plan, without min_rows and standardise."""
+    columns: dict[str, jcs.Json] = {
+        "dataset": data.dataset,
+        "features": [_feature(feature) for feature in data.features],
+        "target": _target(data.target),
+    }
+    if data.person is not None:
+        columns["person"] = data.person
+    return columns
+
+
+def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
+    data = data_columns(plan.data) | {"min_rows": plan.data.min_rows, "standardise": plan.data.standardise.value}
+    members: dict[str, jcs.Json] = {
+        "version": plan.version,
+        "name": plan.name,
+        "kind": plan.kind.value,
+        "data": data,
+        "model": {"kind": plan.model.kind.value, "l2": plan.model.l2, "initial": plan.model.initial},
+        "training": {
+            "rounds": plan.training.rounds,
+            "local_epochs": plan.training.local_epochs,
+            "batch_size": plan.training.batch_size,
+            "learning_rate": plan.training.learning_rate,
+            "proximal_mu": plan.training.proximal_mu,
+            "seed": plan.training.seed,
+            "weight": plan.training.weight.value,
+            "weight_cap": plan.training.weight_cap,
+        },
+        "strategy": {"kind": plan.strategy.kind},
+        "evaluation": {
+            "every": plan.evaluation.every,
+            "metrics": [metric.value for metric in plan.evaluation.metrics],
+            "holdout": plan.evaluation.holdout,
+        },
+        "cohort": {
+            "min_participants": plan.cohort.min_participants,
+            "max_corrupt": plan.cohort.max_corrupt,
+            "wait_s": plan.cohort.wait_s,
+            "progress_s": plan.cohort.progress_s,
+            "hard_limit_s": plan.cohort.hard_limit_s,
+        },
+        "protection": {
+            "kind": plan.protection.kind,
+            "value_bits": plan.protection.value_bits,
+            "update_norm": plan.protection.update_norm,
+        },
+        "privacy": plan.privacy,
+    }
+    optional: dict[str, jcs.Json] = {
+        "purpose": plan.purpose,
+        "controller": plan.controller,
+        "legal_basis": plan.legal_basis,
+        "contact": plan.contact,
+        "retention_days": plan.retention_days,
+    }
+    return members | {key: value for key, value in optional.items() if value is not None}
+
+
+def _feature(feature: spec.Feature) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json]
+    match feature:
+        case spec.FloatFeature():
+            members = {
+                "name": feature.name,
+                "type": "float",
+                "range": [feature.lo, feature.hi],
+                "clamp": feature.clamp,
+            }
+        case spec.CategoryFeature():
+            members = {"name": feature.name, "type": "category", "values": list(feature.values)}
+    match feature.missing:
+        case spec.Missing.ERROR:
+            pass
+        case spec.Missing.VALUE:
+            members["missing"] = feature.fill
+        case spec.Missing.MEAN | spec.Missing.DROP:
+            members["missing"] = feature.missing.value
+    return members
+
+
+def _target(target: spec.Target) -> dict[str, jcs.Json]:
+    match target:
+        case spec.BinaryTarget():
+            return {"column": target.column, "type": "binary", "positive": target.positive}
+        case spec.FloatTarget():
+            return {"column": target.column, "type": "float", "range": [target.lo, target.hi]}
+
+
+def _not_canonical(why: str) -> PeerError:
+    return PeerError(
+        "bad_plan",
+        f"the plan that was received is not in canonical form: {why}",
+        not_done="the plan was not shown for approval and nothing was run",
+        next_step="the sender must send the canonical bytes of a valid plan",
+    )

@@ -1,0 +1,362 @@
+"""From a tree to a `Plan`: types, limits, defaults of version 1, and the relations between fields.
+
+Promise: all problems at once; a field that belongs to a later release is named as such (`not_in_this_release`), never
+ignored and never taken for a typing error. Source: the plan file's annotations, FLSA/1 2.5.5, A1, A2, A6, A17.
+"""
+
+from dataclasses import replace
+
+from fedveil_common import initial
+from fedveil_common.plan import spec
+from fedveil_common.plan.section import Findings, Section
+from fedveil_common.plan.yaml_tree import Fields, Node, Scalar
+
+MAX_FEATURES = 10_000
+MAX_INPUTS = 1_000_000
+MAX_COHORT = 256
+MAX_VALUE_BITS = 24
+"""With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
+
+
+def read_plan(root: Node, findings: Findings) -> spec.Plan:
+    """The plan in `root`; meaningful only if `findings` stayed empty."""
+    top = Section(root, "", 1, findings)
+    version = top.integer("version", 1)
+    if version > 1:
+        findings.not_yet(top.line_of("version"), "version", f"version {version} of the plan file")
+    name = top.name("name")
+    kind = top.choice("kind", ("train", "statistics"))
+    statistics = kind == "statistics"
+    if statistics:
+        findings.not_yet(top.line_of("kind"), "kind", "kind statistics")
+    data = _data(top.section("data"), statistics)
+    cohort = _cohort(top.section("cohort"))
+    protection = _protection(top.section("protection"))
+    privacy = _privacy(top)
+    if statistics:
+        top.take("queries", required=True)
+        top.skip()
+    logistic = isinstance(data.target, spec.BinaryTarget)
+    model, initial_line = _model(top.section("model", required=not statistics), data)
+    training = _training(top.section("training", required=not statistics), protection)
+    plan = spec.Plan(
+        version=1,
+        name=name,
+        kind=spec.Kind.TRAIN,
+        data=data,
+        model=model,
+        training=training,
+        strategy=_strategy(top.section("strategy", required=False)),
+        evaluation=_evaluation(top.section("evaluation", required=not statistics), logistic),
+        cohort=cohort,
+        protection=protection,
+        privacy=privacy,
+        purpose=top.prose("purpose"),
+        controller=top.prose("controller"),
+        legal_basis=top.prose("legal_basis"),
+        contact=top.prose("contact"),
+        retention_days=top.integer("retention_days", 1, 36_500) if top.has("retention_days") else None,
+    )
+    top.close()
+    if findings.problems or findings.later:
+        return plan
+    return _with_initial(plan, initial_line, findings)
+
+
+def _with_initial(plan: spec.Plan, line: int, findings: Findings) -> spec.Plan:
+    """`plan` with the hash of its first model; a value that a person wrote must be that hash."""
+    expected = initial.initial_hash(plan.training.seed, plan.data.inputs)
+    if plan.model.initial not in {"", expected}:
+        findings.wrong(
+            line, "model.initial", "initial_model", "not the hash of the first model of this plan; leave the field out"
+        )
+    return replace(plan, model=replace(plan.model, initial=expected))
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def _data(section: Section, statistics: bool) -> spec.DataSpec:
+    findings = section.findings
+    dataset = section.name("dataset")
+    features = _features(section)
+    target = _target(section.section("target", required=not statistics))
+    person = section.column("person", required=False)
+    taken = {feature.name for feature in features}
+    if target.column in taken:
+        section.wrong("target", "column_twice", f"column {target.column!r} is the target and a feature")
+    if person is not None and person in taken | {target.column}:
+        section.wrong("person", "column_twice", f"column {person!r} names the person and cannot be read as data")
+    data = spec.DataSpec(
+        dataset=dataset,
+        features=features,
+        target=target,
+        person=person,
+        min_rows=section.integer("min_rows", 1),
+        standardise=spec.Standardise(section.choice("standardise", ("federated", "range", "none"))),
+    )
+    if data.inputs > MAX_INPUTS:
+        findings.wrong(section.line, section.at("features"), "range", f"{data.inputs} inputs; at most {MAX_INPUTS}")
+    section.close()
+    return data
+
+
+def _features(section: Section) -> tuple[spec.Feature, ...]:
+    line = section.line_of("features")
+    node = section.take("features", required=True)
+    path = section.at("features")
+    named: list[tuple[str, Node, int]] = []
+    match node:
+        case Fields():  # as a person writes it: a mapping, in order
+            named = [(name, member, node.lines[name]) for name, member in node.members.items()]
+        case None:
+            return ()
+        case Scalar(refused=True):
+            return ()
+        case Scalar():
+            section.findings.wrong(node.line, path, "type", "expected a mapping of columns")
+            return ()
+        case _:  # as the canonical form writes it: a list, each with its name
+            for item in node.items:
+                if isinstance(item, Fields) and isinstance(item.members.get("name"), Scalar):
+                    members = dict(item.members)
+                    label = members.pop("name")
+                    text = label.value if isinstance(label, Scalar) and isinstance(label.value, str) else ""
+                    named.append((text, Fields(members, item.lines, item.line), item.line))
+                else:
+                    section.findings.wrong(item.line, path, "type", "expected {name: COLUMN, type: ...}")
+    if not 1 <= len(named) <= MAX_FEATURES:
+        section.findings.wrong(line, path, "range", f"{len(named)} features; 1 to {MAX_FEATURES} are possible")
+    features: list[spec.Feature] = []
+    for name, member, at in named:
+        feature = Section(member, f"{path}.{name}", at, section.findings)
+        holder = Section(Fields({}, {name: at}, at), path, at, section.findings)
+        holder.check_column(name, name)
+        if any(name == other.name for other in features):
+            holder.wrong(name, "column_twice", "this column is named twice")
+        features.append(_feature(name, feature))
+    return tuple(features)
+
+
+def _feature(name: str, section: Section) -> spec.Feature:
+    if section.choice("type", ("float", "category")) == "category":
+        return _category(name, section)
+    lo, hi = _range(section)
+    missing, fill = spec.Missing.ERROR, None
+    node = section.take("missing", required=False)
+    match node:
+        case None:
+            pass
+        case Scalar(value="mean" | "drop"):
+            missing = spec.Missing(str(node.value))
+        case _:
+            fill = section.as_number(node, "missing")
+            missing = spec.Missing.VALUE
+            if fill is not None and not lo <= fill <= hi:
+                section.wrong("missing", "range", f"{fill:g} lies outside the range of the column")
+    clamp = section.boolean("clamp", default=False)
+    section.close()
+    return spec.FloatFeature(name, lo, hi, missing, fill, clamp)
+
+
+def _category(name: str, section: Section) -> spec.CategoryFeature:
+    values = tuple(section.label(node, "values") for node in section.items("values"))
+    if len(values) < 2:
+        section.wrong("values", "range", "a category has at least 2 values")
+    if len(set(values)) != len(values):
+        section.wrong("values", "value_twice", "a value is listed twice")
+    missing, fill = spec.Missing.ERROR, None
+    node = section.take("missing", required=False)
+    match node:
+        case None:
+            pass
+        case Scalar(value="drop"):
+            missing = spec.Missing.DROP
+        case Scalar(value="mean"):
+            section.wrong("missing", "choice", "a category has no mean; write drop or one of its values")
+        case _:
+            fill = section.label(node, "missing")
+            missing = spec.Missing.VALUE
+            if fill not in values:
+                section.wrong("missing", "choice", f"{fill!r} is not one of the values of the column")
+    section.close()
+    return spec.CategoryFeature(name, values, missing, fill)
+
+
+def _range(section: Section) -> tuple[float, float]:
+    items = section.items("range")
+    ends = [section.as_number(item, "range") for item in items]
+    if not items or None in ends:
+        return 0.0, 1.0
+    lo, hi = (ends[0] or 0.0, ends[-1] or 0.0)
+    if len(ends) != 2 or not lo < hi:
+        section.wrong("range", "range", "a range is [low, high] with low below high")
+        return 0.0, 1.0
+    if hi - lo == float("inf"):
+        section.wrong("range", "range", "the range is wider than a double can say")
+        return 0.0, 1.0
+    return lo, hi
+
+
+def _target(section: Section) -> spec.Target:
+    column = section.column("column") or "\0target"
+    kind = section.choice("type", ("binary", "float", "category"))
+    if kind == "category":
+        section.findings.not_yet(section.line, section.at("type"), "a target of type category")
+        section.skip()
+        return spec.BinaryTarget(column)
+    if kind == "float":
+        lo, hi = _range(section)
+        section.close()
+        return spec.FloatTarget(column, lo, hi)
+    node = section.take("positive", required=False)
+    positive = "1" if node is None else section.label(node, "positive")
+    section.close()
+    return spec.BinaryTarget(column, positive)
+
+
+# --- model and training -----------------------------------------------------------------------------------------------
+
+
+def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
+    """The model and the line on which its first hash stands ("" if it was left out)."""
+    kind = section.choice("kind", ("linear", "logistic", "softmax", "mlp", "trainer"), default=None)
+    line = section.line_of("initial")
+    if kind not in {"linear", "logistic"}:
+        section.findings.not_yet(section.line_of("kind"), section.at("kind"), f"model {kind}")
+        section.skip()
+        return spec.ModelSpec(spec.ModelKind.LOGISTIC, 0.0, ""), line
+    wanted = spec.BinaryTarget if kind == "logistic" else spec.FloatTarget
+    if not isinstance(data.target, wanted) and not data.target.column.startswith("\0"):
+        section.wrong("kind", "target_type", f"a {kind} model needs a target of type {_TARGET_OF[kind]}")
+    l2 = section.number("l2", 0.0, 1e6, default=0.0)
+    first = ""
+    node = section.take("initial", required=False)
+    if node is not None:
+        if isinstance(node, Scalar) and isinstance(node.value, str) and len(node.value) == 64:
+            first = node.value
+        else:
+            section.wrong("initial", "type", "expected 64 hex digits; leave the field out")
+    section.close()
+    return spec.ModelSpec(spec.ModelKind(kind), l2, first), line
+
+
+_TARGET_OF = {"logistic": "binary", "linear": "float"}
+
+
+def _training(section: Section, protection: spec.ProtectionSpec) -> spec.TrainingSpec:
+    training = spec.TrainingSpec(
+        rounds=section.integer("rounds", 1, 100_000),
+        local_epochs=section.integer("local_epochs", 1, 10_000, default=1),
+        batch_size=section.integer("batch_size", 1, 10_000_000, default=32),
+        learning_rate=section.number("learning_rate", 0.0, 1e6, above=True),
+        proximal_mu=_proximal(section),
+        seed=section.integer("seed", 0, default=0),
+        weight=spec.Weight(section.choice("weight", ("rows", "uniform"), default="rows")),
+        weight_cap=section.integer("weight_cap", 1),
+    )
+    if training.weight_cap > protection.max_value:
+        section.wrong(
+            "weight_cap",
+            "weight_cap",
+            f"{training.weight_cap} rows cannot be counted in {protection.value_bits} bits;"
+            f" at most {protection.max_value}",
+        )
+    section.close()
+    return training
+
+
+def _proximal(section: Section) -> float:
+    line = section.line_of("proximal_mu")
+    value = section.number("proximal_mu", 0.0, default=0.0)
+    if value != 0:
+        section.findings.not_yet(line, section.at("proximal_mu"), "a proximal term other than 0")
+    return 0.0
+
+
+def _strategy(section: Section) -> spec.StrategySpec:
+    kinds = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+    kind = section.choice("kind", kinds, default="fedavg")
+    if kind != "fedavg":
+        section.findings.not_yet(section.line_of("kind"), section.at("kind"), f"strategy {kind}")
+        section.skip()
+    section.close()
+    return spec.StrategySpec("fedavg")
+
+
+def _evaluation(section: Section, logistic: bool) -> spec.EvaluationSpec:
+    possible = tuple(spec.Metric) if logistic else (spec.Metric.LOSS,)
+    metrics = set(possible)
+    if section.has("metrics"):
+        metrics = set()
+        for node in section.items("metrics"):
+            text = node.value if isinstance(node, Scalar) else None
+            if text not in set(spec.Metric):
+                section.wrong("metrics", "choice", "metrics are loss, accuracy and auc")
+            elif text not in possible:
+                section.wrong("metrics", "choice", f"{text} needs a target of type binary")
+            elif spec.Metric(str(text)) in metrics:
+                section.wrong("metrics", "value_twice", f"{text} is listed twice")
+            else:
+                metrics.add(spec.Metric(str(text)))
+        if spec.Metric.LOSS not in metrics:
+            section.wrong("metrics", "choice", "loss must be among the metrics: a new model is checked by it")
+    evaluation = spec.EvaluationSpec(
+        every=section.integer("every", 1, 100_000, default=1),
+        metrics=tuple(metric for metric in spec.Metric if metric in metrics),
+        holdout=section.number("holdout", 0.0, 0.9, above=True),
+    )
+    section.close()
+    return evaluation
+
+
+# --- cohort, protection, privacy --------------------------------------------------------------------------------------
+
+
+def _cohort(section: Section) -> spec.CohortSpec:
+    cohort = spec.CohortSpec(
+        min_participants=section.integer("min_participants", 3, MAX_COHORT),
+        max_corrupt=section.integer("max_corrupt", 1, MAX_COHORT, default=1),
+        wait_s=section.number("wait_s", 0.0, 1e9, above=True, default=600.0),
+        progress_s=section.number("progress_s", 0.0, 1e9, above=True, default=60.0),
+        hard_limit_s=section.number("hard_limit_s", 0.0, 1e9, above=True, default=86_400.0),
+    )
+    if cohort.min_participants < cohort.max_corrupt + 2:
+        section.wrong(
+            "min_participants",
+            "cohort_too_small",
+            f"with {cohort.max_corrupt} corrupt participants at least {cohort.max_corrupt + 2} must take part",
+        )
+    if cohort.hard_limit_s < cohort.progress_s:
+        section.wrong("hard_limit_s", "range", "the hard limit is shorter than progress_s")
+    section.close()
+    return cohort
+
+
+def _protection(section: Section) -> spec.ProtectionSpec:
+    line = section.line_of("kind")
+    kind = section.choice("kind", ("masked", "paillier"))
+    if kind == "paillier":
+        section.findings.not_yet(line, section.at("kind"), "protection paillier")
+        section.take("key", required=False)
+        section.take("s", required=False)
+    bits_line = section.line_of("value_bits")
+    bits = section.integer("value_bits", 8, 64, default=16)
+    if bits > MAX_VALUE_BITS:
+        section.findings.not_yet(bits_line, section.at("value_bits"), f"more than {MAX_VALUE_BITS} bits (a wider ring)")
+    update_norm = section.number("update_norm", 0.0, 1e9, above=True)
+    section.close()
+    return spec.ProtectionSpec("masked", min(bits, MAX_VALUE_BITS), update_norm)
+
+
+def _privacy(top: Section) -> str:
+    line = top.line_of("privacy")
+    node = top.take("privacy", required=True)
+    match node:
+        case None | Scalar(value="none") | Scalar(refused=True):
+            pass
+        case Fields():
+            top.findings.not_yet(line, "privacy", "differential privacy")
+        case _:
+            top.findings.wrong(line, "privacy", "choice", "expected none (or a block, which a later release brings)")
+    return "none"

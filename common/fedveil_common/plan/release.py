@@ -1,0 +1,25 @@
+"""What this release cannot carry out, checked on a plan value: the last line behind the reader's own check.
+
+A plan that came through `parse_plan` or `parse_canonical` passes; one that was composed in code may not.
+"""
+
+from fedveil_common.plan import spec
+from fedveil_common.plan.problems import NotInThisReleaseError
+from fedveil_common.plan.reading import MAX_VALUE_BITS
+
+
+def check_release(plan: spec.Plan) -> None:
+    """Raises NotInThisReleaseError (`not_in_this_release`) naming every field of `plan` that this release lacks."""
+    lacking = {
+        "version": plan.version != 1,
+        "kind": plan.kind is not spec.Kind.TRAIN,
+        "model.kind": plan.model.kind not in {spec.ModelKind.LINEAR, spec.ModelKind.LOGISTIC},
+        "training.proximal_mu": plan.training.proximal_mu != 0,
+        "strategy.kind": plan.strategy.kind != "fedavg",
+        "protection.kind": plan.protection.kind != "masked",
+        "protection.value_bits": plan.protection.value_bits > MAX_VALUE_BITS,
+        "privacy": plan.privacy != "none",
+    }
+    fields = tuple(field for field, lacks in lacking.items() if lacks)
+    if fields:
+        raise NotInThisReleaseError(fields)

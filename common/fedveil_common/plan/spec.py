@@ -1,0 +1,209 @@
+"""A plan as values: what is learned, from which columns, under which protection.
+
+Promise: a `Plan` that left `parse_plan` or `parse_canonical` is complete (every default of its version is written out),
+consistent (relations between fields hold) and something this release can carry out; code that holds one checks nothing
+again. The parameters of a model stand in plan order: the weights, one per input in feature order (a category has one
+input per value but the first), then the bias (wire: model bytes, layout, `model.initial`).
+Source: the plan file's annotations, FLSA/1 A2, A6, A17.
+"""
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.StrEnum):
+    """What a plan is for."""
+
+    TRAIN = "train"
+
+
+class ModelKind(enum.StrEnum):
+    """Which model is fitted."""
+
+    LINEAR = "linear"
+    LOGISTIC = "logistic"
+
+
+class Standardise(enum.StrEnum):
+    """How float features are scaled: by securely summed moments, by their declared ranges, or not at all."""
+
+    FEDERATED = "federated"
+    RANGE = "range"
+    NONE = "none"
+
+
+class Missing(enum.StrEnum):
+    """What a missing value becomes: an error, the mean, nothing (its row goes), or `fill`."""
+
+    ERROR = "error"
+    MEAN = "mean"
+    DROP = "drop"
+    VALUE = "value"
+
+
+class Weight(enum.StrEnum):
+    """What a participant's update weighs: its training rows (capped), or the same as everyone's."""
+
+    ROWS = "rows"
+    UNIFORM = "uniform"
+
+
+class Metric(enum.StrEnum):
+    """What an evaluation measures; `loss` always."""
+
+    LOSS = "loss"
+    ACCURACY = "accuracy"
+    AUC = "auc"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFeature:
+    """A numeric column within [lo, hi], natural units. `fill` stands only with Missing.VALUE."""
+
+    name: str
+    lo: float
+    hi: float
+    missing: Missing = Missing.ERROR
+    fill: float | None = None
+    clamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryFeature:
+    """A column with a closed list of values, compared as text. `fill` stands only with Missing.VALUE."""
+
+    name: str
+    values: tuple[str, ...]
+    missing: Missing = Missing.ERROR
+    fill: str | None = None
+
+
+Feature = FloatFeature | CategoryFeature
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryTarget:
+    """1 where the column equals `positive` (as numbers where both parse, else as text), else 0."""
+
+    column: str
+    positive: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatTarget:
+    """A numeric column within [lo, hi]; models are fitted to it scaled to [-1, 1] by this range."""
+
+    column: str
+    lo: float
+    hi: float
+
+
+Target = BinaryTarget | FloatTarget
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Which table and columns a participant reads; nothing else is read."""
+
+    dataset: str
+    features: tuple[Feature, ...]
+    target: Target
+    person: str | None
+    min_rows: int
+    standardise: Standardise
+
+    @property
+    def float_features(self) -> tuple[FloatFeature, ...]:
+        """The float features, in plan order: the order of every array in a standardisation."""
+        return tuple(feature for feature in self.features if isinstance(feature, FloatFeature))
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs a model over these features has."""
+        return sum(1 if isinstance(f, FloatFeature) else len(f.values) - 1 for f in self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in."""
+
+    kind: ModelKind
+    l2: float
+    initial: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """Local training and weighting. `weight_cap` in rows (w_cap of A6)."""
+
+    rounds: int
+    local_epochs: int
+    batch_size: int
+    learning_rate: float
+    proximal_mu: float
+    seed: int
+    weight: Weight
+    weight_cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class StrategySpec:
+    """What a model becomes after a sum; this release knows `fedavg`."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """When and what is measured on holdout rows (fraction `holdout`), which never train."""
+
+    every: int
+    metrics: tuple[Metric, ...]
+    holdout: float
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSpec:
+    """How many must take part, how many may be corrupt, and the three knobs of time (seconds)."""
+
+    min_participants: int
+    max_corrupt: int
+    wait_s: float
+    progress_s: float
+    hard_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionSpec:
+    """How updates are hidden. `update_norm` in units of the update."""
+
+    kind: str
+    value_bits: int
+    update_norm: float
+
+    @property
+    def max_value(self) -> int:
+        """M = 2^(value_bits-1)-1: the largest integer of one quantised coordinate."""
+        return (1 << (self.value_bits - 1)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A training plan. The last five fields are for people and records; they are in the hash when set."""
+
+    version: int
+    name: str
+    kind: Kind
+    data: DataSpec
+    model: ModelSpec
+    training: TrainingSpec
+    strategy: StrategySpec
+    evaluation: EvaluationSpec
+    cohort: CohortSpec
+    protection: ProtectionSpec
+    privacy: str
+    purpose: str | None = None
+    controller: str | None = None
+    legal_basis: str | None = None
+    contact: str | None = None
+    retention_days: int | None = None
