@@ -9,13 +9,13 @@ PROTOS := $(wildcard proto/fedveil/v1/*.proto)
 GENERATED := build/generated
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check generate lock wheel image-check clean
+.PHONY: help demo test check generate errors lock wheel image-check clean
 
 help:
 	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
 	@echo "make test    the tests"
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
-	@echo "make generate | lock | wheel | image-check | clean: see CONTRIBUTING.md"
+	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
 	$(BIN)/fedveil demo
@@ -42,6 +42,10 @@ define protoc
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
 		--python_out=$(1) --grpc_python_out=$(1) --mypy_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
 endef
+
+# The table of error codes is read from the source; a test compares it.
+errors:
+	$(PYTHON) docs/errors/table.py
 
 # Pins and hashes, without the name of any index: whoever installs uses the index that is configured there.
 LOCK := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
