@@ -1,0 +1,54 @@
+"""A source split into what trains and what is held out, as the arrays a model works on.
+
+Promise: a holdout row never reaches a trainer. All arrays stay with the organisation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from fedveil_common import design
+from fedveil_common.errors import PolicyRefusal
+from fedveil_common.plan import Plan
+from fedveil_common.standardisation import Standardisation
+from numpy.typing import NDArray
+
+from fedveil_participant.data import holdout
+from fedveil_participant.data.csv_source import Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """`inputs`: float64 (rows, inputs), standardised. `target`: float64 (rows,), 0/1 or scaled to [-1, 1]."""
+
+    inputs: NDArray[np.float64]
+    target: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """The rows that train and the rows that measure."""
+
+    train: Rows
+    held_out: Rows
+
+
+def prepare(plan: Plan, source: Source, standardisation: Standardisation) -> Prepared:
+    """The source as model inputs, split by the plan's holdout rule."""
+    matrix = design.inputs(plan, standardisation, source.table)
+    target = design.targets(plan, source.table)
+    out = holdout.held_out(source.positions, plan.evaluation.holdout)
+    return Prepared(Rows(matrix[~out], target[~out]), Rows(matrix[out], target[out]))
+
+
+def check_min_rows(plan: Plan, source: Source) -> None:
+    """Raises PolicyRefusal `too_few_rows` if fewer rows than `data.min_rows` are left after the plan's own rules."""
+    if source.table.rows < plan.data.min_rows:
+        raise PolicyRefusal(
+            "too_few_rows",
+            f"{source.table.rows} rows are left and the plan asks for at least {plan.data.min_rows}",
+            not_done="the plan was not accepted",
+            next_step="register a table with more rows, or stay out of this plan",
+        )

@@ -1,0 +1,39 @@
+"""The same training without a federation: what one organisation gets from its own rows, or all from pooled rows.
+
+For comparison only (demo, simulation): it sees its sources in clear, so it runs where one process holds them anyway.
+Promise: as many passes over the rows as the plan gives a participant, the same model, holdout rule and trainer.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from fedveil_common import initial, layout, standardisation
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import Plan
+from fedveil_common.standardisation import Standardisation
+from numpy.typing import NDArray
+
+from fedveil_participant.data.csv_source import Source
+from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.training.linear_models import LinearModels
+from fedveil_participant.update import contribution
+
+
+def fit(plan: Plan, sources: Sequence[Source]) -> tuple[NDArray[np.float32], Standardisation]:
+    """The model (float32, plan order) and standardisation that the rows of `sources`, put together, give."""
+    scaling = _moments(plan, sources) if layout.needs_standardise(plan) else standardisation.without_sum(plan)
+    parts = [prepare(plan, source, scaling).train for source in sources]
+    rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
+    model = initial.initial_model(plan)
+    trainer = LinearModels()
+    for _ in range(plan.training.rounds):
+        model = (model.astype(np.float64) + trainer.update(plan, model, rows)).astype(np.float32)
+    return model, scaling
+
+
+def _moments(plan: Plan, sources: Sequence[Source]) -> Standardisation:
+    """The moments of all rows together, without rounding."""
+    names = [block.name for block in layout.layout_for(plan, Purpose.STANDARDISE, 0).blocks]
+    parts = [contribution(plan, Purpose.STANDARDISE, 0, source, None, None) for source in sources]
+    sums = [np.sum(np.stack(values), axis=0) for values in zip(*parts, strict=True)]
+    return standardisation.from_sum(plan, dict(zip(names, sums, strict=True)))

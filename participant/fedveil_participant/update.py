@@ -1,0 +1,149 @@
+"""From data and model to the integers that are masked: train or measure, clip, weigh, round, cap.
+
+Promise: what `encode` yields is all that leaves the organisation for a secure sum, and every coordinate of it is
+within its block's integer cap, whatever the training produced. NaN or infinity stop this participant's own attempt
+(`update_not_finite`); nothing stands in for them. Source: FLSA/1 2.5, A6, A17.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from fedveil_common import layout as layouts
+from fedveil_common import prediction
+from fedveil_common import standardisation as moments
+from fedveil_common.errors import PolicyRefusal
+from fedveil_common.masking import fixedpoint
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import Metric, Plan, Weight
+from fedveil_common.standardisation import Standardisation
+from numpy.typing import NDArray
+
+from fedveil_participant.data.csv_source import Source
+from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.training.linear_models import LinearModels
+from fedveil_participant.training.trainer import Trainer
+
+Blocks = list[NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """`ring`: uint32, shape (layout.length,), the organisation's secret until masked. `clamps`: how many coordinates a
+    cap moved; stays local.
+    """
+
+    ring: NDArray[np.uint32]
+    clamps: int
+
+
+_LINEAR_MODELS = LinearModels()
+
+
+def contribution(
+    plan: Plan,
+    purpose: Purpose,
+    step: int,
+    source: Source,
+    model: NDArray[np.float32] | None,
+    standardisation: Standardisation | None,
+    trainer: Trainer = _LINEAR_MODELS,
+) -> Blocks:
+    """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
+
+    `model` (float32) and `standardisation` are needed for train and evaluate, and None for standardise. The values are
+    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics.
+    """
+    if purpose is Purpose.STANDARDISE:
+        blocks = _standardise(plan, source)
+    elif purpose is Purpose.STATISTICS or model is None or standardisation is None:
+        raise ValueError(
+            f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
+        )
+    else:
+        prepared = prepare(plan, source, standardisation)
+        blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
+        if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
+            blocks += _evaluate(plan, model, prepared.held_out)
+    for block in blocks:
+        _check_finite(block)
+    return blocks
+
+
+def encode(
+    layout: layouts.Layout, blocks: Sequence[NDArray[np.float64]], rounding_key: bytes, value_bits: int
+) -> Encoded:
+    """The blocks as ring elements: scaled, stochastically rounded under `rounding_key` (32 secret bytes), capped.
+
+    Each coordinate is at most min(floor(cap*scale), 2^(value_bits-1)-1) in absolute value. Raises PolicyRefusal
+    `update_not_finite`; ValueError if the blocks do not fit the layout.
+    """
+    if [len(values) for values in blocks] != [block.length for block in layout.blocks]:
+        raise ValueError("the blocks do not fit the layout")
+    most = (1 << (value_bits - 1)) - 1
+    ring = np.empty(layout.length, dtype=np.uint32)
+    clamps = 0
+    for (name, where), block, values in zip(layout.slices().items(), layout.blocks, blocks, strict=True):
+        _check_finite(values, name)
+        limit = min(block.limit, most)
+        integers, moved = fixedpoint.quantise(values, block.scale, limit, rounding_key, where.start)
+        ring[where] = fixedpoint.to_ring(integers)
+        clamps += moved
+    return Encoded(ring, clamps)
+
+
+def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:
+    """Update = w'*clip(x) and weight = w'."""
+    update = trainer.update(plan, model, rows)
+    if update.shape != model.shape or update.dtype != np.float64:
+        raise ValueError("a trainer returns float64 in the shape of the model")
+    _check_finite(update)
+    cap = plan.training.weight_cap
+    weight = min(len(rows) / cap, 1.0) if plan.training.weight is Weight.ROWS else float(len(rows) > 0)
+    return [weight * fixedpoint.clip_l2(update, plan.protection.update_norm), np.array([weight])]
+
+
+def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows) -> Blocks:
+    """The evaluation blocks of the model received, over the holdout rows."""
+    share = _row_weight(plan, len(rows))
+    scores = prediction.scores(plan, model, rows.inputs)
+    _check_finite(scores)
+    blocks = [np.array([share * len(rows)])]
+    if Metric.ACCURACY in plan.evaluation.metrics:
+        blocks.append(np.array([share * np.count_nonzero((scores >= 0.5) == (rows.target > 0.5))]))
+    if Metric.AUC in plan.evaluation.metrics:
+        bins = np.minimum((scores * layouts.SCORE_BINS).astype(np.int64), layouts.SCORE_BINS - 1)
+        for members in (rows.target < 0.5, rows.target > 0.5):
+            blocks.append(share * np.bincount(bins[members], minlength=layouts.SCORE_BINS).astype(np.float64))
+    losses = np.minimum(prediction.losses(plan, model, rows.inputs, rows.target), layouts.LOSS_CAP)
+    blocks.append(np.array([share * losses.sum()]))
+    return blocks
+
+
+def _standardise(plan: Plan, source: Source) -> Blocks:
+    """Rows and, per float feature, how many have it, sum and sum of squares on the scale of its declared range."""
+    table = source.table
+    share = _row_weight(plan, table.rows)
+    blocks = [np.array([share * table.rows])]
+    natural = [table.numbers[feature.name] for feature in plan.data.float_features]
+    columns = moments.scaled(plan, np.stack(natural, axis=1))
+    for index in range(columns.shape[1]):
+        known = columns[:, index][~np.isnan(columns[:, index])]
+        blocks += [np.array([share * total]) for total in (len(known), known.sum(), (known * known).sum())]
+    return blocks
+
+
+def _row_weight(plan: Plan, rows: int) -> float:
+    """U = min(1, weight_cap/h): large participants count as if they had weight_cap rows."""
+    return min(1.0, plan.training.weight_cap / rows) if rows else 0.0
+
+
+def _check_finite(values: NDArray[np.float64], name: str = "") -> None:
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise PolicyRefusal(
+            "update_not_finite",
+            f"{bad} of {len(values)} values{' of block ' + name if name else ''} are NaN or infinite",
+            not_done="nothing was sent; this participant sits this attempt out",
+            next_step="lower training.learning_rate in the plan, or look for extreme values in the data",
+        )
