@@ -53,14 +53,22 @@ def check_share(value: bytes) -> Share:
     return Share(value)
 
 
+def check_coordinates(xs: Sequence[int]) -> None:
+    """Returns if `xs` are distinct and within 1 .. 65535; raises IntegrityError `bad_share`.
+
+    A share at x = 0 would be the secret itself, and the interpolation would return it whatever the others say.
+    """
+    if len(set(xs)) != len(xs) or not all(1 <= x <= MAX_X for x in xs):
+        raise IntegrityError("bad_share", f"x-coordinates must be distinct and within 1 .. {MAX_X}")
+
+
 def lagrange_at_zero(xs: Sequence[int]) -> list[int]:
     """Weights w with secret = sum w_k y_k mod p for shares y at `xs`, in the order of `xs`; public values.
 
     Remembered per set of xs, so that the many secrets of a round share one computation. Raises IntegrityError
     `bad_share` for an x of zero, out of range, or given twice.
     """
-    if len(set(xs)) != len(xs) or not all(1 <= x <= MAX_X for x in xs):
-        raise IntegrityError("bad_share", f"x-coordinates must be distinct and within 1 .. {MAX_X}")
+    check_coordinates(xs)
     return list(_lagrange(tuple(xs)))
 
 
@@ -75,8 +83,7 @@ def reconstruct(shares: Mapping[int, Share | bytes], threshold: int) -> bytes:
     if len(shares) < threshold:
         raise IntegrityError("too_few_shares", f"{len(shares)} shares are here and {threshold} are needed")
     checked = {x: check_share(s.expose() if isinstance(s, Share) else s) for x, s in shares.items()}
-    if not all(1 <= x <= MAX_X for x in checked):
-        raise IntegrityError("bad_share", f"x-coordinates must be within 1 .. {MAX_X}")
+    check_coordinates(list(checked))
     xs = sorted(checked)[:threshold]
     value = 0
     for x, weight in zip(xs, lagrange_at_zero(xs), strict=True):

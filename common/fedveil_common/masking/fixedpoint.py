@@ -15,13 +15,26 @@ MAX_LIMIT = 2**31 - 1
 """Largest magnitude of a quantised coordinate: what a ring of 32 bits can tell apart from its negative."""
 
 
+def check_finite(values: NDArray[np.float64]) -> None:
+    """Returns if no coordinate is NaN or infinite; raises PolicyRefusal `update_not_finite` with the count alone."""
+    bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise PolicyRefusal(
+            "update_not_finite",
+            f"{bad} of {len(values)} coordinates of the update are NaN or infinite",
+            not_done="nothing was sent for this update",
+            next_step="look at the training data and the learning rate of this organisation",
+        )
+
+
 def clip_l2(values: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
     """`values` times min(1, norm/||values||): shape (d,), float64, a new array unless nothing is clipped.
 
     Correct for the whole float64 range (the squares of 1e308 are never formed). Raises PolicyRefusal
     `update_not_finite`; ValueError for a norm that is not positive and finite.
     """
-    _check_values(values)
+    _check_shape(values)
+    check_finite(values)
     if not (np.isfinite(norm) and norm > 0):
         raise ValueError("a clip norm is positive and finite")
     peak = float(np.max(np.abs(values), initial=0.0))
@@ -29,8 +42,7 @@ def clip_l2(values: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
         return values
     unit = values / peak
     length = float(np.sqrt(np.sum(unit * unit)))  # ||values|| / peak, within 1 .. sqrt(d)
-    # Python floats divide past the largest float64 to infinity by raising; a peak that small is never over the norm.
-    if peak <= norm and length <= norm / max(peak, np.finfo(np.float64).tiny):
+    if length <= norm / peak:  # infinity for a tiny peak, which is right: it needs no clip
         return values
     return unit * (norm / length)
 
@@ -43,7 +55,8 @@ def quantise(
     `u` is a 53-bit uniform from words 2i, 2i+1 of the stream of `rounding_key`, i = start + position: whole equals
     chunked. `clamps` counts the coordinates that the clamp moved. Raises PolicyRefusal `update_not_finite`.
     """
-    _check_values(values)
+    _check_shape(values)
+    check_finite(values)
     if not 1 <= limit <= MAX_LIMIT:
         raise ValueError(f"a limit is within 1 .. {MAX_LIMIT}")
     if not (np.isfinite(scale) and scale > 0):
@@ -78,14 +91,6 @@ def _uniform(key: bytes, start: int, count: int) -> NDArray[np.float64]:
     return (joined >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _check_values(values: NDArray[np.float64]) -> None:
+def _check_shape(values: NDArray[np.float64]) -> None:
     if values.dtype != np.float64 or values.ndim != 1:
         raise ValueError("an update is a one-dimensional float64 array")
-    bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
-    if bad:
-        raise PolicyRefusal(
-            "update_not_finite",
-            f"{bad} of {len(values)} coordinates of the update are NaN or infinite",
-            not_done="nothing was sent for this update",
-            next_step="look at the training data and the learning rate of this organisation",
-        )

@@ -1,0 +1,276 @@
+"""Properties of the arithmetic: what holds for every drop set, every secret, every chunking."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from fedveil_common.crypto import agreement, prg, shamir
+from fedveil_common.crypto.draws import Draws
+from fedveil_common.errors import IntegrityError, PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.masking import fixedpoint, masks, quorum, shares
+from fedveil_common.secret import PrivateKey, Seed, Share
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+steady = settings(derandomize=True, deadline=None, max_examples=25)
+T0, T1, T2 = bytes([0] * 32), bytes([1] * 32), bytes([2] * 32)
+
+
+def seed(number: int) -> Draws:
+    """Draws that differ by `number`."""
+    return Draws(Seed(number.to_bytes(32, "big")))
+
+
+class Attempt:
+    """`n` dealers with dealt shares and masked vectors, all from one number."""
+
+    def __init__(self, n: int, threshold: int, number: int, length: int = 7) -> None:
+        draws = seed(number)
+        self.threshold = threshold
+        self.orgs = [OrgId(f"org-{i:03d}") for i in range(n)]
+        self.xs = {org: 1 + i for i, org in enumerate(self.orgs)}
+        self.private = {org: draws.private_key("mask", org.encode()) for org in self.orgs}
+        self.public = {org: agreement.public_key(key) for org, key in self.private.items()}
+        self.seeds = {org: draws.seed("self", org.encode()) for org in self.orgs}
+        channel = {org: draws.private_key("channel", org.encode()) for org in self.orgs}
+        channel_public = {org: agreement.public_key(key) for org, key in channel.items()}
+        kappa = {org: draws.seed("kappa", org.encode()) for org in self.orgs}
+        self.vectors = {org: prg.words(draws.seed("x", org.encode()).expose(), 0, length) for org in self.orgs}
+        self.held: dict[tuple[OrgId, OrgId], shares.OpenedShare] = {}
+        for dealer in self.orgs:
+            own = draws.seed("deal", dealer.encode())
+            secrets = (self.private[dealer], self.seeds[dealer], kappa[dealer])
+            dealt = shares.deal_to_all(
+                T1, dealer, self.xs, channel[dealer], channel_public, *secrets, threshold, Draws(own)
+            )
+            self.held[dealer, dealer] = dealt.own
+            commit = shares.kappa_commit(T0, dealer, kappa[dealer])
+            for message in dealt.messages:
+                to = message.recipient
+                opened = shares.open_share(message, self.xs[to], channel[to], channel_public[dealer], commit, T0)
+                self.held[dealer, to] = opened
+
+    def masked(self, org: OrgId) -> NDArray[np.uint32]:
+        """The masked input of `org`."""
+        ring = self.vectors[org].copy()
+        masks.mask_in_place(ring, masks.mask_keys(T2, org, self.private[org], self.seeds[org], self.public))
+        return ring
+
+    def recovered(self, dealer: OrgId, revealers: list[OrgId]) -> tuple[PrivateKey, Seed]:
+        """Both secrets of `dealer` from the shares of `revealers`."""
+        keys: dict[int, Share | bytes] = {self.xs[r]: self.held[dealer, r].key_share for r in revealers}
+        selfs: dict[int, Share | bytes] = {self.xs[r]: self.held[dealer, r].self_share for r in revealers}
+        key, own = shamir.reconstruct(keys, self.threshold), shamir.reconstruct(selfs, self.threshold)
+        return PrivateKey(key), Seed(own)
+
+    def opened(self, survivors: list[OrgId], revealers: list[OrgId]) -> NDArray[np.uint32]:
+        """The sum over `survivors`, opened with what `revealers` hold."""
+        acc = np.zeros(len(self.vectors[self.orgs[0]]), dtype=np.uint32)
+        for org in survivors:
+            acc += self.masked(org)
+        own = [masks.self_key(T2, self.recovered(org, revealers)[1], org) for org in survivors]
+        publics = {org: self.public[org] for org in survivors}
+        residual = [
+            mask
+            for gone in set(self.orgs) - set(survivors)
+            for mask in masks.residual_keys(T2, gone, self.recovered(gone, revealers)[0], publics, self.public[gone])
+        ]
+        masks.unmask_in_place(acc, own, residual)
+        return acc
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+def test_masks_cancel_for_every_drop_set_above_the_threshold(n: int) -> None:
+    q = quorum.quorum(n, 1)
+    attempt = Attempt(n, q, number=n)
+    for size in range(q, n + 1):
+        for chosen in itertools.combinations(attempt.orgs, size):
+            survivors = list(chosen)
+            total = sum(attempt.vectors[org].astype(np.uint64) for org in survivors)
+            assert attempt.opened(survivors, survivors[-q:]).tolist() == (total % 2**32).tolist()
+
+
+@steady
+@given(st.integers(7, 12), st.integers(0, 10**9), st.data())
+def test_masks_cancel_for_sampled_drop_sets_and_revealers(n: int, number: int, data: st.DataObject) -> None:
+    q = quorum.quorum(n, 1)
+    attempt = Attempt(n, q, number)
+    survivors = data.draw(st.permutations(attempt.orgs))[: data.draw(st.integers(q, n))]
+    revealers = data.draw(st.permutations(survivors))[:q]
+    total = sum(attempt.vectors[org].astype(np.uint64) for org in survivors)
+    assert attempt.opened(survivors, revealers).tolist() == (total % 2**32).tolist()
+
+
+def test_with_one_revealer_too_few_nothing_opens() -> None:
+    attempt = Attempt(5, 4, number=5)
+    with pytest.raises(IntegrityError) as refused:
+        attempt.opened(attempt.orgs, attempt.orgs[:3])
+    assert refused.value.code == "too_few_shares"
+
+
+def test_a_view_with_another_t2_opens_to_noise() -> None:
+    attempt = Attempt(3, 3, number=8, length=1000)
+    odd = attempt.vectors[attempt.orgs[0]].copy()
+    first = attempt.orgs[0]
+    masks.mask_in_place(odd, masks.mask_keys(T0, first, attempt.private[first], attempt.seeds[first], attempt.public))
+    acc = odd + attempt.masked(attempt.orgs[1]) + attempt.masked(attempt.orgs[2])
+    own = [masks.self_key(T2 if i else T0, attempt.seeds[org], org) for i, org in enumerate(attempt.orgs)]
+    masks.unmask_in_place(acc, own, [])
+    true = sum(attempt.vectors[org].astype(np.uint64) for org in attempt.orgs) % 2**32
+    assert np.count_nonzero(acc == true) == 0
+
+
+@steady
+@given(st.binary(min_size=32, max_size=32), st.integers(1, 12), st.integers(0, 6), st.integers(0, 10**9), st.data())
+def test_any_threshold_shares_give_the_secret(
+    secret: bytes, t: int, more: int, number: int, data: st.DataObject
+) -> None:
+    xs = data.draw(st.lists(st.integers(1, 65535), min_size=t + more, max_size=t + more, unique=True))
+    dealt = shamir.deal(secret, t, xs, seed(number).below("c", shamir.PRIME, t - 1))
+    chosen = data.draw(st.permutations(xs))
+    for size in (t, t + more):
+        assert shamir.reconstruct({x: dealt[x] for x in chosen[:size]}, t) == secret
+    with pytest.raises(IntegrityError):
+        shamir.reconstruct({x: dealt[x] for x in chosen[: t - 1]}, t)
+
+
+@steady
+@given(
+    st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32), st.integers(2, 9), st.integers(0, 10**9)
+)
+def test_one_share_too_few_fits_every_secret(secret: bytes, candidate: bytes, t: int, number: int) -> None:
+    """For any other secret there is a last share with which the same t-1 shares give that secret instead."""
+    dealt = shamir.deal(secret, t, range(1, t + 1), seed(number).below("c", shamir.PRIME, t - 1))
+    # A polynomial that is `difference` at 0 and 0 at 1 .. t-1, evaluated at t.
+    difference = int.from_bytes(candidate, "big") - int.from_bytes(secret, "big")
+    weight = math.prod(t - x for x in range(1, t)) * pow(math.prod(-x for x in range(1, t)), -1, shamir.PRIME)
+    last = (int.from_bytes(dealt[t].expose(), "big") + difference * weight) % shamir.PRIME
+    forged: dict[int, Share | bytes] = {**dealt, t: last.to_bytes(33, "big")}
+    assert shamir.reconstruct(forged, t) == candidate
+
+
+def test_t_minus_1_shares_in_a_small_field_are_uniform_whatever_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All polynomials over GF(11): two shares of a threshold of 3 take each pair of values once, for each secret."""
+    monkeypatch.setattr(shamir, "PRIME", 11)
+    for value in range(11):
+        seen = set()
+        for coefficients in itertools.product(range(11), repeat=2):
+            dealt = shamir.deal(value.to_bytes(32, "big"), 3, [2, 5, 7], coefficients)
+            seen.add((dealt[2].expose(), dealt[7].expose()))
+        assert len(seen) == 121
+
+
+@steady
+@given(st.floats(-1000, 1000), st.integers(0, 2**40), st.integers(1, 2000))
+def test_quantised_values_are_neighbours_of_the_scaled_one(value: float, start: int, limit: int) -> None:
+    integers, clamps = fixedpoint.quantise(np.full(50, value), 1.0, limit, bytes(32), start)
+    v = min(max(value, -limit), limit)
+    assert set(integers.tolist()) <= {math.floor(v), math.ceil(v)}
+    assert clamps == (50 if abs(value) > limit else 0)
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5, 0.1, -0.1, 3.999, -7.25, 1e-3])
+def test_rounding_is_unbiased(value: float) -> None:
+    """z-test at 5 standard errors: false alarm below 10^-6 a case, and the key is fixed anyway."""
+    count = 200_000
+    integers, _ = fixedpoint.quantise(np.full(count, value), 1.0, 1000, bytes(range(32)), 0)
+    spread = math.sqrt((value % 1) * (1 - value % 1) / count)
+    assert abs(float(integers.mean()) - value) < 5 * spread
+
+
+@steady
+@given(st.integers(1, 400), st.lists(st.integers(0, 400), max_size=4), st.integers(0, 2**34), st.integers(0, 10**9))
+def test_chunked_equals_whole(length: int, cuts: list[int], start: int, number: int) -> None:
+    key, other = seed(number).bytes("k", 32), seed(number).bytes("other", 32)
+    edges = sorted({0, length, *[cut for cut in cuts if cut < length]})
+    values = prg.words(other, 0, length).astype(np.float64) - 2.0**31
+    whole, clamps = fixedpoint.quantise(values, 0.3, 2**28, key, start)
+    ring = fixedpoint.to_ring(whole)
+    masks.mask_in_place(ring, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start)
+    pieces, total = [], 0
+    for low, high in itertools.pairwise(edges):
+        part, count = fixedpoint.quantise(values[low:high], 0.3, 2**28, key, start + low)
+        piece = fixedpoint.to_ring(part)
+        masks.mask_in_place(piece, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start + low)
+        pieces.append(piece)
+        total += count
+    assert np.array_equal(np.concatenate(pieces), ring)
+    assert total == clamps
+
+
+@pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 200_001])
+def test_the_inner_chunks_of_a_stream_do_not_show(length: int) -> None:
+    key = bytes(range(32))
+    acc = np.arange(length, dtype=np.uint32)
+    prg.add_stream(acc, key, 1)
+    assert np.array_equal(acc, np.arange(length, dtype=np.uint32) + prg.words(key, 1, length))
+    assert np.array_equal(prg.words(key, 1, length)[-5:], prg.words(key, length - 4, 5))
+    prg.add_stream(acc, key, 1, subtract=True)
+    assert np.array_equal(acc, np.arange(length, dtype=np.uint32))
+
+
+@steady
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20))
+def test_ring_and_back(values: list[int]) -> None:
+    integers = np.array(values, dtype=np.int64)
+    ring = fixedpoint.to_ring(integers)
+    assert ring.tolist() == [v % 2**32 for v in values]
+    assert fixedpoint.from_ring(ring).tolist() == values
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**40])
+def test_what_does_not_fit_the_ring_is_refused(value: int) -> None:
+    with pytest.raises(ValueError, match="ring"):
+        fixedpoint.to_ring(np.array([0, value], dtype=np.int64))
+
+
+@pytest.mark.parametrize("peak", [1e308, 1.0, 1e-300, 5e-324])
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 1e300])
+def test_clip_scales_to_the_norm_or_leaves_alone(peak: float, norm: float) -> None:
+    values = np.array([peak, -peak, 0.0, peak], dtype=np.float64)
+    clipped = fixedpoint.clip_l2(values, norm)
+    exact = peak * math.sqrt(3) if peak < 1e308 else math.inf
+    if exact <= norm:
+        assert np.array_equal(clipped, values)
+    else:
+        length = math.hypot(*clipped.tolist())
+        assert length == pytest.approx(norm, rel=1e-12)
+        assert np.array_equal(np.sign(clipped), np.sign(values))
+
+
+@steady
+@given(st.integers(3, 256), st.integers(1, 80))
+def test_two_certificates_need_more_honest_votes_than_there_are(n: int, c: int) -> None:
+    """2.7 lemma in its inequality form: each certificate takes at least q-c (a-c) honest votes, of at most n-c."""
+    q, a = quorum.quorum(n, c), quorum.abort_threshold(n, c)
+    if c < n:
+        assert 2 * (q - c) > n - c
+        assert (q - c) + (a - c) > n - c
+
+
+@pytest.mark.parametrize(("stated", "roster", "bound"), [(0, 3, 1), (0, 10, 2), (3, 10, 3), (1, 256, 51), (0, 4, 1)])
+def test_corrupt_bound(stated: int, roster: int, bound: int) -> None:
+    assert quorum.corrupt_bound(stated, roster) == bound
+
+
+def test_a_cohort_of_256_is_accepted() -> None:
+    q = quorum.quorum(256, 51)
+    quorum.check_parameters(256, 51, q, q, q, 51)
+
+
+@pytest.mark.parametrize(("value_bits", "ring_bits"), [(1, 32), (33, 32), (8, 7), (8, 65), (0, 32)])
+def test_widths_that_do_not_exist_are_refused(value_bits: int, ring_bits: int) -> None:
+    with pytest.raises(PeerError) as refused:
+        quorum.check_no_wrap(3, value_bits, ring_bits)
+    assert refused.value.code == "bad_ring"
+
+
+def test_noise_is_in_the_no_wrap_inequality() -> None:
+    room = 2**31 - 1 - 10 * (2**19 - 1)
+    quorum.check_no_wrap(10, 20, 32, noise_bound=room)
+    with pytest.raises(PeerError) as refused:
+        quorum.check_no_wrap(10, 20, 32, noise_bound=room + 1)
+    assert refused.value.code == "ring_would_wrap"
