@@ -142,6 +142,7 @@ def test_the_reference_imports_nothing_of_fedveil() -> None:
 DISTRIBUTIONS = {
     "google": "protobuf",
     "grpc": "grpcio",
+    "pydantic_core": "pydantic",
     "grpc_health": "grpcio-health-checking",
     "yaml": "pyyaml",
 }
