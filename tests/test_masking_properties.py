@@ -59,6 +59,11 @@ class Attempt:
         masks.mask_in_place(ring, masks.mask_keys(T2, org, self.private[org], self.seeds[org], self.public))
         return ring
 
+    def true_sum(self, survivors: list[OrgId]) -> list[int]:
+        """The sum in Python integers."""
+        columns = zip(*(self.vectors[org].tolist() for org in survivors), strict=True)
+        return [sum(column) % 2**32 for column in columns]
+
     def recovered(self, dealer: OrgId, revealers: list[OrgId]) -> tuple[PrivateKey, Seed]:
         """Both secrets of `dealer` from the shares of `revealers`."""
         keys: dict[int, Share | bytes] = {self.xs[r]: self.held[dealer, r].key_share for r in revealers}
@@ -89,8 +94,7 @@ def test_masks_cancel_for_every_drop_set_above_the_threshold(n: int) -> None:
     for size in range(q, n + 1):
         for chosen in itertools.combinations(attempt.orgs, size):
             survivors = list(chosen)
-            total = sum(attempt.vectors[org].astype(np.uint64) for org in survivors)
-            assert attempt.opened(survivors, survivors[-q:]).tolist() == (total % 2**32).tolist()
+            assert attempt.opened(survivors, survivors[-q:]).tolist() == attempt.true_sum(survivors)
 
 
 @steady
@@ -100,8 +104,7 @@ def test_masks_cancel_for_sampled_drop_sets_and_revealers(n: int, number: int, d
     attempt = Attempt(n, q, number)
     survivors = data.draw(st.permutations(attempt.orgs))[: data.draw(st.integers(q, n))]
     revealers = data.draw(st.permutations(survivors))[:q]
-    total = sum(attempt.vectors[org].astype(np.uint64) for org in survivors)
-    assert attempt.opened(survivors, revealers).tolist() == (total % 2**32).tolist()
+    assert attempt.opened(survivors, revealers).tolist() == attempt.true_sum(survivors)
 
 
 def test_with_one_revealer_too_few_nothing_opens() -> None:
@@ -119,8 +122,7 @@ def test_a_view_with_another_t2_opens_to_noise() -> None:
     acc = odd + attempt.masked(attempt.orgs[1]) + attempt.masked(attempt.orgs[2])
     own = [masks.self_key(T2 if i else T0, attempt.seeds[org], org) for i, org in enumerate(attempt.orgs)]
     masks.unmask_in_place(acc, own, [])
-    true = sum(attempt.vectors[org].astype(np.uint64) for org in attempt.orgs) % 2**32
-    assert np.count_nonzero(acc == true) == 0
+    assert np.count_nonzero(acc == np.array(attempt.true_sum(attempt.orgs), dtype=np.uint32)) == 0
 
 
 @steady
@@ -274,3 +276,14 @@ def test_noise_is_in_the_no_wrap_inequality() -> None:
     with pytest.raises(PeerError) as refused:
         quorum.check_no_wrap(10, 20, 32, noise_bound=room + 1)
     assert refused.value.code == "ring_would_wrap"
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, math.inf, math.nan])
+def test_a_norm_without_a_meaning_is_misuse(norm: float) -> None:
+    with pytest.raises(ValueError, match="norm"):
+        fixedpoint.clip_l2(np.ones(2), norm)
+
+
+def test_only_ring_vectors_are_decoded() -> None:
+    with pytest.raises(ValueError, match="uint32"):
+        fixedpoint.from_ring(np.zeros(2, dtype=np.uint64))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ VECTORS = pathlib.Path(__file__).parent / "vectors"
 _hex = bytes.fromhex
 
 
-def cases(file: str, section: str, *, failing: bool = False) -> Any:
+def cases(file: str, section: str, *, failing: bool = False) -> pytest.MarkDecorator:
     """The good or the failing cases of one section, by name."""
     rows = json.loads((VECTORS / f"{file}.json").read_text(encoding="ascii"))[section]
     chosen = [row for row in rows if ("fails_at" in row) == failing]

@@ -26,7 +26,7 @@ def rows(file: str, section: str) -> list[dict[str, Any]]:
     return loaded
 
 
-def cases(file: str, section: str, *, failing: bool = False) -> Any:
+def cases(file: str, section: str, *, failing: bool = False) -> pytest.MarkDecorator:
     """The good or the failing cases of one section, by name."""
     chosen = [row for row in rows(file, section) if ("fails_at" in row) == failing]
     assert chosen
@@ -35,7 +35,7 @@ def cases(file: str, section: str, *, failing: bool = False) -> Any:
 
 def keyed(values: Mapping[str, str]) -> dict[OrgId, bytes]:
     """Hex by id -> bytes by OrgId, in an order that is not sorted."""
-    return {OrgId(i): _hex(v) for i, v in reversed(values.items())}
+    return {OrgId(i): _hex(v) for i, v in reversed(list(values.items()))}
 
 
 @cases("published", "flsa1")
