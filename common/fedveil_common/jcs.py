@@ -33,7 +33,11 @@ def loads(data: bytes) -> Json:
     """
     try:
         value: Json = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -105,6 +109,13 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _refuse_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
+
+
+def _integer(text: str) -> int | float:
+    """An integer, or the nearest double of one that a double cannot hold: JSON has only doubles."""
+    if len(text) <= 17 and abs(value := int(text)) <= MAX_INTEGER:
+        return value
+    return _finite(text)
 
 
 def _finite(text: str) -> float:

@@ -227,7 +227,7 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
         section.skip()
         return spec.ModelSpec(spec.ModelKind.LOGISTIC, 0.0, ""), line
     wanted = spec.BinaryTarget if kind == "logistic" else spec.FloatTarget
-    if not isinstance(data.target, wanted) and not data.target.column.startswith("\0"):
+    if section.present and not isinstance(data.target, wanted) and not data.target.column.startswith("\0"):
         section.wrong("kind", "target_type", f"a {kind} model needs a target of type {_TARGET_OF[kind]}")
     l2 = section.number("l2", 0.0, 1e6, default=0.0)
     first = ""

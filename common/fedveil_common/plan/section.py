@@ -55,6 +55,11 @@ class Section:
                 if not (isinstance(node, Scalar) and node.refused):
                     findings.wrong(node.line, path, "type", "expected a mapping {name: value}")
 
+    @property
+    def present(self) -> bool:
+        """Whether the plan has this mapping at all."""
+        return not self._absent
+
     def has(self, key: str) -> bool:
         """Whether the field stands in the plan and was not taken yet."""
         return key in self._members

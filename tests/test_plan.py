@@ -1,0 +1,459 @@
+"""The plan file: one meaning, all problems at once with their lines, one canonical form."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import pytest
+from fedveil_common import initial, jcs
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.plan import (
+    BinaryTarget,
+    CategoryFeature,
+    CohortSpec,
+    DataSpec,
+    EvaluationSpec,
+    Feature,
+    FloatFeature,
+    FloatTarget,
+    Kind,
+    Metric,
+    Missing,
+    ModelKind,
+    ModelSpec,
+    NotInThisReleaseError,
+    Plan,
+    PlanError,
+    ProtectionSpec,
+    Standardise,
+    StrategySpec,
+    TrainingSpec,
+    Weight,
+    canonical,
+    check_release,
+    parse_canonical,
+    parse_plan,
+    plan_hash,
+    with_seed,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TEXT = """\
+version: 1
+name: sepsis-risk
+kind: train
+data:
+  dataset: icu_stays
+  features:
+    age:     {type: float, range: [0, 120]}
+    lactate: {type: float, range: [0, 30], missing: mean}
+    sex:     {type: category, values: [F, M]}
+  target: {column: died, type: binary}
+  person: patient_id
+  min_rows: 30
+  standardise: federated
+model: {kind: logistic, l2: 0.001}
+training: {rounds: 20, learning_rate: 1e-1, weight_cap: 1000}
+evaluation: {holdout: 0.2}
+cohort: {min_participants: 3}
+protection: {kind: masked, update_norm: 5.0}
+privacy: none
+"""
+
+
+def plan_of(text: str = TEXT) -> Plan:
+    return parse_plan(text.encode(), "plan.yaml")
+
+
+def problems_of(text: str | bytes) -> list[tuple[int, str]]:
+    with pytest.raises(PlanError) as caught:
+        parse_plan(text if isinstance(text, bytes) else text.encode(), "plan.yaml")
+    assert caught.value.code == "bad_plan"
+    assert caught.value.exit_code == 2
+    for problem in caught.value.problems:
+        assert f"plan.yaml:{problem.line}: " in str(caught.value)
+    return [(problem.line, problem.code) for problem in caught.value.problems]
+
+
+def test_the_annotated_plan_is_read_with_its_defaults() -> None:
+    plan = plan_of()
+    assert plan.training == TrainingSpec(20, 1, 32, 0.1, 0.0, 0, Weight.ROWS, 1000)
+    assert plan.cohort == CohortSpec(3, 1, 600.0, 60.0, 86_400.0)
+    assert plan.protection == ProtectionSpec("masked", 16, 5.0)
+    assert plan.evaluation == EvaluationSpec(1, (Metric.LOSS, Metric.ACCURACY, Metric.AUC), 0.2)
+    assert [feature.name for feature in plan.data.features] == ["age", "lactate", "sex"]
+    assert plan.data.inputs == 3
+    assert plan.strategy == StrategySpec("fedavg")
+    assert plan.model.initial == initial.initial_hash(0, 3)
+
+
+def test_the_canonical_form_is_what_it_was() -> None:
+    # A change here changes every approved hash: it needs a new plan version.
+    data = canonical(plan_of())
+    assert json.loads(data)["data"]["features"][1] == {
+        "clamp": False,
+        "missing": "mean",
+        "name": "lactate",
+        "range": [0, 30],
+        "type": "float",
+    }
+    assert "purpose" not in json.loads(data)
+    assert plan_hash(data) == hashlib.sha256(data).digest()
+    assert plan_hash(data).hex() == "77d79370dd1f72f6ca3e308d7868521a54319cb7da9d8f3b19dcca7c07d7ebd9"
+
+
+def test_the_form_of_the_file_does_not_matter_but_the_order_of_features_does() -> None:
+    other = (
+        TEXT.replace("1e-1", "0.10")
+        .replace("5.0", "5")
+        .replace("{type: float, range: [0, 120]}", "{range: [-0.0, 120.0], type: float}")
+    )
+    assert canonical(plan_of(other)) == canonical(plan_of())
+    lines = TEXT.splitlines(keepends=True)
+    lines[6], lines[7] = lines[7], lines[6]
+    assert canonical(plan_of("".join(lines))) != canonical(plan_of())
+
+
+def test_optional_fields_stand_only_when_set() -> None:
+    plan = plan_of(TEXT + "purpose: research\nretention_days: 30\n")
+    assert json.loads(canonical(plan))["retention_days"] == 30
+    assert parse_canonical(canonical(plan)) == plan
+
+
+def test_all_problems_come_at_once_with_their_lines() -> None:
+    text = TEXT.replace("version: 1", "version: one").replace("[0, 30]", "[30, 0]").replace("[F, M]", "[F, F]")
+    text = text.replace("learning_rate: 1e-1", "learning_rate: fast").replace("holdout: 0.2", "holdout: 0.2, extra: 1")
+    assert problems_of(text) == [
+        (1, "type"),
+        (8, "range"),
+        (9, "value_twice"),
+        (15, "type"),
+        (16, "unknown_field"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("name: sepsis-risk", "name: Sepsis", "name"),
+        ("name: sepsis-risk", "name: 2026-01-01", "date"),
+        ("name: sepsis-risk", "name: !!str x", "tag"),
+        ("name: sepsis-risk", "name: &a x", "anchor"),
+        ("name: sepsis-risk", "name: *a", "alias"),
+        ("name: sepsis-risk", "name: x\nname: y", "duplicate_key"),
+        ("name: sepsis-risk", "name: x\n<<: {kind: train}", "merge"),
+        ("min_rows: 30", "min_rows: 030", "octal"),
+        ("min_rows: 30", "min_rows: 0o30", "octal"),
+        ("min_rows: 30", "min_rows: 0x30", "radix"),
+        ("min_rows: 30", "min_rows: 1:30", "sexagesimal"),
+        ("min_rows: 30", "min_rows: 1_000", "number_form"),
+        ("min_rows: 30", "min_rows: 30.0", "type"),
+        ("min_rows: 30", "min_rows: '30'", "type"),
+        ("min_rows: 30", "min_rows: true", "type"),
+        ("min_rows: 30", "min_rows: 0", "range"),
+        ("update_norm: 5.0", "update_norm: .inf", "not_finite"),
+        ("update_norm: 5.0", "update_norm: .nan", "not_finite"),
+        ("update_norm: 5.0", "update_norm: 1e999", "not_finite"),
+        ("update_norm: 5.0", "update_norm: 0", "range"),
+        ("missing: mean", "missing: mean, clamp: yes", "type"),
+        ("missing: mean", "missing: 31", "range"),
+        ("values: [F, M]", "values: [F]", "range"),
+        ("values: [F, M]", "values: [F, NA]", "missing_mark"),
+        ("values: [F, M]", "values: [F, true]", "type"),
+        ("values: [F, M]", "values: [F, M], missing: mean", "choice"),
+        ("age: ", '"a\\u202ege": ', "column_name"),
+        ("age: ", '"a\\u0308ge": ', "column_name"),
+        ("age: ", "died: ", "column_twice"),
+        ("person: patient_id", "person: age", "column_twice"),
+        ("kind: logistic", "kind: linear", "target_type"),
+        ("kind: logistic", "kind: logistic, initial: '00'", "type"),
+        ("kind: logistic", f"kind: logistic, initial: '{'0' * 64}'", "initial_model"),
+        ("weight_cap: 1000", "weight_cap: 32768", "weight_cap"),
+        ("weight_cap: 1000", "seed: 1", "missing"),
+        ("holdout: 0.2", "holdout: 0", "range"),
+        ("holdout: 0.2", "holdout: 0.2, metrics: [auc]", "choice"),
+        ("min_participants: 3", "min_participants: 3, max_corrupt: 2", "cohort_too_small"),
+        ("min_participants: 3", "min_participants: 2", "range"),
+        ("privacy: none", "privacy: nonne", "choice"),
+        ("privacy: none", "", "missing"),
+        ("privacy: none", "privacy: none\nsecret: 1", "unknown_field"),
+        ("privacy: none", "privacy: none\n---\nversion: 1", "documents"),
+        ("version: 1", "%YAML 1.1\n---\nversion: 1", "directive"),
+        ("version: 1", "version: [", "yaml_syntax"),
+    ],
+)
+def test_what_is_refused(old: str, new: str, code: str) -> None:
+    assert old in TEXT
+    found = problems_of(TEXT.replace(old, new, 1))
+    assert code in {c for _, c in found}, found
+
+
+def test_words_that_yaml_would_bend_stay_text() -> None:
+    plan = plan_of(TEXT.replace("values: [F, M]", "values: [N, NO, yes, 'true', 1, 1.50]"))
+    feature = plan.data.features[2]
+    assert isinstance(feature, CategoryFeature)
+    assert feature.values == ("N", "NO", "yes", "true", "1", "1.5")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)),
+        b"[" * 100_000,
+        b"{a: " * 50_000,
+        b"- " * 50_000,
+        b"x" * 300_000,
+        b"\xff\xfe",
+        b"",
+        b"\x00",
+        b"? [a]\n: b\n",
+        b"!!python/object/apply:os.system [id]",
+        b"a: " + b"9" * 100_000,
+    ],
+)
+def test_bombs_end_quickly_in_a_plan_error(bomb: bytes) -> None:
+    assert problems_of(bomb)
+
+
+@given(st.binary(max_size=200) | st.text("[]{}:,-&*!|>'\"\n ab1#%@`?", max_size=80).map(str.encode))
+def test_no_text_raises_anything_else(text: bytes) -> None:
+    with pytest.raises(ConfigError):
+        parse_plan(text, "plan.yaml")
+
+
+PRIVACY = "privacy: {unit: record, rows: 5000, clip_norm: 1.0}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("privacy: none", PRIVACY, "privacy"),
+        ("kind: masked", "kind: paillier, key: k1, s: 1", "protection.kind"),
+        ("update_norm: 5.0", "update_norm: 5.0, value_bits: 32", "protection.value_bits"),
+        ("kind: logistic", "kind: mlp, hidden: [32, 16]", "model.kind"),
+        ("kind: logistic", "kind: softmax", "model.kind"),
+        ("kind: logistic", "kind: trainer, name: x, parameters: {a: 1}", "model.kind"),
+        ("privacy: none", "privacy: none\nstrategy: {kind: fedadam, beta: 0.9}", "strategy.kind"),
+        ("rounds: 20", "rounds: 20, proximal_mu: 0.1", "training.proximal_mu"),
+        ("type: binary", "type: category, values: [a, b, c]", "data.target.type"),
+        ("version: 1", "version: 2", "version"),
+    ],
+)
+def test_what_this_release_lacks_is_named_not_ignored(old: str, new: str, field: str) -> None:
+    with pytest.raises(NotInThisReleaseError) as caught:
+        parse_plan(TEXT.replace(old, new, 1).encode(), "plan.yaml")
+    assert caught.value.code == "not_in_this_release"
+    assert caught.value.exit_code == 2
+    assert any(name.endswith(": " + field) for name in caught.value.fields)
+
+
+def test_a_statistics_plan_is_not_in_this_release() -> None:
+    head, _, tail = TEXT.partition("model:")
+    rest = tail[tail.index("cohort:") :]
+    with pytest.raises(NotInThisReleaseError):
+        plan_of(head.replace("kind: train", "kind: statistics") + rest + "queries: [{count: {}}]\n")
+
+
+def test_everything_lacking_is_named_at_once_and_beside_the_problems() -> None:
+    text = TEXT.replace("privacy: none", PRIVACY).replace("kind: masked", "kind: paillier, key: k")
+    with pytest.raises(NotInThisReleaseError) as caught:
+        plan_of(text)
+    assert len(caught.value.fields) == 2
+    assert [code for _, code in problems_of(text.replace("min_rows: 30", "min_rows: x"))] == [
+        "type",
+        "not_in_this_release",
+        "not_in_this_release",
+    ]
+
+
+def test_received_bytes_with_later_fields_are_refused_as_such() -> None:
+    members = json.loads(canonical(plan_of()))
+    with pytest.raises(NotInThisReleaseError) as caught:
+        parse_canonical(jcs.dumps({**members, "privacy": {"unit": "record"}}))
+    assert caught.value.fields == ("privacy",)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        (
+            "training.proximal_mu",
+            lambda p: dataclasses.replace(p, training=dataclasses.replace(p.training, proximal_mu=0.1)),
+        ),
+        (
+            "protection.kind",
+            lambda p: dataclasses.replace(p, protection=dataclasses.replace(p.protection, kind="paillier")),
+        ),
+        ("strategy.kind", lambda p: dataclasses.replace(p, strategy=StrategySpec("fedadam"))),
+        ("privacy", lambda p: dataclasses.replace(p, privacy="record")),
+    ],
+)
+def test_check_release_looks_at_values_too(field: str, change) -> None:  # type: ignore[no-untyped-def]
+    check_release(plan_of())
+    with pytest.raises(NotInThisReleaseError) as caught:
+        check_release(change(plan_of()))
+    assert caught.value.fields == (field,)
+
+
+def test_another_seed_is_another_first_model_and_another_hash() -> None:
+    plan = plan_of()
+    other = with_seed(plan, 8)
+    assert other.model.initial != plan.model.initial
+    assert parse_canonical(canonical(other)) == other
+    stale = dataclasses.replace(plan, training=dataclasses.replace(plan.training, seed=8))
+    with pytest.raises(ConfigError):
+        canonical(stale)
+
+
+# --- canonical form, as a property ---
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+texts = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=6).filter(
+    lambda t: t not in {"?", "NA"}
+)
+finite = st.floats(-1e9, 1e9).map(lambda x: x + 0.0)
+ranges = st.tuples(finite, finite).filter(lambda r: r[0] < r[1])
+
+
+@st.composite
+def float_features(draw: st.DrawFn, name: str) -> Feature:
+    lo, hi = draw(ranges)
+    missing = draw(st.sampled_from(Missing))
+    fill = draw(st.floats(lo, hi)) + 0.0 if missing is Missing.VALUE else None
+    return FloatFeature(name, lo, hi, missing, fill, draw(st.booleans()))
+
+
+@st.composite
+def category_features(draw: st.DrawFn, name: str) -> Feature:
+    values = tuple(
+        draw(st.lists(texts.filter(lambda t: t not in {"mean", "drop"}), min_size=2, max_size=4, unique=True))
+    )
+    missing = draw(st.sampled_from([Missing.ERROR, Missing.DROP, Missing.VALUE]))
+    return CategoryFeature(name, values, missing, draw(st.sampled_from(values)) if missing is Missing.VALUE else None)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    columns = draw(st.lists(names, min_size=3, max_size=6, unique=True))
+    features = tuple(draw(st.one_of(float_features(name), category_features(name))) for name in columns[2:])
+    binary = draw(st.booleans())
+    lo, hi = draw(ranges)
+    data = DataSpec(
+        dataset=draw(names),
+        features=features,
+        target=BinaryTarget(columns[0], draw(texts)) if binary else FloatTarget(columns[0], lo, hi),
+        person=draw(st.none() | st.just(columns[1])),
+        min_rows=draw(st.integers(1, 10**6)),
+        standardise=draw(st.sampled_from(Standardise)),
+    )
+    bits = draw(st.integers(8, 24))
+    seed = draw(st.integers(0, 2**53 - 1))
+    positive = st.floats(1e-6, 1e6)
+    corrupt = draw(st.integers(1, 50))
+    progress = draw(st.floats(0.1, 1e4))
+    metrics = [Metric.LOSS, *(m for m in (Metric.ACCURACY, Metric.AUC) if binary and draw(st.booleans()))]
+    return Plan(
+        version=1,
+        name=draw(names),
+        kind=Kind.TRAIN,
+        data=data,
+        model=ModelSpec(
+            ModelKind.LOGISTIC if binary else ModelKind.LINEAR,
+            draw(st.floats(0, 10)) + 0.0,
+            initial.initial_hash(seed, data.inputs),
+        ),
+        training=TrainingSpec(
+            draw(st.integers(1, 1000)),
+            draw(st.integers(1, 100)),
+            draw(st.integers(1, 1000)),
+            draw(positive),
+            0.0,
+            seed,
+            draw(st.sampled_from(Weight)),
+            draw(st.integers(1, 2 ** (bits - 1) - 1)),
+        ),
+        strategy=StrategySpec("fedavg"),
+        evaluation=EvaluationSpec(draw(st.integers(1, 100)), tuple(metrics), draw(st.floats(0.01, 0.9))),
+        cohort=CohortSpec(
+            draw(st.integers(corrupt + 2, 256)), corrupt, draw(positive), progress, progress + draw(positive)
+        ),
+        protection=ProtectionSpec("masked", bits, draw(positive)),
+        privacy="none",
+        purpose=draw(st.none() | texts),
+        retention_days=draw(st.none() | st.integers(1, 36_500)),
+    )
+
+
+@given(plans())
+def test_a_plan_survives_its_canonical_form(plan: Plan) -> None:
+    data = canonical(plan)
+    assert parse_canonical(data) == plan
+    assert jcs.dumps(jcs.loads(data)) == data
+    # JSON is (nearly) YAML: the canonical bytes read as a plan file mean the same plan
+    if not any(mark in data for mark in (b"e+", b"e-", b"\\", b"\x7f")):
+        assert parse_plan(data, "plan.json") == plan
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_mutated_canonical_bytes_never_pass_as_the_same_plan(data: st.DataObject) -> None:
+    good = canonical(plan_of())
+    at = data.draw(st.integers(0, len(good) - 1))
+    cut = data.draw(st.integers(0, 3))
+    bad = good[:at] + data.draw(st.binary(max_size=3)) + good[at + cut :]
+    if bad == good:
+        return
+    try:
+        other = parse_canonical(bad)
+    except (PeerError, NotInThisReleaseError):
+        return
+    assert canonical(other) == bad
+    assert other != plan_of()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b + b" ",
+        lambda b: b.replace(b":5,", b":5.0,"),
+        lambda b: b.replace(b'"l2":0.001', b'"l2":1e-3'),
+        lambda b: b.replace(b'"version":1', b'"version":1,"version":1'),
+        lambda b: b.replace(b'"version":1', b'"version":1,"zz":1'),
+        lambda b: b.replace(b'"proximal_mu":0,', b""),
+        lambda b: b.replace(b'"proximal_mu":0', b'"proximal_mu":-0'),
+        lambda b: b.replace(b'["loss","accuracy","auc"]', b'["loss","auc","accuracy"]'),
+        lambda b: json.dumps(json.loads(b)).encode(),
+        lambda b: b"[" * 100_000,
+        lambda b: b"null",
+        lambda b: b"\xff",
+    ],
+)
+def test_bytes_that_are_not_canonical_are_the_peers_fault(change) -> None:  # type: ignore[no-untyped-def]
+    good = canonical(plan_of())
+    parse_canonical(good)
+    bad = change(good)
+    assert bad != good
+    with pytest.raises(PeerError) as caught:
+        parse_canonical(bad)
+    assert caught.value.code == "bad_plan"
+
+
+def test_a_wrong_first_model_is_refused_in_received_bytes() -> None:
+    members = json.loads(canonical(plan_of()))
+    members["model"]["initial"] = "0" * 64
+    with pytest.raises(PeerError):
+        parse_canonical(jcs.dumps(members))
+
+
+def test_large_numbers_do_not_upset_the_reader() -> None:
+    members = json.loads(canonical(plan_of()))
+    for value in (2**60, 10**400, -1, 1e300):
+        text = jcs.dumps(members).replace(
+            b'"seed":0', b'"seed":' + (str(value) if isinstance(value, int) else repr(value)).encode()
+        )
+        with pytest.raises(PeerError):
+            parse_canonical(text)
+    assert math.isfinite(plan_of().protection.update_norm)
