@@ -306,3 +306,11 @@ def test_an_unlisted_skip_fails(body: str, tmp_path: pathlib.Path) -> None:
     assert subprocess.run(strict, capture_output=True, check=False, timeout=60).returncode in {1, 2}
     (tmp_path / "ALLOWED_SKIPS").write_text("test_skips.py* | a reason\n")
     assert subprocess.run(strict, capture_output=True, check=False, timeout=60).returncode in {0, 5}
+
+
+def test_the_plan_in_the_readme_is_a_plan() -> None:
+    from fedveil_common.plan import parse_plan
+
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"(?ms)^```yaml\n(.*?)^```", text)
+    assert parse_plan(block.encode(), "README.md").name == "sepsis-risk"
