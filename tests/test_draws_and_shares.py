@@ -12,6 +12,8 @@ from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks, shares
 from fedveil_common.messages import ShareMsg, ShareOpening
 from fedveil_common.secret import Seed, Share
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 DRAWS = Draws(Seed(bytes(range(32))))
 A, B, C = OrgId("a"), OrgId("b"), OrgId("c")
@@ -192,3 +194,20 @@ def test_values_that_hold_secrets_show_and_pickle_nothing() -> None:
         assert "ee" not in repr(value).replace("Seed", "").replace("redacted", "").lower()
         with pytest.raises(TypeError):
             pickle.dumps(value)
+
+
+garbage = st.binary(max_size=200)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(t1=garbage, key_commit=garbage, self_commit=garbage, nonce=garbage, text=garbage, public=garbage, commit=garbage)
+def test_no_message_makes_open_share_raise_anything_but_a_bad_share(
+    t1: bytes, key_commit: bytes, self_commit: bytes, nonce: bytes, text: bytes, public: bytes, commit: bytes
+) -> None:
+    message = ShareMsg(t1, A, B, key_commit, self_commit, nonce, text)
+    good = dealt()[0].messages[0]
+    keep_length = dataclasses.replace(good, ciphertext=(text + good.ciphertext)[: len(good.ciphertext)], t1=t1)
+    for attack, key in ((message, public), (keep_length, agreement.public_key(DRAWS.private_key("channel", b"a")))):
+        with pytest.raises(PeerError) as refused:
+            shares.open_share(attack, 2, DRAWS.private_key("channel", b"b"), key, commit, bytes(32))
+        assert (refused.value.code, refused.value.peer) == ("bad_share", A)

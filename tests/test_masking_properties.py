@@ -286,4 +286,67 @@ def test_a_norm_without_a_meaning_is_misuse(norm: float) -> None:
 
 def test_only_ring_vectors_are_decoded() -> None:
     with pytest.raises(ValueError, match="uint32"):
-        fixedpoint.from_ring(np.zeros(2, dtype=np.uint64))  # type: ignore[arg-type]
+        fixedpoint.from_ring(np.zeros(2, dtype=np.uint64))
+
+
+def test_a_sum_is_opened_leaf_by_leaf_as_it_is_at_once() -> None:
+    length = 2 * 16_384 + 7
+    attempt = Attempt(4, 3, number=11, length=length)
+    survivors, gone = attempt.orgs[:3], attempt.orgs[3]
+    whole = np.zeros(length, dtype=np.uint32)
+    for org in survivors:
+        whole += attempt.masked(org)
+    by_leaf = whole.copy()
+    own = [masks.self_key(T2, attempt.seeds[org], org) for org in survivors]
+    publics = {org: attempt.public[org] for org in survivors}
+    residual = masks.residual_keys(T2, gone, attempt.private[gone], publics, attempt.public[gone])
+    masks.unmask_in_place(whole, own, residual)
+    for start in range(0, length, 16_384):
+        masks.unmask_in_place(by_leaf[start : start + 16_384], own, residual, start)
+    assert np.array_equal(by_leaf, whole)
+    assert whole.tolist() == attempt.true_sum(survivors)
+
+
+def test_the_two_secrets_of_a_dealer_are_shared_by_independent_polynomials() -> None:
+    """With equal coefficients every recipient would hold the difference of mask key and self seed."""
+    attempt = Attempt(5, 3, number=12)
+    held = [attempt.held[attempt.orgs[0], org] for org in attempt.orgs]
+    numbers = [
+        (int.from_bytes(o.key_share.expose(), "big"), int.from_bytes(o.self_share.expose(), "big")) for o in held
+    ]
+    assert len({(a - b) % shamir.PRIME for a, b in numbers}) == len(held)
+
+
+def test_whole_numbers_are_never_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison is strict: a uniform of exactly 0 leaves a fraction of 0 where it is, and lifts every other."""
+    monkeypatch.setattr(fixedpoint, "_uniform", lambda key, start, count: np.zeros(count))
+    found, _ = fixedpoint.quantise(np.array([3.0, -3.0, 0.0, -0.0, 2.5, -2.5]), 1.0, 7, bytes(32), 0)
+    assert found.tolist() == [3, -3, 0, 0, 3, -2]
+
+
+@pytest.mark.parametrize(("min_honest", "accepted"), [(0, True), (5, True), (6, False)])
+def test_the_policy_may_raise_the_honest_floor(min_honest: int, accepted: bool) -> None:
+    """N = 10, c = 2 leaves q-c = 5 honest updates in a sum."""
+    if accepted:
+        quorum.check_parameters(10, 2, 7, 7, 7, 2, min_honest)
+        return
+    with pytest.raises(PeerError) as refused:
+        quorum.check_parameters(10, 2, 7, 7, 7, 2, min_honest)
+    assert refused.value.code == "cohort_too_small"
+
+
+@pytest.mark.parametrize("min_honest", [-1, 0, 1, 2])
+def test_the_policy_cannot_lower_the_honest_floor_below_two(min_honest: int) -> None:
+    with pytest.raises(PeerError) as refused:
+        quorum.check_parameters(3, 2, 3, 3, 3, 2, min_honest)
+    assert refused.value.code == "cohort_too_small"
+
+
+def test_shares_beyond_the_threshold_are_checked_but_not_used() -> None:
+    dealt = shamir.deal(bytes(32), 2, [1, 2, 3], [5])
+    false: dict[int, Share | bytes] = {1: dealt[1], 2: dealt[2], 9: bytes(33)}
+    assert shamir.reconstruct(false, 2) == bytes(32)
+    for x in (0, 65536):
+        with pytest.raises(IntegrityError) as refused:
+            shamir.reconstruct({1: dealt[1], 2: dealt[2], x: dealt[3]}, 2)
+        assert refused.value.code == "bad_share"
