@@ -156,7 +156,8 @@ def write_model(file: ModelFile) -> bytes:
 def read_model(data: bytes) -> ModelFile:
     """The contents of a model file; no signature is checked yet (`verify_model`).
 
-    Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents.
+    Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents;
+    NotInThisReleaseError if its plan is one of a later release.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
@@ -165,7 +166,7 @@ def read_model(data: bytes) -> ModelFile:
         header = jcs.loads(data[8 : 8 + size].rstrip(b" "))
         if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
             raise TypeError("no metadata")
-        plan = parse_canonical(_text(metadata, "plan").encode())
+        plan = _plan(_text(metadata, "plan"))
         scaling = standardisation.from_bytes(base64.b64decode(_text(metadata, "standardisation"), validate=True))
         if len(scaling.mean) != len(plan.data.float_features):
             raise ValueError("the standardisation does not fit the plan")
@@ -226,6 +227,13 @@ def verify_model(file: ModelFile, coordinator_key: bytes) -> ModelManifest:
                 next_step="fetch the file again from the coordinator; if it stays so, tell the operator",
             )
     return manifest
+
+
+def _plan(text: str) -> Plan:
+    try:
+        return parse_canonical(text.encode())
+    except PeerError:
+        raise _bad("its plan is not in canonical form") from None
 
 
 def _blob_json(blob: SignedBlob) -> jcs.Json:

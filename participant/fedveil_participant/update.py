@@ -61,6 +61,7 @@ def contribution(
             f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
         )
     else:
+        _check_finite(model.astype(np.float64), "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
         blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
         if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
