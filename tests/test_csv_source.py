@@ -12,8 +12,10 @@ from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source, read_features, read_source
 from fedveil_participant.data.prepare import check_min_rows
 from fedveil_participant.data.problems import MAX_PROBLEMS, DataError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 KEY = bytes(range(32))
 
@@ -159,6 +161,7 @@ def test_min_rows_is_a_refusal_not_a_problem_of_the_file() -> None:
 rows = st.lists(st.tuples(st.integers(0, 10), st.sampled_from("FM"), st.integers(0, 1)), min_size=1, max_size=8)
 
 
+@CALM
 @given(rows, st.randoms(use_true_random=False), st.permutations(["a", "c", "y"]))
 def test_the_version_is_blind_to_row_and_column_order_and_to_format(rows, random, columns) -> None:  # type: ignore[no-untyped-def]
     def csv(rows, columns, number=str, quote="{}") -> str:  # type: ignore[no-untyped-def]
@@ -229,6 +232,7 @@ def test_prediction_reads_no_target_and_keeps_every_row() -> None:
         read_features(io.BytesIO(b"c,a\nX,1\n"), "new.csv", plan)
 
 
+@CALM
 @given(st.binary(max_size=200), st.sampled_from([b"", b"a,c,y\n", b"a,c,y\n1,F,1\n"]))
 def test_no_bytes_raise_anything_but_data_errors(tail: bytes, head: bytes) -> None:
     try:

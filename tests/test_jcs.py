@@ -6,8 +6,10 @@ import struct
 
 import pytest
 from fedveil_common import jcs
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 # RFC 8785, appendix B: IEEE 754 bits and the JSON form.
 APPENDIX_B = [
@@ -93,6 +95,7 @@ def test_integers_beyond_a_double_and_lone_surrogates_are_refused() -> None:
         jcs.dumps({1: 2})  # type: ignore[dict-item]
 
 
+@CALM
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_read_back_exactly(value: float) -> None:
     assert float(json.loads(jcs.number(value))) == value
@@ -108,6 +111,7 @@ values = st.recursive(
 )
 
 
+@CALM
 @given(values)
 def test_canonical_bytes_are_a_fixed_point(value: jcs.Json) -> None:
     data = jcs.dumps(value)

@@ -26,8 +26,10 @@ from fedveil_common.modelfile import (
 )
 from fedveil_common.plan import parse_plan, with_seed
 from fedveil_common.secret import PrivateKey
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 PLAN = parse_plan(demo_split.plan_text(), "demo_plan.yaml")
 PRIVATE = PrivateKey(b"k" * 32)
@@ -177,6 +179,7 @@ def test_truncated_and_extended_files_are_refused(data: bytes) -> None:
     assert code_of(lambda: read_model(data)) == "bad_model_file"
 
 
+@CALM
 @given(st.data())
 def test_no_change_of_the_bytes_goes_unnoticed(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(GOOD) - 1))

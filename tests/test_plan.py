@@ -37,8 +37,10 @@ from fedveil_common.plan import (
     plan_hash,
     with_seed,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = """\
 version: 1
@@ -218,6 +220,7 @@ def test_bombs_end_quickly_in_a_plan_error(bomb: bytes) -> None:
     assert problems_of(bomb)
 
 
+@CALM
 @given(st.binary(max_size=200) | st.text("[]{}:,-&*!|>'\"\n ab1#%@`?", max_size=80).map(str.encode))
 def test_no_text_raises_anything_else(text: bytes) -> None:
     with pytest.raises(ConfigError):
@@ -387,6 +390,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
+@CALM
 @given(plans())
 def test_a_plan_survives_its_canonical_form(plan: Plan) -> None:
     data = canonical(plan)
@@ -397,7 +401,7 @@ def test_a_plan_survives_its_canonical_form(plan: Plan) -> None:
         assert parse_plan(data, "plan.json") == plan
 
 
-@settings(max_examples=300)
+@settings(CALM, max_examples=300)
 @given(st.data())
 def test_mutated_canonical_bytes_never_pass_as_the_same_plan(data: st.DataObject) -> None:
     good = canonical(plan_of())

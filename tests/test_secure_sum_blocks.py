@@ -14,10 +14,12 @@ from fedveil_common.plan import Plan, parse_plan, with_seed
 from fedveil_participant.data.csv_source import Source, read_source
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.update import contribution, encode
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+
+CALM = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 KEY = b"r" * 32
 
@@ -103,6 +105,7 @@ def test_the_layout_hash_is_what_it_was() -> None:
     assert layout.layout_for(PLAN, Purpose.TRAIN, 1).hash == digest.digest()
 
 
+@CALM
 @given(st.integers(8, 24), st.integers(1, 127), st.floats(1e-3, 1e3))
 def test_a_cap_never_exceeds_the_largest_value(bits: int, cap: int, norm: float) -> None:
     plan = dataclasses.replace(
@@ -150,6 +153,7 @@ def test_the_first_model_is_the_one_of_the_specification() -> None:
     assert abs(many.std() - 0.01) < 5 * 0.01 / math.sqrt(40_000)
 
 
+@CALM
 @given(st.lists(st.floats(-5, 5), min_size=5, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 8))
 def test_decoding_what_was_encoded_errs_by_less_than_a_grid_step_each(
     values: list[float], key: int, count: int
@@ -316,7 +320,7 @@ def test_purposes_that_lack_something_are_misuse() -> None:
 # --- measurement ---
 
 
-@settings(max_examples=20, deadline=None)
+@settings(CALM, max_examples=20)
 @given(st.integers(0, 1000))
 def test_summed_metrics_are_those_of_all_holdout_rows(seed: int) -> None:
     sources = [source(60, seed), source(70, seed + 1), source(50, seed + 2)]

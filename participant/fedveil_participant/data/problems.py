@@ -31,7 +31,7 @@ class DataError(ConfigError):
         listing = "\n".join(lines)
         super().__init__(
             "bad_data",
-            f"{total} problems in the data\n{listing}\n",
+            f"{total} problem{'' if total == 1 else 's'} in the data\n{listing}\n",
             not_done="no row of this file was used",
             next_step="correct the lines named above, or ask for a plan with a rule for missing or outlying values",
         )
