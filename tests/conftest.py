@@ -1,7 +1,8 @@
 """No test is skipped in silence: under CI (or with --strict-skips) an unlisted skip or expected failure is a failure.
 
 Listed means: a line `PATTERN | REASON` in tests/ALLOWED_SKIPS whose shell pattern matches the node id. This file holds
-nothing else; fixtures stand beside the tests that use them.
+nothing else but the hypothesis profile (the same examples every time, no deadline: the machine's speed is not ours);
+fixtures stand beside the tests that use them.
 """
 
 import fnmatch
@@ -9,9 +10,13 @@ import os
 import pathlib
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name("ALLOWED_SKIPS")
+
+hypothesis.settings.register_profile("fedveil", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("fedveil")
 
 
 def allowed_skips(text: str) -> dict[str, str]:
