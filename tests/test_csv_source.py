@@ -151,6 +151,29 @@ def test_binary_targets_compare_as_numbers_where_both_are(positive: str, cells: 
     assert source.table.target.tolist() == expected
 
 
+def test_float_targets_are_numbers_within_their_range() -> None:
+    plan = plan_with(TWO, "{column: y, type: float, range: [-1, 1]}", kind="linear")
+    assert problems("a,c,y\n1,F,x\n1,F,2\n1,F,\n", plan) == [
+        (2, "y", "not_a_number"),
+        (3, "y", "out_of_range"),
+        (4, "y", "missing"),
+    ]
+    source = read("a,c,y\n1,F,-0.5\n", plan)
+    assert source.table.target is not None
+    assert source.table.target.tolist() == [-0.5]
+
+
+def test_a_row_names_its_person_and_lines_have_a_limit() -> None:
+    plan = plan_with(TWO, extra="person: who")
+    assert problems("a,c,y,who\n1,F,1,\n", plan) == [(2, "who", "missing")]
+    assert (2, "", "line_too_long") in problems("a,c,y\n" + "1" * 5_000_000 + ",F,1\n")
+
+
+def test_the_version_key_is_32_bytes() -> None:
+    with pytest.raises(ValueError, match="32"):
+        read("a,c,y\n1,F,1\n", key=b"short")
+
+
 def test_min_rows_is_a_refusal_not_a_problem_of_the_file() -> None:
     source = read("a,c,y\n1,F,1\n2,M,0\n")
     with pytest.raises(PolicyRefusal) as caught:

@@ -184,12 +184,66 @@ def test_all_problems_come_at_once_with_their_lines() -> None:
         ("privacy: none", "privacy: none\n---\nversion: 1", "documents"),
         ("version: 1", "%YAML 1.1\n---\nversion: 1", "directive"),
         ("version: 1", "version: [", "yaml_syntax"),
+        ("version: 1", "version:", "type"),
+        ("version: 1", "version: &v 1\n? {a: b}\n: 1", "key"),
+        ("version: 1", "version: 1\n'': 2", "key"),
+        ("version: 1", "version: 1\n!x y: 2", "tag"),
+        ("version: 1", "version: 1\npurpose: 3", "type"),
+        ("version: 1", 'version: 1\npurpose: "a\\u202eb"', "text"),
+        ("name: sepsis-risk", "name: [x]", "type"),
+        ("person: patient_id", "person: 3", "type"),
+        ("person: patient_id", 'person: " patient"', "column_name"),
+        ("person: patient_id", "person: ''", "column_name"),
+        ("model: {kind: logistic, l2: 0.001}", "model: logistic", "type"),
+        ("kind: logistic", "kind: [logistic]", "type"),
+        ("kind: logistic", "kind: logit", "choice"),
+        ("l2: 0.001", "l2: tiny", "type"),
+        ("l2: 0.001", "l2: -1", "range"),
+        ("[0, 120]", "0 to 120", "type"),
+        ("[0, 120]", "[0, 60, 120]", "range"),
+        ("[0, 120]", "[0, x]", "type"),
+        ("[0, 120]", "[-1.7e308, 1.7e308]", "range"),
+        ("values: [F, M]", "values: ['F ', M]", "text"),
+        ("values: [F, M]", 'values: ["e\\u0301", M]', "text"),
+        ("values: [F, M]", "values: [F, M], missing: X", "choice"),
+        ("holdout: 0.2", "holdout: 0.2, metrics: [loss, loss]", "value_twice"),
+        ("holdout: 0.2", "holdout: 0.2, metrics: [loss, mae]", "choice"),
+        ("min_participants: 3", "min_participants: 3, progress_s: 10, hard_limit_s: 5", "range"),
     ],
 )
 def test_what_is_refused(old: str, new: str, code: str) -> None:
     assert old in TEXT
     found = problems_of(TEXT.replace(old, new, 1))
     assert code in {c for _, c in found}, found
+
+
+@pytest.mark.parametrize("features", ["3", "{}", "[1, 2]", "[]", "[{name: a}]", "*x"])
+def test_features_that_are_none(features: str) -> None:
+    head, _, tail = TEXT.partition("  features:")
+    assert problems_of(head + f"  features: {features}\n" + tail[tail.index("  target:") :])
+
+
+def test_a_linear_model_needs_a_float_target_and_has_a_loss_only() -> None:
+    text = TEXT.replace("type: binary", "type: float, range: [0, 9]").replace("kind: logistic", "kind: linear")
+    plan = plan_of(text)
+    assert plan.data.target == FloatTarget("died", 0.0, 9.0)
+    assert plan.evaluation.metrics == (Metric.LOSS,)
+    assert (16, "choice") in problems_of(text.replace("holdout: 0.2", "holdout: 0.2, metrics: [loss, auc]"))
+
+
+def test_fixed_fills_and_positives_are_read() -> None:
+    text = TEXT.replace("missing: mean", "missing: 4").replace("[F, M]", "[F, M], missing: M")
+    plan = plan_of(text.replace("type: binary", "type: binary, positive: 2.0"))
+    lactate, sex = plan.data.features[1:]
+    assert (lactate.missing, lactate.fill) == (Missing.VALUE, 4.0)
+    assert (sex.missing, sex.fill) == (Missing.VALUE, "M")
+    assert plan.data.target == BinaryTarget("died", "2")
+    assert parse_canonical(canonical(plan)) == plan
+
+
+def test_bytes_beyond_the_limit_are_refused_unread() -> None:
+    with pytest.raises(PeerError):
+        parse_canonical(b" " * 300_000)
 
 
 def test_words_that_yaml_would_bend_stay_text() -> None:

@@ -311,6 +311,15 @@ def test_the_same_inputs_give_the_same_update() -> None:
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
 
+def test_a_trainer_that_returns_another_shape_is_misuse() -> None:
+    with pytest.raises(ValueError, match="trainer"):
+        contribution(PLAN, Purpose.TRAIN, 1, source(20), MODEL, SCALING, Fixed(np.zeros(4)))
+    with pytest.raises(ValueError, match="shape"):
+        strategies.apply(PLAN, MODEL, {"update": np.zeros(4), "weight": np.ones(1)})
+    with pytest.raises(ValueError, match="statistics"):
+        layout.layout_for(PLAN, Purpose.STATISTICS, 0)
+
+
 def test_purposes_that_lack_something_are_misuse() -> None:
     for purpose, model in ((Purpose.STATISTICS, MODEL), (Purpose.TRAIN, None)):
         with pytest.raises(ValueError, match="model"):
