@@ -110,6 +110,12 @@ def test_files_that_are_no_table(text: str | bytes, expected: list[tuple[int, st
     assert [p for p in found if p[2] != "no_rows" or p in expected] == expected
 
 
+def test_names_in_a_header_are_escaped_before_they_are_shown() -> None:
+    with pytest.raises(DataError) as caught:
+        read("a,c,y,\u202ez,\u202ez\n1,F,1,1,1\n")
+    assert "\u202e" not in str(caught.value)
+
+
 def test_the_list_of_problems_is_bounded_and_says_so() -> None:
     with pytest.raises(DataError) as caught:
         read("a,c,y\n" + "x,F,1\n" * 1000)

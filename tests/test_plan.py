@@ -485,6 +485,9 @@ def test_mutated_canonical_bytes_never_pass_as_the_same_plan(data: st.DataObject
         lambda b: b.replace(b'["loss","accuracy","auc"]', b'["loss","auc","accuracy"]'),
         lambda b: json.dumps(json.loads(b)).encode(),
         lambda b: b"[" * 100_000,
+        lambda b: b'{"a":' * 400 + b"1" + b"}" * 400,
+        lambda b: b"[" * 400 + b"]" * 400,
+        lambda b: b.replace(b'"age"', '"a\u202e\nge"'.encode()),
         lambda b: b"null",
         lambda b: b"\xff",
     ],
@@ -497,6 +500,7 @@ def test_bytes_that_are_not_canonical_are_the_peers_fault(change) -> None:  # ty
     with pytest.raises(PeerError) as caught:
         parse_canonical(bad)
     assert caught.value.code == "bad_plan"
+    assert str(caught.value).isprintable()
 
 
 def test_a_wrong_first_model_is_refused_in_received_bytes() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from fedveil_common import initial, jcs
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.plan import spec
-from fedveil_common.plan.problems import NotInThisReleaseError, PlanError
+from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, printable
 from fedveil_common.plan.reading import read_plan
 from fedveil_common.plan.section import Findings
 from fedveil_common.plan.yaml_tree import MAX_BYTES, json_tree, read_tree
@@ -51,7 +51,7 @@ def parse_canonical(data: bytes) -> spec.Plan:
     findings = Findings()
     plan = read_plan(root, findings)
     if findings.problems:
-        paths = ", ".join(sorted({problem.path for problem in findings.problems})[:20])
+        paths = ", ".join(sorted({printable(problem.path) for problem in findings.problems})[:20])
         raise _not_canonical(f"problems at {paths}")
     if findings.later:
         raise NotInThisReleaseError(tuple(problem.path for problem in findings.later))

@@ -15,13 +15,20 @@ class PlanProblem:
     text: str
 
 
+def printable(text: str) -> str:
+    """`text` with control and format characters escaped: names in a plan or a table are other people's text."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 class PlanError(ConfigError):
     """`bad_plan`: the plan cannot be read; `problems` lists everything found, in line order."""
 
     def __init__(self, filename: str, problems: tuple[PlanProblem, ...]) -> None:
         self.filename = filename
         self.problems = tuple(sorted(problems))
-        listing = "\n".join(f"{filename}:{p.line}: {p.path + ': ' if p.path else ''}{p.text}" for p in self.problems)
+        listing = "\n".join(
+            f"{filename}:{p.line}: {printable(p.path) + ': ' if p.path else ''}{p.text}" for p in self.problems
+        )
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
             "bad_plan",

@@ -90,16 +90,18 @@ def read_tree(text: bytes, problems: list[PlanProblem]) -> Node | None:
     return None
 
 
-def json_tree(value: Json) -> Node:
-    """The same tree from a JSON value; every line is 1."""
+def json_tree(value: Json, depth: int = 0) -> Node:
+    """The same tree from a JSON value; every line is 1. Raises ValueError beyond MAX_DEPTH levels."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     match value:
         case None | bool() | int() | float() | str():
             return Scalar(value, 1)
         case dict():
-            members = {key: json_tree(member) for key, member in value.items()}
+            members = {key: json_tree(member, depth + 1) for key, member in value.items()}
             return Fields(members, dict.fromkeys(members, 1), 1)
         case list():
-            return Items(tuple(map(json_tree, value)), 1)
+            return Items(tuple(json_tree(item, depth + 1) for item in value), 1)
         case _:
             raise TypeError(type(value).__name__)
 

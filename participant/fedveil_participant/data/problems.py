@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedveil_common.errors import ConfigError
+from fedveil_common.plan.problems import printable
 
 MAX_PROBLEMS = 100
 """How many problems are listed; the rest is counted."""
@@ -25,7 +26,7 @@ class DataError(ConfigError):
         self.filename = filename
         self.problems = problems
         self.total = total
-        lines = [f"{filename}:{p.line}: {p.column + ': ' if p.column else ''}{p.text}" for p in problems]
+        lines = [f"{filename}:{p.line}: {printable(p.column) + ': ' if p.column else ''}{p.text}" for p in problems]
         if total > len(problems):
             lines.append(f"and {total - len(problems)} more")
         listing = "\n".join(lines)
