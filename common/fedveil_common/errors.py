@@ -1,12 +1,13 @@
 """Every refusal and failure that Fedveil names, in one tree.
 
-Each error says what happened (with the numbers), what was not done as a result, and what to do next; it carries a stable
-`code` that tests, gRPC status details, metrics and `docs/errors/CODE.md` share. No message ever holds a secret or a vector.
+Each error says what happened (with the numbers), what was not done as a result, and what to do next; it carries a
+stable `code` that tests, gRPC status details, metrics and `docs/errors/README.md` share. No message ever holds a secret
+or a vector.
 
 The class says whose move it is (and fixes the exit code of the command):
 ConfigError (2, a person can fix it) - SealedError (3) - PolicyRefusal (4, we said no on purpose) -
 PeerError (5, the other side broke the protocol) - Unreachable (69) - IntegrityError (70, stop and call a human) -
-StorageError (74) - RoundAborted (75, nobody's fault, try the next). Local misuse of a function is ValueError or TypeError.
+StorageError (74) - RoundAborted (75, nobody's fault, try the next). Misuse of a function is ValueError or TypeError.
 """
 
 from typing import ClassVar

@@ -1,8 +1,8 @@
 """What the two sides say to each other, as frozen values already checked for size, range and shape.
 
 Three layers:
-1. `SignedBlob`: bytes as received, with their signer. Signatures are verified over these bytes, and only then is the body
-   parsed. A body is never re-serialised in order to verify it.
+1. `SignedBlob`: bytes as received, with their signer. Signatures are verified over these bytes, and only then is the
+   body parsed. A body is never re-serialised in order to verify it.
 2. Bodies (`Manifest` ... `Result`): what a signed blob of one type says. `wire.encode_body` / `wire.parse_body`.
 3. Envelopes (`CoordinatorMessage`, `ParticipantMessage`): what travels on a session; `wire.encode_*` / `wire.parse_*`.
 
@@ -57,7 +57,7 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignedBlob:
-    """`sig` = Ed25519 over LP("FLSA/1/sig/"+type) || LP(signer_id) || LP(body); `signer_id` is an org id or "coordinator"."""
+    """`sig` = Ed25519 over LP("FLSA/1/sig/"+type) || LP(signer_id) || LP(body); signer: an org id or "coordinator"."""
 
     signer_id: OrgId
     type: BlobType
@@ -70,7 +70,7 @@ class SignedBlob:
 
 @dataclass(frozen=True, slots=True)
 class AbortCertificate:
-    """A8: at least N+c-q+1 abort votes of distinct cohort members over `t0`. Frees the update of exactly that attempt."""
+    """A8: at least N+c-q+1 abort votes of distinct cohort members over `t0`. Frees the update of that attempt."""
 
     t0: bytes
     votes: tuple[SignedBlob, ...]
@@ -309,8 +309,9 @@ class RosterNotice:
 
 @dataclass(frozen=True, slots=True)
 class PlanOffer:
-    """The canonical bytes of a plan that a run would execute; hashed as received."""
+    """The canonical bytes of a plan that run `run_id` would execute; hashed as received."""
 
+    run_id: RunId
     canonical_plan: bytes
 
 
@@ -401,11 +402,14 @@ class ReceiptNotice:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """How a run ended: `code` is `finished` or an error code; the signed model manifest if there is a final model."""
+    """How a run ended: `code` is `finished` or an error code; the signed model manifest if there is a final model, and
+    the sum behind its standardisation (empty tuple: none).
+    """
 
     run_id: RunId
     plan_hash: bytes
     code: str
+    standardise: tuple[SumRef, ...]
     model: tuple[SignedBlob, ...]
 
 

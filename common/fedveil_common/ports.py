@@ -1,4 +1,4 @@
-"""What the machines need from the world: time, entropy, failpoints. Built in `fedveil_cli` (and in the simulation) only.
+"""What the machines need from the world: time, entropy, failpoints. Built in `fedveil_cli` and in simulations only.
 
 Nobody else calls `time.*`, `secrets`, `os.urandom` or a random generator.
 """

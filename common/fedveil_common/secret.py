@@ -5,7 +5,10 @@ the bytes are read by the one named call `expose`, which can be searched for.
 """
 
 import hmac
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 
 class Secret:
@@ -36,6 +39,20 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret refuses pickling")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> "CoreSchema":
+        """How `snapshot` writes a secret into a journal record, which the store seals before it reaches the disk."""
+        from pydantic_core import core_schema
+
+        plain: Any = lambda secret: secret.expose()  # noqa: E731
+        return core_schema.no_info_after_validator_function(
+            cls,
+            core_schema.bytes_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                plain, return_schema=core_schema.bytes_schema(), when_used="json"
+            ),
+        )
 
     def __copy__(self) -> Self:
         return self

@@ -1,0 +1,137 @@
+"""Files that are wholly there after a crash, or not at all.
+
+Promise: a name appears in a folder only after its bytes are on the disk (temporary file, fsync, rename, fsync of the
+folder). Invariant: a failure of the disk leaves no file under the final name, and is a `StorageError` naming the path.
+Leftover temporary files are swept when the folder is opened. Source: fsync(2), rename(2).
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedveil_common.errors import StorageError
+
+_TEMPORARY = ".tmp-"
+_NUMBERS = itertools.count()
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The typed form of an OSError on `path`: `disk_full` (resumes when space returns) or `disk_failed` (stop)."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageError(
+            "disk_full",
+            f"no space is left for {path}",
+            not_done="nothing was stored and nothing acknowledged",
+            next_step="free some space and try again",
+        )
+    return StorageError(
+        "disk_failed",
+        f"{path}: {error.strerror or type(error).__name__}",
+        not_done="what was being written was not acknowledged",
+        next_step="check the disk; a failed fsync cannot be repeated, so the process must be restarted",
+    )
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns an OSError inside into the `StorageError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def make_folder(folder: Path) -> None:
+    """The folder exists, for its owner alone (0700); its parent knows it durably. StorageError if not possible."""
+    with storing(folder):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names created, renamed or removed in `folder` are durable. StorageError otherwise."""
+    with storing(folder):
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a crash left half-written in `folder`. Hold the folder's lock: nobody else may write there."""
+    with storing(folder):
+        for path in folder.glob(f"{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """The file is gone, durably; no error if it was not there."""
+    with storing(path):
+        path.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+class TemporaryFile:
+    """A file (0600) on its way into `folder`. Ends with one of `commit` and `discard`; a failure discards it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{_TEMPORARY}{os.getpid()}-{next(_NUMBERS)}"
+        self._open = True
+        with storing(self._path):
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """All of `data` at `offset`."""
+        with self._or_discard():
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[written:], offset + written
+
+    def commit(self, name: str) -> Path:
+        """The file is durable under `name`, replacing an older file of that name in one step."""
+        final = self._path.parent / name
+        with self._or_discard():
+            os.fsync(self._descriptor)
+            self._path.rename(final)
+            _sync(final.parent)
+        self._close()
+        return final
+
+    def discard(self) -> None:
+        """The file is gone. Does nothing after `commit` or an earlier `discard`."""
+        if self._open:
+            self._close()
+            with contextlib.suppress(OSError):  # the next sweep takes what cannot be removed now
+                self._path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _or_discard(self) -> Iterator[None]:
+        if not self._open:
+            raise ValueError("the temporary file is already closed")
+        try:
+            with storing(self._path):
+                yield
+        except StorageError:
+            self.discard()
+            raise
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """`path` holds `data` durably (0600), or still what it held before. StorageError."""
+    file = TemporaryFile(path.parent)
+    file.write(data, 0)
+    file.commit(path.name)

@@ -1,0 +1,243 @@
+"""Invites: how a name becomes a member. A token for the joiner, a governance-signed record for everyone else.
+
+Promise: the chain governance -> invite key -> protocol key can be checked by anyone who pins the governance set; the
+coordinator, which sees neither a governance nor an invite private key, cannot make a member of it.
+Source: FLSA/1 A18 (docs/protocol.md). A token is `fv1_` + base64url(fields || first 4 bytes of their SHA-256).
+"""
+
+import base64
+import binascii
+import enum
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedveil_common import jcs
+from fedveil_common.crypto import signing
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.ids import COORDINATOR, FederationId, OrgId
+from fedveil_common.messages import BlobType, SignedBlob
+from fedveil_common.pki import documents
+from fedveil_common.pki.governance import GovernanceSet
+from fedveil_common.secret import PrivateKey
+
+GOVERNANCE = OrgId("governance")
+"""The signer's name in a signed invite; no organisation may be invited under it."""
+
+RESERVED = frozenset({COORDINATOR, GOVERNANCE})
+"""Names that no invite may carry."""
+
+TOKEN_PREFIX = "fv1_"  # noqa: S105  (a prefix, not a secret)
+TOKEN_ID_BYTES = 16
+JOIN_LABEL = "join"
+MAX_TOKEN = 1024
+"""Characters of a token."""
+_SUM_BYTES = 4
+
+
+class Role(enum.StrEnum):
+    """What a certificate or a roster entry entitles to."""
+
+    PARTICIPANT = "participant"
+    COORDINATOR = "coordinator"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """The body of a signed invite. `expires` in seconds since 1970 UTC; `replaces`: SHA-256 of the old protocol key, or
+    empty for a new member.
+    """
+
+    federation_id: FederationId
+    token_id: bytes
+    org_id: OrgId
+    role: Role
+    invite_key: bytes
+    expires: int
+    replaces: bytes
+
+    @property
+    def body(self) -> bytes:
+        """What governance signs."""
+        return jcs.dumps(
+            {
+                "expires": self.expires,
+                "federation_id": self.federation_id,
+                "invite_key": self.invite_key.hex(),
+                "org_id": self.org_id,
+                "replaces": self.replaces.hex(),
+                "role": self.role.value,
+                "token_id": self.token_id.hex(),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What the joiner pastes: where to go, whom to trust, and the invite's private key."""
+
+    address: str
+    fingerprint: bytes
+    token_id: bytes
+    invite_key: PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class JoinProof:
+    """That the invite's holder chose this protocol key, and that whoever joins holds it.
+
+    Both signatures (64 bytes) cover LP("FLSA/1/join") || LP(federation id) || LP(token id) || LP(CSR digest) ||
+    LP(protocol key); `csr_digest` = SHA-256 of the request's DER.
+    """
+
+    csr_digest: bytes
+    invite_sig: bytes
+    key_sig: bytes
+
+
+def sign_invite(invite: Invite, governance_key: PrivateKey) -> SignedBlob:
+    """The invite under a governance key."""
+    return signing.sign(governance_key, GOVERNANCE, BlobType.INVITE, invite.body)
+
+
+def verify_invite(blob: SignedBlob, sets: Iterable[GovernanceSet]) -> Invite:
+    """The invite in `blob` if one key of one of `sets` signed it.
+
+    One signature is enough: an invite admits nobody by itself, a roster version of k signatures does.
+    Raises PeerError `invite_not_governance`, `wrong_type`, `bad_document`.
+    """
+    if blob.type is not BlobType.INVITE or blob.signer_id != GOVERNANCE:
+        raise PeerError("wrong_type", "a signed invite was expected", peer=blob.signer_id)
+    for key in dict.fromkeys(key for chosen in sets for key in chosen.keys):
+        try:
+            signing.verify(blob, key, BlobType.INVITE)
+        except PeerError:
+            continue
+        return parse_invite(blob.body)
+    raise PeerError("invite_not_governance", "the invite is not signed by a governance key of this federation")
+
+
+def parse_invite(body: bytes) -> Invite:
+    """The invite in a body; PeerError `bad_document` if it is none. Call it only on verified bytes."""
+    what = "invite"
+    names = {"expires", "federation_id", "invite_key", "org_id", "replaces", "role", "token_id"}
+    fields = documents.Fields(documents.canonical(body, what), what, names)
+    try:
+        role = Role(fields.text("role", 64))
+    except ValueError as error:
+        raise documents.bad(what, "no such role") from error
+    org_id = OrgId(fields.name("org_id"))
+    if org_id in RESERVED or role is Role.COORDINATOR:
+        raise documents.bad(what, f"{org_id} as {role.value} cannot be invited")
+    return Invite(
+        FederationId(fields.name("federation_id")),
+        fields.hex("token_id", TOKEN_ID_BYTES),
+        org_id,
+        role,
+        fields.hex("invite_key", 32),
+        fields.integer("expires"),
+        fields.hex("replaces", 32) if fields.value("replaces") else b"",
+    )
+
+
+def key_digest(protocol_key: bytes) -> bytes:
+    """How an invite names the key it replaces: SHA-256."""
+    return hashlib.sha256(protocol_key).digest()
+
+
+def make_proof(
+    federation_id: FederationId, token_id: bytes, csr_der: bytes, invite_key: PrivateKey, protocol_key: PrivateKey
+) -> JoinProof:
+    """The two signatures with which a joiner binds its certificate request and its protocol key to its invite."""
+    digest = hashlib.sha256(csr_der).digest()
+    fields = (federation_id.encode(), token_id, digest, signing.public_key(protocol_key))
+    return JoinProof(
+        digest,
+        signing.sign_bytes(invite_key, JOIN_LABEL, *fields),
+        signing.sign_bytes(protocol_key, JOIN_LABEL, *fields),
+    )
+
+
+def verify_proof(proof: JoinProof, invite: Invite, protocol_key: bytes) -> None:
+    """Returns if the invite key and the protocol key both signed; PeerError `bad_join_proof` otherwise."""
+    fields = (invite.federation_id.encode(), invite.token_id, proof.csr_digest, protocol_key)
+    try:
+        signing.verify_bytes(invite.invite_key, proof.invite_sig, JOIN_LABEL, *fields)
+        signing.verify_bytes(protocol_key, proof.key_sig, JOIN_LABEL, *fields)
+    except PeerError as error:
+        raise PeerError(
+            "bad_join_proof",
+            f"the join of {invite.org_id} is not signed by its invite key and its own protocol key",
+            peer=invite.org_id,
+        ) from error
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def format_token(token: Token) -> str:
+    """The line to paste. It holds a private key: whoever reads it can join in the invited name."""
+    address = token.address.encode("ascii")
+    fields = bytes([len(address)]) + address + token.fingerprint + token.token_id + token.invite_key.expose()
+    data = fields + hashlib.sha256(fields).digest()[:_SUM_BYTES]
+    return TOKEN_PREFIX + base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def parse_token(text: str) -> Token:
+    """The token in a pasted line; surrounding white space is dropped.
+
+    Raises ConfigError `token_missing`, `token_unknown_version`, `token_malformed`, `token_altered`.
+    """
+    line = text.strip()
+    if not line:
+        raise _token_error("token_missing", "no invite token was given")
+    if not line.startswith(TOKEN_PREFIX):
+        raise _token_error("token_unknown_version", f"an invite token begins with {TOKEN_PREFIX}")
+    if len(line) > MAX_TOKEN:
+        raise _token_error("token_malformed", f"the token has {len(line)} characters, at most {MAX_TOKEN} are allowed")
+    code = line.removeprefix(TOKEN_PREFIX)
+    try:
+        data = base64.b64decode(code.encode("ascii") + b"=" * (-len(code) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise _token_error("token_malformed", "the token holds characters that no token has") from None
+    fields, check = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
+    if not fields or len(fields) != 1 + fields[0] + 32 + TOKEN_ID_BYTES + 32:
+        raise _token_error("token_malformed", f"a token of {len(line)} characters is too short or too long")
+    if hashlib.sha256(fields).digest()[:_SUM_BYTES] != check:
+        raise _token_error("token_altered", "the token's check sum does not fit: a character was changed")
+    at = 1 + fields[0]
+    try:
+        address = fields[1:at].decode("ascii")
+    except UnicodeDecodeError:
+        raise _token_error("token_malformed", "the token's address is not ASCII") from None
+    split_address(address)
+    token = Token(address, fields[at : at + 32], fields[at + 32 : at + 32 + TOKEN_ID_BYTES], PrivateKey(fields[-32:]))
+    if format_token(token) != line:  # base64 has spare bits: one token, one text
+        raise _token_error("token_altered", "the token is not in the form in which it was made")
+    return token
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPV6]:PORT; ConfigError `bad_address`."""
+    host, _, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    legal = bare and all(character.isascii() and (character.isalnum() or character in ".-:_") for character in bare)
+    if not legal or not port.isdecimal() or not 0 < int(port) < 65535:
+        raise ConfigError(
+            "bad_address", f"{address!r} is not HOST:PORT with a port of 1 to 65534", next_step="write HOST:7443"
+        )
+    if ":" in bare and not host.startswith("["):
+        raise ConfigError(
+            "bad_address", f"{address!r}: an IPv6 address stands in brackets", next_step="write [::1]:7443"
+        )
+    return bare, int(port)
+
+
+def _token_error(code: str, what: str) -> ConfigError:
+    return ConfigError(
+        code,
+        what,
+        not_done="nothing was sent and nothing was stored",
+        next_step="paste the whole line of `fedveil invite`",
+    )

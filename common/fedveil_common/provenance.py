@@ -1,0 +1,59 @@
+"""How a model came about: the first model, drawn from the plan's seed, moved by the opened sums, in order.
+
+Promise: both sides compute every model with this one pure walk, so the coordinator cannot hand out another model than
+the sums lead to: a participant never trains on bytes that it did not derive. Bit-exact on every machine (strategies
+compute in float64 in a fixed order and round to float32). Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedveil_common import layout, standardisation, strategies, transcript
+from fedveil_common.decode import decode
+from fedveil_common.initial import initial_model
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import Plan
+from fedveil_common.standardisation import Standardisation
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A point on the walk: after `step` model steps. `model` float32 in plan order; as public as the sums."""
+
+    plan: Plan
+    standardisation: Standardisation
+    step: int
+    model: NDArray[np.float32]
+
+    @property
+    def model_hash(self) -> bytes:
+        """H("model", ...) of the parameters."""
+        return transcript.model_hash(self.model.astype("<f4", copy=False).tobytes())
+
+
+def begin(plan: Plan, standardise_sum: NDArray[np.uint32] | None) -> Lineage:
+    """The walk's start. `standardise_sum`: the opened sum of purpose standardise (uint32), None if the plan needs none.
+
+    Raises ValueError if the sum is missing, superfluous or of another length than the layout says.
+    """
+    if layout.needs_standardise(plan) != (standardise_sum is not None):
+        raise ValueError("the plan and the standardise sum do not fit together")
+    if standardise_sum is None:
+        scaling = standardisation.without_sum(plan)
+    else:
+        scaling = standardisation.from_sum(
+            plan, decode(layout.layout_for(plan, Purpose.STANDARDISE, 0), standardise_sum)
+        )
+    return Lineage(plan, scaling, 0, initial_model(plan))
+
+
+def advance(lineage: Lineage, train_sum: NDArray[np.uint32]) -> Lineage:
+    """One model step by the opened sum (uint32) of the train round that received `lineage.model`.
+
+    Raises RoundAborted `no_weight` or IntegrityError `model_rejected` as the strategy does.
+    """
+    shape = layout.layout_for(lineage.plan, Purpose.TRAIN, lineage.step)
+    model = strategies.apply(lineage.plan, lineage.model, decode(shape, train_sum))
+    return replace(lineage, step=lineage.step + 1, model=model)

@@ -1,0 +1,281 @@
+"""The wire format as tables: for each message its protobuf class and the rule of each field, in our own names.
+
+A dataclass field and its protobuf field have the same name. Whoever adds a field adds it here, in `messages` and in
+`proto/fedveil/v1/rounds.proto`; a test compares the three.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fedveil.v1 import rounds_pb2 as pb
+
+from fedveil_common import limits
+from fedveil_common import messages as m
+from fedveil_common.ids import AttemptKey
+from fedveil_common.wire.fields import (
+    ATTEMPT,
+    BITS,
+    CODE,
+    CODE_OR_NONE,
+    HASH,
+    HASH_OR_NONE,
+    LENGTH,
+    MEMBERS,
+    NAME,
+    NAMES,
+    PROTOCOLS,
+    ROUND,
+    SOME_NAMES,
+    WORDS,
+    Bytes,
+    Choice,
+    Flag,
+    MalformedError,
+    Many,
+    Nested,
+    Real,
+    Rule,
+    Whole,
+    constant,
+)
+
+Table = dict[str, Rule]
+
+
+def writer(table: Table) -> Callable[[Any, Any], None]:
+    """Writes a dataclass into a protobuf message, field by field."""
+
+    def write(message: Any, value: Any) -> None:
+        message.SetInParent()
+        for name, rule in table.items():
+            rule.put(message, name, getattr(value, name))
+
+    return write
+
+
+def reader(kind: Callable[..., Any], table: Table) -> Callable[[Any, str], Any]:
+    """Reads a protobuf message into `kind`; raises MalformedError with the path of the first wrong field."""
+
+    def read(message: Any, path: str) -> Any:
+        return kind(**{name: rule.get(message, name, f"{path}.{name}") for name, rule in table.items()})
+
+    return read
+
+
+def _nested(kind: Callable[..., Any], table: Table) -> Nested:
+    return Nested(writer(table), reader(kind, table))
+
+
+def _many(kind: Callable[..., Any], table: Table, most: int, least: int = 0, key: Any = None) -> Many:
+    return Many(writer(table), reader(kind, table), most, least, key)
+
+
+def _signer(blob: m.SignedBlob) -> str:
+    return blob.signer_id
+
+
+SIGNED_BLOB: Table = {
+    "signer_id": NAME,
+    "type": Choice(m.BlobType, pb.BlobType, "BLOB_TYPE_"),
+    "body": Bytes(most=limits.MAX_BODY),
+    "sig": Bytes((64,)),
+}
+KEY: Table = {"run_id": NAME, "round": ROUND, "attempt": ATTEMPT}
+SUM_REF: Table = {"run_id": NAME, "round": ROUND, "result_hash": HASH}
+BLOB = _nested(m.SignedBlob, SIGNED_BLOB)
+BLOBS = _many(m.SignedBlob, SIGNED_BLOB, limits.MAX_MEMBERS, 0, _signer)
+SOME_BLOBS = _many(m.SignedBlob, SIGNED_BLOB, limits.MAX_MEMBERS, 1, _signer)
+UNSORTED_BLOBS = _many(m.SignedBlob, SIGNED_BLOB, limits.MAX_MEMBERS, 1)
+"""For lists by one signer, and for votes: who signed twice is the reader's finding, not the parser's."""
+
+ABORT_CERTIFICATE: Table = {"t0": HASH, "votes": UNSORTED_BLOBS}
+KEY_FIELD = _nested(AttemptKey, KEY)
+AT_MOST_ONE_SUM = _many(m.SumRef, SUM_REF, 1)
+SHARE = Bytes((33,))
+
+
+class RevealedShares:
+    """(dealer, share) pairs, sorted by dealer and unique."""
+
+    def put(self, message: Any, name: str, value: tuple[tuple[str, bytes], ...]) -> None:
+        """See Rule."""
+        for dealer, share in value:
+            getattr(message, name).add(dealer=dealer, share=share)
+
+    def get(self, message: Any, name: str, path: str) -> tuple[tuple[str, bytes], ...]:
+        """See Rule."""
+        items = getattr(message, name)
+        if len(items) > limits.MAX_MEMBERS:
+            raise MalformedError(path, f"{len(items)} entries, not 0 to {limits.MAX_MEMBERS}")
+        found = tuple(
+            (NAME.get(item, "dealer", f"{path}[{i}].dealer"), SHARE.get(item, "share", f"{path}[{i}].share"))
+            for i, item in enumerate(items)
+        )
+        dealers = [dealer for dealer, _ in found]
+        if dealers != sorted(set(dealers)):
+            raise MalformedError(path, "entries are not sorted, or one stands twice")
+        return found
+
+
+BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
+    m.BlobType.MANIFEST: (
+        pb.Manifest,
+        m.Manifest,
+        {
+            "federation_id": NAME,
+            "key": KEY_FIELD,
+            "purpose": Choice(m.Purpose, pb.Purpose, "PURPOSE_"),
+            "protection": constant("masked"),
+            "plan_hash": HASH,
+            "previous_manifest_hash": HASH_OR_NONE,
+            "roster_version": Whole(1, 2**32 - 1),
+            "roster_hash": HASH,
+            "cohort": SOME_NAMES,
+            "corrupt": MEMBERS,
+            "quorum": MEMBERS,
+            "threshold": MEMBERS,
+            "min_survivors": MEMBERS,
+            "graph": constant("complete"),
+            "length": LENGTH,
+            "ring_bits": BITS,
+            "value_bits": Whole(2, 32),
+            "update_norm": Real(),
+            "leaf_coordinates": Whole(16_384, 16_384),
+            "prg": constant("AES256CTR"),
+            "noise": constant("none"),
+            "layout_hash": HASH,
+            "dataset": NAME,
+            "model_hash": HASH_OR_NONE,
+            "query_digest": HASH_OR_NONE,
+            "step": Whole(0, 2**31),
+            "standardise": AT_MOST_ONE_SUM,
+            "previous": AT_MOST_ONE_SUM,
+            "progress_s": Real(),
+            "hard_limit_s": Real(),
+            "nonce": HASH,
+            "abort_certificates": _many(m.AbortCertificate, ABORT_CERTIFICATE, limits.MAX_EARLIER_ATTEMPTS),
+        },
+    ),
+    m.BlobType.ADVERT: (
+        pb.Advert,
+        m.Advert,
+        {
+            "t0": HASH,
+            "org_id": NAME,
+            "mask_key": HASH,
+            "channel_key": HASH,
+            "selfseed_commit": HASH,
+            "kappa_commit": HASH,
+            "nonce": HASH,
+        },
+    ),
+    m.BlobType.SHARE: (
+        pb.ShareMsg,
+        m.ShareMsg,
+        {
+            "t1": HASH,
+            "dealer": NAME,
+            "recipient": NAME,
+            "key_share_commit": HASH,
+            "self_share_commit": HASH,
+            "nonce": Bytes((12,)),
+            "ciphertext": Bytes((limits.SHARE_CIPHERTEXT,)),
+        },
+    ),
+    m.BlobType.SHARE_ACK: (pb.ShareAck, m.ShareAck, {"t1": HASH, "org_id": NAME, "bad_dealers": NAMES}),
+    m.BlobType.SHARE_OPENING: (
+        pb.ShareOpening,
+        m.ShareOpening,
+        {"t1": HASH, "dealer": NAME, "recipient": NAME, "key_share": SHARE, "self_share": SHARE},
+    ),
+    m.BlobType.HEADER: (
+        pb.Header,
+        m.Header,
+        {
+            "t2": HASH,
+            "org_id": NAME,
+            "length": LENGTH,
+            "ring_bits": BITS,
+            "leaf_count": Whole(1, limits.MAX_LEAVES),
+            "leaf_root": HASH,
+            "tag_ok": Flag(),
+            "masked_tag": Bytes((0, 8)),
+        },
+    ),
+    m.BlobType.VOTE: (pb.Vote, m.Vote, {"t3": HASH}),
+    m.BlobType.ABORT: (pb.AbortVote, m.AbortVote, {"t0": HASH, "attempt": ATTEMPT}),
+    m.BlobType.ABORT_REQUEST: (pb.AbortRequest, m.AbortRequest, {"t0": HASH, "attempt": ATTEMPT, "reason": CODE}),
+    m.BlobType.REVEAL: (
+        pb.Reveal,
+        m.Reveal,
+        {
+            "t3": HASH,
+            "self_seed": Bytes((0, 32)),
+            "self_shares": RevealedShares(),
+            "key_shares": RevealedShares(),
+        },
+    ),
+    m.BlobType.RESULT: (
+        pb.Result,
+        m.Result,
+        {
+            "t3": HASH,
+            "survivors": Whole(1, limits.MAX_MEMBERS),
+            "length": LENGTH,
+            "leaf_root": HASH,
+            "tag_sum": Bytes((0, 8)),
+            "noise_left": Real(zero=True),
+        },
+    ),
+    m.BlobType.RECEIPT: (
+        pb.Receipt,
+        m.Receipt,
+        {"t0": HASH, "kind": Choice(m.ReceiptKind, pb.ReceiptKind, "RECEIPT_KIND_"), "digest": HASH},
+    ),
+}
+
+DOCUMENT = Bytes(most=limits.MAX_DOCUMENT)
+
+OUTWARD: dict[str, tuple[type[Any], Table]] = {
+    "hello": (m.CoordinatorHello, {"software": WORDS, "protocols": PROTOCOLS, "federation_id": NAME}),
+    "roster": (m.RosterNotice, {"signed_roster": DOCUMENT, "trust_chain": DOCUMENT}),
+    "plan_offer": (m.PlanOffer, {"run_id": NAME, "canonical_plan": Bytes(most=limits.MAX_PLAN)}),
+    "offer": (m.Offer, {"manifest": BLOB}),
+    "key_set": (m.KeySet, {"t0": HASH, "adverts": SOME_BLOBS}),
+    "share_delivery": (m.ShareDelivery, {"t1": HASH, "shares": BLOBS}),
+    "opening_request": (m.OpeningRequest, {"t1": HASH, "complaints": SOME_BLOBS}),
+    "share_set": (m.ShareSet, {"t1": HASH, "dealers": SOME_NAMES, "openings": BLOBS}),
+    "proposal": (m.Proposal, {"t2": HASH, "headers": SOME_BLOBS}),
+    "certificate": (m.Certificate, {"t3": HASH, "votes": UNSORTED_BLOBS}),
+    "abort_order": (m.AbortOrder, {"request": BLOB}),
+    "abort_notice": (m.AbortNotice, {"certificate": _nested(m.AbortCertificate, ABORT_CERTIFICATE)}),
+    "result_notice": (m.ResultNotice, {"key": KEY_FIELD, "result": BLOB}),
+    "receipt_notice": (m.ReceiptNotice, {"receipt": BLOB}),
+    "run_ended": (
+        m.RunEnded,
+        {
+            "run_id": NAME,
+            "plan_hash": HASH,
+            "code": CODE,
+            "standardise": AT_MOST_ONE_SUM,
+            "model": _many(m.SignedBlob, SIGNED_BLOB, 1),
+        },
+    ),
+}
+"""Coordinator -> participant, by the name of its case in SessionResponse."""
+
+INWARD: dict[str, tuple[type[Any], Table]] = {
+    "hello": (m.ParticipantHello, {"software": WORDS, "protocols": PROTOCOLS}),
+    "plan_answer": (m.PlanAnswer, {"plan_hash": HASH, "accepted": Flag(), "code": CODE_OR_NONE}),
+    "progress": (m.Progress, {"key": KEY_FIELD, "phase": Choice(m.Phase, pb.Phase, "PHASE_")}),
+    "advert": (m.AdvertMessage, {"advert": BLOB}),
+    "shares": (m.Shares, {"t1": HASH, "shares": UNSORTED_BLOBS}),
+    "ack": (m.AckMessage, {"ack": BLOB}),
+    "openings": (m.Openings, {"t1": HASH, "openings": UNSORTED_BLOBS}),
+    "vote": (m.VoteMessage, {"vote": BLOB}),
+    "abort": (m.AbortMessage, {"vote": BLOB}),
+    "reveal": (m.RevealMessage, {"reveal": BLOB}),
+    "refusal": (m.Refusal, {"key": KEY_FIELD, "code": CODE}),
+    "run_ended_ack": (m.RunEndedAck, {"run_id": NAME}),
+}
+"""Participant -> coordinator, by the name of its case in SessionRequest."""

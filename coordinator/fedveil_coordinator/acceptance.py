@@ -1,0 +1,295 @@
+"""What members say in an attempt: each message is accepted as a fact, ignored as late, or refused.
+
+Promise: only a message that the session's own organisation signed, under the transcript of this attempt, becomes a
+fact; the first of its kind wins; a different second one is kept as evidence and excludes its sender (A12); a reveal
+whose shares do not match what was dealt convicts the revealer. Source: FLSA/1 sections 2.3, 2.9 (docs/protocol.md).
+"""
+
+import hashlib
+from dataclasses import replace
+
+from fedveil_common import wire
+from fedveil_common.crypto import agreement, signing
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.masking import shares
+from fedveil_common.messages import (
+    AbortMessage,
+    AbortVote,
+    AckMessage,
+    Advert,
+    AdvertMessage,
+    BlobType,
+    Body,
+    Header,
+    OpeningRequest,
+    Openings,
+    Receipt,
+    ReceiptKind,
+    ReceiptNotice,
+    Refusal,
+    Reveal,
+    RevealMessage,
+    ShareAck,
+    ShareMsg,
+    ShareOpening,
+    Shares,
+    SignedBlob,
+    Vote,
+    VoteMessage,
+)
+from fedveil_common.secret import Seed
+
+from fedveil_coordinator import facts
+from fedveil_coordinator.attempt import (
+    Aborted,
+    Aborting,
+    Acking,
+    Attempt,
+    Collecting,
+    Dead,
+    Offering,
+    Opened,
+    Opening,
+    Revealing,
+    Sharing,
+    Voting,
+    advert_body,
+    complaints,
+    message_to,
+    share_body,
+)
+from fedveil_coordinator.course import Course
+from fedveil_coordinator.events import (
+    Acknowledge,
+    Announce,
+    InputSpooled,
+    Received,
+)
+
+
+def receive(course: Course, event: Received) -> None:
+    """One message of a cohort member. Late and repeated ones are ignored; PeerError if it is refused."""
+    org, message, at = event.org_id, event.message, event.at
+    stage = course.attempt.stage
+    match message:
+        case Refusal() if message.key == course.attempt.key:
+            course.attempt = replace(course.attempt, refused=course.attempt.refused | {org})
+            course.act(Announce("refused", (("org", org), ("code", message.code))))
+        case AdvertMessage():
+            _accept_advert(course, org, message.advert, at)
+        case Shares() if isinstance(stage, Sharing) and org in stage.adverts and org not in stage.shares:
+            _accept_shares(course, stage, org, message, at)
+        case AckMessage() if isinstance(stage, Acking) and org in stage.shares:
+            _accept_ack(course, stage, org, message.ack, at)
+        case Openings() if isinstance(stage, Acking) and org in stage.shares:
+            _accept_openings(course, stage, org, message, at)
+        case VoteMessage():
+            _accept_vote(course, org, message.vote, at)
+        case AbortMessage():
+            _accept_abort_vote(course, org, message.vote, at)
+        case RevealMessage():
+            _accept_reveal(course, org, message.reveal, at)
+        case _:
+            pass  # late or repeated: normal
+
+
+def _signed(course: Course, org: OrgId, blob: SignedBlob, type: BlobType) -> Body:
+    """The body of a blob that `org` itself signed; PeerError otherwise."""
+    if blob.signer_id != org:
+        raise PeerError("wrong_signer", f"{org} sent a {type} signed by {blob.signer_id}", peer=org)
+    signing.verify(blob, course.attempt.frame.roster.key_of(org), type)
+    return wire.parse_body(type, blob.body)
+
+
+def _first_wins(course: Course, org: OrgId, first: SignedBlob | None, again: SignedBlob, at: float) -> bool:
+    """True if `again` is the first of its kind. An identical repeat is ignored; a different one is equivocation."""
+    if first is None:
+        return True
+    if first != again:
+        course.record(facts.Excluded(org, "equivocation", (first, again)), at)
+        course.act(Announce("equivocation", (("org", org), ("type", str(again.type)))))
+    return False
+
+
+def _accept_advert(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
+    attempt = course.attempt
+    body = _signed(course, org, blob, BlobType.ADVERT)
+    assert isinstance(body, Advert)
+    if body.t0 != attempt.frame.t0 or body.org_id != org:
+        raise PeerError("wrong_transcript", "the advert is for another attempt", peer=org)
+    stage = attempt.stage
+    known = stage.adverts if isinstance(stage, (Offering, Sharing, Acking, Collecting, Voting, Revealing)) else {}
+    if not _first_wins(course, org, known.get(org), blob, at) or not isinstance(stage, Offering):
+        return
+    if org in attempt.excluded:
+        return
+    used = {
+        key for other in stage.adverts.values() for key in (advert_body(other).mask_key, advert_body(other).channel_key)
+    }
+    try:
+        for key in (body.mask_key, body.channel_key):
+            agreement.check_public_key(key)
+        if body.mask_key == body.channel_key or used & {body.mask_key, body.channel_key}:
+            raise PeerError("key_reused", "a public key of the advert was already seen", peer=org)
+    except PeerError as error:
+        course.record(facts.Excluded(org, error.code, (blob,)), at)
+        return
+    course.record(facts.AdvertAccepted(blob), at)
+
+
+def _accept_shares(course: Course, stage: Sharing, org: OrgId, message: Shares, at: float) -> None:
+    """One complete set: exactly one ShareMsg for every other member of U1. Recipients verify what is in them."""
+    if message.t1 != stage.t1:
+        raise PeerError("wrong_transcript", "shares under another key set", peer=org)
+    recipients: set[OrgId] = set()
+    for blob in message.shares:
+        body = wire.parse_body(BlobType.SHARE, blob.body)
+        assert isinstance(body, ShareMsg)
+        if blob.signer_id != org or blob.type is not BlobType.SHARE or (body.t1, body.dealer) != (stage.t1, org):
+            raise PeerError("wrong_signer", "a share of another dealer or attempt", peer=org)
+        recipients.add(body.recipient)
+    if recipients != set(stage.adverts) - {org} or len(message.shares) != len(recipients):
+        raise PeerError("incomplete_shares", "not exactly one share for every other member", peer=org)
+    course.record(facts.SharesAccepted(org, message.shares), at)
+
+
+def _accept_ack(course: Course, stage: Acking, org: OrgId, blob: SignedBlob, at: float) -> None:
+    body = _signed(course, org, blob, BlobType.SHARE_ACK)
+    assert isinstance(body, ShareAck)
+    if body.t1 != stage.t1 or body.org_id != org:
+        raise PeerError("wrong_transcript", "an ack under another key set", peer=org)
+    if not _first_wins(course, org, stage.acks.get(org), blob, at):
+        return
+    if not set(body.bad_dealers) <= set(stage.shares) - {org}:
+        raise PeerError("not_a_member", "an ack complains about one who did not deal", peer=org)
+    course.record(facts.AckAccepted(blob), at)
+    assert isinstance(course.attempt.stage, Acking)
+    for dealer in body.bad_dealers:
+        against = tuple(complaints(course.attempt.stage)[dealer])
+        if len(against) <= course.attempt.frame.manifest.corrupt:
+            course.send((dealer,), OpeningRequest(stage.t1, against))
+        course.act(Announce("complaint", (("org", org), ("dealer", dealer))))
+
+
+def _accept_openings(course: Course, stage: Acking, org: OrgId, message: Openings, at: float) -> None:
+    if message.t1 != stage.t1:
+        raise PeerError("wrong_transcript", "openings under another key set", peer=org)
+    dealt = {share_body(blob).recipient: share_body(blob) for blob in stage.shares[org]}
+    complainers = {blob.signer_id for blob in complaints(stage).get(org, [])}
+    for blob in message.openings:
+        body = _signed(course, org, blob, BlobType.SHARE_OPENING)
+        assert isinstance(body, ShareOpening)
+        if (body.t1, body.dealer) != (stage.t1, org) or body.recipient not in complainers:
+            raise PeerError("wrong_transcript", "an opening that nobody asked for", peer=org)
+        shares.check_opening(body, dealt[body.recipient])
+    if message.openings != stage.openings.get(org):
+        course.record(facts.OpeningsAccepted(org, message.openings), at)
+
+
+def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
+    """The header of an upload that is about to begin, if its leaves may be received at all. PeerError otherwise.
+
+    Called by the gate of the upload before any leaf is read, and again before the input is accepted.
+    """
+    stage, manifest = attempt.stage, attempt.frame.manifest
+    if not isinstance(stage, Collecting) or org not in stage.shares:
+        raise PeerError("input_not_expected", "no input of this organisation is awaited now", peer=org)
+    if header.signer_id != org:
+        raise PeerError("wrong_signer", f"{org} sent a header signed by {header.signer_id}", peer=org)
+    signing.verify(header, attempt.frame.roster.key_of(org), BlobType.HEADER)
+    body = wire.parse_body(BlobType.HEADER, header.body)
+    assert isinstance(body, Header)
+    if body.t2 != stage.t2 or body.org_id != org:
+        raise PeerError("wrong_transcript", "the header is under another dealer set", peer=org)
+    leaves = -(-manifest.length // manifest.leaf_coordinates)
+    if (body.length, body.ring_bits, body.leaf_count) != (manifest.length, manifest.ring_bits, leaves):
+        raise PeerError("wrong_shape", "the header announces another vector than the manifest", peer=org)
+    return body
+
+
+def accept_input(course: Course, event: InputSpooled) -> None:
+    """An upload whose every leaf is verified and durable; a repeat of the same is receipted again."""
+    org, stage = event.org_id, course.attempt.stage
+    known = stage.headers if isinstance(stage, (Collecting, Voting, Revealing)) else {}
+    if _first_wins(course, org, known.get(org), event.header, event.at):
+        body = input_shape(course.attempt, org, event.header)
+        course.record(facts.InputAccepted(event.header), event.at)
+    elif known.get(org) == event.header:
+        parsed = wire.parse_body(BlobType.HEADER, event.header.body)
+        assert isinstance(parsed, Header)
+        body = parsed
+    else:
+        return
+    digest = hashlib.sha256(body.leaf_root).digest()
+    receipt = course.sign(BlobType.RECEIPT, Receipt(course.attempt.frame.t0, ReceiptKind.INPUT, digest))
+    course.act(Acknowledge(org, receipt))
+
+
+def _accept_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
+    body = _signed(course, org, blob, BlobType.VOTE)
+    stage = course.attempt.stage
+    if not isinstance(stage, Voting) or org not in stage.shares:
+        return
+    if body != Vote(stage.t3):
+        raise PeerError("wrong_transcript", "a vote over another set of inputs", peer=org)
+    if _first_wins(course, org, stage.votes.get(org), blob, at):
+        course.record(facts.VoteAccepted(blob), at)
+
+
+def _accept_abort_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
+    body = _signed(course, org, blob, BlobType.ABORT)
+    frame = course.attempt.frame
+    if body != AbortVote(frame.t0, frame.key.attempt):
+        raise PeerError("wrong_transcript", "an abort vote over another attempt", peer=org)
+    stage = course.attempt.stage
+    if not isinstance(stage, (Aborting, Revealing, Opening, Opened, Aborted, Dead)):
+        course.begin_abort("member_abort", (org,), at)  # its own hard limit has passed: it will refuse any certificate
+        stage = course.attempt.stage
+    if isinstance(stage, Aborting) and _first_wins(course, org, stage.votes.get(org), blob, at):
+        course.record(facts.AbortVoteAccepted(blob), at)
+
+
+def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
+    """Every share must match what its dealer committed to; a revealer whose share does not is to blame (2.9)."""
+    stage = course.attempt.stage
+    if not isinstance(stage, (Revealing, Opening, Opened)):
+        return
+    body = _signed(course, org, blob, BlobType.REVEAL)
+    assert isinstance(body, Reveal)
+    if isinstance(stage, Revealing) and org in stage.shares and org not in course.attempt.excluded:
+        if body.t3 != stage.t3:
+            raise PeerError("wrong_transcript", "a reveal for another set of inputs", peer=org)
+        if _first_wins(course, org, stage.reveals.get(org), blob, at):
+            code = reveal_defect(course.attempt.frame.t0, stage, org, body)
+            if code:
+                course.record(facts.Excluded(org, code, (blob,)), at)
+                course.act(Announce("blamed", (("org", org), ("code", code))))
+                return
+            course.record(facts.RevealAccepted(blob), at)
+    digest = hashlib.sha256(blob.body).digest()
+    receipt = course.sign(BlobType.RECEIPT, Receipt(course.attempt.frame.t0, ReceiptKind.REVEAL, digest))
+    course.send((org,), ReceiptNotice(receipt))
+
+
+def reveal_defect(t0: bytes, stage: Revealing, org: OrgId, body: Reveal) -> str:
+    """Empty if the reveal holds exactly what T3 asks of `org` and all of it matches the commitments; else a code."""
+    survivors, dealers = set(stage.headers), set(stage.shares)
+    if {one for one, _ in body.self_shares} != survivors - {org} or len(body.self_shares) != len(survivors - {org}):
+        return "incomplete_reveal"
+    dropped = dealers - survivors - {org}
+    if {one for one, _ in body.key_shares} != dropped or len(body.key_shares) != len(dropped):
+        return "incomplete_reveal"
+    if bool(body.self_seed) != (org in survivors):
+        return "incomplete_reveal"
+    try:
+        if body.self_seed:
+            advert = advert_body(stage.adverts[org])
+            shares.check_self_seed(t0, org, Seed(body.self_seed), advert.selfseed_commit)
+        for dealer, share in body.self_shares:
+            shares.check_revealed_self_share(message_to(stage, dealer, org), share)
+        for dealer, share in body.key_shares:
+            shares.check_revealed_key_share(message_to(stage, dealer, org), share)
+    except PeerError as error:
+        return error.code
+    return ""

@@ -1,0 +1,334 @@
+"""An attempt as the coordinator knows it: its stages, and how each journaled fact moves it. Read before `round`.
+
+Promise: an attempt is the fold (`apply`) of its facts and nothing else, so a restart replays the journal; each stage
+holds only what that stage may know. Source: FLSA/1 section 2.9 (docs/protocol.md).
+
+    Offering -> Sharing -> Acking -> Collecting -> Voting -> Revealing -> Opening -> Opened
+    (every stage before a certificate) -> Aborting -> Aborted | Dead
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fedveil_common import transcript, wire
+from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.messages import (
+    AbortCertificate,
+    Advert,
+    BlobType,
+    Certificate,
+    Manifest,
+    ShareAck,
+    ShareMsg,
+    ShareOpening,
+    SignedBlob,
+)
+from fedveil_common.roster import Roster
+
+from fedveil_coordinator import facts
+
+Blobs = Mapping[OrgId, SignedBlob]
+Sets = Mapping[OrgId, tuple[SignedBlob, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What every stage of an attempt knows."""
+
+    manifest_blob: SignedBlob
+    manifest: Manifest
+    t0: bytes
+    roster: Roster
+
+    @property
+    def key(self) -> AttemptKey:
+        """Which attempt this is."""
+        return self.manifest.key
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """M0 is out; adverts come in."""
+
+    adverts: Blobs = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """U1 is fixed; complete ShareMsg sets come in."""
+
+    t1: bytes
+    adverts: Blobs
+    shares: Sets
+
+
+@dataclass(frozen=True, slots=True)
+class Acking:
+    """The sets that were complete are forwarded; acks, complaints and openings come in."""
+
+    t1: bytes
+    adverts: Blobs
+    shares: Sets
+    acks: Blobs
+    openings: Sets
+
+
+@dataclass(frozen=True, slots=True)
+class Collecting:
+    """U2 is fixed; inputs come in."""
+
+    t1: bytes
+    t2: bytes
+    adverts: Blobs
+    shares: Sets
+    openings: Sets
+    headers: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Voting:
+    """U3 is fixed; votes come in."""
+
+    t1: bytes
+    t2: bytes
+    t3: bytes
+    adverts: Blobs
+    shares: Sets
+    openings: Sets
+    headers: Blobs
+    votes: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Revealing:
+    """The certificate is out; reveals come in."""
+
+    t1: bytes
+    t2: bytes
+    t3: bytes
+    adverts: Blobs
+    shares: Sets
+    openings: Sets
+    headers: Blobs
+    certificate: Certificate
+    reveals: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Enough is revealed; the sum is being computed from the spools and the reveals."""
+
+    t3: bytes
+    revealing: Revealing
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The sum is durable and its Result signed."""
+
+    survivors: tuple[OrgId, ...]
+    dealers: tuple[OrgId, ...]
+    result: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Aborting:
+    """Abort votes come in. `voted`: who can no longer abort-vote because it voted to open."""
+
+    reason: str
+    missing: tuple[OrgId, ...]
+    voted: frozenset[OrgId]
+    votes: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """A certificate says that this attempt never opened: its updates may be used again."""
+
+    reason: str
+    missing: tuple[OrgId, ...]
+    certificate: AbortCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Neither opened nor certified as aborted: its updates are spent."""
+
+    reason: str
+
+
+Stage = Offering | Sharing | Acking | Collecting | Voting | Revealing | Opening | Opened | Aborting | Aborted | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt and what is only known while the process lives: who was heard of when, since when the stage stands."""
+
+    frame: Frame
+    stage: Stage
+    excluded: frozenset[OrgId] = frozenset()
+    refused: frozenset[OrgId] = frozenset()
+    heard: Mapping[OrgId, float] = field(default_factory=dict)
+    since: float = 0.0
+
+    @property
+    def key(self) -> AttemptKey:
+        """Which attempt this is."""
+        return self.frame.key
+
+
+def begin(blob: SignedBlob, roster: Roster, at: float) -> Attempt:
+    """The attempt that a journaled manifest opens."""
+    manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
+    assert isinstance(manifest, Manifest)
+    frame = Frame(blob, manifest, transcript.t0(blob.body), roster)
+    return Attempt(frame, Offering(), heard=dict.fromkeys(manifest.cohort, at), since=at)
+
+
+# --- the fold ---------------------------------------------------------------------------------------------------------
+
+
+def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
+    """The attempt after a journaled fact. Total on the facts `step` makes in the stage it makes them in."""
+    match attempt.stage, fact:
+        case _, facts.Excluded():
+            after = replace(attempt, excluded=attempt.excluded | {fact.org_id})
+            if isinstance(attempt.stage, Offering):
+                kept = {org: blob for org, blob in attempt.stage.adverts.items() if org != fact.org_id}
+                after = replace(after, stage=Offering(kept))
+            return after
+        case Offering() as stage, facts.AdvertAccepted():
+            return replace(attempt, stage=Offering({**stage.adverts, fact.advert.signer_id: fact.advert}))
+        case Offering() as stage, facts.KeySetFrozen():
+            adverts = {org: stage.adverts[org] for org in fact.members}
+            t1 = transcript.t1(attempt.frame.t0, {org: blob.body for org, blob in adverts.items()})
+            return replace(attempt, stage=Sharing(t1, adverts, {}))
+        case Sharing() as stage, facts.SharesAccepted():
+            return replace(attempt, stage=replace(stage, shares={**stage.shares, fact.dealer: fact.shares}))
+        case Sharing() as stage, facts.SharesDelivered():
+            sets = {org: stage.shares[org] for org in fact.dealers}
+            return replace(attempt, stage=Acking(stage.t1, stage.adverts, sets, {}, {}))
+        case Acking() as stage, facts.AckAccepted():
+            return replace(attempt, stage=replace(stage, acks={**stage.acks, fact.ack.signer_id: fact.ack}))
+        case Acking() as stage, facts.OpeningsAccepted():
+            return replace(attempt, stage=replace(stage, openings={**stage.openings, fact.dealer: fact.openings}))
+        case Acking() as stage, facts.DealersFrozen():
+            sets = {org: stage.shares[org] for org in fact.dealers}
+            t2 = transcript.t2(stage.t1, fact.dealers)
+            return replace(attempt, stage=Collecting(stage.t1, t2, stage.adverts, sets, stage.openings, {}))
+        case Collecting() as stage, facts.InputAccepted():
+            return replace(attempt, stage=replace(stage, headers={**stage.headers, fact.header.signer_id: fact.header}))
+        case Collecting() as stage, facts.Proposed():
+            headers = {org: stage.headers[org] for org in fact.survivors}
+            t3 = transcript.t3(stage.t2, {org: blob.body for org, blob in headers.items()})
+            return replace(
+                attempt,
+                stage=Voting(stage.t1, stage.t2, t3, stage.adverts, stage.shares, stage.openings, headers, {}),
+            )
+        case Voting() as stage, facts.VoteAccepted():
+            return replace(attempt, stage=replace(stage, votes={**stage.votes, fact.vote.signer_id: fact.vote}))
+        case Voting() as stage, facts.Certified():
+            certificate = Certificate(stage.t3, tuple(stage.votes[org] for org in fact.voters))
+            return replace(
+                attempt,
+                stage=Revealing(
+                    stage.t1,
+                    stage.t2,
+                    stage.t3,
+                    stage.adverts,
+                    stage.shares,
+                    stage.openings,
+                    stage.headers,
+                    certificate,
+                    {},
+                ),
+            )
+        case Revealing() as stage, facts.RevealAccepted():
+            return replace(attempt, stage=replace(stage, reveals={**stage.reveals, fact.reveal.signer_id: fact.reveal}))
+        case Revealing() as stage, facts.OpeningStarted():
+            used = replace(stage, reveals={org: stage.reveals[org] for org in fact.revealers})
+            return replace(attempt, stage=Opening(stage.t3, used))
+        case Opening() as stage, facts.SumOpened():
+            revealing = stage.revealing
+            return replace(
+                attempt, stage=Opened(tuple(sorted(revealing.headers)), tuple(sorted(revealing.shares)), fact.result)
+            )
+        case stage, facts.AbortStarted() if not isinstance(stage, (Opened, Aborted, Dead)):
+            voted = frozenset(stage.votes) if isinstance(stage, Voting) else frozenset()
+            return replace(attempt, stage=Aborting(fact.reason, fact.missing, voted, {}))
+        case Aborting() as stage, facts.AbortVoteAccepted():
+            return replace(attempt, stage=replace(stage, votes={**stage.votes, fact.vote.signer_id: fact.vote}))
+        case Aborting() as stage, facts.AbortCertified():
+            certified = AbortCertificate(attempt.frame.t0, tuple(stage.votes[org] for org in fact.voters))
+            return replace(attempt, stage=Aborted(stage.reason, stage.missing, certified))
+        case _, facts.AttemptDied():
+            return replace(attempt, stage=Dead(fact.reason))
+        case stage, _:
+            raise AssertionError(f"{type(fact).__name__} does not follow in {type(stage).__name__}")
+
+
+# --- reading blobs that were accepted ---------------------------------------------------------------------------------
+
+
+def advert_body(blob: SignedBlob) -> Advert:
+    """The body of an advert."""
+    body = wire.parse_body(BlobType.ADVERT, blob.body)
+    assert isinstance(body, Advert)
+    return body
+
+
+def share_body(blob: SignedBlob) -> ShareMsg:
+    """The body of a ShareMsg."""
+    body = wire.parse_body(BlobType.SHARE, blob.body)
+    assert isinstance(body, ShareMsg)
+    return body
+
+
+def ack_body(blob: SignedBlob) -> ShareAck:
+    """The body of an ack."""
+    body = wire.parse_body(BlobType.SHARE_ACK, blob.body)
+    assert isinstance(body, ShareAck)
+    return body
+
+
+def opening_body(blob: SignedBlob) -> ShareOpening:
+    """The body of a share opening."""
+    body = wire.parse_body(BlobType.SHARE_OPENING, blob.body)
+    assert isinstance(body, ShareOpening)
+    return body
+
+
+def message_to(stage: Revealing, dealer: OrgId, recipient: OrgId) -> ShareMsg:
+    """What `dealer` dealt to `recipient`; its commitments bind both."""
+    return next(m for m in map(share_body, stage.shares[dealer]) if m.recipient == recipient)
+
+
+def complaints(stage: Acking) -> dict[OrgId, list[SignedBlob]]:
+    """The acks that complain, by the dealer they complain about."""
+    found: dict[OrgId, list[SignedBlob]] = {}
+    for org in sorted(stage.acks):
+        for dealer in ack_body(stage.acks[org]).bad_dealers:
+            found.setdefault(dealer, []).append(stage.acks[org])
+    return found
+
+
+def _answered(stage: Acking, dealer: OrgId) -> set[OrgId]:
+    return {opening_body(blob).recipient for blob in stage.openings.get(dealer, ())}
+
+
+def unanswered(stage: Acking, manifest: Manifest) -> set[OrgId]:
+    """Dealers that still may answer the complaints about them (more than c complaints prove a dealer bad)."""
+    return {
+        dealer
+        for dealer, blobs in complaints(stage).items()
+        if len(blobs) <= manifest.corrupt and {blob.signer_id for blob in blobs} - _answered(stage, dealer)
+    }
+
+
+def convicted(stage: Acking, manifest: Manifest) -> set[OrgId]:
+    """Dealers with more than c complaints, or with one that they left unanswered (A11)."""
+    return {
+        dealer
+        for dealer, blobs in complaints(stage).items()
+        if len(blobs) > manifest.corrupt or {blob.signer_id for blob in blobs} - _answered(stage, dealer)
+    }

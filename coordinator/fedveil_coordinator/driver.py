@@ -1,0 +1,596 @@
+"""The one loop of the coordinator: takes what arrived, steps the run's machine, carries its actions out in order.
+
+Runs on a thread of its own; every other thread only posts. Invariant: the facts of a batch are durable before anything
+that follows from them is sent, receipted or computed. There is no protocol in here: what to answer is decided in `run`
+and `round`; who may speak was decided by the edges. A simulation calls `pump` itself, with its own ports.
+"""
+
+import queue
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
+from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.messages import (
+    BlobType,
+    CoordinatorHello,
+    CoordinatorMessage,
+    Header,
+    Manifest,
+    ParticipantMessage,
+    Purpose,
+    RosterNotice,
+    RunEnded,
+    RunEndedAck,
+    SignedBlob,
+    SumRef,
+)
+from fedveil_common.ports import Clock, Entropy, Failpoints
+from fedveil_common.roster import Roster
+from fedveil_common.secret import Seed
+from numpy.typing import NDArray
+
+from fedveil_coordinator import acceptance, facts, opening, run
+from fedveil_coordinator import attempt as attempts
+from fedveil_coordinator.events import (
+    AbortOrdered,
+    Acknowledge,
+    Action,
+    Announce,
+    Connected,
+    DiscardInputs,
+    Disconnected,
+    Event,
+    Heard,
+    InputSpooled,
+    OpeningFailed,
+    OpenSum,
+    Persist,
+    ProcessSum,
+    Received,
+    Resumed,
+    RosterChanged,
+    Send,
+    SumProcessed,
+    SumReady,
+    Tick,
+)
+
+log = structlog.get_logger("fedveil.coordinator")
+
+
+class Outlet(Protocol):
+    """The sending end of one session."""
+
+    def send(self, message: CoordinatorMessage) -> None:
+        """Queue a message; never blocks. A full queue closes the session, which then starts anew."""
+        ...
+
+    def close(self, code: str) -> None:
+        """End the session, telling the participant the code."""
+        ...
+
+
+class Journal(Protocol):
+    """What the driver keeps: facts, runs, opened sums, spooled inputs."""
+
+    def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None: ...  # noqa: D102
+    def facts(self, run_id: RunId) -> list[tuple[str, bytes]]: ...  # noqa: D102
+    def create_run(self, run_id: RunId, canonical: bytes, created_s: float) -> None: ...  # noqa: D102
+    def set_status(self, run_id: RunId, status: str, code: str) -> None: ...  # noqa: D102
+    def unfinished(self) -> list[tuple[RunId, bytes]]: ...  # noqa: D102
+    def owe(self, run_id: RunId, orgs: tuple[OrgId, ...]) -> None: ...  # noqa: D102
+    def owed(self, org_id: OrgId) -> list[RunId]: ...  # noqa: D102
+    def delivered(self, run_id: RunId, org_id: OrgId) -> None: ...  # noqa: D102
+    def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
+    def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
+    def write_sum(self, run_id: RunId, round: int, pieces: "opening.Pieces") -> None: ...  # noqa: D102
+    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
+    def read_input(self, key: AttemptKey, org_id: OrgId) -> NDArray[np.uint32]: ...  # noqa: D102
+    def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
+
+
+class Workers(Protocol):
+    """Where heavy arithmetic runs: a bounded pool in production, inline in a simulation."""
+
+    @property
+    def pool(self) -> Executor | None:
+        """For parallel pieces of one job; None: do them in order."""
+        ...
+
+    def submit(self, work: Callable[[], Event], post: Callable[[Event], None]) -> None:
+        """Run `work`; post the event it returns. `work` raises nothing but defects."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One announcement of a run, numbered from 1."""
+
+    number: int
+    kind: str
+    facts: tuple[tuple[str, str], ...]
+
+
+class Driver:
+    """The coordinator's driver. `post` and `call` are safe from any thread; the rest belongs to the driver's thread."""
+
+    def __init__(
+        self,
+        office: run.Office,
+        rosters: Mapping[int, Roster],
+        roster_notice: RosterNotice,
+        software: str,
+        journal: Journal,
+        workers: Workers,
+        clock: Clock,
+        entropy: Entropy,
+        failpoints: Failpoints,
+    ) -> None:
+        self._office = office
+        self._rosters = dict(rosters)
+        self._notice = roster_notice
+        self._software = software
+        self._journal = journal
+        self._workers = workers
+        self._clock = clock
+        self._entropy = entropy
+        self._failpoints = failpoints
+        self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
+        self._outlets: dict[OrgId, Outlet] = {}
+        self._uploads: dict[OrgId, list[tuple[SignedBlob, Future[SignedBlob]]]] = {}
+        self._lineage: tuple[RunId, provenance.Lineage] | None = None
+        self._ends: dict[RunId, RunEnded] = {}
+        self._offered: dict[RunId, SignedBlob] = {}
+        self._sums: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
+        self._pending: list[tuple[RunId, Action]] = []
+        self.active: run.RunState | None = None
+        self.waiting: list[tuple[RunId, bytes]] = []
+        self.seconds: dict[RunId, dict[int, float]] = {}
+        self._offered_at: dict[tuple[RunId, int], float] = {}
+        self.watched: dict[RunId, list[Watched]] = {}
+        self.listeners: list[Callable[[RunId, Watched], None]] = []
+        self.failure: FedveilError | None = None
+
+    # --- from other threads -------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the active run."""
+        self._inbox.put(event)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run `work` on the driver's thread, between events."""
+        self._inbox.put(work)
+
+    def stop(self) -> None:
+        """Let `serve` return after what is queued."""
+        self._inbox.put(None)
+
+    def connected(self, org_id: OrgId, outlet: Outlet) -> None:
+        """A session stands; the newer one replaces an older one of the same organisation."""
+        self.call(lambda: self._connect(org_id, outlet))
+
+    def disconnected(self, org_id: OrgId, outlet: Outlet) -> None:
+        """A session is gone."""
+        self.call(lambda: self._disconnect(org_id, outlet))
+
+    def received(self, org_id: OrgId, message: ParticipantMessage) -> None:
+        """A parsed message on a session."""
+        if isinstance(message, RunEndedAck):
+            self.call(lambda: self._journal.delivered(message.run_id, org_id))
+        else:
+            self.post(Received(org_id, message, self._clock.monotonic_s(), self._seed()))
+
+    def input_progress(self, org_id: OrgId) -> None:
+        """Leaves of an upload are arriving."""
+        self.post(Heard(org_id, self._clock.monotonic_s()))
+
+    def expect_input(self, org_id: OrgId, header: SignedBlob) -> tuple[attempts.Attempt, Header]:
+        """The attempt and the parsed header of an upload that may begin; PeerError otherwise. Any thread: reads one
+        immutable snapshot, and the machine checks again when the input is complete.
+        """
+        state = self.active
+        if state is None or state.attempt is None:
+            raise PeerError("input_not_expected", "no input is awaited now", peer=org_id)
+        return state.attempt, acceptance.input_shape(state.attempt, org_id, header)
+
+    def input_complete(self, org_id: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
+        """The upload is verified and durable; the future holds the signed receipt once the journal has it."""
+        future: Future[SignedBlob] = Future()
+
+        def accept() -> None:
+            self._uploads.setdefault(org_id, []).append((header, future))
+            self._handle(InputSpooled(org_id, header, self._clock.monotonic_s()))
+
+        self.call(accept)
+        return future
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Until `stop`: wait for what comes or for the next deadline, then pump. A storage failure ends the loop."""
+        while True:
+            due = self.next_deadline()
+            timeout = None if due is None else max(0.0, due - self._clock.monotonic_s())
+            try:
+                first = self._inbox.get(timeout=timeout)
+            except queue.Empty:
+                self.tick()
+                continue
+            if not self._take(first):
+                return
+
+    def _take(self, first: "Callable[[], None] | Event | None") -> bool:
+        batch = [first]
+        while not self._inbox.empty():
+            batch.append(self._inbox.get())
+        alive = None not in batch
+        try:
+            for item in batch:
+                if item is not None:
+                    self._work(item)
+            self._flush()
+        except FedveilError as error:
+            self.failure = error
+            log.error("driver.stopped", code=error.code)
+            raise
+        due = self.next_deadline()
+        if due is not None and due <= self._clock.monotonic_s():
+            self.tick()
+        return alive
+
+    def pump(self) -> bool:
+        """Everything queued, once; False if there was nothing. For a simulation, which has no thread."""
+        if self._inbox.empty():
+            return False
+        self._take(self._inbox.get())
+        return True
+
+    def tick(self) -> None:
+        """Tell the active run that its deadline has passed."""
+        self._handle(Tick(self._clock.monotonic_s(), self._seed()))
+        self._flush()
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due, on the monotonic clock."""
+        return None if self.active is None else run.deadline(self.active, self._clock.monotonic_s())
+
+    def _work(self, item: "Callable[[], None] | Event") -> None:
+        if callable(item):
+            item()
+        else:
+            self._handle(item)
+
+    def _handle(self, event: Event) -> None:
+        """One event into the active run; a refused message is logged and moves nothing."""
+        if self.active is None:
+            return
+        try:
+            self.active, actions = run.step(self.active, event)
+        except PeerError as error:
+            org = OrgId(getattr(event, "org_id", ""))
+            log.warning("message.refused", org=org, code=error.code)
+            for _, future in self._uploads.pop(org, []) if isinstance(event, InputSpooled) else []:
+                future.set_exception(error)
+            return
+        self._pending.extend((self.active.run_id, action) for action in actions)
+        if self.active.ended is not None:
+            self._flush()
+            self._finish(self.active, self.active.ended)
+
+    def _flush(self) -> None:
+        """Make the batch's facts durable, then carry out its other actions in order."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        by_run: dict[RunId, list[tuple[str, bytes]]] = {}
+        for run_id, action in pending:
+            if isinstance(action, Persist):
+                by_run.setdefault(run_id, []).append((facts.kind_of(action.fact), facts.encode(action.fact)))
+        for run_id, records in by_run.items():
+            for kind, _ in records:
+                self._failpoints.hit(f"coordinator.before.{kind}")
+            self._journal.append(run_id, records)
+            for kind, _ in records:
+                self._failpoints.hit(f"coordinator.after.{kind}")
+        for run_id, action in pending:
+            if isinstance(action, Persist):
+                self._index(run_id, action.fact)
+        for run_id, action in pending:
+            self._perform(run_id, action)
+
+    def _perform(self, run_id: RunId, action: Action) -> None:
+        match action:
+            case Persist():
+                pass
+            case Send():
+                outlet = self._outlets.get(action.org_id)
+                if outlet is not None:
+                    outlet.send(action.message)
+            case Acknowledge():
+                for _, future in self._uploads.pop(action.org_id, []):
+                    future.set_result(action.receipt)
+            case OpenSum():
+                self._open_sum(action.key)
+            case ProcessSum():
+                self._process_sum(action.manifest)
+            case DiscardInputs():
+                self._journal.discard_inputs(action.key)
+            case Announce():
+                self._announce(run_id, action)
+
+    def _announce(self, run_id: RunId, action: Announce) -> None:
+        told = self.watched.setdefault(run_id, [])
+        told.append(Watched(len(told) + 1, action.kind, action.facts))
+        log.info(f"run.{action.kind}", run=run_id, **dict(action.facts))
+        for listener in list(self.listeners):
+            listener(run_id, told[-1])
+
+    def _seed(self) -> Seed:
+        return Seed(self._entropy.take(32))
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def _connect(self, org_id: OrgId, outlet: Outlet) -> None:
+        older = self._outlets.get(org_id)
+        if older is not None and older is not outlet:
+            older.close("session_replaced")
+        self._outlets[org_id] = outlet
+        roster = self._rosters[max(self._rosters)]
+        outlet.send(CoordinatorHello(self._software, (1,), roster.federation_id))
+        outlet.send(self._notice)
+        for run_id in self._journal.owed(org_id):
+            ended = self._ended(run_id)
+            if ended is not None:
+                outlet.send(ended)
+        if org_id in roster.participants:
+            self._handle(Connected(org_id, self._clock.monotonic_s(), self._seed()))
+
+    def _disconnect(self, org_id: OrgId, outlet: Outlet) -> None:
+        if self._outlets.get(org_id) is outlet:
+            del self._outlets[org_id]
+            self._handle(Disconnected(org_id, self._clock.monotonic_s()))
+
+    @property
+    def connected_members(self) -> tuple[OrgId, ...]:
+        """Who has a session now, sorted. A snapshot."""
+        return tuple(sorted(self._outlets))
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Take up the unfinished runs of the journal, the oldest first. Before `serve`."""
+        self.waiting = self._journal.unfinished()
+        self._next_run()
+        self._flush()
+
+    def start_run(self, run_id: RunId, canonical: bytes) -> None:
+        """A new run; it waits for its turn if another one is active. On the driver's thread."""
+        plans.parse_canonical(canonical)
+        self._journal.create_run(run_id, canonical, self._clock.wall_s())
+        self.waiting.append((run_id, canonical))
+        self._next_run()
+        self._flush()
+
+    def abort_run(self, run_id: RunId) -> None:
+        """End the run by the operator's order. ConfigError `unknown_run` if it neither runs nor waits."""
+        if self.active is not None and self.active.run_id == run_id:
+            self._handle(AbortOrdered(self._clock.monotonic_s()))
+            self._flush()
+            return
+        if run_id not in [waiting for waiting, _ in self.waiting]:
+            raise ConfigError("unknown_run", f"run {run_id} neither runs nor waits", next_step="fedveil run list")
+        self.waiting = [entry for entry in self.waiting if entry[0] != run_id]
+        self._journal.set_status(run_id, "ended", "aborted_by_operator")
+
+    def publish_roster(self, roster: Roster, notice: RosterNotice) -> None:
+        """A new roster version: everyone is told before any offer binds it."""
+        self._rosters[roster.version] = roster
+        self._notice = notice
+        for outlet in self._outlets.values():
+            outlet.send(notice)
+        before = self.active.roster.participants if self.active is not None else ()
+        self._handle(RosterChanged(roster, self._clock.monotonic_s()))
+        for org in sorted(self._outlets):
+            if org in roster.participants and org not in before:
+                self._handle(Connected(org, self._clock.monotonic_s(), self._seed()))
+        self._flush()
+
+    def end_session(self, org_id: OrgId, code: str) -> None:
+        """Close the session of an organisation (revoked)."""
+        outlet = self._outlets.pop(org_id, None)
+        if outlet is not None:
+            outlet.close(code)
+            self._handle(Disconnected(org_id, self._clock.monotonic_s()))
+            self._flush()
+
+    def _next_run(self) -> None:
+        if self.active is not None or not self.waiting:
+            return
+        run_id, canonical = self.waiting.pop(0)
+        at = self._clock.monotonic_s()
+        recorded = [facts.decode(kind, body) for kind, body in self._journal.facts(run_id)]
+        roster = self._rosters[max(self._rosters)]
+        if recorded:
+            self.active = self._replay(run_id, recorded, roster, at)
+        else:
+            plan = plans.parse_canonical(canonical)
+            known = self._journal.answer(layout.query_digest(plan)) if layout.needs_standardise(plan) else None
+            answer = () if known is None else (known,)
+            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at)
+            self._pending.extend((run_id, action) for action in actions)
+        self._journal.set_status(run_id, "running", "")
+        if self.active.ended is not None:
+            self._finish(self.active, self.active.ended)
+            return
+        if recorded:
+            self._handle(Resumed(at))
+        for org in sorted(self._outlets):
+            if org in roster.participants:
+                self._handle(Connected(org, at, self._seed()))
+
+    def _replay(self, run_id: RunId, recorded: list[facts.Fact], roster: Roster, at: float) -> run.RunState:
+        first, *others = recorded
+        if not isinstance(first, facts.RunOpened):
+            raise IntegrityError("journal_damaged", f"the journal of run {run_id} does not begin with its opening")
+        state = run.opened(run_id, first, self._office, roster)
+        for fact in others:
+            self._index(run_id, fact)
+            state = run.apply(state, fact, self._rosters, at)
+        return state
+
+    def _finish(self, state: run.RunState, ended: facts.Ended) -> None:
+        """The run is over: its end is owed to every roster member until it says that it has it."""
+        self._journal.set_status(state.run_id, "ended", ended.code)
+        self._journal.owe(state.run_id, state.roster.participants)
+        self.active, self._lineage = None, None
+        self._next_run()
+
+    def _ended(self, run_id: RunId) -> RunEnded | None:
+        if run_id not in self._ends:
+            state = self.state_of(run_id)
+            if state.ended is None:
+                return None
+            self._ends[run_id] = RunEnded(
+                run_id, state.plan_hash, state.ended.code, state.standardise, state.ended.model
+            )
+        return self._ends[run_id]
+
+    def state_of(self, run_id: RunId) -> run.RunState:
+        """The state of any run, replayed if it is not active. ConfigError `unknown_run`."""
+        if self.active is not None and self.active.run_id == run_id:
+            return self.active
+        recorded = [facts.decode(kind, body) for kind, body in self._journal.facts(run_id)]
+        if not recorded:
+            raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
+        return self._replay(run_id, recorded, self._rosters[max(self._rosters)], self._clock.monotonic_s())
+
+    # --- heavy work ---------------------------------------------------------------------------------------------------
+
+    def _open_sum(self, key: AttemptKey) -> None:
+        assert self.active is not None, "OpenSum comes from the active run"
+        assert self.active.attempt is not None
+        assert isinstance(self.active.attempt.stage, attempts.Opening)
+        frame, revealing = self.active.attempt.frame, self.active.attempt.stage.revealing
+
+        def work() -> Event:
+            try:
+                unmasking = opening.recover(frame, revealing)
+            except PeerError as error:
+                return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
+            inputs = {org: self._journal.read_input(key, org) for org in unmasking.survivors}
+            hashes: list[bytes] = []
+
+            def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
+                return inputs[org][start : start + count]
+
+            pieces = opening.open_chunks(unmasking, read, self._workers.pool)
+            self._journal.write_sum(key.run_id, key.round, opening.collect(pieces, hashes))
+            return SumReady(key, transcript.leaf_root(hashes), self._clock.monotonic_s())
+
+        self._workers.submit(work, self.post)
+
+    def _process_sum(self, manifest: Manifest) -> None:
+        assert self.active is not None, "ProcessSum comes from the active run"
+        assert self.active.attempt is not None
+        assert isinstance(self.active.attempt.stage, attempts.Opened)
+        state, survivors = self.active, len(self.active.attempt.stage.survivors)
+
+        def work() -> Event:
+            return self._processed(state, manifest, survivors)
+
+        self._workers.submit(work, self.post)
+
+    def _processed(self, state: run.RunState, manifest: Manifest, survivors: int) -> SumProcessed:
+        plan, key = state.plan, manifest.key
+        ring = self._journal.read_sum(key.run_id, key.round)
+        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), ring)
+        model_hash, scaling_hash, norm = b"", b"", ""
+        if manifest.purpose is Purpose.STANDARDISE:
+            lineage = provenance.begin(plan, ring)
+            self._journal.save_answer(manifest.query_digest, self._reference(key))
+            scaling_hash = lineage.standardisation.hash
+            self._lineage = (key.run_id, lineage)
+        elif manifest.purpose is Purpose.TRAIN:
+            try:
+                sanity.check_norm(plan, decoded, survivors)
+                lineage = provenance.advance(self.lineage(state), ring)
+                model_hash, scaling_hash = lineage.model_hash, lineage.standardisation.hash
+                self._lineage = (key.run_id, lineage)
+            except FedveilError as error:
+                norm = error.code
+        measured = None
+        if manifest.purpose is Purpose.EVALUATE or (
+            manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
+        ):
+            measured = evaluation.metrics(plan, decoded)
+        return SumProcessed(
+            key,
+            model_hash,
+            scaling_hash,
+            measured.loss if measured else None,
+            measured.accuracy if measured else None,
+            measured.auc if measured else None,
+            measured.rows if measured else None,
+            norm,
+            self._clock.monotonic_s(),
+            self._seed(),
+        )
+
+    def _reference(self, key: AttemptKey) -> SumRef:
+        """How later manifests name the sum that was just opened."""
+        _, result = self.opened_sum(key.run_id, key.round)
+        return SumRef(key.run_id, key.round, transcript.result_hash(result.body))
+
+    def lineage(self, state: run.RunState) -> provenance.Lineage:
+        """The walk to the current model of a run: remembered, or made again from the stored sums."""
+        if self._lineage is not None and self._lineage[0] == state.run_id and self._lineage[1].step == state.step:
+            return self._lineage[1]
+        return self.lineage_to(state, state.step)
+
+    def lineage_to(self, state: run.RunState, step: int) -> provenance.Lineage:
+        """The walk of a run up to `step` model steps, from the stored sums."""
+        scaling = None
+        if state.standardise:
+            scaling = self._journal.read_sum(state.standardise[0].run_id, state.standardise[0].round)
+        lineage = provenance.begin(state.plan, scaling)
+        for version in state.versions[:step]:
+            lineage = provenance.advance(lineage, self._journal.read_sum(state.run_id, version.round))
+        return lineage
+
+    def opened_sum(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
+        """The signed Manifest and Result of an opened sum. Any thread. ConfigError `unknown_round`."""
+        if (run_id, round) not in self._sums:
+            for kind, body in self._journal.facts(run_id):
+                if kind in (facts.Offered.__name__, facts.SumOpened.__name__):
+                    self._index(run_id, facts.decode(kind, body))
+        if (run_id, round) not in self._sums:
+            raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
+        return self._sums[run_id, round]
+
+    def _index(self, run_id: RunId, fact: facts.Fact) -> None:
+        """Remember where a sum came from, so that serving it costs no walk through the journal."""
+        match fact:
+            case facts.Offered():
+                self._offered[run_id] = fact.manifest
+                self._offered_at[run_id, self._round_of(fact.manifest)] = self._clock.monotonic_s()
+            case facts.SumOpened():
+                manifest = self._offered[run_id]
+                number = self._round_of(manifest)
+                self._sums[run_id, number] = (manifest, fact.result)
+                began = self._offered_at.get((run_id, number), self._clock.monotonic_s())
+                self.seconds.setdefault(run_id, {})[number] = self._clock.monotonic_s() - began
+            case _:
+                pass
+
+    @staticmethod
+    def _round_of(manifest: SignedBlob) -> int:
+        parsed = wire.parse_body(BlobType.MANIFEST, manifest.body)
+        assert isinstance(parsed, Manifest)
+        return parsed.key.round

@@ -1,0 +1,57 @@
+"""The leaves of one upload: each verified as it arrives, in order, against the hash list that the header commits to.
+
+Promise: nothing is handed on that does not match; a fault names the leaf; state is a counter. Source: FLSA/1 2.10.
+"""
+
+from collections.abc import Callable, Sequence
+
+from fedveil_common import transcript
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.messages import Header
+
+LEAF_BYTES = 4 * transcript.LEAF_COORDINATES
+
+
+class Intake:
+    """One upload. `write(leaf index, data)` is called for each verified leaf, in order."""
+
+    def __init__(self, header: Header, leaf_hashes: Sequence[bytes], write: Callable[[int, bytes], None]) -> None:
+        self._header = header
+        self._hashes = leaf_hashes
+        self._write = write
+        self._next = 0
+        if len(leaf_hashes) != header.leaf_count or transcript.leaf_root(leaf_hashes) != header.leaf_root:
+            raise self._fault("wrong_leaf_root", "the announced leaf hashes are not those of the header")
+
+    def take(self, first: int, leaves: Sequence[bytes]) -> None:
+        """Consecutive leaves beginning with number `first`. PeerError names the leaf; nothing of it was written."""
+        for index, data in enumerate(leaves, first):
+            if index >= len(self._hashes):
+                raise self._fault("extra_leaf", f"leaf {index} does not exist, there are {len(self._hashes)}")
+            if index < self._next:
+                raise self._fault("duplicate_leaf", f"leaf {index} came twice")
+            if index > self._next:
+                raise self._fault("leaf_out_of_order", f"leaf {index} came before leaf {self._next}")
+            size = min(LEAF_BYTES, 4 * self._header.length - index * LEAF_BYTES)
+            if len(data) != size:
+                raise self._fault("bad_leaf", f"leaf {index} has {len(data)} bytes, not {size}")
+            made = transcript.input_leaf(self._header.t2, self._header.org_id, index, data)
+            if made != self._hashes[index]:
+                raise self._fault("bad_leaf", f"leaf {index} does not match its announced hash")
+            self._write(index, data)
+            self._next = index + 1
+
+    def complete(self) -> None:
+        """Raises PeerError `missing_leaf` unless every leaf has come."""
+        if self._next != len(self._hashes):
+            raise self._fault("missing_leaf", f"the upload ended before leaf {self._next} of {len(self._hashes)}")
+
+    def _fault(self, code: str, what: str) -> PeerError:
+        return PeerError(
+            code,
+            what,
+            peer=OrgId(self._header.org_id),
+            not_done="the input was not accepted and nothing was added to any sum",
+            next_step="the participant sends the whole input again",
+        )

@@ -1,0 +1,291 @@
+"""What an operator may ask of a coordinator, as functions on plain values. The admin edge and its client mirror these.
+
+Promise: each decision runs on the driver's thread, between events, so it sees and leaves a consistent state; revocation
+is in the allow-list and has ended live sessions before the call returns.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+from fedveil_common import modelfile, wire
+from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.ids import OrgId, RunId, check_name
+from fedveil_common.messages import RosterNotice
+from fedveil_common.pki.governance import Trust
+from fedveil_common.ports import Clock, Entropy
+from fedveil_common.roster import Role, Roster, accept_roster, verify_roster
+
+from fedveil_coordinator import reporting
+from fedveil_coordinator.allowlist import AllowList
+from fedveil_coordinator.driver import Driver, Watched
+from fedveil_coordinator.reporting import Plain
+from fedveil_coordinator.store import CoordinatorStore
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 30.0
+
+
+class Watcher(Protocol):
+    """Receives the events of one run."""
+
+    def __call__(self, event: Watched) -> None:
+        """One event; called on the driver's thread, must not block."""
+        ...
+
+
+class Operations:
+    """The operator's side of a running coordinator."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: CoordinatorStore,
+        trust: Trust,
+        trust_chain: bytes,
+        allowed: AllowList,
+        clock: Clock,
+        entropy: Entropy,
+        software: str,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._trust = trust
+        self._chain = trust_chain
+        self._allowed = allowed
+        self._clock = clock
+        self._entropy = entropy
+        self._software = software
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Run `work` on the driver's thread and wait for it."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(work())
+            except Exception as error:  # noqa: BLE001 - carried to the caller's thread, where it is raised again
+                answer.set_exception(error)
+
+        self._driver.call(run)
+        return answer.result(timeout=ANSWER_TIMEOUT_S)
+
+    # --- federation ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> Plain:
+        """Who is a member, who is here, which run waits for whom."""
+        return self._ask(self._status)
+
+    def _status(self) -> Plain:
+        roster = self._roster()
+        connected = set(self._driver.connected_members)
+        active = self._driver.active
+        at = self._clock.monotonic_s()
+        return {
+            "federation_id": roster.federation_id,
+            "software": self._software,
+            "fingerprint": self._trust.fingerprint.hex(),
+            "roster_version": roster.version,
+            "membership": "membership rests on the operator",
+            "participants": [
+                {
+                    "org": row.org,
+                    "state": row.state,
+                    "in_roster": row.org in roster.participants,
+                    "connected": row.org in connected,
+                }
+                for row in self._store.members()
+                if row.role == Role.PARTICIPANT
+            ],
+            "run": None if active is None else self._report(active.run_id, at),
+            "queued": [run_id for run_id, _ in self._driver.waiting],
+        }
+
+    def _roster(self) -> Roster:
+        rosters = self._store.rosters()
+        return verify_roster(rosters[max(rosters)], self._trust.governance)
+
+    def register_invite(self, data: bytes) -> int:
+        """Keep a governance-signed invite; how many keys it replaces (1 for a re-key)."""
+        from fedveil_common.pki.invites import read_invite
+
+        blob = wire.parse_blob(data)
+        invite = read_invite(blob, self._trust.governance)
+        if invite.federation_id != self._roster().federation_id:
+            raise PeerError("wrong_federation", "the invite is for another federation")
+        self._store.register_invite(
+            invite.token_id,
+            invite.org_id,
+            invite.role,
+            invite.invite_key,
+            invite.expires_s,
+            invite.old_key_digest,
+            data,
+        )
+        return 1 if invite.old_key_digest else 0
+
+    def revoke(self, org: str, reason: str) -> tuple[int, int]:
+        """Revoke a member at once; (live sessions ended, still open)."""
+        org_id = OrgId(check_name(org, "the organisation"))
+        if org_id not in {row.org for row in self._store.members()}:
+            raise ConfigError(
+                "unknown_member", f"there is no member {org}", next_step="fedveil status lists the members"
+            )
+        self._store.revoke(org_id, reason, self._clock.wall_s())
+        self._allowed.revoke(org_id)
+
+        def end() -> tuple[int, int]:
+            live = org_id in self._driver.connected_members
+            self._driver.end_session(org_id, "certificate_revoked")
+            return int(live), int(org_id in self._driver.connected_members)
+
+        return self._ask(end)
+
+    def roster_draft(self) -> tuple[bytes, bytes, str, list[str]]:
+        """(current signed roster, trust chain, members as JSON list, revoked ids): what the operator signs next."""
+        rosters = self._store.rosters()
+        rows = [row for row in self._store.members() if row.role == Role.PARTICIPANT]
+        joined = [
+            {
+                "org": row.org,
+                "role": row.role,
+                "protocol_key": row.protocol_key.hex(),
+                "invite": base64.b64encode(row.invite).decode(),
+                "proof": base64.b64encode(row.join_proof).decode(),
+            }
+            for row in rows
+            if row.state != "revoked"
+        ]
+        revoked = sorted(row.org for row in rows if row.state == "revoked")
+        return rosters[max(rosters)], self._chain, json.dumps(joined), revoked
+
+    def publish_roster(self, signed: bytes) -> int:
+        """A governance-signed higher version becomes current; everyone is told. The version."""
+        roster = accept_roster(self._roster(), verify_roster(signed, self._trust.governance))
+        self._store.save_roster(roster.version, signed)
+        for org in roster.participants:
+            self._store.set_member_state(org, "active", "", self._clock.wall_s())
+        self._ask(lambda: self._driver.publish_roster(roster, RosterNotice(signed, self._chain)))
+        return roster.version
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def start_run(self, canonical: bytes) -> RunId:
+        """A new run of this plan; its id."""
+        plan = plans.parse_canonical(canonical)
+        plans.check_release(plan)
+        run_id = RunId(f"{plan.name[:40]}-{self._entropy.take(4).hex()}")
+        self._ask(lambda: self._driver.start_run(run_id, canonical))
+        return run_id
+
+    def list_runs(self) -> list[Plain]:
+        """Every run, oldest first."""
+        return [
+            {
+                "run_id": row.run_id,
+                "name": plans.parse_canonical(row.canonical).name,
+                "plan_hash": plans.plan_hash(row.canonical).hex(),
+                "status": row.status,
+                "code": row.code,
+                "created_s": row.created_s,
+            }
+            for row in self._store.runs()
+        ]
+
+    def get_run(self, run_id: str) -> Plain:
+        """One run. ConfigError `unknown_run`."""
+        return self._ask(lambda: self._report(RunId(run_id), self._clock.monotonic_s()))
+
+    def _report(self, run_id: RunId, at: float) -> Plain:
+        row = next((row for row in self._store.runs() if row.run_id == run_id), None)
+        if row is None:
+            raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
+        if row.status == "waiting":
+            return {"run_id": run_id, "status": "waiting", "code": "", "rounds": [], "waiting": {"phase": "queue"}}
+        state = self._driver.state_of(run_id)
+        return reporting.run_report(state, row.status, at, self._driver.seconds.get(run_id, {}))
+
+    def get_round(self, run_id: str, number: int) -> Plain:
+        """One round of a run: opened, or what it waits for. ConfigError `unknown_round`."""
+
+        def find() -> Plain:
+            state = self._driver.state_of(RunId(run_id))
+            seconds = self._driver.seconds.get(RunId(run_id), {})
+            for record in state.records:
+                if record.round == number:
+                    return reporting.round_report(record, seconds.get(number))
+            if state.attempt is not None and state.attempt.key.round == number:
+                waiting = reporting.waiting_report(state, self._clock.monotonic_s())
+                return {"number": number, "cohort": list(state.attempt.frame.manifest.cohort), "waiting": waiting}
+            raise ConfigError("unknown_round", f"run {run_id} has no round {number}", next_step="fedveil run show RUN")
+
+        return self._ask(find)
+
+    def abort_run(self, run_id: str) -> None:
+        """End a run. ConfigError `unknown_run`."""
+        self._ask(lambda: self._driver.abort_run(RunId(run_id)))
+
+    def watch(self, run_id: str, watcher: Watcher) -> tuple[list[Watched], Callable[[], None]]:
+        """(events so far, how to stop watching); later events go to `watcher`."""
+        wanted = RunId(run_id)
+
+        def listener(run: RunId, event: Watched) -> None:
+            if run == wanted:
+                watcher(event)
+
+        def begin() -> list[Watched]:
+            if wanted not in {row.run_id for row in self._store.runs()}:
+                raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
+            self._driver.listeners.append(listener)
+            told = list(self._driver.watched.get(wanted, []))
+            ended = next((row for row in self._store.runs() if row.run_id == wanted and row.status == "ended"), None)
+            if ended is not None and (not told or told[-1].kind != "ended"):
+                told.append(Watched(len(told) + 1, "ended", (("code", ended.code),)))
+            return told
+
+        def stop() -> None:
+            self._driver.call(
+                lambda: self._driver.listeners.remove(listener) if listener in self._driver.listeners else None
+            )
+
+        return self._ask(begin), stop
+
+    def export_model(self, run_id: str) -> bytes:
+        """The model file of an ended run, as its participants store it. ConfigError `no_model`."""
+
+        def make() -> bytes:
+            state = self._driver.state_of(RunId(run_id))
+            if state.ended is None or not state.ended.model:
+                raise ConfigError("no_model", f"run {run_id} has no final model", next_step="fedveil run show RUN")
+            blob = state.ended.model[0]
+            manifest = modelfile.parse_manifest(blob.body)
+            step = next(v.step for v in state.versions if v.model_hash == manifest.model_hash)
+            lineage = self._driver.lineage_to(state, step)
+            rosters = self._store.rosters()
+            return modelfile.write_model(
+                modelfile.ModelFile(
+                    plan=state.plan,
+                    model=lineage.model,
+                    standardisation=lineage.standardisation,
+                    lineage=json.dumps(
+                        {"round": manifest.round, "run_id": run_id, "steps": step},
+                        separators=(",", ":"),
+                        sort_keys=True,
+                    ),
+                    signatures=(blob,),
+                    trust_chain=base64.b64encode(self._chain).decode(),
+                    roster=base64.b64encode(rosters[manifest.roster_version]).decode(),
+                )
+            )
+
+        return self._ask(make)
+
+
+def iterate(data: bytes, size: int) -> Iterator[bytes]:
+    """`data` in pieces of at most `size` bytes."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]

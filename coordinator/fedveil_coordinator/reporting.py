@@ -1,0 +1,87 @@
+"""A run as people see it: plain values for `--json` and tables. Pure; nothing here is more than every member knows.
+
+Every wait names whom it waits for and until when (in seconds from now).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedveil_coordinator import attempt as attempts
+from fedveil_coordinator import round as rounds
+from fedveil_coordinator.run import RoundRecord, RunState
+
+Plain = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTiming:
+    """When a round was offered and opened, on the wall clock; None where this process did not see it."""
+
+    seconds: float | None
+
+
+def round_report(record: RoundRecord, seconds: float | None) -> Plain:
+    """One opened round."""
+    return {
+        "number": record.round,
+        "attempt": record.attempt,
+        "purpose": record.purpose.value,
+        "cohort": list(record.cohort),
+        "survivors": list(record.survivors),
+        "dropped": list(record.dropped),
+        "loss": record.loss,
+        "accuracy": record.accuracy,
+        "auc": record.auc,
+        "rows": record.rows,
+        "seconds": seconds,
+    }
+
+
+def waiting_report(state: RunState, at: float) -> Plain | None:
+    """What the run waits for, whom, and for how long at most; None if it waits for nobody."""
+    if state.ended is not None:
+        return None
+    if state.attempt is None:
+        needed = state.plan.cohort.min_participants
+        return {
+            "phase": "cohort",
+            "for": [org for org in state.roster.participants if org not in state.willing],
+            "present": list(state.willing),
+            "needed": needed,
+            "declined": {org: code for org, code in state.answers.items() if code},
+            "until_s": max(0.0, state.waiting_since + state.plan.cohort.wait_s - at),
+        }
+    attempt = state.attempt
+    if isinstance(attempt.stage, (attempts.Opening, attempts.Opened)):
+        return {"phase": "opening", "for": [], "until_s": None}
+    progress = attempt.frame.manifest.progress_s
+    lasting = {
+        org: max(0.0, attempt.heard.get(org, attempt.since) + progress - at)
+        for org in rounds.pending_members(attempt, at)
+    }
+    return {
+        "phase": type(attempt.stage).__name__.lower(),
+        "round": attempt.key.round,
+        "attempt": attempt.key.attempt,
+        "for": list(lasting),
+        "overdue": [org for org in rounds.awaited(attempt) if org not in lasting],
+        "until_s": max(lasting.values(), default=max(0.0, attempt.since + attempt.frame.manifest.hard_limit_s - at)),
+    }
+
+
+def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, float]) -> Plain:
+    """Everything about a run that its members may know."""
+    return {
+        "run_id": state.run_id,
+        "name": state.plan.name,
+        "plan_hash": state.plan_hash.hex(),
+        "protection": state.plan.protection.kind,
+        "privacy": state.plan.privacy,
+        "status": status,
+        "code": state.ended.code if state.ended is not None else "",
+        "steps": state.step,
+        "steps_planned": state.plan.training.rounds,
+        "rounds": [round_report(record, seconds.get(record.round)) for record in state.records],
+        "waiting": waiting_report(state, at),
+        "model": state.versions[-1].model_hash.hex() if state.versions else None,
+    }

@@ -1,0 +1,336 @@
+"""One attempt at the coordinator: `step(attempt, event) -> (attempt, actions)`. Read this first.
+
+Promise: each set (key set, dealers, survivors) is journaled before it is first sent and never changes afterwards; an
+input counts once; nothing is opened without a certificate of q votes; whatever a participant sends, the others go on.
+It opens no socket, reads no clock, draws no randomness and writes no log. What is accepted from a member is in
+`acceptance`, the stages and their fold in `attempt`; `outstanding` says again what a member still needs.
+
+Source: FLSA/1 sections 2.3, 2.7, 2.9 with A8, A9, A11, A12 (docs/protocol.md).
+"""
+
+from dataclasses import replace
+from typing import assert_never
+
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.masking import quorum
+from fedveil_common.messages import (
+    AbortNotice,
+    AbortOrder,
+    BlobType,
+    CoordinatorMessage,
+    KeySet,
+    Manifest,
+    Offer,
+    OpeningRequest,
+    Progress,
+    Proposal,
+    Result,
+    ResultNotice,
+    ShareDelivery,
+    ShareSet,
+)
+from fedveil_common.secret import PrivateKey
+
+from fedveil_coordinator import acceptance, facts
+from fedveil_coordinator.attempt import (
+    Aborted,
+    Aborting,
+    Acking,
+    Attempt,
+    Collecting,
+    Dead,
+    Offering,
+    Opened,
+    Opening,
+    Revealing,
+    Sets,
+    Sharing,
+    Voting,
+    complaints,
+    convicted,
+    opening_body,
+    share_body,
+    unanswered,
+)
+from fedveil_coordinator.course import Course
+from fedveil_coordinator.events import (
+    AbortOrdered,
+    Action,
+    DiscardInputs,
+    Event,
+    Heard,
+    InputSpooled,
+    OpeningFailed,
+    OpenSum,
+    Received,
+    Resumed,
+    SumReady,
+)
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attempt, tuple[Action, ...]]:
+    """The next state and the driver's work, in order. Raises PeerError if a message is refused: no state moved."""
+    course = Course(attempt, signing_key)
+    match event:
+        case Received(org_id=org):
+            if org not in attempt.frame.manifest.cohort:
+                raise PeerError("not_in_cohort", f"{org} is not in the cohort of this attempt", peer=org)
+            if not isinstance(event.message, Progress) or event.message.key == attempt.key:
+                course.attempt = replace(attempt, heard={**attempt.heard, org: event.at})
+            acceptance.receive(course, event)
+        case Heard():
+            course.attempt = replace(course.attempt, heard={**attempt.heard, event.org_id: event.at})
+        case InputSpooled():
+            acceptance.accept_input(course, event)
+        case SumReady() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
+            _publish(course, attempt.stage, event)
+        case OpeningFailed() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
+            evidence = attempt.stage.revealing.shares.get(event.dealer, ())
+            course.record(facts.Excluded(event.dealer, "inconsistent_shares", evidence), event.at)
+            course.record(facts.AttemptDied("inconsistent_shares"), event.at)
+        case Resumed():
+            course.attempt = replace(
+                attempt, heard=dict.fromkeys(attempt.frame.manifest.cohort, event.at), since=event.at
+            )
+            if isinstance(attempt.stage, Opening):
+                course.act(OpenSum(attempt.key))
+        case AbortOrdered():
+            course.begin_abort("operator", (), event.at)
+        case _:
+            pass
+    _advance(course, event.at)
+    return course.attempt, tuple(course.actions)
+
+
+def _advance(course: Course, at: float) -> None:
+    """Close the current stage if everyone awaited has answered or is overdue; repeat until nothing closes."""
+    while True:
+        attempt, manifest = course.attempt, course.attempt.frame.manifest
+        stage, pending = attempt.stage, pending_members(attempt, at)
+        match stage:
+            case Offering():
+                if not _viable(course, len(stage.adverts) + len(pending), manifest.quorum, "too_few_adverts", at):
+                    continue
+                if pending:
+                    return
+                members = tuple(sorted(stage.adverts))
+                course.record(facts.KeySetFrozen(members), at)
+                course.send(members, KeySet(attempt.frame.t0, tuple(stage.adverts[org] for org in members)))
+            case Sharing():
+                if not _viable(course, len(stage.shares) + len(pending), manifest.quorum, "too_few_shares", at):
+                    continue
+                if pending:
+                    return
+                course.record(facts.SharesDelivered(tuple(sorted(stage.shares))), at)
+                for org in sorted(stage.shares):
+                    course.send((org,), _delivery(stage.t1, stage.shares, org))
+            case Acking():
+                if pending:
+                    return
+                dealers = tuple(sorted(set(stage.shares) - convicted(stage, manifest)))
+                if not _viable(course, len(dealers), manifest.quorum, "too_few_dealers", at):
+                    continue
+                course.record(facts.DealersFrozen(dealers), at)
+                for org in dealers:
+                    course.send((org,), _share_set(stage.t1, dealers, stage.openings, org))
+            case Collecting():
+                needed = max(manifest.quorum, manifest.min_survivors)
+                if not _viable(course, len(stage.headers) + len(pending), needed, "too_few_survivors", at):
+                    continue
+                if pending:
+                    return
+                course.record(facts.Proposed(tuple(sorted(stage.headers))), at)
+                proposal = Proposal(stage.t2, tuple(stage.headers[org] for org in sorted(stage.headers)))
+                course.send(sorted(stage.shares), proposal)
+            case Voting():
+                if len(stage.votes) < manifest.quorum:
+                    if not _vote_lost(course, stage, pending, at):
+                        return
+                    continue
+                course.record(facts.Certified(tuple(sorted(stage.votes))), at)
+                assert isinstance(course.attempt.stage, Revealing)
+                course.send(sorted(stage.shares), course.attempt.stage.certificate)
+            case Revealing():
+                if _openable(stage, manifest, everyone_answered=not pending):
+                    course.record(facts.OpeningStarted(tuple(sorted(stage.reveals))), at)
+                    course.act(OpenSum(attempt.key))
+                elif at >= attempt.since + manifest.hard_limit_s:
+                    course.record(facts.AttemptDied("too_few_reveals"), at)
+                return
+            case Aborting():
+                if len(stage.votes) >= quorum.abort_threshold(len(manifest.cohort), manifest.corrupt):
+                    course.record(facts.AbortCertified(tuple(sorted(stage.votes))), at)
+                    assert isinstance(course.attempt.stage, Aborted)
+                    course.send(manifest.cohort, AbortNotice(course.attempt.stage.certificate))
+                    course.act(DiscardInputs(attempt.key))
+                elif at >= attempt.since + manifest.hard_limit_s:
+                    course.record(facts.AttemptDied(stage.reason), at)
+                return
+            case Opening() | Opened() | Aborted() | Dead():
+                return
+            case _:
+                assert_never(stage)
+
+
+def _viable(course: Course, reachable: int, needed: int, reason: str, at: float) -> bool:
+    """Whether the stage can still reach its number; if not, the abort is begun."""
+    if reachable >= needed:
+        return True
+    missing = sorted(set(awaited(course.attempt)) - set(pending_members(course.attempt, at)))
+    course.begin_abort(reason, tuple(missing), at)
+    return False
+
+
+def _vote_lost(course: Course, stage: Voting, pending: tuple[OrgId, ...], at: float) -> bool:
+    """Give the vote up when q is out of reach AND enough members that have not voted are there to certify the abort;
+    otherwise keep waiting for those that are missing, until the hard limit.
+    """
+    attempt, manifest = course.attempt, course.attempt.frame.manifest
+    if len(stage.votes) + len(pending) >= manifest.quorum:
+        return False
+    free = [org for org in manifest.cohort if org not in stage.votes and _alive(attempt, org, at)]
+    late = at >= attempt.since + manifest.hard_limit_s
+    if not late and len(free) < quorum.abort_threshold(len(manifest.cohort), manifest.corrupt):
+        return False
+    missing = tuple(sorted(set(awaited(attempt)) - set(pending)))
+    course.begin_abort("too_few_votes", missing, at)
+    return True
+
+
+# --- who is waited for ------------------------------------------------------------------------------------------------
+
+
+def awaited(attempt: Attempt) -> tuple[OrgId, ...]:
+    """Whose answer the current stage still lacks, alive or not; sorted."""
+    stage = attempt.stage
+    match stage:
+        case Offering():
+            names = set(attempt.frame.manifest.cohort) - set(stage.adverts)
+        case Sharing():
+            names = set(stage.adverts) - set(stage.shares)
+        case Acking():
+            names = (set(stage.shares) - set(stage.acks)) | unanswered(stage, attempt.frame.manifest)
+        case Collecting():
+            names = set(stage.shares) - set(stage.headers)
+        case Voting():
+            names = set(stage.shares) - set(stage.votes)
+        case Revealing():
+            names = set(stage.shares) - set(stage.reveals)
+        case Aborting():
+            names = set(attempt.frame.manifest.cohort) - set(stage.votes) - stage.voted
+        case Opening() | Opened() | Aborted() | Dead():
+            names = set()
+    return tuple(sorted(names - attempt.excluded))
+
+
+def _alive(attempt: Attempt, org: OrgId, at: float) -> bool:
+    if org in attempt.excluded or org in attempt.refused:
+        return False
+    return at < attempt.heard.get(org, attempt.since) + attempt.frame.manifest.progress_s
+
+
+def pending_members(attempt: Attempt, at: float) -> tuple[OrgId, ...]:
+    """Of those awaited, who was heard of within progress_s and did not refuse."""
+    return tuple(org for org in awaited(attempt) if _alive(attempt, org, at))
+
+
+def deadline(attempt: Attempt, at: float) -> float | None:
+    """When `Tick` may change something: the first awaited member to become overdue, or the hard limit."""
+    manifest = attempt.frame.manifest
+    match attempt.stage:
+        case Opening() | Opened() | Aborted() | Dead():
+            return None
+        case _:
+            pass
+    times = [attempt.heard.get(org, attempt.since) + manifest.progress_s for org in pending_members(attempt, at)]
+    hard = attempt.since + manifest.hard_limit_s
+    return min([*times, hard]) if hard > at or times else None
+
+
+# --- what a member is told --------------------------------------------------------------------------------------------
+
+
+def _delivery(t1: bytes, sets: Sets, recipient: OrgId) -> ShareDelivery:
+    chosen = [
+        blob
+        for dealer in sorted(sets)
+        if dealer != recipient
+        for blob in sets[dealer]
+        if share_body(blob).recipient == recipient
+    ]
+    return ShareDelivery(t1, tuple(chosen))
+
+
+def _share_set(t1: bytes, dealers: tuple[OrgId, ...], openings: Sets, recipient: OrgId) -> ShareSet:
+    mine = [
+        blob for dealer in dealers for blob in openings.get(dealer, ()) if opening_body(blob).recipient == recipient
+    ]
+    return ShareSet(t1, dealers, tuple(mine))
+
+
+def outstanding(attempt: Attempt, org: OrgId, signing_key: PrivateKey) -> tuple[CoordinatorMessage, ...]:
+    """Everything `org` may still need in order to act in the current stage, in order; repeats are harmless."""
+    frame, stage = attempt.frame, attempt.stage
+    if org not in frame.manifest.cohort or org in attempt.excluded:
+        return ()
+    match stage:
+        case Offering():
+            return () if org in stage.adverts else (Offer(frame.manifest_blob),)
+        case Sharing():
+            lacks = org in stage.adverts and org not in stage.shares
+            return (KeySet(frame.t0, tuple(stage.adverts[one] for one in sorted(stage.adverts))),) if lacks else ()
+        case Acking():
+            if org not in stage.shares:
+                return ()
+            told: list[CoordinatorMessage] = [] if org in stage.acks else [_delivery(stage.t1, stage.shares, org)]
+            if org in unanswered(stage, frame.manifest):
+                told.append(OpeningRequest(stage.t1, tuple(complaints(stage)[org])))
+            return tuple(told)
+        case Collecting() | Voting() | Revealing() if org not in stage.shares:
+            return ()
+        case Collecting() | Voting() | Revealing():
+            dealers = tuple(sorted(stage.shares))
+            told = [_delivery(stage.t1, stage.shares, org), _share_set(stage.t1, dealers, stage.openings, org)]
+            if not isinstance(stage, Collecting):
+                told.append(Proposal(stage.t2, tuple(stage.headers[one] for one in sorted(stage.headers))))
+            if isinstance(stage, Revealing):
+                told.append(stage.certificate)
+            return tuple(told)
+        case Opened():
+            return (ResultNotice(frame.key, stage.result),) if org in stage.dealers else ()
+        case Aborting():
+            course = Course(attempt, signing_key)
+            return (Offer(frame.manifest_blob), AbortOrder(course.abort_request(stage.reason)))
+        case Aborted():
+            return (AbortNotice(stage.certificate),)
+        case Opening() | Dead():
+            return ()
+
+
+def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) -> bool:
+    """Whether every secret of T3 is known or can be interpolated; shares are used only when nobody else will answer."""
+    survivors, dealers = set(stage.headers), set(stage.shares)
+    enough_shares = all(len(set(stage.reveals) - {dealer}) >= manifest.threshold for dealer in dealers - survivors)
+    silent = survivors - set(stage.reveals)
+    recoverable = all(len(set(stage.reveals) - {one}) >= manifest.threshold for one in silent)
+    return enough_shares and (not silent or (everyone_answered and recoverable))
+
+
+def _publish(course: Course, stage: Opening, event: SumReady) -> None:
+    """M10: the sum is durable; sign its root and tell everyone who dealt."""
+    manifest = course.attempt.frame.manifest
+    result = Result(
+        t3=stage.t3,
+        survivors=len(stage.revealing.headers),
+        length=manifest.length,
+        leaf_root=event.leaf_root,
+        tag_sum=b"",
+        noise_left=0.0,
+    )
+    blob = course.sign(BlobType.RESULT, result)
+    course.record(facts.SumOpened(blob), event.at)
+    course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))
+    course.act(DiscardInputs(manifest.key))

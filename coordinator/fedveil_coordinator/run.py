@@ -1,0 +1,484 @@
+"""A run at the coordinator: which secure sum comes next, with whom, and how it ends. Pure, like `round`.
+
+A run is a sequence of secure sums, each with a round number of its own: one for the standardisation (unless an earlier
+run's answer to the same query is reused), one per model step, one that measures the final model. An attempt that was
+certified as aborted is tried again; one that died ends the run, because its updates are spent.
+
+Source: FLSA/1 sections 2.1, 2.8, A1, A2, A9 (docs/protocol.md); sanity of the sum: section 4.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fedveil_common import layout, sanity, transcript, wire
+from fedveil_common import plan as plans
+from fedveil_common.crypto import signing
+from fedveil_common.crypto.draws import Draws
+from fedveil_common.errors import IntegrityError
+from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.masking import quorum
+from fedveil_common.messages import (
+    AbortCertificate,
+    BlobType,
+    Manifest,
+    Offer,
+    PlanAnswer,
+    PlanOffer,
+    Purpose,
+    Result,
+    RunEnded,
+    SignedBlob,
+    SumRef,
+)
+from fedveil_common.modelfile import ModelManifest, tensors
+from fedveil_common.plan import Plan
+from fedveil_common.roster import Roster
+from fedveil_common.secret import PrivateKey, Seed
+
+from fedveil_coordinator import attempt as attempts
+from fedveil_coordinator import facts
+from fedveil_coordinator import round as rounds
+from fedveil_coordinator.events import (
+    AbortOrdered,
+    Action,
+    Announce,
+    Connected,
+    Disconnected,
+    Event,
+    Persist,
+    ProcessSum,
+    Received,
+    Resumed,
+    RosterChanged,
+    Send,
+    SumProcessed,
+)
+
+FINAL_ANSWERS = frozenset({"model_spent", "not_in_this_release", "bad_plan"})
+"""Codes of a plan answer that will not change while the run waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """Who the coordinator is: its federation and its protocol signing key."""
+
+    signing_key: PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A model that a train sum led to: after `step` steps, opened in `round` under `t3`."""
+
+    step: int
+    round: int
+    model_hash: bytes
+    t3: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What is known of one opened round, for people: nothing in it is more than every member knows."""
+
+    round: int
+    attempt: int
+    purpose: Purpose
+    cohort: tuple[OrgId, ...]
+    survivors: tuple[OrgId, ...]
+    loss: float | None = None
+    accuracy: float | None = None
+    auc: float | None = None
+    rows: float | None = None
+
+    @property
+    def dropped(self) -> tuple[OrgId, ...]:
+        """Cohort members whose input is not in the sum."""
+        return tuple(org for org in self.cohort if org not in self.survivors)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One run. The fields up to `ended` are the fold of its facts; the rest is known only while the process lives."""
+
+    run_id: RunId
+    canonical: bytes
+    plan: Plan
+    office: Office
+    roster: Roster
+    round: int = 1
+    step: int = 0
+    model_hash: bytes = b""
+    standardise: tuple[SumRef, ...] = ()
+    standardisation_hash: bytes = b""
+    previous: tuple[SumRef, ...] = ()
+    previous_manifest: bytes = b""
+    certificates: tuple[AbortCertificate, ...] = ()
+    versions: tuple[ModelVersion, ...] = ()
+    best_loss: float = math.inf
+    records: tuple[RoundRecord, ...] = ()
+    evaluated: bool = False
+    rejected: str = ""
+    attempt: attempts.Attempt | None = None
+    ended: facts.Ended | None = None
+    connected: frozenset[OrgId] = frozenset()
+    answers: Mapping[OrgId, str] = field(default_factory=dict)
+    waiting_since: float = 0.0
+    working: bool = False
+
+    @property
+    def plan_hash(self) -> bytes:
+        """The hash that organisations approve."""
+        return plans.plan_hash(self.canonical)
+
+    @property
+    def purpose(self) -> Purpose | None:
+        """What the next sum is for; None when there is nothing left to sum."""
+        if layout.needs_standardise(self.plan) and not self.standardise:
+            return Purpose.STANDARDISE
+        if self.step < self.plan.training.rounds:
+            return Purpose.TRAIN
+        return None if self.evaluated else Purpose.EVALUATE
+
+    @property
+    def willing(self) -> tuple[OrgId, ...]:
+        """Roster members that are connected and accepted this plan, sorted."""
+        return tuple(org for org in self.roster.participants if org in self.connected and self.answers.get(org) == "")
+
+    @property
+    def undecided(self) -> tuple[OrgId, ...]:
+        """Roster members that are connected and have not answered yet."""
+        return tuple(org for org in self.roster.participants if org in self.connected and org not in self.answers)
+
+
+Step = tuple[RunState, tuple[Action, ...]]
+
+
+def corrupt_bound(plan: Plan, roster: Roster) -> int:
+    """C of this plan's manifests: an absolute number for the whole roster."""
+    return quorum.corrupt_bound(plan.cohort.max_corrupt, len(roster.participants))
+
+
+def open_run(
+    run_id: RunId, canonical: bytes, office: Office, roster: Roster, answer: tuple[SumRef, ...], at: float
+) -> Step:
+    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's standardise query."""
+    fact = facts.RunOpened(canonical, answer)
+    return replace(opened(run_id, fact, office, roster), waiting_since=at), (Persist(fact),)
+
+
+def opened(run_id: RunId, fact: facts.RunOpened, office: Office, roster: Roster) -> RunState:
+    """The state that the first fact of a run's journal stands for."""
+    plan = plans.parse_canonical(fact.canonical_plan)
+    return RunState(
+        run_id,
+        fact.canonical_plan,
+        plan,
+        office,
+        roster,
+        model_hash=bytes.fromhex(plan.model.initial),
+        standardise=fact.answer,
+    )
+
+
+def apply(state: RunState, fact: facts.Fact, rosters: Mapping[int, Roster], at: float = 0.0) -> RunState:
+    """The state after a journaled fact. `rosters` by version: an attempt keeps the one its manifest pinned."""
+    match fact:
+        case facts.Offered():
+            attempt = attempts.begin(fact.manifest, rosters[_manifest(fact.manifest).roster_version], at)
+            return replace(state, attempt=attempt, previous_manifest=transcript.manifest_hash(fact.manifest.body))
+        case facts.SumApplied():
+            return _applied(state, fact)
+        case facts.Ended():
+            return replace(state, ended=fact, attempt=None, working=False)
+        case facts.RunOpened():
+            raise AssertionError("a run is opened once")
+        case _:
+            pass
+    assert state.attempt is not None, "attempt facts follow an offer"
+    after = attempts.apply(state.attempt, fact)
+    match after.stage:
+        case attempts.Aborted(certificate=certificate):
+            return replace(state, attempt=None, certificates=(*state.certificates, certificate))
+        case _:
+            return replace(state, attempt=after)
+
+
+def _manifest(blob: SignedBlob) -> Manifest:
+    body = wire.parse_body(BlobType.MANIFEST, blob.body)
+    assert isinstance(body, Manifest)
+    return body
+
+
+def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
+    """The opened sum has become the next model, the standardisation or the last measurement."""
+    assert state.attempt is not None
+    assert isinstance(state.attempt.stage, attempts.Opened)
+    manifest, stage = state.attempt.frame.manifest, state.attempt.stage
+    result = wire.parse_body(BlobType.RESULT, stage.result.body)
+    assert isinstance(result, Result)
+    ref = SumRef(state.run_id, manifest.key.round, transcript.result_hash(stage.result.body))
+    record = RoundRecord(
+        manifest.key.round,
+        manifest.key.attempt,
+        manifest.purpose,
+        manifest.cohort,
+        stage.survivors,
+        fact.loss,
+        fact.accuracy,
+        fact.auc,
+        fact.rows,
+    )
+    after = replace(
+        state,
+        attempt=None,
+        certificates=(),
+        round=state.round + 1,
+        records=(*state.records, record),
+        rejected=fact.rejected,
+        working=False,
+        best_loss=min(state.best_loss, fact.loss) if fact.loss is not None else state.best_loss,
+    )
+    match manifest.purpose:
+        case Purpose.STANDARDISE:
+            return replace(after, standardise=(ref,), standardisation_hash=fact.standardisation_hash)
+        case Purpose.TRAIN if not fact.rejected:
+            version = ModelVersion(state.step + 1, manifest.key.round, fact.model_hash, result.t3)
+            return replace(
+                after,
+                step=state.step + 1,
+                model_hash=fact.model_hash,
+                standardisation_hash=fact.standardisation_hash,
+                previous=(ref,),
+                versions=(*state.versions, version),
+            )
+        case Purpose.EVALUATE:
+            return replace(after, evaluated=True)
+        case _:
+            return after
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def step(state: RunState, event: Event) -> Step:
+    """The next state and the driver's work, in order. Raises PeerError if a message is refused: no state moved."""
+    if state.ended is not None:
+        return state, ()
+    actions: list[Action] = []
+    match event:
+        case Connected():
+            answers = {org: code for org, code in state.answers.items() if org != event.org_id}
+            state = replace(state, connected=state.connected | {event.org_id}, answers=answers)
+            actions.append(Send(event.org_id, PlanOffer(state.run_id, state.canonical)))
+            if state.attempt is not None:
+                told = rounds.outstanding(state.attempt, event.org_id, state.office.signing_key)
+                actions.extend(Send(event.org_id, message) for message in told)
+        case Disconnected():
+            state = replace(state, connected=state.connected - {event.org_id})
+        case Received(message=PlanAnswer() as answer):
+            if answer.plan_hash == state.plan_hash:
+                code = "" if answer.accepted else answer.code
+                state = replace(state, answers={**state.answers, event.org_id: code})
+                actions.append(Announce("plan_answer", (("org", event.org_id), ("code", code or "accepted"))))
+        case RosterChanged():
+            state = replace(state, roster=event.roster)
+        case SumProcessed():
+            state, more = _processed(state, event)
+            actions.extend(more)
+        case AbortOrdered():
+            state, more = _ordered_to_end(state, event)
+            actions.extend(more)
+        case Resumed():
+            state = replace(state, waiting_since=event.at, connected=frozenset(), answers={}, working=False)
+            state, more = _round_step(state, event)
+            actions.extend(more)
+        case _:
+            state, more = _round_step(state, event)
+            actions.extend(more)
+    state, more = _advance(state, event)
+    return state, (*actions, *more)
+
+
+def _round_step(state: RunState, event: Event) -> Step:
+    """Pass the event to the attempt; notice when the attempt is over."""
+    if state.attempt is None:
+        return state, ()  # late: the attempt it belongs to is over
+    attempt, actions = rounds.step(state.attempt, event, state.office.signing_key)
+    state = replace(state, attempt=attempt)
+    match attempt.stage:
+        case attempts.Opened() if not state.working:
+            return replace(state, working=True), (*actions, ProcessSum(attempt.frame.manifest))
+        case attempts.Aborted(certificate=certificate):
+            announce = Announce("aborted", (("round", str(attempt.key.round)), ("reason", attempt.stage.reason)))
+            state = replace(
+                state, attempt=None, certificates=(*state.certificates, certificate), waiting_since=event.at
+            )
+            return state, (*actions, announce)
+        case attempts.Dead():
+            state, more = _end(state, "model_spent")
+            return state, (*actions, *more)
+        case _:
+            return state, actions
+
+
+def _ordered_to_end(state: RunState, event: AbortOrdered) -> Step:
+    """The operator ends the run: an open attempt is aborted first as far as that is still possible."""
+    actions: tuple[Action, ...] = ()
+    if state.attempt is not None:
+        attempt, actions = rounds.step(state.attempt, event, state.office.signing_key)
+        state = replace(state, attempt=attempt)
+    state, more = _end(state, "aborted_by_operator")
+    return state, (*actions, *more)
+
+
+def _processed(state: RunState, event: SumProcessed) -> Step:
+    """What the sum came to. The loss in it is that of the model its round received: an implausible one ends the run."""
+    if state.attempt is None or state.attempt.key != event.key or not isinstance(state.attempt.stage, attempts.Opened):
+        return state, ()
+    rejected = event.norm_code and "norm"
+    if event.loss is not None:
+        try:
+            sanity.check_loss(None if math.isinf(state.best_loss) else state.best_loss, event.loss)
+        except IntegrityError:
+            rejected = "loss"
+    fact = facts.SumApplied(
+        event.model_hash,
+        event.standardisation_hash,
+        event.loss,
+        event.accuracy,
+        event.auc,
+        event.rows,
+        rejected,
+    )
+    after = replace(_applied(state, fact), waiting_since=event.at)
+    shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": rejected}
+    if event.loss is not None:
+        shown["loss"] = f"{event.loss:.4f}"
+    if event.accuracy is not None:
+        shown["accuracy"] = f"{event.accuracy:.4f}"
+    return after, (Persist(fact), Announce("round", tuple(shown.items())))
+
+
+def _advance(state: RunState, event: Event) -> Step:
+    """Offer the next attempt when it can be offered; end the run when it is done, or waited too long."""
+    if state.ended is not None or state.attempt is not None or state.working:
+        return state, ()
+    if state.rejected:
+        return _end(state, "model_rejected")
+    if state.purpose is None:
+        return _end(state, "finished")
+    seed = getattr(event, "seed", None)
+    waited = event.at - state.waiting_since
+    needed = max(state.plan.cohort.min_participants, corrupt_bound(state.plan, state.roster) + 2)
+    if len(state.willing) >= needed:
+        if state.undecided and waited < state.plan.cohort.progress_s:
+            return state, ()
+        return (state, ()) if seed is None else _offer(state, seed, event.at)
+    if waited >= state.plan.cohort.wait_s:
+        return _end(state, "not_enough_participants")
+    final = [state.answers[org] for org in state.roster.participants if state.answers.get(org) in FINAL_ANSWERS]
+    if len(state.roster.participants) - len(final) < needed:
+        return _end(state, max(final, key=final.count))  # waiting longer cannot bring enough of them
+    return state, ()
+
+
+def _offer(state: RunState, seed: Seed, at: float) -> Step:
+    manifest = manifest_of(state, Draws(seed).bytes("manifest/nonce", 32))
+    blob = signing.sign(state.office.signing_key, COORDINATOR, BlobType.MANIFEST, wire.encode_body(manifest))
+    fact = facts.Offered(blob)
+    after = replace(
+        state,
+        attempt=attempts.begin(blob, state.roster, at),
+        previous_manifest=transcript.manifest_hash(blob.body),
+    )
+    key = manifest.key
+    announce = Announce("offer", (("round", str(key.round)), ("attempt", str(key.attempt))))
+    return after, (Persist(fact), *(Send(org, Offer(blob)) for org in manifest.cohort), announce)
+
+
+def manifest_of(state: RunState, nonce: bytes) -> Manifest:
+    """M0 of the next attempt: everything in it follows from the plan, the roster and what was opened before."""
+    plan, roster, purpose = state.plan, state.roster, state.purpose
+    assert purpose is not None, "there is something left to sum"
+    cohort, corrupt = state.willing, corrupt_bound(plan, roster)
+    q = quorum.quorum(len(cohort), corrupt)
+    shape = layout.layout_for(plan, purpose, state.step)
+    standardise = purpose is Purpose.STANDARDISE
+    return Manifest(
+        federation_id=roster.federation_id,
+        key=AttemptKey(state.run_id, state.round, len(state.certificates) + 1),
+        purpose=purpose,
+        protection=plan.protection.kind,
+        plan_hash=state.plan_hash,
+        previous_manifest_hash=state.previous_manifest,
+        roster_version=roster.version,
+        roster_hash=roster.hash,
+        cohort=cohort,
+        corrupt=corrupt,
+        quorum=q,
+        threshold=q,
+        min_survivors=max(q, 3),
+        graph="complete",
+        length=shape.length,
+        ring_bits=32,
+        value_bits=plan.protection.value_bits,
+        update_norm=plan.protection.update_norm,
+        leaf_coordinates=transcript.LEAF_COORDINATES,
+        prg="AES256CTR",
+        noise="none",
+        layout_hash=shape.hash,
+        dataset=plan.data.dataset,
+        model_hash=b"" if standardise else state.model_hash,
+        query_digest=layout.query_digest(plan) if standardise else b"",
+        step=state.step,
+        standardise=() if standardise else state.standardise,
+        previous=state.previous,
+        progress_s=plan.cohort.progress_s,
+        hard_limit_s=plan.cohort.hard_limit_s,
+        nonce=nonce,
+        abort_certificates=state.certificates,
+    )
+
+
+def _end(state: RunState, code: str) -> Step:
+    """The run is over; the last model that is not rejected is signed."""
+    versions = state.versions
+    if state.rejected == "loss":
+        versions = versions[:-1]  # the model whose loss arrived is implausible: the one before it is current again
+    signed = (sign_model(state, versions[-1]),) if versions else ()
+    fact = facts.Ended(code, signed)
+    ended = RunEnded(state.run_id, state.plan_hash, code, state.standardise, signed)
+    after = replace(state, ended=fact, attempt=None, working=False)
+    return after, (
+        Persist(fact),
+        *(Send(org, ended) for org in state.roster.participants),
+        Announce("ended", (("code", code),)),
+    )
+
+
+def sign_model(state: RunState, version: ModelVersion) -> SignedBlob:
+    """The signed manifest of a model version: what every participant verifies against its own re-derivation."""
+    manifest = ModelManifest(
+        model_hash=version.model_hash,
+        layout=tensors(state.plan),
+        plan_hash=state.plan_hash,
+        standardisation_hash=state.standardisation_hash,
+        federation_id=state.roster.federation_id,
+        run_id=state.run_id,
+        round=version.round,
+        transcript=version.t3,
+        roster_version=state.roster.version,
+    )
+    return signing.sign(state.office.signing_key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
+
+
+def deadline(state: RunState, at: float) -> float | None:
+    """When the run wants its next `Tick`, on the monotonic clock; None if only an event can move it."""
+    if state.ended is not None or state.working:
+        return None
+    if state.attempt is not None:
+        return rounds.deadline(state.attempt, at)
+    times = [state.waiting_since + state.plan.cohort.wait_s]
+    if state.undecided:
+        times.append(state.waiting_since + state.plan.cohort.progress_s)
+    return min(times)

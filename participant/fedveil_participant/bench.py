@@ -1,0 +1,98 @@
+"""Where this organisation's data meets a plan: read, checked against the plan, turned into what enters a sum.
+
+Promise: only registered files are read; a plan is accepted only if the data fits it (every problem named, with file and
+line) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from fedveil_common import layout as layouts
+from fedveil_common.errors import ConfigError, PolicyRefusal
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import Plan, canonical
+from fedveil_common.provenance import Lineage
+from fedveil_common.secret import Seed
+from numpy.typing import NDArray
+
+from fedveil_participant import update
+from fedveil_participant.data.csv_source import Source, read_source
+
+ReadFile = Callable[[Path], bytes]
+"""How a registered file is read: the composition root's business."""
+
+
+class CsvBench:
+    """CSV tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
+
+    def __init__(self, datasets: Mapping[str, Path], version_key: Seed, read_file: ReadFile) -> None:
+        self._datasets = dict(datasets)
+        self._version_key = version_key
+        self._read_file = read_file
+        self._loaded: tuple[bytes, Source] | None = None
+
+    def accept(self, plan: Plan) -> bytes:
+        """The version label (32 bytes, local) of the data set the plan names. Raises DataError with every problem,
+        ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`.
+        """
+        source = self._read(plan)
+        rows = len(source.positions)
+        if rows < plan.data.min_rows:
+            raise PolicyRefusal(
+                "too_few_rows", f"{rows} rows of {plan.data.dataset}, the plan asks for {plan.data.min_rows}"
+            )
+        return source.version
+
+    def contribution(
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+    ) -> NDArray[np.float64]:
+        """Every block of the sum's layout end to end: float64, shape (d,). The organisation's secret.
+
+        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN.
+        """
+        source = self._current(plan)
+        if source.version != version:
+            raise PolicyRefusal(
+                "data_changed",
+                f"the data set {plan.data.dataset} changed since the plan was accepted",
+                not_done="no update was made",
+                next_step="restart `fedveil participate` once the data is final",
+            )
+        step = 0 if lineage is None else lineage.step
+        model = None if lineage is None else lineage.model
+        scaling = None if lineage is None else lineage.standardisation
+        blocks = update.contribution(plan, purpose, step, source, model, scaling)
+        return np.concatenate(blocks)
+
+    def encode(
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
+    ) -> NDArray[np.uint32]:
+        """The values as ring elements under the sum's layout: uint32, shape (d,). Deterministic in `rounding`."""
+        shape = layouts.layout_for(plan, purpose, step)
+        blocks = [values[where] for where in shape.slices().values()]
+        return update.encode(shape, blocks, rounding.expose(), plan.protection.value_bits).ring
+
+    def _current(self, plan: Plan) -> Source:
+        key = canonical(plan)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = (key, self._read(plan))
+        return self._loaded[1]
+
+    def _read(self, plan: Plan) -> Source:
+        path = self._datasets.get(plan.data.dataset)
+        if path is None:
+            raise ConfigError(
+                "dataset_missing",
+                f"no data set is registered as {plan.data.dataset!r}",
+                not_done="the plan was not accepted",
+                next_step=f"fedveil participate --data {plan.data.dataset}=FILE",
+            )
+        try:
+            data = self._read_file(path)
+        except OSError as error:
+            raise ConfigError("data_unreadable", f"{path} cannot be read ({error.strerror})") from error
+        source = read_source(io.BytesIO(data), str(path), plan, self._version_key.expose())
+        self._loaded = (canonical(plan), source)
+        return source

@@ -1,0 +1,174 @@
+"""The gRPC edge of a participant: one session, uploads and downloads, all through the gate. No protocol in here.
+
+Outbound connections only. Synchronous gRPC on its own threads; what arrives is parsed and handed to the driver.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+from fedveil.v1 import rounds_pb2 as pb
+from fedveil_common import limits, wire
+from fedveil_common.errors import FedveilError, PeerError, Unreachable
+from fedveil_common.gate import Gate, Outbox
+from fedveil_common.grpc_errors import error_of
+from fedveil_common.ids import RunId
+from fedveil_common.masking import masks
+from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
+from fedveil_common.wire import tables
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from fedveil_participant.lineage import SumDownload
+
+OUTGOING_BOUND = 1024
+"""Messages queued on a session; more than this means that it is dead, and it is closed."""
+
+CALL_TIMEOUT_S = 600.0
+"""How long one upload or download may take as a whole."""
+
+
+class CoordinatorLink:
+    """The connection to one coordinator over one channel. Safe from any thread."""
+
+    def __init__(self, channel: grpc.Channel, outbox: Outbox) -> None:
+        gate = Gate(channel, outbox)
+        self._session_stub = gate.stream_stream("Session")
+        self._submit_stub = gate.stream_unary("SubmitInput")
+        self._fetch_stub = gate.unary_stream("FetchSum")
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._outgoing: queue.Queue[bytes | None] | None = None
+        self._call: Any = None
+
+    def open(self, on_message: Callable[[CoordinatorMessage], None], on_closed: Callable[[FedveilError], None]) -> None:
+        """Begin a session; an older one ends. Its end, or its failure to begin, goes to `on_closed` once."""
+        outgoing: queue.Queue[bytes | None] = queue.Queue(OUTGOING_BOUND)
+        with self._lock:
+            previous, self._outgoing = self._outgoing, outgoing
+            if self._call is not None:
+                self._call.cancel()
+            self._call = call = self._session_stub(iter(outgoing.get, None))
+        if previous is not None:
+            _end(previous)
+        threading.Thread(
+            target=self._read, args=(call, outgoing, on_message, on_closed), daemon=True, name="fedveil-session"
+        ).start()
+
+    def _read(
+        self,
+        call: Any,
+        outgoing: "queue.Queue[bytes | None]",
+        on_message: Callable[[CoordinatorMessage], None],
+        on_closed: Callable[[FedveilError], None],
+    ) -> None:
+        failure: FedveilError
+        try:
+            for data in call:
+                on_message(wire.parse_coordinator(data))
+            failure = Unreachable("session_ended", "the coordinator ended the session")
+        except grpc.RpcError as error:
+            failure = rpc_error(error)
+        except PeerError as error:
+            call.cancel()
+            failure = error
+        _end(outgoing)
+        on_closed(failure)
+
+    def send(self, message: ParticipantMessage) -> None:
+        """Queue a message on the session; dropped if there is none. It is said again at the next session."""
+        with self._lock:
+            outgoing = self._outgoing
+        if outgoing is None:
+            return
+        try:
+            outgoing.put_nowait(wire.encode_participant(message))
+        except queue.Full:
+            with self._lock:
+                if self._call is not None:
+                    self._call.cancel()
+
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
+        """Upload a masked input; the signed receipt. FedveilError if it was refused or the connection failed."""
+        try:
+            data = self._submit_stub(_frames(header, leaf_hashes, ring), timeout=CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise rpc_error(error) from None
+        try:
+            answer = pb.SubmitInputResponse.FromString(data)
+        except DecodeError:
+            raise wire.MalformedError("receipt", "does not parse as protocol buffers") from None
+        receipt: SignedBlob = tables.BLOB.get(answer, "receipt", "receipt")
+        return receipt
+
+    def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
+        """Download an opened sum; its leaves come as they arrive. FedveilError."""
+        request = pb.FetchSumRequest(run_id=run_id, round=round)
+        call = self._fetch_stub(request.SerializeToString(), timeout=CALL_TIMEOUT_S)
+        first = _response(call)
+        if first is None or first.WhichOneof("frame") != "announcement":
+            raise wire.MalformedError("frame", "the download does not begin with its announcement")
+        result: SignedBlob = tables.BLOB.get(first.announcement, "result", "announcement.result")
+        manifest: SignedBlob = tables.BLOB.get(first.announcement, "manifest", "announcement.manifest")
+        return SumDownload(result, manifest, _leaves(call))
+
+    def close(self) -> None:
+        """End the session and the channel."""
+        with self._lock:
+            if self._outgoing is not None:
+                _end(self._outgoing)
+            if self._call is not None:
+                self._call.cancel()
+        self._channel.close()
+
+
+def rpc_error(error: Any) -> FedveilError:
+    """Our error behind a failed call."""
+    metadata = error.trailing_metadata() if hasattr(error, "trailing_metadata") else ()
+    return error_of(error.code(), error.details(), list(metadata or ()))
+
+
+def _end(outgoing: "queue.Queue[bytes | None]") -> None:
+    try:
+        outgoing.put_nowait(None)
+    except queue.Full:
+        pass  # the call behind it is cancelled, so nobody waits on this queue any more
+
+
+def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> Iterator[bytes]:
+    first = pb.SubmitInputRequest()
+    tables.BLOB.put(first.announcement, "header", header)
+    first.announcement.leaf_hashes.extend(leaf_hashes)
+    yield first.SerializeToString()
+    frame = pb.SubmitInputRequest()
+    for index, leaf in masks.leaves(ring):
+        if index % limits.LEAVES_PER_FRAME == 0:
+            if index:
+                yield frame.SerializeToString()
+            frame = pb.SubmitInputRequest()
+            frame.leaves.first = index
+        frame.leaves.leaves.append(bytes(leaf))
+    yield frame.SerializeToString()
+
+
+def _response(call: Any) -> Any:
+    try:
+        data = next(call)
+    except StopIteration:
+        return None
+    except grpc.RpcError as error:
+        raise rpc_error(error) from None
+    try:
+        return pb.FetchSumResponse.FromString(data)
+    except DecodeError:
+        raise wire.MalformedError("frame", "does not parse as protocol buffers") from None
+
+
+def _leaves(call: Any) -> Iterator[tuple[int, bytes]]:
+    while (frame := _response(call)) is not None:
+        if frame.WhichOneof("frame") != "leaves" or not 1 <= len(frame.leaves.leaves) <= limits.LEAVES_PER_FRAME:
+            raise wire.MalformedError("frame", "not a frame of leaves")
+        yield from enumerate(frame.leaves.leaves, frame.leaves.first)

@@ -1,0 +1,534 @@
+"""The one loop of a participant: takes what arrived, steps the round machine, carries its actions out in order.
+
+Runs on one thread; every other thread only posts. Invariant: the stage is durable before anything that follows from it
+is sent. There is no round protocol in here. What the driver itself decides is the session (connect, be told again),
+which plan is answered with yes, and that a final model is stored only once it was re-derived and its signature checked.
+A simulation calls `pump` itself, with its own ports.
+"""
+
+import queue
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import structlog
+from fedveil_common import plan as plans
+from fedveil_common.errors import FedveilError, PolicyRefusal, Unreachable
+from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.masking import masks
+from fedveil_common.messages import (
+    CoordinatorHello,
+    CoordinatorMessage,
+    Manifest,
+    ParticipantHello,
+    ParticipantMessage,
+    PlanAnswer,
+    PlanOffer,
+    Purpose,
+    ReceiptNotice,
+    RosterNotice,
+    RunEnded,
+    RunEndedAck,
+    SignedBlob,
+)
+from fedveil_common.plan import Plan
+from fedveil_common.ports import Clock, Entropy, Failpoints
+from fedveil_common.provenance import Lineage
+from fedveil_common.roster import Roster
+from fedveil_common.secret import Seed
+from numpy.typing import NDArray
+
+from fedveil_participant import checks, finish, round
+from fedveil_participant.events import (
+    Action,
+    Changes,
+    Connected,
+    DiscardInput,
+    Event,
+    InputReady,
+    Note,
+    Persist,
+    PrepareUpdate,
+    ProtectUpdate,
+    Received,
+    Resumed,
+    Send,
+    SpentKey,
+    Tick,
+    UpdateFailed,
+    UpdateReady,
+    UploadInput,
+)
+from fedveil_participant.lineage import SumDownload, Walker
+from fedveil_participant.stages import Idle, Stage
+
+log = structlog.get_logger("fedveil.participant")
+
+
+class Link(Protocol):
+    """The connection to the coordinator. All methods may be called from any thread."""
+
+    def open(self, on_message: Callable[[CoordinatorMessage], None], on_closed: Callable[[FedveilError], None]) -> None:
+        """Begin a session; what arrives goes to `on_message`, its end (or failure to begin) to `on_closed`, once."""
+        ...
+
+    def send(self, message: ParticipantMessage) -> None:
+        """Queue a message on the session; dropped if there is none."""
+        ...
+
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
+        """Upload a masked input; returns the coordinator's receipt. Raises FedveilError."""
+        ...
+
+    def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
+        """Download an opened sum. Raises FedveilError."""
+        ...
+
+
+class Journal(Protocol):
+    """What the driver keeps. `stage` is sealed by the store; one transaction per call."""
+
+    def save(
+        self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
+    ) -> None: ...
+    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None: ...  # noqa: D102
+    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]: ...  # noqa: D102
+    def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
+    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None: ...  # noqa: D102
+    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
+    def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
+    def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
+    def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None: ...  # noqa: D102
+    def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
+    def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
+
+
+class Bench(Protocol):
+    """Where data is read and models are trained: the organisation's own table, behind its own checks."""
+
+    def accept(self, plan: Plan) -> bytes:
+        """The version label of the registered data set under this plan. Raises FedveilError if it does not fit."""
+        ...
+
+    def contribution(
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+    ) -> NDArray[np.float64]:
+        """The update and everything else that enters the sum, before quantisation: float64, shape (d,).
+
+        `lineage` is None for purpose standardise. PolicyRefusal `data_changed` if the data is no longer `version`.
+        """
+        ...
+
+    def encode(
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
+    ) -> NDArray[np.uint32]:
+        """Quantise to the ring 2^32 under the plan's layout: uint32, shape (d,)."""
+        ...
+
+
+class Workers(Protocol):
+    """Where long work runs: a bounded pool in production, inline in a simulation."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work`, which posts what comes of it and raises nothing but defects."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What this organisation agreed to beforehand: plans by hash."""
+
+    accepted: frozenset[bytes]
+
+
+VerifyRoster = Callable[[RosterNotice, Roster], Roster]
+"""(notice, pinned) -> the roster to pin from now on: governance signatures, chain and version checked. FedveilError."""
+
+RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 30.0
+
+
+class Driver:
+    """The participant's driver. `post` and `call` are safe from any thread; the rest belongs to the driver's thread."""
+
+    def __init__(
+        self,
+        state: round.State,
+        consent: Consent,
+        verify_roster: VerifyRoster,
+        chain: bytes,
+        software: str,
+        journal: Journal,
+        bench: Bench,
+        link: Link,
+        workers: Workers,
+        clock: Clock,
+        entropy: Entropy,
+        failpoints: Failpoints,
+    ) -> None:
+        self.state = state
+        self._consent = consent
+        self._verify_roster = verify_roster
+        self._roster_bytes, self._chain = b"", chain
+        self._software = software
+        self._journal = journal
+        self._bench = bench
+        self._link = link
+        self._workers = workers
+        self._clock = clock
+        self._entropy = entropy
+        self._failpoints = failpoints
+        self._walker = Walker(link.fetch_sum)
+        self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
+        self._session = 0
+        self._reconnect_at: float | None = None
+        self._backoff_s = RECONNECT_FIRST_S
+        self._uploading: AttemptKey | None = None
+        self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
+        self.connected = False
+        self.ended: dict[RunId, str] = {}
+        self.listeners: list[Callable[[str, Mapping[str, str]], None]] = []
+
+    # --- from other threads -------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the round machine."""
+        self._inbox.put(event)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run `work` on the driver's thread, between events."""
+        self._inbox.put(work)
+
+    def stop(self) -> None:
+        """Let `serve` return after what is queued."""
+        self._inbox.put(None)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what the journal holds and begin a session. Before `serve`."""
+        self._handle(Resumed(self._clock.monotonic_s()))
+        self._open_session()
+
+    def serve(self) -> None:
+        """Until `stop`: wait for what comes or for the next deadline, then pump."""
+        while True:
+            due = self.next_deadline()
+            timeout = None if due is None else max(0.0, due - self._clock.monotonic_s())
+            try:
+                item = self._inbox.get(timeout=timeout)
+            except queue.Empty:
+                self.tick()
+                continue
+            if item is None:
+                return
+            self._work(item)
+
+    def pump(self) -> bool:
+        """One queued item; False if there was none. For a simulation, which has no thread."""
+        if self._inbox.empty():
+            return False
+        item = self._inbox.get()
+        if item is not None:
+            self._work(item)
+        return True
+
+    def tick(self) -> None:
+        """A deadline has passed: reconnect, or tell the machine."""
+        now = self._clock.monotonic_s()
+        if self._reconnect_at is not None and now >= self._reconnect_at:
+            self._open_session()
+        due = round.deadline(self.state)
+        if due is not None and now >= due:
+            self._handle(Tick(now))
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due, on the monotonic clock."""
+        times = [time for time in (round.deadline(self.state), self._reconnect_at) if time is not None]
+        return min(times) if times else None
+
+    def _work(self, item: "Callable[[], None] | Event") -> None:
+        if callable(item):
+            item()
+        else:
+            self._handle(item)
+
+    def _handle(self, event: Event) -> None:
+        """One event into the machine; a refusal is logged, told by its code, and moves nothing."""
+        try:
+            self.state, actions = round.step(self.state, event)
+        except FedveilError as error:
+            log.warning("refused", code=error.code, what=error.what)
+            self._journal.note("refused", (("code", error.code), ("event", type(event).__name__)))
+            self._tell("refused", {"code": error.code, "what": error.what})
+            said = round.refusal(self.state, error)
+            if said is not None:
+                self._link.send(said.message)
+            return
+        for action in actions:
+            self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Persist():
+                self._persist(action)
+            case Send():
+                self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
+                self._link.send(action.message)
+            case PrepareUpdate():
+                self._workers.submit(lambda: self._prepare(action))
+            case ProtectUpdate():
+                self._workers.submit(lambda: self._protect(action))
+            case UploadInput():
+                self._upload(action)
+            case DiscardInput():
+                self._journal.discard_input(action.key)
+                if action.update is not None:
+                    self._journal.drop_update(action.update)
+            case Note():
+                self._tell(action.code, {"text": action.text})
+
+    def _persist(self, action: Persist) -> None:
+        key = round.attempt_of(self.state) or self._last_key
+        self._failpoints.hit(f"participant.before.{action.kind}")
+        self._journal.save(key, self.state.stage, action.kind, action.trail, action.changes)
+        self._failpoints.hit(f"participant.after.{action.kind}")
+        self._last_key = key
+        self._tell(action.kind, {"run": key.run_id, "round": str(key.round), "attempt": str(key.attempt)})
+
+    def _tell(self, kind: str, facts: Mapping[str, str]) -> None:
+        log.info(f"participant.{kind}", **facts)
+        for listener in list(self.listeners):
+            listener(kind, facts)
+
+    def _seed(self) -> Seed:
+        return Seed(self._entropy.take(32))
+
+    # --- the session --------------------------------------------------------------------------------------------------
+
+    def _open_session(self) -> None:
+        self._session += 1
+        number = self._session
+        self._reconnect_at, self.connected = None, False
+
+        def on_message(message: CoordinatorMessage) -> None:
+            self.call(lambda: self._message(number, message))
+
+        def on_closed(error: FedveilError) -> None:
+            self.call(lambda: self._lost(number, error))
+
+        self._link.open(on_message, on_closed)
+        self._link.send(ParticipantHello(self._software, (1,)))
+
+    def _lost(self, number: int, error: FedveilError) -> None:
+        if number != self._session:
+            return
+        self.connected = False
+        jitter = int.from_bytes(self._entropy.take(2), "big") / 65_535
+        self._reconnect_at = self._clock.monotonic_s() + self._backoff_s * (0.5 + jitter)
+        self._backoff_s = min(2 * self._backoff_s, RECONNECT_LAST_S)
+        self._tell("disconnected", {"code": error.code, "what": error.what})
+
+    def _message(self, number: int, message: CoordinatorMessage) -> None:
+        if number != self._session:
+            return
+        now = self._clock.monotonic_s()
+        match message:
+            case CoordinatorHello():
+                self._hello(message, now)
+            case RosterNotice():
+                self._roster(message)
+            case PlanOffer():
+                self._plan(message)
+            case RunEnded():
+                self._handle(Received(message, now, self._seed()))
+                self._run_ended(message)
+            case ReceiptNotice():
+                pass  # kept with the outbox once there is one; the reveal was journaled before it was sent
+            case _:
+                self._handle(Received(message, now, self._seed()))
+
+    def _hello(self, message: CoordinatorHello, now: float) -> None:
+        if message.federation_id != self.state.roster.federation_id or 1 not in message.protocols:
+            self._tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
+            return
+        self.connected, self._backoff_s = True, RECONNECT_FIRST_S
+        self._uploading = None
+        self._tell("connected", {"federation": message.federation_id, "software": message.software})
+        self._handle(Connected(now))
+
+    def _roster(self, message: RosterNotice) -> None:
+        """A governance-signed higher version is taken; added members are named to the operator (A7)."""
+        before = self.state.roster
+        try:
+            roster = self._verify_roster(message, before)
+        except FedveilError as error:
+            self._tell("alarm", {"code": error.code, "what": error.what})
+            return
+        self._roster_bytes, self._chain = message.signed_roster, message.trust_chain
+        if roster.version == before.version:
+            return
+        self._journal.save_roster(message.signed_roster)
+        self.state = replace(self.state, roster=roster)
+        added = sorted(set(roster.participants) - set(before.participants))
+        removed = sorted(set(before.participants) - set(roster.participants))
+        self._tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, message: PlanOffer) -> None:
+        digest, run_id = plans.plan_hash(message.canonical_plan), message.run_id
+        if digest not in self._consent.accepted:
+            self._decline(digest, "consent_missing", "no --accept was given for this plan hash")
+            return
+        if digest in self.state.plans and run_id in self.state.high_water:
+            self._answer(digest, "")  # in the middle of this run: the data version was fixed when it was accepted
+            return
+
+        def work() -> None:
+            try:
+                plan = plans.parse_canonical(message.canonical_plan)
+                plans.check_release(plan)
+                version = self._bench.accept(plan)
+            except FedveilError as error:
+                code, what = error.code, str(error)
+                self.call(lambda: self._decline(digest, code, what))
+                return
+            accepted = checks.AcceptedPlan(plan, digest, version)
+            self.call(lambda: self._accept(run_id, accepted))
+
+        self._workers.submit(work)
+
+    def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
+        """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
+        plan = accepted.plan
+        first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
+        if first in self.state.spent and run_id not in self.state.high_water:
+            self._decline(accepted.plan_hash, "model_spent", "this data set version was already summed for this plan")
+            return
+        self._journal.save_plan(accepted.plan_hash, plans.canonical(plan), accepted.version)
+        self.state = replace(self.state, plans={**self.state.plans, accepted.plan_hash: accepted})
+        self._answer(accepted.plan_hash, "")
+
+    def _decline(self, digest: bytes, code: str, what: str) -> None:
+        self._tell("plan_declined", {"plan": digest.hex(), "code": code, "what": what})
+        self._answer(digest, code)
+
+    def _answer(self, digest: bytes, code: str) -> None:
+        self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
+        self._link.send(PlanAnswer(digest, not code, code))
+
+    # --- long work ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, action: PrepareUpdate) -> None:
+        """Re-derive the model, then train or measure; an update made for the same spent key is used again."""
+        manifest = action.manifest
+        try:
+            accepted = self.state.plans[manifest.plan_hash]
+            known = self._journal.get_update(action.spent_key)
+            if known is None:
+                known = self._fresh_update(manifest, accepted)
+                self._journal.put_update(action.spent_key, *known)
+            event: Event = UpdateReady(manifest.key, known[0], self._clock.monotonic_s(), self._seed())
+        except KeyError:
+            event = UpdateFailed(manifest.key, "plan_not_accepted", self._clock.monotonic_s())
+        except Unreachable as error:
+            log.warning("prepare.unreachable", code=error.code)
+            event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
+        except FedveilError as error:
+            log.warning("prepare.failed", code=error.code, what=error.what)
+            event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
+        self.post(event)
+
+    def _fresh_update(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> tuple[bytes, NDArray[np.float64]]:
+        plan, version = accepted.plan, accepted.version
+        if manifest.purpose is Purpose.STANDARDISE:
+            return b"", self._bench.contribution(plan, version, manifest.purpose, None)
+        lineage = self._walker.walk(
+            plan,
+            manifest.key.run_id,
+            manifest.standardise,
+            manifest.step,
+            manifest.previous,
+            self.state.roster,
+            self.state.opened,
+        )
+        checks.derived_model(manifest, lineage.model_hash)
+        return lineage.model_hash, self._bench.contribution(plan, version, manifest.purpose, lineage)
+
+    def _protect(self, action: ProtectUpdate) -> None:
+        """Encode, mask in place, write durably, hash. Deterministic, so doing it again gives the same bytes."""
+        manifest = action.manifest
+        known = self._journal.get_update(action.spent_key)
+        if known is None:
+            self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
+            return
+        plan = self.state.plans[manifest.plan_hash].plan
+        ring = self._bench.encode(plan, manifest.purpose, manifest.step, known[1], action.rounding)
+        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
+        masks.mask_in_place(ring, keys)
+        self._journal.write_input(manifest.key, ring)
+        hashes = tuple(masks.leaf_hashes(action.t2, self.state.me, ring))
+        self.post(InputReady(manifest.key, action.t2, hashes, self._clock.monotonic_s()))
+
+    def _upload(self, action: UploadInput) -> None:
+        if self._uploading == action.key or not self.connected:
+            return
+        self._uploading = action.key
+        session = self._session
+
+        def work() -> None:
+            code = ""
+            try:
+                ring = self._journal.read_input(action.key)
+                self._failpoints.hit("participant.upload")
+                self._link.submit_input(action.header, action.leaf_hashes, ring)
+            except FedveilError as error:
+                code = error.code
+                log.warning("upload.failed", code=error.code, what=error.what)
+            self.call(lambda: self._uploaded(session, action, code))
+
+        self._workers.submit(work)
+
+    def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
+        if self._uploading == action.key and session == self._session:
+            self._uploading = None
+        self._tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
+
+    def _run_ended(self, message: RunEnded) -> None:
+        """Store the end of a run; its final model only if it is the one derived here and the signature is right."""
+        if self._journal.has_end(message.run_id):
+            self._link.send(RunEndedAck(message.run_id))
+            return
+        accepted = self.state.plans.get(message.plan_hash)
+        state, chain = self.state, (self._roster_bytes, self._chain)
+
+        def work() -> None:
+            try:
+                data = b""
+                if message.model:
+                    if accepted is None:
+                        raise PolicyRefusal(
+                            "plan_not_accepted", "the model is of a plan this organisation did not accept"
+                        )
+                    data = finish.final_model(message, accepted.plan, self._walker, state, *chain)
+                self._journal.save_end(message.run_id, message.plan_hash, message.code, data)
+            except FedveilError as error:
+                code, what = error.code, error.what
+                self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
+                return
+            self.call(lambda: self._stored(message))
+
+        self._workers.submit(work)
+
+    def _stored(self, message: RunEnded) -> None:
+        self._walker.forget(message.run_id)
+        self.ended[message.run_id] = message.code
+        self._link.send(RunEndedAck(message.run_id))
+        self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(bool(message.model))})
+
+
+def idle(state: round.State) -> bool:
+    """Whether no attempt is open."""
+    return isinstance(state.stage, Idle)

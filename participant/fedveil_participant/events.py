@@ -1,0 +1,182 @@
+"""What can happen to a participant's round machine, and what it asks its driver to do.
+
+Events carry the instant (`at`, seconds on the local monotonic clock) and, where a step may need randomness, one fresh
+32-byte seed; the machine itself reads no clock and draws nothing. Actions are carried out in order: a `Persist` is
+durable before any action after it begins.
+"""
+
+from dataclasses import dataclass, field
+
+from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, Purpose, SignedBlob
+from fedveil_common.roster import Roster
+from fedveil_common.secret import PrivateKey, Seed
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the coordinator's, parsed; nothing in it is believed yet."""
+
+    message: CoordinatorMessage
+    at: float
+    seed: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReady:
+    """The update of an attempt is computed and stored. `model_hash` is the hash of the model re-derived here."""
+
+    key: AttemptKey
+    model_hash: bytes
+    at: float
+    seed: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFailed:
+    """No update: the trainer failed, the model could not be re-derived, a value was not finite. `code` is closed."""
+
+    key: AttemptKey
+    code: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class InputReady:
+    """The masked input under `t2` is durable on disk; these are its leaf hashes."""
+
+    key: AttemptKey
+    t2: bytes
+    leaf_hashes: tuple[bytes, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The session with the coordinator stands (again)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The process started from its journal; the monotonic clock may have begun anew."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """`deadline(state)` has passed."""
+
+    at: float
+
+
+Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick
+
+
+# --- standing facts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SpentKey:
+    """A2: one opening per data set version, purpose and model (or query)."""
+
+    dataset: str
+    version: bytes
+    purpose: Purpose
+    subject: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSum:
+    """A sum this participant voted for: only a Result over this T3 is believed for that round."""
+
+    run_id: RunId
+    round: int
+    t3: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transition adds to the standing facts; applied in the transaction that stores the stage."""
+
+    high_water: AttemptKey | None = None
+    spend: tuple[SpentKey, ...] = ()
+    free: tuple[SpentKey, ...] = ()
+    opened: tuple[OpenedSum, ...] = ()
+    roster: Roster | None = None
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make the current stage (`state.stage` after this step) and `changes` durable. `trail` holds public facts only."""
+
+    kind: str
+    changes: Changes = field(default_factory=Changes)
+    trail: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send on the session; dropped if there is none (it is sent again on the next `Connected`)."""
+
+    message: ParticipantMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareUpdate:
+    """Re-derive the model, train (or measure), store the update sealed; then `UpdateReady` or `UpdateFailed`."""
+
+    manifest: Manifest
+    spent_key: SpentKey
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectUpdate:
+    """Encode and mask the stored update under `t2`, write the masked leaves durably; then `InputReady`.
+
+    `mask_key` and `self_seed` are this participant's secrets; `keys` the public mask keys of U2 without its own.
+    The same call yields the same bytes: `rounding` fixes the stochastic rounding of this attempt.
+    """
+
+    manifest: Manifest
+    spent_key: SpentKey
+    t2: bytes
+    mask_key: PrivateKey
+    self_seed: Seed
+    rounding: Seed
+    keys: tuple[tuple[OrgId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInput:
+    """Submit the masked input on disk under this header; repeated until a receipt comes or the stage moves on."""
+
+    key: AttemptKey
+    header: SignedBlob
+    leaf_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardInput:
+    """Delete the masked input of an attempt from disk; with `update`, the cached update of that spent key too."""
+
+    key: AttemptKey
+    update: SpentKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Tell the local operator (log, status). Never sent."""
+
+    code: str
+    text: str
+
+
+Action = Persist | Send | PrepareUpdate | ProtectUpdate | UploadInput | DiscardInput | Note

@@ -1,0 +1,55 @@
+"""The end of a run at a participant: the final model is stored only if it is the one derived here.
+
+Promise: a stored model file carries the coordinator's signature over exactly the model, plan and standardisation that
+this participant re-derived itself from the opened sums. Source: FLSA/1 section 2.6; A18 (docs/protocol.md).
+"""
+
+import base64
+
+from fedveil_common import jcs, layout, modelfile
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import COORDINATOR, FederationId
+from fedveil_common.messages import BlobType, RunEnded
+from fedveil_common.plan import Plan
+
+from fedveil_participant import checks, round
+from fedveil_participant.lineage import Walker
+
+
+def final_model(
+    message: RunEnded,
+    plan: Plan,
+    walker: Walker,
+    state: round.State,
+    signed_roster: bytes,
+    trust_chain: bytes,
+) -> bytes:
+    """The model file to store. Raises PeerError `model_not_derived` or `bad_signature`: then nothing is stored."""
+    blob, standardise = message.model[0], message.standardise
+    checks.coordinator_signature(blob, state.roster, BlobType.MODEL)
+    manifest = modelfile.parse_manifest(blob.body)
+    if (manifest.run_id, manifest.federation_id) != (message.run_id, FederationId(state.roster.federation_id)):
+        raise PeerError("wrong_transcript", "the signed model is of another run or federation", peer=COORDINATOR)
+    own = bool(standardise) and standardise[0].run_id == message.run_id
+    step = manifest.round - (1 if own and layout.needs_standardise(plan) else 0)
+    lineage = walker.walk(plan, message.run_id, standardise, step, (), state.roster, state.opened)
+    file = modelfile.ModelFile(
+        plan=plan,
+        model=lineage.model,
+        standardisation=lineage.standardisation,
+        lineage=jcs.dumps({"run_id": message.run_id, "round": manifest.round, "steps": step}).decode(),
+        signatures=(blob,),
+        trust_chain=base64.b64encode(trust_chain).decode(),
+        roster=base64.b64encode(signed_roster).decode(),
+    )
+    try:
+        modelfile.verify_model(file, state.roster.coordinator_key)
+    except PeerError as error:
+        raise PeerError(
+            "model_not_derived",
+            f"the signed model is not the one derived here ({error.code})",
+            peer=COORDINATOR,
+            not_done="the model was not stored",
+            next_step="keep the participant's folder and call the operator",
+        ) from error
+    return modelfile.write_model(file)

@@ -1,0 +1,122 @@
+"""Re-deriving a model at a participant: from the seeded first model through the signed sums, never from given bytes.
+
+Promise: what this returns was computed here, by the plan's strategy, from sums whose Result the coordinator signed and
+whose leaves match it; for rounds this participant voted in, the Result must be over the T3 it voted for. A newcomer, or
+one that missed rounds, walks the missing part again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from fedveil_common import layout, provenance, transcript, wire
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import RunId
+from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
+from fedveil_common.plan import Plan
+from fedveil_common.roster import Roster
+from numpy.typing import NDArray
+
+from fedveil_participant import checks
+from fedveil_participant.events import OpenedSum
+
+
+@dataclass(frozen=True, slots=True)
+class SumDownload:
+    """An opened sum as it arrives: two signed blobs, then (leaf index, packed leaf) in order."""
+
+    result: SignedBlob
+    manifest: SignedBlob
+    leaves: Iterator[tuple[int, bytes]]
+
+
+FetchSum = Callable[[RunId, int], SumDownload]
+
+
+def fetch(
+    source: FetchSum, run_id: RunId, round: int, purpose: Purpose, roster: Roster, opened: frozenset[OpenedSum]
+) -> tuple[NDArray[np.uint32], Result, bytes]:
+    """(sum as uint32, its Result, result hash) of one round. Raises PeerError if anything in it does not fit."""
+    download = source(run_id, round)
+    checks.coordinator_signature(download.result, roster, BlobType.RESULT)
+    checks.coordinator_signature(download.manifest, roster, BlobType.MANIFEST)
+    result = wire.parse_body(BlobType.RESULT, download.result.body)
+    manifest = wire.parse_body(BlobType.MANIFEST, download.manifest.body)
+    assert isinstance(result, Result)
+    assert isinstance(manifest, Manifest)
+    place = (manifest.key.run_id, manifest.key.round, manifest.purpose, manifest.length)
+    if place != (run_id, round, purpose, result.length):
+        raise PeerError("wrong_sum", f"round {round} of run {run_id} came as another sum")
+    own_vote(result, run_id, round, opened)
+    values = np.empty(result.length, dtype="<u4")
+    hashes: list[bytes] = []
+    for index, data in download.leaves:
+        start = index * transcript.LEAF_COORDINATES
+        count = min(transcript.LEAF_COORDINATES, result.length - start)
+        if index != len(hashes) or count <= 0 or len(data) != 4 * count:
+            raise PeerError("bad_leaf", f"leaf {index} of the sum of round {round} is out of order or of wrong size")
+        values[start : start + count] = np.frombuffer(data, dtype="<u4")
+        hashes.append(transcript.sum_leaf(result.t3, index, data))
+    sum_is_signed(result, hashes, round)
+    return values, result, transcript.result_hash(download.result.body)
+
+
+def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
+    """For a round I voted in, only a Result over a T3 that I voted for is believed."""
+    voted = {one.t3 for one in opened if (one.run_id, one.round) == (run_id, round)}
+    if voted and result.t3 not in voted:
+        raise PeerError("wrong_transcript", f"the result of round {round} is not over the set that I voted for")
+
+
+def sum_is_signed(result: Result, hashes: list[bytes], round: int) -> None:
+    """The leaves are those whose root the coordinator signed."""
+    if len(hashes) * transcript.LEAF_COORDINATES < result.length or transcript.leaf_root(hashes) != result.leaf_root:
+        raise PeerError("sum_not_signed", f"the sum of round {round} does not match its signed root")
+
+
+class Walker:
+    """The walks this participant is on, one a run; remembered between rounds, made again after a restart."""
+
+    def __init__(self, source: FetchSum) -> None:
+        self._source = source
+        self._known: dict[RunId, provenance.Lineage] = {}
+
+    def walk(
+        self,
+        plan: Plan,
+        run_id: RunId,
+        standardise: tuple[SumRef, ...],
+        step: int,
+        previous: tuple[SumRef, ...],
+        roster: Roster,
+        opened: frozenset[OpenedSum],
+    ) -> provenance.Lineage:
+        """The lineage of `run_id` after `step` model steps. Raises PeerError if a sum cannot be trusted.
+
+        Train rounds are numbered consecutively after the run's own standardise round, if it had one. `previous` names
+        the last train sum: its hash must be that of the Result downloaded here.
+        """
+        lineage = self._known.get(run_id)
+        if lineage is None or lineage.step > step:
+            scaling = None
+            if layout.needs_standardise(plan):
+                if not standardise:
+                    raise PeerError("wrong_sum", "no standardise sum is named")
+                ref = standardise[0]
+                scaling, _, digest = fetch(self._source, ref.run_id, ref.round, Purpose.STANDARDISE, roster, opened)
+                if digest != ref.result_hash:
+                    raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
+            lineage = provenance.begin(plan, scaling)
+        first = 2 if standardise and standardise[0].run_id == run_id else 1
+        while lineage.step < step:
+            number = first + lineage.step
+            ring, _, digest = fetch(self._source, run_id, number, Purpose.TRAIN, roster, opened)
+            if lineage.step + 1 == step and previous and previous[0] != SumRef(run_id, number, digest):
+                raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
+            lineage = provenance.advance(lineage, ring)
+        self._known = {**self._known, run_id: lineage}
+        return lineage
+
+    def forget(self, run_id: RunId) -> None:
+        """The run is over."""
+        self._known.pop(run_id, None)

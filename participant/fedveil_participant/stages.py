@@ -1,0 +1,185 @@
+"""The stages of one attempt at a participant, each holding only what that stage may know.
+
+A secret that must not exist after a step does not exist in the class that follows it: the journal replaces the stored
+stage in one transaction, so moving on erases. Source: FLSA/1 section 2.9 with A9 and A10 (docs/protocol.md).
+
+    Idle -> Preparing -> Advertised -> Shared -> Acked -> Encoding -> Inputting -> Voted -> Revealed -> Idle
+    (every stage before a vote) -> AbortVoted -> Idle
+"""
+
+from dataclasses import dataclass
+
+from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.messages import Manifest, SignedBlob
+from fedveil_common.secret import PrivateKey, Seed, Share
+
+from fedveil_participant.events import SpentKey
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What every stage of an attempt knows: the manifest it is about, in bytes and parsed, and when it came."""
+
+    manifest_blob: SignedBlob
+    manifest: Manifest
+    t0: bytes
+    spent_key: SpentKey
+    received_at: float
+
+    @property
+    def key(self) -> AttemptKey:
+        """Which attempt this is."""
+        return self.manifest.key
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeys:
+    """The public keys and the kappa commitment in one member's advert."""
+
+    org_id: OrgId
+    mask_key: bytes
+    channel_key: bytes
+    kappa_commit: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """The shares this participant dealt to one recipient, kept to answer that recipient's complaint."""
+
+    recipient: OrgId
+    key_share: Share
+    self_share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The shares of one dealer held here, and the ShareMsg (or opening) they came in."""
+
+    dealer: OrgId
+    key_share: Share
+    self_share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No attempt is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """The manifest passed every check; the update is being computed. Nothing was sent."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """The update is stored; fresh keys exist and their advert may be out."""
+
+    frame: Frame
+    advert: SignedBlob
+    mask_key: PrivateKey
+    channel_key: PrivateKey
+    self_seed: Seed
+    kappa: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """T1 is fixed; every ShareMsg is made and may be out."""
+
+    frame: Frame
+    t1: bytes
+    peers: tuple[PeerKeys, ...]
+    mask_key: PrivateKey
+    channel_key: PrivateKey
+    self_seed: Seed
+    shares: tuple[SignedBlob, ...]
+    dealt: tuple[Dealt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The shares dealt to me are opened (the channel key is gone) and acknowledged, with complaints if any."""
+
+    frame: Frame
+    t1: bytes
+    peers: tuple[PeerKeys, ...]
+    mask_key: PrivateKey
+    self_seed: Seed
+    dealt: tuple[Dealt, ...]
+    held: tuple[Held, ...]
+    deliveries: tuple[SignedBlob, ...]
+    ack: SignedBlob
+    openings: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """T2 is fixed; the masked input is being written. No header exists yet."""
+
+    frame: Frame
+    t1: bytes
+    t2: bytes
+    peers: tuple[PeerKeys, ...]
+    mask_key: PrivateKey
+    self_seed: Seed
+    rounding: Seed
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputting:
+    """The masked input is durable and its header may be out: the update is spent. The mask key is gone."""
+
+    frame: Frame
+    t2: bytes
+    dealers: tuple[OrgId, ...]
+    self_seed: Seed
+    held: tuple[Held, ...]
+    header: SignedBlob
+    leaf_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """One vote, for one T3, for ever. `self_seed` is empty unless this participant is a survivor."""
+
+    frame: Frame
+    t2: bytes
+    t3: bytes
+    dealers: tuple[OrgId, ...]
+    survivors: tuple[OrgId, ...]
+    self_seed: tuple[Seed, ...]
+    held: tuple[Held, ...]
+    vote: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """The certificate was valid; the reveal may be out. It is kept until the Result or seven days."""
+
+    frame: Frame
+    t3: bytes
+    survivors: tuple[OrgId, ...]
+    reveal: SignedBlob
+    revealed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AbortVoted:
+    """This participant asked that the attempt shall never open; it refuses any certificate. All keys are gone."""
+
+    frame: Frame
+    vote: SignedBlob
+    spent: bool
+
+
+OpenStage = Preparing | Advertised | Shared | Acked | Encoding | Inputting | Voted | Revealed | AbortVoted
+Stage = Idle | OpenStage
+
+STAGES: dict[str, type[OpenStage]] = {
+    cls.__name__: cls
+    for cls in (Preparing, Advertised, Shared, Acked, Encoding, Inputting, Voted, Revealed, AbortVoted)
+}
+"""Every stored stage by the name under which the journal keeps it."""
