@@ -130,7 +130,7 @@ def parse_invite(body: bytes) -> Invite:
     org_id = OrgId(fields.name("org_id"))
     if org_id in RESERVED or role is Role.COORDINATOR:
         raise documents.bad(what, f"{org_id} as {role.value} cannot be invited")
-    return Invite(
+    invite = Invite(
         FederationId(fields.name("federation_id")),
         fields.hex("token_id", TOKEN_ID_BYTES),
         org_id,
@@ -139,6 +139,8 @@ def parse_invite(body: bytes) -> Invite:
         fields.integer("expires"),
         fields.hex("replaces", 32) if fields.value("replaces") else b"",
     )
+    documents.must_equal(invite.body, body, what)
+    return invite
 
 
 def key_digest(protocol_key: bytes) -> bytes:
