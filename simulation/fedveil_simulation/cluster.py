@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 from fedveil_common import plan as plans
-from fedveil_common import transcript, wire
+from fedveil_common import wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
 from fedveil_common.masking import masks
-from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, RosterNotice, SignedBlob
+from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import NoFailpoints
-from fedveil_common.roster import Roster
-from fedveil_common.secret import PrivateKey, Seed
+from fedveil_common.secret import Seed
 from fedveil_coordinator import driver as coordinator
 from fedveil_coordinator.events import Event
+from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
 from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
@@ -31,6 +31,7 @@ from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.lineage import SumDownload
 from numpy.typing import NDArray
 
+from fedveil_simulation.charter import Charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 
@@ -49,16 +50,6 @@ class Packet:
 
 Route = Callable[[Packet], Iterable[Packet]]
 """What the network makes of a packet: itself, nothing, several, others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Charter:
-    """Who the federation is: roster, keys, and the notice by which members learn of the roster."""
-
-    roster: Roster
-    notice: RosterNotice
-    coordinator_key: PrivateKey
-    member_keys: Mapping[OrgId, PrivateKey]
 
 
 class _Tasks:
@@ -210,7 +201,7 @@ class Cluster:
         member.driver = participant.Driver(
             state,
             participant.Consent(member.accepted),
-            lambda notice, pinned: self.charter.roster,
+            self.charter.verifier(org_id),
             self.charter.notice.trust_chain,
             SOFTWARE,
             memory,
@@ -290,13 +281,12 @@ class Cluster:
         """Receive a masked input as the edge does: each leaf against its announced hash, then the receipt."""
         blob = wire.parse_blob(header)
         attempt, body = self.coordinator.expect_input(org_id, blob)
-        if transcript.leaf_root(leaf_hashes) != body.leaf_root:
-            raise PeerError("wrong_leaf_root", "the leaf hashes are not those of the header", peer=org_id)
-        data = b""
+        received = bytearray()
+        intake = Intake(body, leaf_hashes, lambda index, leaf: received.extend(leaf))
         for index, leaf in leaves:
-            if transcript.input_leaf(body.t2, org_id, index, leaf) != leaf_hashes[index]:
-                raise PeerError("bad_leaf", f"leaf {index} does not match its hash", peer=org_id)
-            data += bytes(leaf)
+            intake.take(index, [bytes(leaf)])
+        intake.complete()
+        data = bytes(received)
         self.uploads.append((org_id, header, data))
         self.memory.write_input(attempt.key, org_id, data)
         future = self.coordinator.input_complete(org_id, blob)
