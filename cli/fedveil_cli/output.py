@@ -1,0 +1,96 @@
+"""What a command prints: results on stdout, everything else on stderr, and nothing that a terminal would obey.
+
+Promise: with `--json` stdout holds exactly one line, a JSON object, and only if the command succeeded. Text that comes
+from outside (names in a plan, reasons of a peer, file names) is printed without markup, and its control and format
+characters are escaped: it can neither hide, nor move, nor colour what a person decides upon.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from fedveil_common.errors import FedveilError
+from fedveil_common.jcs import Json
+
+UNBOUNDED = 100_000
+"""Columns of a stdout that is no terminal: nothing is folded there."""
+
+
+def safe_text(text: str) -> str:
+    """`text` on one line, every character that is not printable (control, format, separators) as its escape."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """Rows of cells under `columns`, for people; cells need not be safe."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How one command talks. The streams are looked up at each call."""
+
+    as_json: bool
+
+    def result(self, value: dict[str, Json], text: Sequence[str | TextTable]) -> None:
+        """The command's result on stdout: `value` under --json, else `text`, line by line. NaN is a ValueError."""
+        if self.as_json:
+            print(json.dumps(value, allow_nan=False), flush=True)
+            return
+        for part in text:
+            if isinstance(part, TextTable):
+                _print_table(part, sys.stdout)
+            else:
+                print(safe_text(part))
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """One line about what goes on, on stderr."""
+        print(f"fedveil: {safe_text(text)}", file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """One line that a person should not miss, on stderr."""
+        self.note(f"warning: {text}")
+
+    def error(self, error: FedveilError) -> None:
+        """What went wrong, on stderr: for people, or under --json as {"error": {code, what, not_done, next}}."""
+        print_error(error.code, error.what, error.not_done, error.next_step, as_json=self.as_json)
+
+
+def print_error(code: str, what: str, not_done: str, next_step: str, *, as_json: bool) -> None:
+    """The parts of an error on stderr. Further lines of `what` (the problems of a plan or table) follow indented."""
+    if as_json:
+        value = {"error": {"code": code, "what": what, "not_done": not_done, "next": next_step}}
+        print(json.dumps(value), file=sys.stderr, flush=True)
+        return
+    first, *rest = what.rstrip("\n").split("\n")
+    if rest:
+        lines = [f"fedveil: error: [{code}] {safe_text(first)}", *(f"  {safe_text(line)}" for line in rest)]
+        lines.append(f"fedveil: error: {safe_text(not_done)}")
+    else:
+        lines = [f"fedveil: error: [{code}] {safe_text(first)}; {safe_text(not_done)}"]
+    if next_step:
+        lines.append(f"fedveil: hint: {safe_text(next_step)}")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _print_table(table: TextTable, stream: TextIO) -> None:
+    """Cells are folded in a narrow terminal, never cut."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = None if stream.isatty() else UNBOUNDED
+    console = Console(file=stream, markup=False, emoji=False, highlight=False, width=width, safe_box=True)
+    grid = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in table.columns:
+        grid.add_column(Text(safe_text(column)), overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(safe_text(cell)) for cell in row))
+    console.print(grid)
