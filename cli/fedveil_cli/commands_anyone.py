@@ -1,0 +1,130 @@
+"""Commands that need no federation: version, the check of a plan, model files, and one-machine runs."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from fedveil_cli import reserved
+from fedveil_cli.options import AsJson, Home, example
+from fedveil_cli.output import Output
+
+PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(epilog=example("fedveil version --json"))(version)
+    app.command(epilog=example("fedveil predict --model sepsis.safetensors --data new.csv --out scores.csv"))(predict)
+    app.command(epilog=example("fedveil demo"))(demo)
+    app.command(epilog=example("fedveil simulate sepsis.yaml --data hospitals/ --test held_out.csv"))(simulate)
+    plan = typer.Typer(help="Look at a plan before anything starts.", epilog=example("fedveil plan check sepsis.yaml"))
+    plan.command("check", epilog=example("fedveil plan check sepsis.yaml --participants 5"))(plan_check)
+    reserved.register(plan, "plan")
+    app.add_typer(plan, name="plan")
+    model = typer.Typer(help="Finished models.", epilog=example("fedveil model verify sepsis.safetensors"))
+    model.command("verify", epilog=example("fedveil model verify sepsis.safetensors --fingerprint 9f2c..."))(
+        model_verify
+    )
+    model.command("export", epilog=example("fedveil model export --out sepsis.safetensors"))(model_export)
+    model.command("list", epilog=example("fedveil model list --json"))(model_list)
+    reserved.register(model, "model")
+    app.add_typer(model, name="model")
+
+
+def version(as_json: AsJson = False) -> None:
+    """Print the version of Fedveil and of the protocol it speaks."""
+    import importlib.metadata
+    import platform
+
+    number = importlib.metadata.version("fedveil")
+    python = platform.python_version()
+    Output(as_json).result(
+        {"version": number, "protocol": "FLSA/1", "python": python},
+        [f"fedveil {number}", f"protocol FLSA/1, Python {python}"],
+    )
+
+
+def plan_check(
+    plan: PlanFile,
+    participants: Annotated[
+        int | None, typer.Option("--participants", metavar="N", min=1, help="Also the quorum for N participants.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a plan and print the hash that organisations accept, with what the plan reads and what it opens."""
+    from fedveil_cli import plan_report
+
+    plan_report.check(plan, participants, Output(as_json))
+
+
+def predict(
+    model: Annotated[pathlib.Path, typer.Option("--model", metavar="FILE", help="The model file.")],
+    data: Annotated[pathlib.Path, typer.Option("--data", metavar="CSV", help="Rows with the plan's features.")],
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
+    as_json: AsJson = False,
+) -> None:
+    """Predict with a model file: one line per row, in the order of the rows."""
+    from fedveil_cli import model_files
+
+    model_files.predict(model, data, out, Output(as_json))
+
+
+def model_verify(
+    file: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="The model file.")],
+    fingerprint: Annotated[
+        str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify that a model file is what the federation's coordinator signed."""
+    raise reserved.unfinished("model verify")
+
+
+def model_export(
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the model file goes.")],
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of which run (else the last).")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the final model of a run to a file."""
+    raise reserved.unfinished("model export")
+
+
+def model_list(home: Home = None, as_json: AsJson = False) -> None:
+    """List the finished models of this home."""
+    raise reserved.unfinished("model list")
+
+
+def demo(
+    protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked.")] = "masked",
+    noise: Annotated[str | None, typer.Option("--noise", metavar="N", hidden=True)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let five hospitals train one model on this machine, nobody showing an update."""
+    if protection != "masked":
+        if protection == "paillier":
+            raise reserved.not_in_this_release("`fedveil demo --protection paillier`", "0.3")
+        raise typer.BadParameter(f"{protection!r} is no protection; masked is one", param_hint="--protection")
+    if noise is not None:
+        raise reserved.not_in_this_release("`fedveil demo --noise`", "0.4")
+    raise reserved.unfinished("demo")
+
+
+def simulate(
+    plan: PlanFile,
+    data: Annotated[
+        pathlib.Path, typer.Option("--data", metavar="FOLDER", help="One NAME.csv per organisation, nothing else.")
+    ],
+    test: Annotated[
+        pathlib.Path | None, typer.Option("--test", metavar="FILE", help="Rows on which accuracy is measured.")
+    ] = None,
+    processes: Annotated[bool, typer.Option("--processes", help="Real processes over mutual TLS.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Repeatable, and NOT private: it fixes every key.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan on one machine with the same round as in production."""
+    raise reserved.unfinished("simulate")

@@ -1,0 +1,89 @@
+"""Commands of the operator: make a federation, serve it, say who belongs to it."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from fedveil_cli import reserved
+from fedveil_cli.options import AsJson, GovernancePassphraseFile, Home, PassphraseFile, example
+
+Organisation = Annotated[str, typer.Argument(metavar="ORG", help="The organisation's name: a-z, 0-9, - and _.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(epilog=example("fedveil init hospitals --address fed.example.org"))(init)
+    app.command(epilog=example("fedveil serve --passphrase-file ca.txt"))(serve)
+    app.command(epilog=example("fedveil invite acme"))(invite)
+    app.command(epilog=example('fedveil revoke acme --reason "left the study"'))(revoke)
+    app.command(epilog=example("fedveil fingerprint"))(fingerprint)
+    app.command(epilog=example("fedveil status --json"))(status)
+    app.command(epilog=example("fedveil health"))(health)
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The federation's name: a-z, 0-9, - and _.")],
+    address: Annotated[
+        str,
+        typer.Option("--address", metavar="HOST[:PORT]", help="Where participants reach it (port 7443; enrolment +1)."),
+    ],
+    governance_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option("--governance-dir", metavar="DIR", help="Where the governance key goes: another medium."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    governance_passphrase_file: GovernancePassphraseFile = None,
+    recover: Annotated[bool, typer.Option("--recover", hidden=True)] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a federation: certificate authority, governance key, operator's certificate. Prints the fingerprint."""
+    if recover:
+        raise reserved.not_in_this_release("`fedveil init --recover`", "0.2")
+    raise reserved.unfinished("init")
+
+
+def serve(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Run the coordinator. Opens the key of the certificate authority, never the governance key."""
+    raise reserved.unfinished("serve")
+
+
+def invite(
+    organisation: Organisation,
+    rekey: Annotated[bool, typer.Option("--rekey", help="For a member that lost its keys or its journal.")] = False,
+    governance_passphrase_file: GovernancePassphraseFile = None,
+    confirm: Annotated[bool, typer.Option("--confirm", hidden=True)] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a token that lets one organisation join: once, within 24 hours. Opens the governance key."""
+    if confirm:
+        raise reserved.not_in_this_release("`fedveil invite --confirm`", "0.2")
+    raise reserved.unfinished("invite")
+
+
+def revoke(
+    organisation: Organisation,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")],
+    governance_passphrase_file: GovernancePassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """End an organisation's membership at once. Opens the governance key to sign the next roster."""
+    raise reserved.unfinished("revoke")
+
+
+def fingerprint(home: Home = None, as_json: AsJson = False) -> None:
+    """Print the federation's fingerprint, to be compared by telephone."""
+    raise reserved.unfinished("fingerprint")
+
+
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """Show who is there, what runs, and for whom each wait waits and until when."""
+    raise reserved.unfinished("status")
+
+
+def health(home: Home = None, as_json: AsJson = False) -> None:
+    """Tell whether this home's coordinator or participant is up (exit code 0) or not (69)."""
+    raise reserved.unfinished("health")

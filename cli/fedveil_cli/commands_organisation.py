@@ -1,0 +1,65 @@
+"""Commands of an organisation: join a federation and take part with its own data, under its own consent."""
+
+from typing import Annotated
+
+import typer
+
+from fedveil_cli import options, reserved
+from fedveil_cli.options import AsJson, Home, PassphraseFile, example
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(epilog=example("fedveil join", "fedveil join - < token.txt"))(join)
+    app.command(epilog=example("fedveil participate --data icu_stays=icu.csv --accept PLAN_HASH"))(participate)
+    set_example = example('fedveil budget set icu_stays --reason "journal lost, new roster key"')
+    budget = typer.Typer(help="What a data set may still answer.", epilog=set_example)
+    budget.callback()(_budget)
+    budget.command("set", epilog=set_example)(budget_set)
+    reserved.register(budget, "budget")
+    app.add_typer(budget, name="budget")
+
+
+def join(
+    token: Annotated[
+        str | None,
+        typer.Argument(metavar="[TOKEN|-|FILE]", help="The token; - reads it from stdin. Asked for if absent."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join a federation with an invitation's token. The keys are made here and stay here."""
+    raise reserved.unfinished("join")
+
+
+def participate(
+    data: Annotated[
+        list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="A data set and its CSV file; repeatable.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="PLAN_HASH", help="A plan that may run here: 64 hex digits; repeatable."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take part, in the plans that are accepted and in no other. Outbound connections only."""
+    options.dataset_files(data or [])
+    options.plan_hashes(accept or [])
+    raise reserved.unfinished("participate")
+
+
+def _budget() -> None:
+    """What a data set may still answer."""
+
+
+def budget_set(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a data set answer again after a re-key: its spent versions count as unspent from now on."""
+    raise reserved.unfinished("budget set")

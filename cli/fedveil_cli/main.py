@@ -1,0 +1,95 @@
+"""The command `fedveil`: one name per thing a person does, and the one place where every failure ends.
+
+Promise: results on stdout, everything else on stderr; the exit code says whose move it is (`fedveil_common.errors`).
+A defect of ours ends with exit code 70 and without a traceback (set FEDVEIL_TRACEBACK=1 for one), because what a
+traceback quotes is not ours to show. Heavy modules are imported inside the commands that need them.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TextIO
+
+import typer
+from fedveil_common.errors import ConfigError, FedveilError
+from typer.main import get_command
+
+from fedveil_cli import commands_anyone, commands_operator, commands_organisation, commands_run, reserved
+from fedveil_cli.options import RootHome, RootJson, example
+from fedveil_cli.output import print_error
+
+TRACEBACK = "FEDVEIL_TRACEBACK"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fedveil",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog=example("fedveil demo"),
+)
+
+
+@app.callback()
+def fedveil(home: RootHome = None, as_json: RootJson = False) -> None:
+    """Federated learning in which nobody, the coordinator included, sees any organisation's update."""
+
+
+for _group in (commands_anyone, commands_operator, commands_organisation, commands_run):
+    _group.register(app)
+reserved.register(app, "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command (by default the one this process was started with) and returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _escape_what_cannot_be_encoded(stream)
+    error = _failure(given)
+    if isinstance(error, int):
+        return error
+    print_error(error.code, error.what, error.not_done, error.next_step, as_json=_wants_json(given))
+    return error.exit_code
+
+
+def _failure(arguments: list[str]) -> FedveilError | int:
+    """Runs the command: the error it ended with, or its exit code. The last resort of the whole program."""
+    try:
+        code = get_command(app).main(arguments, prog_name="fedveil", standalone_mode=False)
+    except FedveilError as error:
+        return error
+    except typer.TyperException as error:
+        return _usage(error)
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one handler of defects
+        if os.environ.get(TRACEBACK) == "1":
+            traceback.print_exc()
+        return FedveilError(
+            "defect",
+            f"an unexpected {type(error).__name__} ended the command: this is a defect of Fedveil",
+            not_done="what was done before it is kept",
+            next_step=f"report it with the output of `fedveil version` and of the same command under {TRACEBACK}=1, "
+            "once you have read that it shows nothing private",
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: typer.TyperException) -> ConfigError:
+    """A command line that cannot be understood."""
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "fedveil")
+    return ConfigError("usage", error.format_message().rstrip("."), next_step=f"`{path} --help`")
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether errors are JSON too. Read from the words, because the line may be one that cannot be parsed."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in words
+
+
+def _escape_what_cannot_be_encoded(stream: TextIO) -> None:
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")

@@ -1,0 +1,88 @@
+"""Names that later releases fill: each says which release brings it, and none does anything before.
+
+Promise: a reserved command ends with `not_in_this_release` and exit code 2, whatever arguments follow it.
+"""
+
+from collections.abc import Mapping
+
+import typer
+from fedveil_common.errors import ConfigError
+
+COMMANDS: Mapping[str, str] = {
+    "doctor": "0.2",
+    "verify": "0.2",
+    "renew": "0.2",
+    "roster": "0.2",
+    "plan explain": "0.2",
+    "run pause": "0.2",
+    "run resume": "0.2",
+    "round close": "0.2",
+    "key": "0.3",
+    "budget show": "0.4",
+    "budget history": "0.4",
+    "report": "0.4",
+    "leave": "0.5",
+    "pause": "0.5",
+    "resume": "0.5",
+    "data": "0.5",
+    "pending": "0.5",
+    "show": "0.5",
+    "approve": "0.5",
+    "deny": "0.5",
+    "policy": "0.5",
+    "outbox": "0.5",
+    "audit": "0.5",
+    "export": "0.6",
+    "unseal": "0.6",
+    "backup": "0.6",
+    "model show": "0.6",
+    "model diff": "0.6",
+    "model promote": "0.6",
+    "model withdraw": "0.6",
+    "model retire": "0.6",
+    "model rollback": "0.6",
+    "model rewrap": "0.6",
+    "model seal": "0.6",
+    "model open": "0.6",
+}
+"""Command -> release. A name without a blank may have commands of its own: they are reserved with it."""
+
+
+def not_in_this_release(what: str, release: str) -> ConfigError:
+    """The refusal of a command or option that belongs to `release`."""
+    return ConfigError(
+        "not_in_this_release",
+        f"{what} comes with release {release}",
+        next_step="`fedveil --help` lists what this release has",
+    )
+
+
+def unfinished(command: str) -> ConfigError:
+    """The refusal of a command of this release whose parts are not in this build."""
+    return ConfigError(
+        "not_in_this_release",
+        f"`fedveil {command}` is not part of this build",
+        next_step="install the release itself",
+    )
+
+
+def register(group: typer.Typer, prefix: str) -> None:
+    """Reserves, in `group`, the commands under `prefix` ("" for the top)."""
+    for command, release in COMMANDS.items():
+        before, _, name = command.rpartition(" ")
+        if before == prefix:
+            _reserve(group, command, name, release)
+
+
+def _reserve(group: typer.Typer, command: str, name: str, release: str) -> None:
+    def refuse() -> None:
+        raise not_in_this_release(f"`fedveil {command}`", release)
+
+    group.command(
+        name,
+        help=f"Reserved: comes with release {release}.",
+        epilog=f"Example: fedveil {command}",
+        short_help=f"(release {release})",
+        hidden=True,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(refuse)

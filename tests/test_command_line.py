@@ -1,0 +1,319 @@
+"""The command `fedveil` from outside: stdout, stderr and exit code of real processes, and of `main` in this one."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import typer
+from fedveil_cli import demo_split, main, options, output, reserved
+from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal, RoundAborted, Unreachable
+from typer.main import get_command
+
+PLAN = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
+HEAVY = ("numpy", "grpc", "google", "sqlalchemy", "rich", "cryptography", "yaml", "asyncio", "uvicorn", "structlog")
+"""What `fedveil version` must not wait for (pydantic is typer's own)."""
+
+
+def fedveil(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """One real process without a terminal, with nothing of ours in its environment but what is given."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FEDVEIL_", "CREDENTIALS"))}
+    return subprocess.run(
+        [sys.executable, "-m", "fedveil_cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=inherited | environment,
+    )
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command that can be typed, groups not."""
+    yield from _commands_of(get_command(main.app), ())
+
+
+def _commands_of(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    group: dict[str, object] | None = getattr(command, "commands", None)
+    if group is None:
+        yield path
+        return
+    for name, member in group.items():
+        yield from _commands_of(member, (*path, name))
+
+
+# --- names ----------
+
+PROMISED = """
+demo, simulate, version, doctor, plan check, plan explain, model verify, predict, verify, init, serve, invite,
+revoke, fingerprint, status, run start, run list, run show, run watch, run pause, run resume, run abort, round
+show, round close, key, audit, backup, unseal, join, participate, leave, pause, resume, data, pending, show,
+approve, deny, policy, outbox, budget show, budget set, budget history, model list, model show, model diff,
+model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
+model retire, model rollback, model rewrap
+"""
+
+
+def test_exactly_the_promised_names_exist() -> None:
+    wanted = {" ".join(name.split()) for name in PROMISED.split(",")}
+    assert {" ".join(path) for path in commands()} == wanted
+
+
+def test_each_reserved_name_says_which_release_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, release in reserved.COMMANDS.items():
+        for further in ((), ("create", "--to", "x"), ("RUN", "7", "--json")):
+            code = main.main([*name.split(), *further])
+            out, err = capsys.readouterr()
+            assert (code, out) == (2, ""), name
+            if "--json" in further:
+                err = json.loads(err)["error"]["what"]
+            else:
+                assert "[not_in_this_release]" in err
+            assert f"`fedveil {name}` comes with release {release}" in err
+
+
+def test_reserved_options_of_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (
+        "demo --protection paillier",
+        "demo --noise coordinator",
+        "init f --address h --recover",
+        "invite acme --confirm",
+    ):
+        assert main.main([*line.split(), "--json"]) == 2
+        assert error_of(capsys.readouterr().err)["code"] == "not_in_this_release", line
+
+
+def test_every_command_has_json_and_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in commands():
+        assert main.main([*path, "--help"]) == 0
+        help_text = capsys.readouterr().out
+        assert f"Example: fedveil {' '.join(path)}" in " ".join(help_text.split()), path
+        if " ".join(path) not in reserved.COMMANDS:
+            assert "--json" in help_text, path
+
+
+def test_examples_use_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in commands():
+        main.main([*path, "--help"])
+        before, _, shown = capsys.readouterr().out.partition("Example: ")
+        assert set(re.findall(r"--[a-z-]+", shown)) <= set(re.findall(r"--[a-z-]+", before)), path
+
+
+# --- start ----------
+
+
+def test_version_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from fedveil_cli.main import main; assert main(['version', '--json']) == 0; "
+        f"print(sorted(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert set(json.loads(done.stdout)) == {"version", "protocol", "python"}
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = fedveil("version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"fedveil [0-9]+\.[0-9]+\.[0-9]+\n", done.stdout)
+
+
+def test_json_may_stand_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--json", "version"]) == 0
+    before = capsys.readouterr().out
+    assert main.main(["version", "--json"]) == 0
+    assert before == capsys.readouterr().out
+    assert json.loads(before)
+
+
+# --- failures ----------
+
+
+def error_of(stderr: str) -> dict[str, str]:
+    """The one JSON error on stderr."""
+    (line,) = stderr.splitlines()
+    value: dict[str, dict[str, str]] = json.loads(line)
+    assert set(value) == {"error"}
+    assert set(value["error"]) == {"code", "what", "not_done", "next"}
+    return value["error"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "run",
+        "nonsense",
+        "version --nonsense",
+        "plan check",
+        "round show RUN zero",
+        "round show RUN 0",
+        "demo --protection x",
+    ],
+)
+def test_a_line_that_cannot_be_understood_exits_2(line: str) -> None:
+    done = fedveil(*line.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fedveil: error: [usage] ")
+    assert "\nfedveil: hint: `fedveil" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = fedveil(*line.split(), "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error_of(done.stderr)["code"] == "usage"
+
+
+ERRORS = [
+    PolicyRefusal("model_spent", "we said no", next_step="decide"),
+    PeerError("wrong_manifest", "T0 differs"),
+    Unreachable("unreachable", "no answer"),
+    IntegrityError("broken", "it does not hold"),
+    RoundAborted("not_enough_participants", "2 came, 3 are needed"),
+]
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """`fedveil version` ends with `error` from here on."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(output.Output, "result", fail)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error.code))
+def test_an_error_is_two_lines_and_its_exit_code(
+    error: FedveilError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, error)
+    assert main.main(["version"]) == type(error).exit_code
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == f"fedveil: error: [{error.code}] {error.what}; {error.not_done}"
+    assert rest == ([f"fedveil: hint: {error.next_step}"] if error.next_step else [])
+    assert main.main(["version", "--json"]) == type(error).exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert error_of(err) == {
+        "code": error.code,
+        "what": error.what,
+        "not_done": error.not_done,
+        "next": error.next_step,
+    }
+
+
+def test_a_defect_shows_neither_its_words_nor_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, KeyError("the-secret-value"))
+    monkeypatch.delenv(main.TRACEBACK, raising=False)
+    assert main.main(["version"]) == 70
+    err = capsys.readouterr().err
+    assert "[defect]" in err
+    assert "KeyError" in err
+    assert "the-secret-value" not in err
+    assert "Traceback" not in err
+    monkeypatch.setenv(main.TRACEBACK, "1")
+    assert main.main(["version"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert main.main(["version"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_every_problem_of_a_plan_has_its_line(tmp_path: pathlib.Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    text = PLAN.read_text().replace("rounds: 8", "rounds: 0").replace("min_rows: 20", "min_rows: -1")
+    bad.write_text(text)
+    done = fedveil("plan", "check", str(bad))
+    assert (done.returncode, done.stdout) == (2, "")
+    first, *problems, not_done, hint = done.stderr.splitlines()
+    assert first == "fedveil: error: [bad_plan] 2 problems in the plan"
+    wanted = [1 + text.splitlines().index(line) for line in text.splitlines() if "rounds: 0" in line or ": -1" in line]
+    assert [int(line.split(":")[1]) for line in problems] == wanted
+    assert not_done.startswith("fedveil: error: ")
+    assert hint.startswith("fedveil: hint: ")
+
+
+# --- what a terminal would obey ----------
+
+NASTY = ("\x1b[8mhidden\x1b[0m", "a\rb", "a\nb", "\u202eevil", "a\u200bb", "\x9b31m", "\u2028", "\ud800")
+
+
+@pytest.mark.parametrize("text", NASTY, ids=ascii)
+def test_text_from_outside_is_escaped(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = output.Output(as_json=False)
+    plain.result({"x": text}, [text, output.TextTable((text,), [(text,)])])
+    plain.note(text)
+    plain.error(PeerError("wrong", text, not_done=text, next_step=text))
+    output.Output(as_json=True).result({"x": text}, [])
+    out, err = capsys.readouterr()
+    for line in (out + err).split("\n"):
+        assert all(character.isprintable() or character == "─" for character in line), ascii(line)
+    assert json.loads(out.splitlines()[-1]) == {"x": text}
+
+
+def test_markup_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[conceal]privacy: none[/conceal] :smile:"
+    output.Output(as_json=False).result({}, [text, output.TextTable(("c",), [(text,)])])
+    assert capsys.readouterr().out.count(text) == 2
+
+
+def test_printable_text_of_any_language_stays() -> None:
+    assert output.safe_text("Universitätsklinikum Ærø 東京 [x]") == "Universitätsklinikum Ærø 東京 [x]"
+
+
+def test_a_stdout_that_cannot_show_a_character_escapes_it(tmp_path: pathlib.Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(PLAN.read_text().replace("mean_radius", "größe"), encoding="utf-8")
+    done = fedveil("plan", "check", str(plan), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "gr\\xf6\\xdfe" in done.stdout
+
+
+def test_a_table_is_folded_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.Output(as_json=False).result({}, [output.TextTable(("hash",), [("f" * 400,)])])
+    assert "f" * 400 in capsys.readouterr().out
+
+
+def test_a_result_that_is_no_json_is_never_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        output.Output(as_json=True).result({"x": float("nan")}, [])
+    assert capsys.readouterr().out == ""
+
+
+# --- the home ----------
+
+
+def home_seen_by(*arguments: str) -> str:
+    """What a command gets as its home when called with these arguments."""
+    app = typer.Typer()
+    seen: list[pathlib.Path] = []
+
+    @app.callback()
+    def _(home: options.RootHome = None) -> None:
+        """Root."""
+
+    @app.command()
+    def look(home: options.Home = None) -> None:
+        seen.append(options.home_folder(home))
+
+    get_command(app).main(list(arguments), standalone_mode=False)
+    return str(seen[0])
+
+
+def test_the_nearest_home_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/people/me")
+    monkeypatch.delenv("FEDVEIL_HOME", raising=False)
+    assert home_seen_by("look") == "/people/me/.fedveil"
+    monkeypatch.setenv("FEDVEIL_HOME", "/from/environment")
+    assert home_seen_by("look") == "/from/environment"
+    assert home_seen_by("--home", "/before", "look") == "/before"
+    assert home_seen_by("look", "--home", "/after") == "/after"
+    assert home_seen_by("--home", "/before", "look", "--home", "/after") == "/after"

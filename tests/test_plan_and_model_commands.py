@@ -1,0 +1,150 @@
+"""`plan check` and `predict`: what they print and write, and what they refuse."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from fedveil_cli import demo_split, main
+from fedveil_common import initial, prediction, standardisation
+from fedveil_common.masking import quorum
+from fedveil_common.modelfile import ModelFile, write_model
+from fedveil_common.plan import canonical, parse_plan, plan_hash
+from fedveil_participant.data.csv_source import read_features
+
+PLAN_FILE = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
+PLAN = parse_plan(demo_split.plan_text(), "demo_plan.yaml")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object], str]:
+    """Exit code, the JSON object on stdout ({} if none), and the code of the error on stderr ("" if none)."""
+    exit_code = main.main([*arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) <= 1
+    errors = [json.loads(line)["error"]["code"] for line in err.splitlines() if line.startswith("{")]
+    return exit_code, json.loads(out) if out else {}, errors[0] if errors else ""
+
+
+def test_plan_check_prints_the_hash_and_all_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    code, value, _ = run(capsys, "plan", "check", str(PLAN_FILE))
+    assert code == 0
+    assert value["plan_hash"] == plan_hash(canonical(PLAN)).hex()
+    assert (value["name"], value["rounds"], value["privacy"]) == ("breast-cancer", 8, "none")
+    assert value["protection"] == {"kind": "masked", "value_bits": 16, "update_norm": 5.0}
+    columns = value["columns"]
+    assert isinstance(columns, list)
+    read = [column["name"] for column in columns]
+    assert read == [*(feature.name for feature in PLAN.data.features), "malignant"]
+    assert "figures" not in value
+
+
+def test_plan_check_for_people_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["plan", "check", str(PLAN_FILE), "--participants", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    order = [
+        next(i for i, line in enumerate(lines) if line.startswith(start))
+        for start in ("plan hash", "protection", "privacy", "rounds", "model")
+    ]
+    assert order == sorted(order)
+    for wanted in (plan_hash(canonical(PLAN)).hex(), "c 1, quorum 4", "mean_radius", "malignant"):
+        assert wanted in out
+
+
+@pytest.mark.parametrize(
+    ("participants", "c", "q", "smallest"), [(3, 1, 3, 3), (5, 1, 4, 3), (10, 2, 7, 4), (40, 8, 25, 10)]
+)
+def test_plan_check_computes_c_and_quorum_for_a_roster(
+    participants: int, c: int, q: int, smallest: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, value, _ = run(capsys, "plan", "check", str(PLAN_FILE), "--participants", str(participants))
+    figures = value["figures"]
+    assert code == 0
+    assert isinstance(figures, dict)
+    assert (figures["max_corrupt"], figures["quorum"], figures["smallest_cohort"]) == (c, q, smallest)
+    assert figures["min_survivors"] == max(q, 3)
+    assert (figures["can_start"], figures["why_not"]) == (True, None)
+    q_smallest = quorum.quorum(smallest, c)
+    quorum.check_parameters(smallest, c, q_smallest, q_smallest, max(q_smallest, 3), c)
+
+
+@pytest.mark.parametrize("participants", ["1", "2", "2000"])
+def test_a_plan_that_can_never_start_is_shown_and_refused(
+    participants: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, value, error = run(capsys, "plan", "check", str(PLAN_FILE), "--participants", participants)
+    assert (code, error) == (2, "plan_cannot_start")
+    figures = value["figures"]
+    assert isinstance(figures, dict)
+    assert figures["can_start"] is False
+    assert figures["why_not"]
+
+
+def test_plan_check_refuses_what_this_release_lacks(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = tmp_path / "later.yaml"
+    later.write_text(PLAN_FILE.read_text().replace("kind: masked", "kind: paillier"))
+    assert run(capsys, "plan", "check", str(later)) == (2, {}, "not_in_this_release")
+    assert run(capsys, "plan", "check", str(tmp_path)) == (2, {}, "file_unreadable")
+
+
+# --- predict ----------
+
+
+@pytest.fixture
+def model(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A model file with parameters that are not all zero."""
+    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
+    assert values.shape == initial.initial_model(PLAN).shape
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(write_model(ModelFile(PLAN, values, standardisation.by_range(PLAN), "{}", (), "", "")))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(demo_split.rows_csv(range(20)))
+    return path
+
+
+def test_predict_writes_one_line_per_row(
+    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    code, value, _ = run(capsys, "predict", "--model", str(model), "--data", str(data), "--out", str(out))
+    assert (code, value["rows"], value["missing"], value["out"]) == (0, 20, 0, str(out))
+    assert value["plan_hash"] == plan_hash(canonical(PLAN)).hex()
+    with data.open("rb") as stream:
+        table = read_features(stream, "rows.csv", PLAN)
+    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
+    expected = prediction.predict(PLAN, values, standardisation.by_range(PLAN), table)
+    with out.open(newline="") as stream_out:
+        header, *rows = list(csv.reader(stream_out))
+    assert header == ["row", "prediction"]
+    assert [int(row) for row, _ in rows] == list(range(1, 21))
+    assert [float(value) for _, value in rows] == list(expected)
+
+
+def test_predict_refuses_and_leaves_the_output_alone(
+    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    out.write_text("before")
+
+    def predict(model: pathlib.Path = model, data: pathlib.Path = data, out: pathlib.Path = out) -> tuple[int, str]:
+        code, value, error = run(capsys, "predict", "--model", str(model), "--data", str(data), "--out", str(out))
+        assert value == {}
+        return code, error
+
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(data.read_bytes().replace(b"mean_radius", b"x", 1))
+    assert predict(data=bad) == (2, "bad_data")
+    assert predict(data=tmp_path / "none.csv") == (2, "file_unreadable")
+    assert predict(model=data) == (5, "bad_model_file")
+    assert predict(model=tmp_path / "none") == (2, "file_unreadable")
+    assert predict(out=data) == (2, "same_file")
+    assert predict(out=model) == (2, "same_file")
+    assert predict(out=tmp_path / "no" / "scores.csv") == (74, "file_unwritable")
+    assert out.read_text() == "before"
