@@ -9,6 +9,7 @@ import contextlib
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,11 +82,16 @@ def remove(path: Path) -> None:
 
 
 class TemporaryFile:
-    """A file (0600) on its way into `folder`. Ends with one of `commit` and `discard`; a failure discards it."""
+    """A file (0600) on its way into `folder`. Ends with one of `commit` and `discard`; a failure discards it.
+
+    A `discard` from another thread waits for a `write` that is under way: a closed descriptor's number may already be
+    another file's.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{_TEMPORARY}{os.getpid()}-{next(_NUMBERS)}"
         self._open = True
+        self._lock = threading.RLock()
         with storing(self._path):
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
@@ -104,26 +110,28 @@ class TemporaryFile:
             os.fsync(self._descriptor)
             self._path.rename(final)
             _sync(final.parent)
-        self._close()
+            self._close()
         return final
 
     def discard(self) -> None:
         """The file is gone. Does nothing after `commit` or an earlier `discard`."""
-        if self._open:
-            self._close()
-            with contextlib.suppress(OSError):  # the next sweep takes what cannot be removed now
-                self._path.unlink(missing_ok=True)
+        with self._lock:
+            if self._open:
+                self._close()
+                with contextlib.suppress(OSError):  # the next sweep takes what cannot be removed now
+                    self._path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _or_discard(self) -> Iterator[None]:
-        if not self._open:
-            raise ValueError("the temporary file is already closed")
-        try:
-            with storing(self._path):
-                yield
-        except StorageError:
-            self.discard()
-            raise
+        with self._lock:
+            if not self._open:
+                raise ValueError("the temporary file is already closed")
+            try:
+                with storing(self._path):
+                    yield
+            except StorageError:
+                self.discard()
+                raise
 
     def _close(self) -> None:
         self._open = False

@@ -24,47 +24,43 @@ _FOOTER = 16
 
 
 class RingWriter:
-    """A ring file of `length` elements in the making; leaves may come in any order. For one thread at a time."""
+    """A ring file in the making: leaves 0, 1, 2, ..., all full but the last. For one thread at a time."""
 
-    def __init__(self, path: Path, length: int) -> None:
-        if length <= 0:
-            raise ValueError("a ring file has at least one element")
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._length = length
-        self._checks: list[int | None] = [None] * -(-length // LEAF_COORDINATES)
+        self._checks: list[int] = []
+        self._size_bytes = 0
         self._file = durable.TemporaryFile(path.parent)
 
-    def write(self, index: int, leaf: bytes) -> None:
-        """Leaf number `index`: exactly its bytes. ValueError if they do not fit; StorageError discards the file."""
-        if not 0 <= index < len(self._checks) or len(leaf) != self._leaf_bytes(index):
-            raise ValueError(f"leaf {index} of {len(leaf)} bytes does not fit a file of {self._length} elements")
-        self._file.write(leaf, index * _LEAF_BYTES)
-        self._checks[index] = zlib.crc32(leaf)
+    def write(self, leaf_index: int, data: bytes) -> None:
+        """The next leaf. ValueError if it is another one or does not fit; StorageError discards the file."""
+        full = self._size_bytes == len(self._checks) * _LEAF_BYTES
+        if leaf_index != len(self._checks) or not full or len(data) % 4 or not 0 < len(data) <= _LEAF_BYTES:
+            raise ValueError(f"leaf {leaf_index} of {len(data)} bytes does not follow {len(self._checks)} leaves")
+        self._file.write(data, self._size_bytes)
+        self._checks.append(zlib.crc32(data))
+        self._size_bytes += len(data)
 
-    def commit(self) -> None:
-        """The file is durable under its name. If there is one already, it stays, and must be of the same content:
-        the first one wins. ValueError while a leaf is missing; PeerError `input_differs`; StorageError.
+    def finish(self, *, replace: bool = False) -> None:
+        """The file is durable under its name. If there is one already, it stays and must be of the same content (the
+        first one wins), unless `replace`. ValueError for an empty file; PeerError `input_differs`; StorageError.
         """
-        checks = [check for check in self._checks if check is not None]
-        if len(checks) < len(self._checks):
+        if not self._checks:
             self.discard()
-            raise ValueError(f"{len(self._checks) - len(checks)} leaves are missing")
-        footer = _footer(checks, self._length)
-        if self._path.exists():
+            raise ValueError("a ring file has at least one element")
+        footer = _footer(self._checks, self._size_bytes // 4)
+        if not replace and self._path.exists():
             self.discard()
             with RingFile(self._path) as first:
                 if first.footer != footer:
                     raise PeerError("input_differs", f"{self._path.name} was already stored with another content")
             return
-        self._file.write(footer, 4 * self._length)
+        self._file.write(footer, self._size_bytes)
         self._file.commit(self._path.name)
 
     def discard(self) -> None:
-        """Nothing remains."""
+        """Nothing remains. Does nothing after `finish`."""
         self._file.discard()
-
-    def _leaf_bytes(self, index: int) -> int:
-        return min(_LEAF_BYTES, 4 * self._length - index * _LEAF_BYTES)
 
 
 class RingFile:
@@ -146,31 +142,22 @@ class RingFile:
 
 
 def write_ring(path: Path, pieces: Iterable[NDArray[np.uint32]]) -> None:
-    """A ring file of consecutive pieces (uint32), of any lengths. ValueError if they are empty. StorageError."""
-    file = durable.TemporaryFile(path.parent)
+    """A ring file of consecutive pieces (uint32) of any lengths, in place of an older one. ValueError if there is
+    nothing in them; StorageError.
+    """
+    writer = RingWriter(path)
     try:
-        rest, length, checks = np.empty(0, dtype="<u4"), 0, list[int]()
-
-        def flush(values: NDArray[np.uint32]) -> None:
-            nonlocal length
-            leaf = values.tobytes()
-            file.write(leaf, 4 * length)
-            checks.append(zlib.crc32(leaf))
-            length += len(values)
-
+        rest, index = np.empty(0, dtype="<u4"), 0
         for piece in pieces:
             rest = np.concatenate([rest, piece]) if len(rest) else piece.astype("<u4", copy=False)
             while len(rest) >= LEAF_COORDINATES:
-                flush(rest[:LEAF_COORDINATES])
-                rest = rest[LEAF_COORDINATES:]
+                writer.write(index, rest[:LEAF_COORDINATES].tobytes())
+                rest, index = rest[LEAF_COORDINATES:], index + 1
         if len(rest):
-            flush(rest)
-        if not length:
-            raise ValueError("a ring file has at least one element")
-        file.write(_footer(checks, length), 4 * length)
-        file.commit(path.name)
+            writer.write(index, rest.tobytes())
+        writer.finish(replace=True)
     except BaseException:
-        file.discard()
+        writer.discard()
         raise
 
 

@@ -1,0 +1,50 @@
+"""Everything the coordinator keeps in its folder, opened together: `coordinator.db`, `blobs/`, `spool/`, `sums/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedveil_common.blobs import BlobStore
+from fedveil_common.database import Database, open_database
+from fedveil_common.ports import Clock
+from fedveil_common.rows import verify
+
+from fedveil_coordinator.store import tables
+from fedveil_coordinator.store.journal import CoordinatorJournal, RunRow
+from fedveil_coordinator.store.members import Members
+from fedveil_coordinator.store.records import Records
+
+FILE = "coordinator.db"
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorStore:
+    """The stores that share one database. `journal` is what the driver takes."""
+
+    database: Database
+    journal: CoordinatorJournal
+    members: Members
+    records: Records
+
+    def close(self) -> None:
+        """Every connection is closed."""
+        self.database.close()
+
+
+def open_store(home: Path, clock: Clock, *, create: bool = False) -> CoordinatorStore:
+    """The store in `home`, checked from the first row to the last. Hold the `FolderLock` of `home`.
+
+    `create` makes a new one (init); otherwise a missing database is StorageError `database_missing`, even if blobs are
+    there. StorageError `database_damaged` names the file.
+    """
+    path = home / FILE
+    check = verify(path, tables.ALL)
+    database = open_database(path, f"{__name__}.migrations", create=create, check=check)
+    return CoordinatorStore(
+        database,
+        CoordinatorJournal(database, home, clock),
+        Members(database, clock),
+        Records(database, BlobStore(home / "blobs"), clock),
+    )
+
+
+__all__ = ["CoordinatorJournal", "CoordinatorStore", "Members", "Records", "RunRow", "open_store"]

@@ -1,0 +1,224 @@
+"""The coordinator's journal: facts of runs in the database, masked inputs and opened sums in files beside it.
+
+Promise: when `append` returns, the facts are on the disk, all of them or none; an input is counted as received only
+after its file is durable; a sum is readable only after it is whole. The row that names a file is written after it.
+Source: FLSA/1 sections 2.9 and 2.10 (docs/protocol.md).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fedveil_common import durable
+from fedveil_common.database import Database
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.messages import SumRef
+from fedveil_common.plan import plan_hash
+from fedveil_common.ports import Clock
+from fedveil_common.ringfile import RingFile, RingWriter, read_ring, write_ring
+from fedveil_common.rows import Row, Value
+from numpy.typing import NDArray
+
+from fedveil_coordinator.store import tables
+from fedveil_coordinator.store.records import SERVICE, audit
+
+WAITING, ENDED = "waiting", "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as lists show it. `code` is empty until the run ended."""
+
+    run_id: RunId
+    canonical_plan: bytes
+    plan_hash: bytes
+    created_s: float
+    status: str
+    code: str
+
+
+class CoordinatorJournal:
+    """What the driver keeps. Any thread. Every method may raise StorageError."""
+
+    def __init__(self, database: Database, folder: Path, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._spools = folder / "spool"
+        self._sums = folder / "sums"
+        for one in (self._spools, self._sums):
+            durable.make_folder(one)
+            durable.sweep(one)
+
+    # --- facts and runs -----------------------------------------------------------------------------------------------
+
+    def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None:
+        """Facts (kind, body) of a run, in order, after all others; one transaction, one fsync."""
+        with self._database.write() as connection:
+            rows: list[dict[str, Value]] = [{"run_id": run_id, "kind": kind, "body": body} for kind, body in records]
+            tables.FACTS.append(connection, rows)
+
+    def facts(self, run_id: RunId) -> list[tuple[str, bytes]]:
+        """Every fact of a run, in order."""
+        with self._database.read() as connection:
+            found = tables.FACTS.select(connection, run_id=run_id)
+        return [(row.text("kind"), row.blob("body")) for row in found]
+
+    def create_run(self, run_id: RunId, canonical: bytes, created_s: float, who: str = SERVICE) -> None:
+        """A run that waits for its turn. ConfigError `run_exists`."""
+        digest = plan_hash(canonical)
+        with self._database.write() as connection:
+            if tables.RUNS.one(connection, run_id=run_id) is not None:
+                raise ConfigError("run_exists", f"there is already a run {run_id}")
+            tables.RUNS.insert(
+                connection,
+                run_id=run_id,
+                canonical_plan=canonical,
+                plan_hash=digest,
+                created_s=float(created_s),
+                status=WAITING,
+                code="",
+            )
+            audit(connection, self._clock, who, "run.created", run=run_id, plan=digest.hex())
+
+    def set_status(self, run_id: RunId, status: str, code: str, who: str = SERVICE) -> None:
+        """Where a run stands; the spooled inputs of one that ended are removed. ConfigError `unknown_run`."""
+        with self._database.write() as connection:
+            if not tables.RUNS.change(connection, {"run_id": run_id}, status=status, code=code):
+                raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
+            audit(connection, self._clock, who, f"run.{status}", run=run_id, code=code)
+        if status == ENDED:
+            self._remove(self._spools.glob(f"{run_id}.*"))
+
+    def runs(self) -> list[RunRow]:
+        """Every run, oldest first."""
+        with self._database.read() as connection:
+            return [_run(row) for row in tables.RUNS.select(connection)]
+
+    def run(self, run_id: RunId) -> RunRow:
+        """One run. ConfigError `unknown_run`."""
+        with self._database.read() as connection:
+            row = tables.RUNS.one(connection, run_id=run_id)
+        if row is None:
+            raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
+        return _run(row)
+
+    def unfinished(self) -> list[tuple[RunId, bytes]]:
+        """(run, canonical plan) of the runs that have not ended, oldest first."""
+        return [(run.run_id, run.canonical_plan) for run in self.runs() if run.status != ENDED]
+
+    # --- what is owed to members --------------------------------------------------------------------------------------
+
+    def owe(self, run_id: RunId, orgs: tuple[OrgId, ...]) -> None:
+        """The end of the run is owed to these. May be repeated before anything was delivered."""
+        with self._database.write() as connection:
+            for org in orgs:
+                tables.DELIVERIES.put(connection, run_id=run_id, org_id=org)
+
+    def owed(self, org_id: OrgId) -> list[RunId]:
+        """Whose ends are owed to `org_id`, sorted."""
+        with self._database.read() as connection:
+            found = tables.DELIVERIES.select(connection, org_id=org_id)
+        return sorted(RunId(row.text("run_id")) for row in found)
+
+    def delivered(self, run_id: RunId, org_id: OrgId) -> None:
+        """`org_id` has stored the end of the run."""
+        with self._database.write() as connection:
+            tables.DELIVERIES.delete(connection, run_id=run_id, org_id=org_id)
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def save_answer(self, query_digest: bytes, ref: SumRef) -> None:
+        """The sum that answers a query; the first one stays."""
+        with self._database.write() as connection:
+            if tables.ANSWERS.one(connection, query_digest=query_digest) is None:
+                tables.ANSWERS.insert(
+                    connection,
+                    query_digest=query_digest,
+                    run_id=ref.run_id,
+                    round=ref.round,
+                    result_hash=ref.result_hash,
+                )
+
+    def answer(self, query_digest: bytes) -> SumRef | None:
+        """The stored answer, if any."""
+        with self._database.read() as connection:
+            row = tables.ANSWERS.one(connection, query_digest=query_digest)
+        if row is None:
+            return None
+        return SumRef(RunId(row.text("run_id")), row.integer("round"), row.blob("result_hash"))
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def sum_path(self, run_id: RunId, round: int) -> Path:
+        """Where the opened sum of a round stands: little-endian u32, then the trailer of `ringfile`."""
+        return self._sums / f"{run_id}.{round}"
+
+    def write_sum(self, run_id: RunId, round: int, pieces: Iterable[NDArray[np.uint32]]) -> None:
+        """An opened sum, piece by piece; durable when this returns."""
+        write_ring(self.sum_path(run_id, round), pieces)
+
+    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]:
+        """An opened sum: uint32, shape (d,). StorageError `ring_file_missing`, IntegrityError `ring_file_damaged`."""
+        return read_ring(self.sum_path(run_id, round))
+
+    def open_sum(self, run_id: RunId, round: int) -> RingFile:
+        """An opened sum to be served leaf by leaf; close it."""
+        return RingFile(self.sum_path(run_id, round))
+
+    def spool_path(self, key: AttemptKey, org_id: OrgId) -> Path:
+        """Where the masked input of a member stands."""
+        return self._spools / f"{key.run_id}.{key.round}.{key.attempt}.{org_id}"
+
+    def spool(self, key: AttemptKey, org_id: OrgId) -> RingWriter:
+        """A masked input on its way in, leaf by leaf. Its `finish` raises PeerError `input_differs` if another one is
+        there already: the first durable input of an attempt stays.
+        """
+        return RingWriter(self.spool_path(key, org_id))
+
+    def has_input(self, key: AttemptKey, org_id: OrgId) -> bool:
+        """Whether the whole masked input is durable."""
+        return self.spool_path(key, org_id).exists()
+
+    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
+        """Coordinates start .. start+count of a masked input: uint32, in the memory of that piece alone. Errors as
+        `read_sum`; the file's name tells the member.
+        """
+        with RingFile(self.spool_path(key, org_id)) as file:
+            return file.read(start, count)
+
+    def read_input(self, key: AttemptKey, org_id: OrgId) -> NDArray[np.uint32]:
+        """The whole masked input, checked leaf by leaf, then mapped: uint32, shape (d,), read-only. Mapped pages count
+        as resident once they are touched: whoever adds many inputs uses `read_input_piece`.
+        """
+        path = self.spool_path(key, org_id)
+        with RingFile(path) as file:
+            file.verify()
+            length = file.length
+        with durable.storing(path):
+            return np.memmap(path, dtype="<u4", mode="r", shape=(length,))
+
+    def discard_inputs(self, key: AttemptKey) -> None:
+        """The masked inputs of an attempt that is over are gone."""
+        self._remove(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*"))
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        with durable.storing(self._spools):
+            for path in list(paths):
+                path.unlink(missing_ok=True)
+        durable.sync_folder(self._spools)
+
+
+def _run(row: Row) -> RunRow:
+    return RunRow(
+        RunId(row.text("run_id")),
+        row.blob("canonical_plan"),
+        row.blob("plan_hash"),
+        row.real("created_s"),
+        row.text("status"),
+        row.text("code"),
+    )
+
+
+__all__ = ["CoordinatorJournal", "RunRow"]

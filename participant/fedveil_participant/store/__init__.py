@@ -1,0 +1,86 @@
+"""Everything a participant keeps in its folder, opened together: `journal.db`, `inputs/`, `updates/`, `models/`.
+
+The journal key (`journal.key`) is read by the composition root and handed in. Journals are never backed up: one that
+came back from a copy would sign what it has already signed differently.
+"""
+
+from pathlib import Path
+
+from fedveil_common.blobs import BlobStore, SealedBlobStore
+from fedveil_common.database import Database, open_database
+from fedveil_common.errors import IntegrityError, SealedError
+from fedveil_common.ports import Clock, Entropy
+from fedveil_common.rows import verify
+from fedveil_common.secret import Seed
+
+from fedveil_participant.store import tables
+from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
+from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
+from fedveil_participant.store.key import journal_key, make_journal_key
+from fedveil_participant.store.sealer import Sealer
+
+FILE = "journal.db"
+_CHECK = "key_check"
+
+
+class ParticipantStore(RoundJournal, Holdings):
+    """What the driver takes as its journal, and what the commands read."""
+
+    def __init__(
+        self, database: Database, home: Path, sealer: Sealer, key: Seed, clock: Clock, entropy: Entropy
+    ) -> None:
+        updates = SealedBlobStore(BlobStore(home / "updates"), key, entropy)
+        RoundJournal.__init__(self, database, updates, sealer, home / "inputs", clock)
+        Holdings.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+
+    def close(self) -> None:
+        """Every connection is closed."""
+        self._database.close()
+
+
+def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create: bool = False) -> ParticipantStore:
+    """The store in `home`, checked from the first row to the last. Hold the `FolderLock` of `home`.
+
+    `create` makes a new one (join); otherwise a missing journal is StorageError `database_missing`. SealedError
+    `journal_key_wrong` if the journal was made under another key; StorageError `database_damaged` names the file.
+    """
+    path = home / FILE
+    check = verify(path, tables.ALL)
+    database = open_database(path, f"{__name__}.migrations", create=create, keep_copy=False, check=check)
+    sealer = Sealer(key, entropy)
+    try:
+        _check_key(database, sealer)
+        return ParticipantStore(database, home, sealer, key, clock, entropy)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _check_key(database: Database, sealer: Sealer) -> None:
+    with database.write() as connection:
+        row = tables.SECRETS.one(connection, name=_CHECK)
+        if row is None:
+            tables.SECRETS.put(connection, name=_CHECK, sealed=sealer.seal(b"", _CHECK.encode()))
+            return
+    try:
+        sealer.open(row.blob("sealed"), _CHECK.encode())
+    except IntegrityError as error:
+        raise SealedError(
+            "journal_key_wrong",
+            f"{database.path} was made under another journal key",
+            not_done="nothing was opened",
+            next_step="restore the journal.key that belongs to it, or enrol anew (invite --rekey)",
+        ) from error
+
+
+__all__ = [
+    "ParticipantStore",
+    "Sent",
+    "Standing",
+    "StoredEnd",
+    "StoredPlan",
+    "TrailRow",
+    "journal_key",
+    "make_journal_key",
+    "open_store",
+]

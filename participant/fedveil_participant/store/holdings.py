@@ -1,0 +1,289 @@
+"""What an organisation holds beside its rounds: keys, registered data, accepted plans, ends of runs, the outbox.
+
+Invariant: the protocol key exists only sealed in the journal (no journal, no key); after a re-key the data versions
+that are present count as spent until the organisation's own operator says otherwise, for a reason that stays on record.
+Source: FLSA/1 with A2 and A3 (docs/protocol.md).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from fedveil_common import jcs
+from fedveil_common.blobs import BlobStore
+from fedveil_common.database import Database
+from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError
+from fedveil_common.ids import RunId
+from fedveil_common.ports import Clock, Entropy
+from fedveil_common.rows import Value
+from fedveil_common.secret import PrivateKey, Seed
+
+from fedveil_participant.store import tables
+from fedveil_participant.store.sealer import Sealer
+
+_PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
+_REKEYED, _ROSTER = "rekeyed", "roster"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """An accepted plan and the version label of the data that it was accepted for (local, never sent)."""
+
+    plan_hash: bytes
+    canonical: bytes
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnd:
+    """How a run ended here; `has_model` says whether a verified final model is kept."""
+
+    run_id: RunId
+    plan_hash: bytes
+    code: str
+    has_model: bool
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One message that left: its kind, size and SHA-256."""
+
+    seq: int
+    wall_s: float
+    kind: str
+    size_bytes: int
+    digest: bytes
+
+
+class Holdings:
+    """Any thread. Every method may raise StorageError."""
+
+    def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
+        self._database = database
+        self._models = models
+        self._sealer = sealer
+        self._clock = clock
+        self._entropy = entropy
+        with database.read() as connection:
+            kept = frozenset(row.blob("model") for row in tables.ENDS.select(connection))
+        models.keep_only(kept)
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    def set_protocol_key(self, key: PrivateKey) -> None:
+        """The Ed25519 protocol key of this membership; an earlier one is erased."""
+        self._set_secret(_PROTOCOL_KEY, key.expose())
+        self._database.erase_history()
+
+    def protocol_key(self) -> PrivateKey:
+        """The Ed25519 protocol key. SealedError `no_protocol_key` if this journal holds none."""
+        found = self._secret(_PROTOCOL_KEY)
+        if found is None:
+            raise SealedError(
+                "no_protocol_key",
+                "this journal holds no protocol key",
+                not_done="no attempt is joined",
+                next_step="fedveil join, or ask the operator for `fedveil invite ORG --rekey`",
+            )
+        return PrivateKey(found)
+
+    def data_version_key(self) -> Seed:
+        """The local key under which data versions are labelled; made at the first call, then always the same."""
+        with self._database.write() as connection:
+            row = tables.SECRETS.one(connection, name=_VERSION_KEY)
+            if row is not None:
+                return Seed(self._sealer.open(row.blob("sealed"), _VERSION_KEY.encode()))
+            made = Seed(self._entropy.take(32))
+            self._put_secret(connection, _VERSION_KEY, made.expose())
+        return made
+
+    def _set_secret(self, name: str, value: bytes) -> None:
+        with self._database.write() as connection:
+            self._put_secret(connection, name, value)
+
+    def _put_secret(self, connection: sa.Connection, name: str, value: bytes) -> None:
+        tables.SECRETS.put(connection, name=name, sealed=self._sealer.seal(value, name.encode()))
+
+    def _secret(self, name: str) -> bytes | None:
+        with self._database.read() as connection:
+            row = tables.SECRETS.one(connection, name=name)
+        return None if row is None else self._sealer.open(row.blob("sealed"), name.encode())
+
+    # --- the roster ---------------------------------------------------------------------------------------------------
+
+    def save_roster(self, signed: bytes) -> None:
+        """The pinned roster, as signed."""
+        self._mark(_ROSTER, signed)
+
+    def roster(self) -> bytes:
+        """The pinned roster; empty before the first."""
+        return self._marked(_ROSTER) or b""
+
+    def _mark(self, name: str, value: bytes) -> None:
+        with self._database.write() as connection:
+            tables.MARKS.put(connection, name=name, value=value)
+
+    def _marked(self, name: str) -> bytes | None:
+        with self._database.read() as connection:
+            row = tables.MARKS.one(connection, name=name)
+        return None if row is None else row.blob("value")
+
+    # --- data and plans -----------------------------------------------------------------------------------------------
+
+    def save_dataset(self, name: str, path: Path) -> None:
+        """The table registered under `name`."""
+        with self._database.write() as connection:
+            tables.DATASETS.put(connection, name=name, path=str(path))
+
+    def datasets(self) -> dict[str, Path]:
+        """Registered tables by name."""
+        with self._database.read() as connection:
+            return {row.text("name"): Path(row.text("path")) for row in tables.DATASETS.select(connection)}
+
+    def accept_plan(self, plan_hash: bytes) -> None:
+        """The owner passed this hash with --accept."""
+        with self._database.write() as connection:
+            tables.ACCEPTED.put(connection, plan_hash=plan_hash, wall_s=self._clock.wall_s())
+
+    def accepted(self) -> frozenset[bytes]:
+        """Every plan hash that the owner accepted."""
+        with self._database.read() as connection:
+            return frozenset(row.blob("plan_hash") for row in tables.ACCEPTED.select(connection))
+
+    def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
+        """A plan that was answered with yes, and the data version it was accepted for."""
+        with self._database.write() as connection:
+            tables.PLANS.put(connection, plan_hash=plan_hash, canonical=canonical, version=version)
+
+    def plans(self) -> list[StoredPlan]:
+        """Every plan that was answered with yes."""
+        with self._database.read() as connection:
+            found = tables.PLANS.select(connection)
+        return [StoredPlan(row.blob("plan_hash"), row.blob("canonical"), row.blob("version")) for row in found]
+
+    # --- after a re-key -----------------------------------------------------------------------------------------------
+
+    def mark_rekeyed(self) -> None:
+        """This journal begins a membership anew: what its predecessor spent is not known."""
+        self._mark(_REKEYED, b"yes")
+
+    def spent_all(self, dataset: str, versions: Iterable[bytes]) -> None:
+        """These versions count as spent for every plan without DP."""
+        with self._database.write() as connection:
+            for version in versions:
+                tables.PRESUMED_SPENT.put(connection, dataset=dataset, version=version)
+
+    def admit_version(self, dataset: str, version: bytes) -> None:
+        """PolicyRefusal `version_presumed_spent` if this data may have been summed before a re-key.
+
+        After a re-key the first version that is seen of a data set is taken for one that was present then. A later
+        version is new data; `forgive_spent` settles the data set for good.
+        """
+        with self._database.write() as connection:
+            if tables.FORGIVEN.one(connection, dataset=dataset) is not None:
+                return
+            presumed = {row.blob("version") for row in tables.PRESUMED_SPENT.select(connection, dataset=dataset)}
+            if not presumed and tables.MARKS.one(connection, name=_REKEYED) is not None:
+                tables.PRESUMED_SPENT.insert(connection, dataset=dataset, version=version)
+                presumed = {version}
+        if version in presumed:
+            raise PolicyRefusal(
+                "version_presumed_spent",
+                f"this version of {dataset} may have been summed before the journal was lost",
+                not_done="the plan was not accepted",
+                next_step=f"fedveil budget set {dataset} --reason TEXT, if you know that it was not",
+            )
+
+    def forgive_spent(self, dataset: str, reason: str) -> None:
+        """The operator's own decision: what a re-key presumed spent for `dataset` is not. What this journal itself
+        recorded as spent stays. ConfigError `reason_missing`.
+        """
+        if not reason.strip():
+            raise ConfigError("reason_missing", "a reason must be given", next_step="--reason TEXT")
+        now = self._clock.wall_s()
+        trail: dict[str, Value] = {
+            "wall_s": now,
+            "run_id": "",
+            "round": 0,
+            "attempt": 0,
+            "kind": "budget_set",
+            "facts": jcs.dumps([["dataset", dataset], ["reason", reason]]).decode(),
+        }
+        with self._database.write() as connection:
+            tables.PRESUMED_SPENT.delete(connection, dataset=dataset)
+            tables.FORGIVEN.put(connection, dataset=dataset, wall_s=now, reason=reason)
+            tables.TRAIL.append(connection, [trail])
+
+    # --- ends of runs -------------------------------------------------------------------------------------------------
+
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None:
+        """How a run ended, and its verified final model (empty: none). The first end that was stored stays."""
+        model = self._models.put(model_file) if model_file else b""
+        with self._database.write() as connection:
+            if tables.ENDS.one(connection, run_id=run_id) is None:
+                tables.ENDS.insert(
+                    connection,
+                    run_id=run_id,
+                    plan_hash=plan_hash,
+                    code=code,
+                    model=model,
+                    wall_s=self._clock.wall_s(),
+                )
+
+    def has_end(self, run_id: RunId) -> bool:
+        """Whether the end of a run is stored."""
+        with self._database.read() as connection:
+            return tables.ENDS.one(connection, run_id=run_id) is not None
+
+    def ends(self) -> list[StoredEnd]:
+        """Every run that ended here, oldest first."""
+        with self._database.read() as connection:
+            found = tables.ENDS.select(connection)
+        return [
+            StoredEnd(
+                RunId(row.text("run_id")),
+                row.blob("plan_hash"),
+                row.text("code"),
+                bool(row.blob("model")),
+                row.real("wall_s"),
+            )
+            for row in found
+        ]
+
+    def model(self, run_id: RunId) -> bytes:
+        """The final model file of a run. ConfigError `unknown_model`; IntegrityError `blob_damaged`."""
+        with self._database.read() as connection:
+            row = tables.ENDS.one(connection, run_id=run_id)
+        if row is None or not row.blob("model"):
+            raise ConfigError("unknown_model", f"no final model of run {run_id} is kept here")
+        return self._models.get(row.blob("model"))
+
+    # --- the outbox ---------------------------------------------------------------------------------------------------
+
+    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+        """A message is about to leave: on record before it does, so that what cannot be recorded is not sent."""
+        row: dict[str, Value] = {
+            "wall_s": self._clock.wall_s(),
+            "kind": kind,
+            "size_bytes": size_bytes,
+            "content": digest,
+        }
+        with self._database.write() as connection:
+            tables.OUTBOX.append(connection, [row])
+
+    def outbox(self) -> list[Sent]:
+        """Everything that left, oldest first."""
+        with self._database.read() as connection:
+            found = tables.OUTBOX.select(connection)
+        return [
+            Sent(
+                row.integer("seq"),
+                row.real("wall_s"),
+                row.text("kind"),
+                row.integer("size_bytes"),
+                row.blob("content"),
+            )
+            for row in found
+        ]

@@ -1,0 +1,231 @@
+"""The participant's journal: the one open stage, sealed, and the facts that outlive it.
+
+Promise: stage, standing changes and trail row are one transaction; the stage REPLACES the one before, and what
+it overwrote is emptied from database and log before `save` returns, so a secret that a stage no longer holds is gone
+from this folder. Nothing here leaves the organisation.
+Source: FLSA/1 sections 2.8 and 2.9 with A3, A9, A10 (docs/protocol.md).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fedveil_common import durable, jcs
+from fedveil_common.blobs import SealedBlobStore
+from fedveil_common.crypto.labels import u64
+from fedveil_common.database import Database
+from fedveil_common.errors import StorageError
+from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.messages import Purpose
+from fedveil_common.ports import Clock
+from fedveil_common.ringfile import read_ring, write_ring
+from fedveil_common.rows import Row, Value
+from fedveil_common.snapshot import SnapshotCodec
+from numpy.typing import NDArray
+
+from fedveil_participant.events import Changes, OpenedSum, SpentKey
+from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
+from fedveil_participant.store import tables
+from fedveil_participant.store.sealer import Sealer
+
+_STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What outlives every attempt: the highest (round, attempt) of each run, spent keys, sums voted for."""
+
+    high_water: Mapping[RunId, tuple[int, int]]
+    spent: frozenset[SpentKey]
+    opened: frozenset[OpenedSum]
+
+
+@dataclass(frozen=True, slots=True)
+class TrailRow:
+    """One line of the public trail. `key` is None for a note that belongs to no attempt."""
+
+    seq: int
+    wall_s: float
+    key: AttemptKey | None
+    kind: str
+    facts: tuple[tuple[str, str], ...]
+
+
+class RoundJournal:
+    """Stage, standing facts, trail, masked inputs, cached updates. Any thread. Every method may raise StorageError."""
+
+    def __init__(
+        self, database: Database, updates: SealedBlobStore, sealer: Sealer, folder: Path, clock: Clock
+    ) -> None:
+        self._database = database
+        self._updates = updates
+        self._sealer = sealer
+        self._inputs = folder
+        self._clock = clock
+        durable.make_folder(folder)
+        durable.sweep(folder)
+        self._drop_leftovers()
+
+    def _drop_leftovers(self) -> None:
+        """Files that a crash left without a row, or whose attempt is over."""
+        with self._database.read() as connection:
+            stage = tables.STAGE.one(connection)
+            kept = frozenset(row.blob("blob") for row in tables.UPDATES.select(connection))
+        self._updates.keep_only(kept)
+        current = None if stage is None else self._input(_key(stage))
+        for path in list(self._inputs.iterdir()):
+            if path != current:
+                durable.remove(path)
+
+    # --- the stage ----------------------------------------------------------------------------------------------------
+
+    def save(
+        self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
+    ) -> None:
+        """Replace the stage (Idle: none is open), apply the changes, append to the trail: together or not at all."""
+        with self._database.write() as connection:
+            tables.STAGE.delete(connection)
+            if not isinstance(stage, Idle):
+                name = type(stage).__name__
+                sealed = self._sealer.seal(_STAGES.encode(stage), *_stage_name(name, key))
+                tables.STAGE.insert(connection, one=1, **_attempt(key), kind=name, sealed=sealed)
+            if changes.high_water is not None:
+                tables.HIGH_WATER.put(connection, **_attempt(changes.high_water))
+            for spent in changes.free:
+                tables.SPENT.delete(connection, **_spent(spent))
+            for spent in changes.spend:
+                tables.SPENT.put(connection, **_spent(spent))
+            for opened in changes.opened:
+                tables.OPENED.put(connection, run_id=opened.run_id, round=opened.round, t3=opened.t3)
+            row: dict[str, Value] = {
+                "wall_s": self._clock.wall_s(),
+                **_attempt(key),
+                "kind": kind,
+                "facts": _json(trail),
+            }
+            tables.TRAIL.append(connection, [row])
+        self._database.erase_history()
+
+    def load(self) -> Stage:
+        """The stage a restart finds. IntegrityError `aead_failed` (another journal key), `journal_damaged`."""
+        with self._database.read() as connection:
+            row = tables.STAGE.one(connection)
+        if row is None:
+            return Idle()
+        kind = row.text("kind")
+        return _STAGES.decode(kind, self._sealer.open(row.blob("sealed"), *_stage_name(kind, _key(row))))
+
+    def standing(self) -> Standing:
+        """The standing facts."""
+        with self._database.read() as connection:
+            high_water = tables.HIGH_WATER.select(connection)
+            spent = tables.SPENT.select(connection)
+            opened = tables.OPENED.select(connection)
+        return Standing(
+            {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
+            frozenset(_spent_key(row) for row in spent),
+            frozenset(OpenedSum(RunId(row.text("run_id")), row.integer("round"), row.blob("t3")) for row in opened),
+        )
+
+    def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
+        """A trail row that belongs to no attempt: a refusal, an order of the operator."""
+        row: dict[str, Value] = {
+            "wall_s": self._clock.wall_s(),
+            "run_id": "",
+            "round": 0,
+            "attempt": 0,
+            "kind": kind,
+            "facts": _json(facts),
+        }
+        with self._database.write() as connection:
+            tables.TRAIL.append(connection, [row])
+
+    def trail(self) -> list[TrailRow]:
+        """The whole trail, oldest first."""
+        with self._database.read() as connection:
+            found = tables.TRAIL.select(connection)
+        return [
+            TrailRow(
+                row.integer("seq"),
+                row.real("wall_s"),
+                _key(row) if row.text("run_id") else None,
+                row.text("kind"),
+                tuple((name, value) for name, value in json.loads(row.text("facts"))),
+            )
+            for row in found
+        ]
+
+    # --- masked inputs ------------------------------------------------------------------------------------------------
+
+    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None:
+        """The masked input of an attempt is durable: what the coordinator will be sent, and nothing else."""
+        write_ring(self._input(key), [ring])
+
+    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]:
+        """The masked input: uint32, shape (d,). StorageError `input_gone` once it was discarded."""
+        try:
+            return read_ring(self._input(key))
+        except StorageError as error:
+            if error.code != "ring_file_missing":
+                raise
+            raise StorageError("input_gone", "the masked input of this attempt was discarded") from error
+
+    def discard_input(self, key: AttemptKey) -> None:
+        """The masked input of an attempt is gone."""
+        durable.remove(self._input(key))
+
+    def _input(self, key: AttemptKey) -> Path:
+        return self._inputs / f"{key.run_id}.{key.round}.{key.attempt}"
+
+    # --- cached updates -----------------------------------------------------------------------------------------------
+
+    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None:
+        """The update made for a spent key, sealed: float64, shape (d,), the organisation's secret."""
+        blob = self._updates.put(values.astype("<f8", copy=False).tobytes())
+        with self._database.write() as connection:
+            before = tables.UPDATES.one(connection, **_spent(key))
+            tables.UPDATES.put(connection, **_spent(key), model_hash=model_hash, blob=blob)
+        if before is not None:
+            self._updates.delete(before.blob("blob"))
+
+    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None:
+        """(hash of the model it was made from, update) if it is kept. IntegrityError `blob_damaged`, `aead_failed`."""
+        with self._database.read() as connection:
+            row = tables.UPDATES.one(connection, **_spent(key))
+        if row is None:
+            return None
+        return row.blob("model_hash"), np.frombuffer(self._updates.get(row.blob("blob")), dtype="<f8")
+
+    def drop_update(self, key: SpentKey) -> None:
+        """The update is gone."""
+        with self._database.write() as connection:
+            row = tables.UPDATES.one(connection, **_spent(key))
+            tables.UPDATES.delete(connection, **_spent(key))
+        if row is not None:
+            self._updates.delete(row.blob("blob"))
+
+
+def _attempt(key: AttemptKey) -> dict[str, Value]:
+    return {"run_id": key.run_id, "round": key.round, "attempt": key.attempt}
+
+
+def _key(row: Row) -> AttemptKey:
+    return AttemptKey(RunId(row.text("run_id")), row.integer("round"), row.integer("attempt"))
+
+
+def _stage_name(kind: str, key: AttemptKey) -> tuple[bytes, ...]:
+    return b"stage", kind.encode(), key.run_id.encode(), u64(key.round), u64(key.attempt)
+
+
+def _spent(key: SpentKey) -> dict[str, Value]:
+    return {"dataset": key.dataset, "version": key.version, "purpose": key.purpose.value, "subject": key.subject}
+
+
+def _spent_key(row: Row) -> SpentKey:
+    return SpentKey(row.text("dataset"), row.blob("version"), Purpose(row.text("purpose")), row.blob("subject"))
+
+
+def _json(facts: tuple[tuple[str, str], ...]) -> str:
+    return jcs.dumps([[name, value] for name, value in facts]).decode()

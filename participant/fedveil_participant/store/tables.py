@@ -1,0 +1,37 @@
+"""The tables of a participant's journal, as `migrations` creates them."""
+
+from fedveil_common.rows import AppendOnlyTable, CheckedTable
+
+STAGE = CheckedTable("stage", "one", "run_id", "round", "attempt", "kind", "sealed")
+TRAIL = AppendOnlyTable("trail", "wall_s", "run_id", "round", "attempt", "kind", "facts")
+HIGH_WATER = CheckedTable("high_water", "run_id", "round", "attempt")
+SPENT = CheckedTable("spent", "dataset", "version", "purpose", "subject")
+PRESUMED_SPENT = CheckedTable("presumed_spent", "dataset", "version")
+FORGIVEN = CheckedTable("forgiven", "dataset", "wall_s", "reason")
+OPENED = CheckedTable("opened", "run_id", "round", "t3")
+SECRETS = CheckedTable("secrets", "name", "sealed")
+MARKS = CheckedTable("marks", "name", "value")
+DATASETS = CheckedTable("datasets", "name", "path")
+ACCEPTED = CheckedTable("accepted", "plan_hash", "wall_s")
+PLANS = CheckedTable("plans", "plan_hash", "canonical", "version")
+UPDATES = CheckedTable("updates", "dataset", "version", "purpose", "subject", "model_hash", "blob")
+ENDS = CheckedTable("ends", "run_id", "plan_hash", "code", "model", "wall_s")
+OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
+
+ALL: tuple[CheckedTable, ...] = (
+    STAGE,
+    TRAIL,
+    HIGH_WATER,
+    SPENT,
+    PRESUMED_SPENT,
+    FORGIVEN,
+    OPENED,
+    SECRETS,
+    MARKS,
+    DATASETS,
+    ACCEPTED,
+    PLANS,
+    UPDATES,
+    ENDS,
+    OUTBOX,
+)
