@@ -1,6 +1,8 @@
 """`plan check` and `predict`: what they print and write, and what they refuse."""
 
+import base64
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -8,9 +10,15 @@ import numpy as np
 import pytest
 from fedveil_cli import demo_split, main
 from fedveil_common import initial, prediction, standardisation
+from fedveil_common.crypto import signing
+from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.masking import quorum
-from fedveil_common.modelfile import ModelFile, write_model
+from fedveil_common.messages import BlobType
+from fedveil_common.modelfile import ModelFile, manifest_for, read_model, write_model
+from fedveil_common.pki import governance
 from fedveil_common.plan import canonical, parse_plan, plan_hash
+from fedveil_common.roster import Member, Role, Roster, sign_roster
+from fedveil_common.secret import PrivateKey
 from fedveil_participant.data.csv_source import read_features
 
 PLAN_FILE = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
@@ -148,3 +156,87 @@ def test_predict_refuses_and_leaves_the_output_alone(
     assert predict(out=model) == (2, "same_file")
     assert predict(out=tmp_path / "no" / "scores.csv") == (74, "file_unwritable")
     assert out.read_text() == "before"
+
+
+# --- model verify ----------
+
+
+class Federation:
+    """The keys and documents of a federation, enough to sign a model."""
+
+    def __init__(self, name: str, key: bytes) -> None:
+        self.id = FederationId(name)
+        self.governance_key, self.coordinator_key = PrivateKey(key * 32), PrivateKey(key.swapcase() * 32)
+        self.governance = governance.GovernanceSet(1, (signing.public_key(self.governance_key),))
+        self.fingerprint = governance.fingerprint(self.id, self.governance)
+        document = governance.TrustDocument(self.id, 1, self.governance, (b"a" * 32,))
+        self.chain = governance.encode_chain([governance.sign_trust(document, [self.governance_key])])
+
+    def roster(self, version: int, federation_id: FederationId | None = None) -> bytes:
+        head = Member(COORDINATOR, Role.COORDINATOR, signing.public_key(self.coordinator_key))
+        return sign_roster(Roster(federation_id or self.id, version, (head,)), [self.governance_key]).encode()
+
+    def sign(self, file: ModelFile, federation_id: FederationId, roster_version: int, roster: bytes) -> ModelFile:
+        manifest = manifest_for(file, federation_id, RunId("run-1"), 8, roster_version, b"t" * 32)
+        blob = signing.sign(self.coordinator_key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
+        return dataclasses.replace(
+            file,
+            signatures=(blob,),
+            trust_chain=base64.b64encode(self.chain).decode(),
+            roster=base64.b64encode(roster).decode(),
+        )
+
+
+OURS = Federation("hospitals", b"g")
+THEIRS = Federation("hospitals", b"h")
+
+
+def verified(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, file: ModelFile, fingerprint: bytes = OURS.fingerprint
+) -> tuple[int, dict[str, object], str]:
+    path = tmp_path / "signed.safetensors"
+    path.write_bytes(write_model(file))
+    return run(capsys, "model", "verify", str(path), "--fingerprint", governance.fingerprint_text(fingerprint))
+
+
+def test_a_model_is_verified_from_the_fingerprint_alone(
+    model: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_model(model.read_bytes())
+    good = OURS.sign(file, OURS.id, 2, OURS.roster(2))
+    code, value, _ = verified(capsys, tmp_path, good)
+    assert (code, value["verified"], value["federation_id"], value["run_id"]) == (0, True, "hospitals", "run-1")
+    assert (value["plan"], value["round"], value["roster_version"]) == ("breast-cancer", 8, 2)
+    assert value["fingerprint"] == OURS.fingerprint.hex()
+
+
+def test_a_model_of_others_or_changed_is_refused(
+    model: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_model(model.read_bytes())
+    good = OURS.sign(file, OURS.id, 2, OURS.roster(2))
+    other = FederationId("others")
+    changed = dataclasses.replace(good, model=np.zeros_like(file.model))
+    theirs = THEIRS.sign(file, OURS.id, 2, OURS.roster(2))
+    cases = {
+        "fingerprint_mismatch": THEIRS.sign(file, OURS.id, 2, THEIRS.roster(2)),
+        "not_governance": dataclasses.replace(good, roster=base64.b64encode(THEIRS.roster(2)).decode()),
+        "bad_signature": dataclasses.replace(good, signatures=theirs.signatures),
+        "model_mismatch": changed,
+        "wrong_roster": OURS.sign(file, OURS.id, 3, OURS.roster(2)),
+        "wrong_federation": OURS.sign(file, other, 2, OURS.roster(2)),
+        "bad_model_file": dataclasses.replace(good, roster="!"),
+    }
+    for expected, bad in cases.items():
+        assert verified(capsys, tmp_path, bad) == (5, {}, expected)
+    assert verified(capsys, tmp_path, OURS.sign(file, OURS.id, 2, OURS.roster(2, other)))[2] == "wrong_federation"
+    assert verified(capsys, tmp_path, file)[2] == "bad_model_file"
+    assert verified(capsys, tmp_path, good, THEIRS.fingerprint)[2] == "fingerprint_mismatch"
+
+
+def test_without_a_whole_fingerprint_nothing_is_verified(
+    model: pathlib.Path, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    line = ("model", "verify", str(model), "--home", str(tmp_path / "none"))
+    assert run(capsys, *line) == (2, {}, "fingerprint_missing")
+    assert run(capsys, *line, "--fingerprint", OURS.fingerprint.hex()[:32]) == (2, {}, "bad_fingerprint")

@@ -79,7 +79,9 @@ def model_verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify that a model file is what the federation's coordinator signed."""
-    raise reserved.unfinished("model verify")
+    from fedveil_cli import model_files
+
+    model_files.verify(file, fingerprint, Output(as_json))
 
 
 def model_export(

@@ -1,17 +1,21 @@
 """`predict` and `model verify`: model files on anyone's machine."""
 
+import base64
 import os
 import pathlib
 
 import numpy as np
 from fedveil_common import prediction
-from fedveil_common.errors import ConfigError
-from fedveil_common.modelfile import ModelFile, model_bytes, read_model
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.modelfile import ModelFile, ModelManifest, model_bytes, read_model, verify_model
+from fedveil_common.pki.governance import fingerprint_text, verify_chain
 from fedveil_common.plan import canonical, check_release, plan_hash
+from fedveil_common.roster import Roster, verify_roster
 from fedveil_common.transcript import model_hash
 from fedveil_participant.data.csv_source import read_features
 
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
+from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
 
 
@@ -20,6 +24,79 @@ def load(path: pathlib.Path) -> ModelFile:
     file = read_model(read_file(path, "the model", MAX_MODEL))
     check_release(file.plan)
     return file
+
+
+def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Roster]:
+    """What the coordinator of the federation with this fingerprint (32 bytes) signed, and under which roster.
+
+    Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
+    signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
+    `verify_roster` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
+    `wrong_roster`.
+    """
+    trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
+    roster = verify_roster(_carried(file.roster, "roster"), trust.governance, trust.earlier)
+    manifest = verify_model(file, roster.coordinator_key)
+    for said, found in ((roster.federation_id, trust.federation_id), (manifest.federation_id, trust.federation_id)):
+        if said != found:
+            raise PeerError("wrong_federation", f"part of the file is of {said}, the fingerprint is that of {found}")
+    if manifest.roster_version != roster.version:
+        raise PeerError(
+            "wrong_roster", f"the model was signed under roster {manifest.roster_version}, not {roster.version}"
+        )
+    return manifest, roster
+
+
+def verify(path: pathlib.Path, fingerprint: str | None, output: Output) -> None:
+    """Prints whose model this is. Raises as `load` and `check_origin`; ConfigError `fingerprint_missing`."""
+    if fingerprint is None:
+        raise ConfigError(
+            "fingerprint_missing",
+            "without the federation's fingerprint nobody can say whose model this is",
+            next_step="--fingerprint HEX, as the operator's `fedveil fingerprint` prints it",
+        )
+    expected = fingerprint_bytes(fingerprint)
+    file = load(path)
+    manifest, roster = check_origin(file, expected)
+    people = list(roster.participants)
+    output.result(
+        {
+            "verified": True,
+            "federation_id": manifest.federation_id,
+            "fingerprint": expected.hex(),
+            "run_id": manifest.run_id,
+            "round": manifest.round,
+            "plan": file.plan.name,
+            "plan_hash": manifest.plan_hash.hex(),
+            "model_hash": manifest.model_hash.hex(),
+            "roster_version": manifest.roster_version,
+            "participants": people,
+        },
+        [
+            f"verified: signed by the coordinator of {manifest.federation_id}",
+            f"fingerprint  {fingerprint_text(expected)}",
+            f"run          {manifest.run_id}, round {manifest.round}",
+            f"plan         {file.plan.name}, hash {manifest.plan_hash.hex()}",
+            f"model hash   {manifest.model_hash.hex()}",
+            f"roster       version {manifest.roster_version}: {', '.join(people)}",
+        ],
+    )
+
+
+def _carried(text: str, what: str) -> bytes:
+    """A signed document that the model file carries as base64."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        data = b""
+    if not data:
+        raise PeerError(
+            "bad_model_file",
+            f"the model file carries no {what}",
+            not_done="the model was not accepted",
+            next_step="export it again with `fedveil model export`",
+        )
+    return data
 
 
 def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, output: Output) -> None:
