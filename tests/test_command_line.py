@@ -104,6 +104,21 @@ def test_examples_use_options_that_exist(capsys: pytest.CaptureFixture[str]) -> 
         assert set(re.findall(r"--[a-z-]+", shown)) <= set(re.findall(r"--[a-z-]+", before)), path
 
 
+def test_the_page_of_commands_is_that_of_the_program() -> None:
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "commands.md").read_text()
+    now, _, later = page.partition("## Names of later releases")
+    here = {" ".join(path) for path in commands()} - set(reserved.COMMANDS)
+    assert set(re.findall(r"(?m)^\| `([a-z ]+)` \|", now)) == here
+    for release, names in re.findall(r"(?m)^\| (0\.[0-9]) \| (.*) \|$", later):
+        assert set(re.findall(r"`([a-z ]+)`", names)) == {n for n, r in reserved.COMMANDS.items() if r == release}
+    for path in sorted(here):
+        command: object = get_command(main.app)
+        for name in path.split():
+            command = getattr(command, "commands")[name]  # noqa: B009
+        shown = str(getattr(command, "epilog")).removeprefix("Example: ")  # noqa: B009
+        assert f"| `{shown}` |" in now, path
+
+
 # --- start ----------
 
 

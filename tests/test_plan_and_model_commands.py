@@ -83,7 +83,7 @@ def test_a_plan_that_can_never_start_is_shown_and_refused(
     participants: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, value, error = run(capsys, "plan", "check", str(PLAN_FILE), "--participants", participants)
-    assert (code, error) == (2, "plan_cannot_start")
+    assert (code, error) == (2, "cohort_never_possible")
     figures = value["figures"]
     assert isinstance(figures, dict)
     assert figures["can_start"] is False

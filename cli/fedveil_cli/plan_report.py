@@ -21,7 +21,7 @@ def check(path: pathlib.Path, participants: int | None, output: Output) -> None:
     """Prints the report on the plan in `path`.
 
     Raises PlanError (`bad_plan`) with every problem, NotInThisReleaseError, ConfigError `file_unreadable`; with
-    `participants` also ConfigError `plan_cannot_start`, after the report.
+    `participants` also ConfigError `cohort_never_possible`, after the report.
     """
     plan = parse_plan(read_file(path, "the plan", MAX_PLAN), str(path))
     check_release(plan)
@@ -29,7 +29,7 @@ def check(path: pathlib.Path, participants: int | None, output: Output) -> None:
     output.result(_value(plan, figures), _text(plan, figures))
     if figures is not None and figures["can_start"] is False:
         raise ConfigError(
-            "plan_cannot_start",
+            "cohort_never_possible",
             f"with {participants} participants this plan can never open a sum: {figures['why_not']}",
             next_step="enrol more organisations, or change cohort.max_corrupt or cohort.min_participants",
         )
