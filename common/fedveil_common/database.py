@@ -114,17 +114,12 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exc.DBAPIError as error:
-            found = _typed(error.orig, self.path)
+        except (exc.DBAPIError, sqlite3.Error) as error:
+            found = _typed(error.orig if isinstance(error, exc.DBAPIError) else error, self.path)
             if found is None:
                 raise
             if found.code == "disk_failed":
                 self._failure = found
-            raise found from error
-        except sqlite3.Error as error:
-            found = _typed(error, self.path)
-            if found is None:
-                raise
             raise found from error
 
 
@@ -132,7 +127,10 @@ def _typed(error: BaseException | None, path: Path) -> StorageError | None:
     """The StorageError that an SQLite error stands for; None if it is a defect of ours (a constraint, bad SQL)."""
     if not isinstance(error, sqlite3.Error):
         return None
-    primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # from the Python module itself: a TEXT value that is no UTF-8
+        return damaged(path, "a text cannot be decoded") if isinstance(error, sqlite3.OperationalError) else None
+    primary = code & 0xFF
     if primary in _FULL:
         return StorageError(
             "disk_full",
@@ -192,9 +190,12 @@ def open_database(
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
             raise damaged(path, "its integrity check fails")
-        _upgrade(database, migrations, keep_copy)
+        _upgrade(database, migrations, keep_copy, create)
         with database.read() as connection:
             check(connection)
+    except exc.DBAPIError as error:
+        database.close()
+        raise damaged(path, "its schema is not the one that its version names") from error
     except BaseException:
         database.close()
         raise
@@ -229,12 +230,14 @@ def _engine(path: Path) -> sa.Engine:
 # --- migrations -------------------------------------------------------------------------------------------------------
 
 
-def _upgrade(database: Database, migrations: str, keep_copy: bool) -> None:
+def _upgrade(database: Database, migrations: str, keep_copy: bool, create: bool) -> None:
     """Alembic to the head in one transaction. Alembic itself is loaded only if something is pending."""
     package = importlib.import_module(migrations)
     head: str = package.HEAD
     with database.read() as connection:
         current = _revision(connection)
+    if current is None and not create:
+        raise damaged(database.path, "it is empty")  # an emptied file must not pass for a new one
     if current == head:
         return
     from alembic.config import Config

@@ -1,7 +1,8 @@
 """Files that are wholly there after a crash, or not at all.
 
 Promise: a name appears in a folder only after its bytes are on the disk (temporary file, fsync, rename, fsync of the
-folder). Invariant: a failure of the disk leaves no file under the final name, and is a `StorageError` naming the path.
+folder), whole or not at all. Invariant: a failure of the disk is a `StorageError` naming the path, and nothing counts
+as stored until `commit` has returned.
 Leftover temporary files are swept when the folder is opened. Source: fsync(2), rename(2).
 """
 
