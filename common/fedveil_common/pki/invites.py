@@ -24,7 +24,10 @@ from fedveil_common.secret import PrivateKey
 GOVERNANCE = OrgId("governance")
 """The signer's name in a signed invite; no organisation may be invited under it."""
 
-RESERVED = frozenset({COORDINATOR, GOVERNANCE})
+OPERATOR = OrgId("operator")
+"""The name in the certificate that `init` makes for the operator; no organisation may be invited under it."""
+
+RESERVED = frozenset({COORDINATOR, GOVERNANCE, OPERATOR})
 """Names that no invite may carry."""
 
 TOKEN_PREFIX = "fv1_"  # noqa: S105  (a prefix, not a secret)
@@ -148,11 +151,16 @@ def key_digest(protocol_key: bytes) -> bytes:
     return hashlib.sha256(protocol_key).digest()
 
 
+def csr_digest(csr_der: bytes) -> bytes:
+    """How a join proof names its certificate request: SHA-256 of the DER."""
+    return hashlib.sha256(csr_der).digest()
+
+
 def make_proof(
     federation_id: FederationId, token_id: bytes, csr_der: bytes, invite_key: PrivateKey, protocol_key: PrivateKey
 ) -> JoinProof:
     """The two signatures with which a joiner binds its certificate request and its protocol key to its invite."""
-    digest = hashlib.sha256(csr_der).digest()
+    digest = csr_digest(csr_der)
     fields = (federation_id.encode(), token_id, digest, signing.public_key(protocol_key))
     return JoinProof(
         digest,
