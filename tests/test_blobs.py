@@ -1,0 +1,297 @@
+"""Files beside the databases: blobs, sealed blobs, vectors of ring elements. Rows 15 and 18 of the fault list."""
+
+import errno
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fedveil_common import durable
+from fedveil_common.blobs import CHUNK_BYTES, SALT_BYTES, BlobStore, SealedBlobStore
+from fedveil_common.errors import FedveilError, IntegrityError, PeerError, StorageError
+from fedveil_common.ringfile import RingFile, RingWriter, read_ring, write_ring
+from fedveil_common.secret import Seed
+from fedveil_common.transcript import LEAF_COORDINATES
+from fedveil_simulation.ports import SeededEntropy
+from hypothesis import given
+from hypothesis import strategies as st
+
+KEY = Seed(bytes(range(32)))
+SEALED_CHUNK = CHUNK_BYTES + 16
+
+
+def flip(path: pathlib.Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+# --- blobs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_blob_is_what_was_written_and_named_by_its_content(tmp_path: pathlib.Path) -> None:
+    store = BlobStore(tmp_path)
+    writer = store.writer()
+    writer.write(b"ab")
+    writer.write(b"c")
+    digest = writer.commit()
+    assert digest.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4, "abc"
+    assert store.get(digest) == b"abc"
+    assert store.put(b"abc") == digest
+    assert [path.name for path in tmp_path.iterdir()] == [digest.hex()]
+    assert store.path(digest).stat().st_mode & 0o777 == 0o600
+    store.delete(digest)
+    store.delete(digest)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_turned_bit_anywhere_in_a_blob_is_found(tmp_path: pathlib.Path) -> None:
+    store = BlobStore(tmp_path)
+    digest = store.put(b"some bytes")
+    for position in range(10):
+        flip(store.path(digest), position)
+        with pytest.raises(IntegrityError) as caught:
+            store.get(digest)
+        assert caught.value.code == "blob_damaged"
+        assert str(store.path(digest)) in caught.value.what
+        flip(store.path(digest), position)
+    assert store.get(digest) == b"some bytes"
+
+
+def test_a_missing_blob_has_a_code_of_its_own(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        BlobStore(tmp_path).get(bytes(32))
+    assert caught.value.code == "blob_missing"
+
+
+def test_a_full_disk_leaves_no_blob(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BlobStore(tmp_path)
+    real, calls = os.pwrite, 0
+
+    def fail_later(descriptor: int, data: bytes, offset: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise OSError(errno.ENOSPC, "simulated")
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fail_later)
+    writer = store.writer()
+    writer.write(b"1")
+    writer.write(b"2")
+    with pytest.raises(StorageError) as caught:
+        writer.write(b"3")
+    assert caught.value.code == "disk_full"
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert store.get(store.put(b"123")) == b"123"
+
+
+def test_a_short_write_is_continued(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pwrite may write less than it was given."""
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, bytes(data)[:3], offset))
+    store = BlobStore(tmp_path)
+    assert store.get(store.put(b"0123456789")) == b"0123456789"
+
+
+def test_what_a_crash_left_is_swept(tmp_path: pathlib.Path) -> None:
+    store = BlobStore(tmp_path)
+    kept, orphan = store.put(b"kept"), store.put(b"orphan")
+    store.writer().write(b"half of a blob")
+    assert len(list(tmp_path.iterdir())) == 3
+    again = BlobStore(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {kept.hex(), orphan.hex()}
+    assert again.keep_only(frozenset({kept})) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [kept.hex()]
+
+
+def test_a_discarded_file_takes_no_more_bytes(tmp_path: pathlib.Path) -> None:
+    """A late write must not reach a descriptor whose number is another file's by now."""
+    file = durable.TemporaryFile(tmp_path)
+    file.discard()
+    other = durable.TemporaryFile(tmp_path)
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"late", 0)
+    assert other.commit("other").read_bytes() == b""
+
+
+# --- sealed blobs -----------------------------------------------------------------------------------------------------
+
+
+def sealed(folder: pathlib.Path, key: Seed = KEY, taker: str = "blobs") -> SealedBlobStore:
+    return SealedBlobStore(BlobStore(folder), key, SeededEntropy(1, taker))
+
+
+def forged(folder: pathlib.Path, change: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """The name of a blob made of `change`d ciphertext of `data`: whoever can write the folder can do this."""
+    store = sealed(folder)
+    digest = store.put(data)
+    return BlobStore(folder).put(change(BlobStore(folder).get(digest)))
+
+
+@given(sizes=st.lists(st.integers(0, 700_000), max_size=5))
+def test_sealed_blobs_come_back_however_they_were_cut(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    store = sealed(tmp_path_factory.mktemp("blobs"))
+    parts = [bytes([index + 1]) * size for index, size in enumerate(sizes)]
+    writer = store.writer()
+    for part in parts:
+        writer.write(part)
+    assert store.get(writer.commit()) == b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
+def test_sealed_blobs_at_the_edges_of_chunks(tmp_path: pathlib.Path, size: int) -> None:
+    store = sealed(tmp_path)
+    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    digest = store.put(data)
+    assert store.get(digest) == data
+    chunks = max(1, -(-size // CHUNK_BYTES))
+    assert BlobStore(tmp_path).path(digest).stat().st_size == SALT_BYTES + size + 16 * chunks
+
+
+def test_the_plaintext_is_in_no_file(tmp_path: pathlib.Path) -> None:
+    secret = b"the update of one organisation" * 3
+    digest = sealed(tmp_path).put(secret)
+    assert all(secret[:16] not in path.read_bytes() for path in tmp_path.iterdir())
+    assert sealed(tmp_path).get(digest) == secret
+
+
+def test_equal_plaintexts_look_different(tmp_path: pathlib.Path) -> None:
+    store = sealed(tmp_path)
+    first, second = (BlobStore(tmp_path).get(store.put(b"same")) for _ in range(2))
+    assert first[:SALT_BYTES] != second[:SALT_BYTES]
+    assert first[SALT_BYTES:] != second[SALT_BYTES:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda s: s[: SALT_BYTES + SEALED_CHUNK], id="cut after the first chunk"),
+        pytest.param(lambda s: s[: SALT_BYTES + 2 * SEALED_CHUNK], id="cut after the second chunk"),
+        pytest.param(lambda s: s[:-1], id="last byte cut"),
+        pytest.param(lambda s: s[:SALT_BYTES], id="all chunks cut"),
+        pytest.param(lambda s: s[:7], id="salt cut"),
+        pytest.param(lambda _: b"", id="nothing left"),
+        pytest.param(lambda s: s + s[-26:], id="last chunk twice"),
+        pytest.param(lambda s: s + bytes(16), id="an empty chunk added"),
+        pytest.param(lambda s: bytes([s[0] ^ 1]) + s[1:], id="salt changed"),
+        pytest.param(lambda s: s[:-1] + bytes([s[-1] ^ 1]), id="tag changed"),
+        pytest.param(
+            lambda s: (
+                s[:SALT_BYTES]
+                + s[SALT_BYTES + SEALED_CHUNK : SALT_BYTES + 2 * SEALED_CHUNK]
+                + s[SALT_BYTES : SALT_BYTES + SEALED_CHUNK]
+                + s[SALT_BYTES + 2 * SEALED_CHUNK :]
+            ),
+            id="two chunks exchanged",
+        ),
+    ],
+)
+def test_a_sealed_blob_cannot_be_cut_moved_or_changed(tmp_path: pathlib.Path, change: Callable[[bytes], bytes]) -> None:
+    data = bytes(CHUNK_BYTES) + b"1" * CHUNK_BYTES + b"0123456789"
+    with pytest.raises(IntegrityError) as caught:
+        sealed(tmp_path).get(forged(tmp_path, change, data))
+    assert caught.value.code == "aead_failed"
+    assert sealed(tmp_path).get(forged(tmp_path, lambda s: s, data)) == data  # control
+
+
+def test_another_key_opens_nothing(tmp_path: pathlib.Path) -> None:
+    digest = sealed(tmp_path).put(b"x")
+    with pytest.raises(IntegrityError) as caught:
+        sealed(tmp_path, Seed(bytes(32))).get(digest)
+    assert caught.value.code == "aead_failed"
+
+
+# --- ring files -------------------------------------------------------------------------------------------------------
+
+
+def ramp(length: int) -> np.ndarray:
+    return (np.arange(length, dtype=np.uint64) * 2_654_435_761 % 2**32).astype(np.uint32)
+
+
+@pytest.mark.parametrize("length", [1, LEAF_COORDINATES - 1, LEAF_COORDINATES, LEAF_COORDINATES + 1, 50_000])
+@pytest.mark.parametrize("piece", [1_000, LEAF_COORDINATES, 40_000])
+def test_a_vector_comes_back_however_it_was_cut(tmp_path: pathlib.Path, length: int, piece: int) -> None:
+    values = ramp(length)
+    write_ring(tmp_path / "v", (values[start : start + piece] for start in range(0, length, piece)))
+    assert np.array_equal(read_ring(tmp_path / "v"), values)
+    assert (tmp_path / "v").read_bytes()[: 4 * length] == values.astype("<u4").tobytes()
+    with RingFile(tmp_path / "v") as file:
+        assert file.length == length
+        for start, count in ((0, 1), (length - 1, 1), (length // 2, length // 3), (length, 0)):
+            assert np.array_equal(file.read(start, count), values[start : start + count])
+        with pytest.raises(ValueError, match="not in a file"):
+            file.read(length, 1)
+
+
+def test_a_turned_bit_in_a_vector_is_found_when_its_leaf_is_read(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run.1.1.acme"
+    write_ring(path, [ramp(50_000)])
+    flip(path, 4 * LEAF_COORDINATES + 5)
+    with RingFile(path) as file:
+        assert len(file.read(0, LEAF_COORDINATES)) == LEAF_COORDINATES
+        with pytest.raises(IntegrityError) as caught:
+            file.read(LEAF_COORDINATES, 1)
+        with pytest.raises(IntegrityError):
+            file.verify()
+    assert caught.value.code == "ring_file_damaged"
+    assert "run.1.1.acme" in caught.value.what
+    assert "leaf 1" in caught.value.what
+
+
+def test_no_byte_of_a_vector_file_may_change_or_be_missing(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "v"
+    write_ring(path, [ramp(20)])
+    good = path.read_bytes()
+    for position in range(len(good)):
+        for bad in (good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :], good[:position]):
+            path.write_bytes(bad)
+            with pytest.raises(IntegrityError) as caught:
+                read_ring(path)
+            assert caught.value.code == "ring_file_damaged"
+
+
+def test_leaves_come_in_order_and_whole(tmp_path: pathlib.Path) -> None:
+    leaf = ramp(LEAF_COORDINATES).tobytes()
+    writer = RingWriter(tmp_path / "v")
+    for index, data in ((1, leaf), (0, b""), (0, leaf[:-1]), (0, leaf + b"1234")):
+        with pytest.raises(ValueError, match="does not follow"):
+            writer.write(index, data)
+    writer.write(0, leaf)
+    writer.write(1, leaf[:8])
+    for index in (0, 1, 2):
+        with pytest.raises(ValueError, match="does not follow"):
+            writer.write(index, leaf[:8])
+    assert list(tmp_path.glob("v")) == []
+    writer.finish()
+    assert len(read_ring(tmp_path / "v")) == LEAF_COORDINATES + 2
+
+
+def test_the_first_input_stays(tmp_path: pathlib.Path) -> None:
+    def send(data: bytes) -> None:
+        writer = RingWriter(tmp_path / "v")
+        writer.write(0, data)
+        writer.finish()
+
+    send(b"1234")
+    send(b"1234")
+    for other in (b"1235", b"12341234"):
+        with pytest.raises(PeerError) as caught:
+            send(other)
+        assert caught.value.code == "input_differs"
+    assert read_ring(tmp_path / "v").tobytes() == b"1234"
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
+
+
+def test_an_empty_vector_and_a_missing_one(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        write_ring(tmp_path / "v", [])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FedveilError) as caught:
+        read_ring(tmp_path / "v")
+    assert caught.value.code == "ring_file_missing"
