@@ -1,4 +1,4 @@
-"""The operator's client of a running coordinator: one method for each operation, errors as the coordinator raised them."""
+"""The operator's client of a running coordinator: one method an operation, errors as the coordinator raised them."""
 
 import json
 from collections.abc import Iterator

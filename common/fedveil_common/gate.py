@@ -4,6 +4,8 @@ Promise: every outgoing message of a participant is serialised by a stub of this
 and it is recorded (kind, size, digest) before it is sent. A remote call that is not listed here cannot be made.
 """
 
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
 import hashlib
 from collections.abc import Callable
 from typing import Protocol
@@ -30,15 +32,15 @@ class Gate:
         self._channel = channel
         self._outbox = outbox
 
-    def stream_stream(self, kind: str) -> grpc.StreamStreamMultiCallable:
+    def stream_stream(self, kind: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
         """A stub whose requests and responses are both streams."""
         return self._channel.stream_stream(_path(kind), self._pass(kind), None)
 
-    def stream_unary(self, kind: str) -> grpc.StreamUnaryMultiCallable:
+    def stream_unary(self, kind: str) -> grpc.StreamUnaryMultiCallable[bytes, bytes]:
         """A stub whose requests are a stream."""
         return self._channel.stream_unary(_path(kind), self._pass(kind), None)
 
-    def unary_stream(self, kind: str) -> grpc.UnaryStreamMultiCallable:
+    def unary_stream(self, kind: str) -> grpc.UnaryStreamMultiCallable[bytes, bytes]:
         """A stub whose responses are a stream."""
         return self._channel.unary_stream(_path(kind), self._pass(kind), None)
 

@@ -28,7 +28,7 @@ class AdminEdge:
         self._operations = operations
         self._identify = identify
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
         ops = self._operations
         unary: dict[str, tuple[type[Message], Callable[[Any], Message]]] = {
@@ -52,7 +52,9 @@ class AdminEdge:
             ),
             "AbortRun": (pb.AbortRunRequest, self._abort),
         }
-        methods = {name: grpc.unary_unary_rpc_method_handler(self._unary(*entry)) for name, entry in unary.items()}
+        methods: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(self._unary(*entry)) for name, entry in unary.items()
+        }
         methods["WatchRun"] = grpc.unary_stream_rpc_method_handler(guarded("operator", self._identify, self.watch))
         methods["ExportModel"] = grpc.unary_stream_rpc_method_handler(guarded("operator", self._identify, self.export))
         return grpc.method_handlers_generic_handler(SERVICE, methods)

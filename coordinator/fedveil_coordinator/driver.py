@@ -92,7 +92,7 @@ class Journal(Protocol):
     def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
     def write_sum(self, run_id: RunId, round: int, pieces: "opening.Pieces") -> None: ...  # noqa: D102
     def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
-    def read_input(self, key: AttemptKey, org_id: OrgId) -> NDArray[np.uint32]: ...  # noqa: D102
+    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
 
 
@@ -484,11 +484,10 @@ class Driver:
                 unmasking = opening.recover(frame, revealing)
             except PeerError as error:
                 return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
-            inputs = {org: self._journal.read_input(key, org) for org in unmasking.survivors}
             hashes: list[bytes] = []
 
             def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-                return inputs[org][start : start + count]
+                return self._journal.read_input_piece(key, org, start, count)
 
             pieces = opening.open_chunks(unmasking, read, self._workers.pool)
             self._journal.write_sum(key.run_id, key.round, opening.collect(pieces, hashes))

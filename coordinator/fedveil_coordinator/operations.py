@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from fedveil_common import modelfile, wire
+from fedveil_common import modelfile
 from fedveil_common import plan as plans
-from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki.governance import Trust
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Role, Roster, accept_roster, verify_roster
 
-from fedveil_coordinator import reporting
+from fedveil_coordinator import enrollment, reporting
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.driver import Driver, Watched
 from fedveil_coordinator.reporting import Plain
 from fedveil_coordinator.store import CoordinatorStore
+from fedveil_coordinator.store.members import Member as MemberRow
 
 T = TypeVar("T")
 
@@ -93,12 +94,12 @@ class Operations:
             "membership": "membership rests on the operator",
             "participants": [
                 {
-                    "org": row.org,
-                    "state": row.state,
-                    "in_roster": row.org in roster.participants,
-                    "connected": row.org in connected,
+                    "org": row.org_id,
+                    "state": _state_of(row, roster),
+                    "in_roster": row.org_id in roster.participants,
+                    "connected": row.org_id in connected,
                 }
-                for row in self._store.members()
+                for row in self._store.members.members()
                 if row.role == Role.PARTICIPANT
             ],
             "run": None if active is None else self._report(active.run_id, at),
@@ -106,36 +107,23 @@ class Operations:
         }
 
     def _roster(self) -> Roster:
-        rosters = self._store.rosters()
-        return verify_roster(rosters[max(rosters)], self._trust.governance)
+        return self._verified(self._newest())
+
+    def _newest(self) -> bytes:
+        rosters = self._store.records.rosters()
+        return rosters[max(rosters)]
+
+    def _verified(self, signed: bytes) -> Roster:
+        return verify_roster(signed, self._trust.governance, self._trust.earlier)
 
     def register_invite(self, data: bytes) -> int:
         """Keep a governance-signed invite; how many keys it replaces (1 for a re-key)."""
-        from fedveil_common.pki.invites import read_invite
-
-        blob = wire.parse_blob(data)
-        invite = read_invite(blob, self._trust.governance)
-        if invite.federation_id != self._roster().federation_id:
-            raise PeerError("wrong_federation", "the invite is for another federation")
-        self._store.register_invite(
-            invite.token_id,
-            invite.org_id,
-            invite.role,
-            invite.invite_key,
-            invite.expires_s,
-            invite.old_key_digest,
-            data,
-        )
-        return 1 if invite.old_key_digest else 0
+        return enrollment.register_invite(self._store.members, self._trust, data, self._clock.wall_s())
 
     def revoke(self, org: str, reason: str) -> tuple[int, int]:
         """Revoke a member at once; (live sessions ended, still open)."""
         org_id = OrgId(check_name(org, "the organisation"))
-        if org_id not in {row.org for row in self._store.members()}:
-            raise ConfigError(
-                "unknown_member", f"there is no member {org}", next_step="fedveil status lists the members"
-            )
-        self._store.revoke(org_id, reason, self._clock.wall_s())
+        self._store.members.revoke(org_id, reason, self._clock.wall_s())
         self._allowed.revoke(org_id)
 
         def end() -> tuple[int, int]:
@@ -147,28 +135,26 @@ class Operations:
 
     def roster_draft(self) -> tuple[bytes, bytes, str, list[str]]:
         """(current signed roster, trust chain, members as JSON list, revoked ids): what the operator signs next."""
-        rosters = self._store.rosters()
-        rows = [row for row in self._store.members() if row.role == Role.PARTICIPANT]
+        invites = {invite.token_id: invite for invite in self._store.members.invites()}
+        rows = [row for row in self._store.members.members() if row.role == Role.PARTICIPANT]
         joined = [
             {
-                "org": row.org,
+                "org": row.org_id,
                 "role": row.role,
                 "protocol_key": row.protocol_key.hex(),
-                "invite": base64.b64encode(row.invite).decode(),
-                "proof": base64.b64encode(row.join_proof).decode(),
+                "invite": base64.b64encode(invites[row.token_id].signed).decode(),
+                "proof": base64.b64encode(row.proof).decode(),
             }
             for row in rows
-            if row.state != "revoked"
+            if row.revoked_s is None
         ]
-        revoked = sorted(row.org for row in rows if row.state == "revoked")
-        return rosters[max(rosters)], self._chain, json.dumps(joined), revoked
+        revoked = sorted(row.org_id for row in rows if row.revoked_s is not None)
+        return self._newest(), self._chain, json.dumps(joined), list(revoked)
 
     def publish_roster(self, signed: bytes) -> int:
         """A governance-signed higher version becomes current; everyone is told. The version."""
-        roster = accept_roster(self._roster(), verify_roster(signed, self._trust.governance))
-        self._store.save_roster(roster.version, signed)
-        for org in roster.participants:
-            self._store.set_member_state(org, "active", "", self._clock.wall_s())
+        roster = accept_roster(self._roster(), self._verified(signed))
+        self._store.records.save_roster(roster.version, signed)
         self._ask(lambda: self._driver.publish_roster(roster, RosterNotice(signed, self._chain)))
         return roster.version
 
@@ -187,13 +173,13 @@ class Operations:
         return [
             {
                 "run_id": row.run_id,
-                "name": plans.parse_canonical(row.canonical).name,
-                "plan_hash": plans.plan_hash(row.canonical).hex(),
+                "name": plans.parse_canonical(row.canonical_plan).name,
+                "plan_hash": plans.plan_hash(row.canonical_plan).hex(),
                 "status": row.status,
                 "code": row.code,
                 "created_s": row.created_s,
             }
-            for row in self._store.runs()
+            for row in self._store.journal.runs()
         ]
 
     def get_run(self, run_id: str) -> Plain:
@@ -201,7 +187,7 @@ class Operations:
         return self._ask(lambda: self._report(RunId(run_id), self._clock.monotonic_s()))
 
     def _report(self, run_id: RunId, at: float) -> Plain:
-        row = next((row for row in self._store.runs() if row.run_id == run_id), None)
+        row = next((row for row in self._store.journal.runs() if row.run_id == run_id), None)
         if row is None:
             raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
         if row.status == "waiting":
@@ -238,11 +224,13 @@ class Operations:
                 watcher(event)
 
         def begin() -> list[Watched]:
-            if wanted not in {row.run_id for row in self._store.runs()}:
+            if wanted not in {row.run_id for row in self._store.journal.runs()}:
                 raise ConfigError("unknown_run", f"there is no run {run_id}", next_step="fedveil run list")
             self._driver.listeners.append(listener)
             told = list(self._driver.watched.get(wanted, []))
-            ended = next((row for row in self._store.runs() if row.run_id == wanted and row.status == "ended"), None)
+            ended = next(
+                (row for row in self._store.journal.runs() if row.run_id == wanted and row.status == "ended"), None
+            )
             if ended is not None and (not told or told[-1].kind != "ended"):
                 told.append(Watched(len(told) + 1, "ended", (("code", ended.code),)))
             return told
@@ -265,7 +253,7 @@ class Operations:
             manifest = modelfile.parse_manifest(blob.body)
             step = next(v.step for v in state.versions if v.model_hash == manifest.model_hash)
             lineage = self._driver.lineage_to(state, step)
-            rosters = self._store.rosters()
+            rosters = self._store.records.rosters()
             return modelfile.write_model(
                 modelfile.ModelFile(
                     plan=state.plan,
@@ -283,6 +271,12 @@ class Operations:
             )
 
         return self._ask(make)
+
+
+def _state_of(row: MemberRow, roster: Roster) -> str:
+    if row.revoked_s is not None:
+        return "revoked"
+    return "active" if row.org_id in roster.participants else "pending"
 
 
 def iterate(data: bytes, size: int) -> Iterator[bytes]:

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+import numpy as np
 import structlog
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
-from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal, RoundAborted
+from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundAborted
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
 from fedveil_common.messages import CoordinatorMessage, SignedBlob
@@ -62,7 +63,7 @@ class Spool(Protocol):
 
 
 OpenSpool = Callable[[AttemptKey, OrgId], Spool]
-ReadSum = Callable[[RunId, int], NDArray[Any]]
+ReadSum = Callable[[RunId, int], NDArray[np.uint32]]
 
 
 class SessionOutlet:
@@ -98,7 +99,7 @@ class SessionOutlet:
 
 def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     """The caller's certificate, PEM."""
-    found = context.auth_context().get("x509_pem_cert", [])
+    found = list(context.auth_context().get("x509_pem_cert", []))
     if len(found) != 1:
         raise PolicyRefusal("not_enrolled", "the call carries no client certificate")
     return bytes(found[0])
@@ -136,9 +137,9 @@ class RoundsEdge:
         self._uploading: set[OrgId] = set()
         self._slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
-        methods = {
+        methods: dict[str, Any] = {
             "Session": grpc.stream_stream_rpc_method_handler(guarded("participant", self._identify, self.session)),
             "SubmitInput": grpc.stream_unary_rpc_method_handler(guarded("participant", self._identify, self.submit)),
             "FetchSum": grpc.unary_stream_rpc_method_handler(guarded("participant", self._identify, self.fetch)),
@@ -236,7 +237,7 @@ class RoundsEdge:
         tables.BLOB.put(first.announcement, "manifest", manifest)
         await context.write(first.SerializeToString())
         ring = self._read_sum(run_id, request.round)
-        view = memoryview(ring).cast("B")
+        view = memoryview(ring.data).cast("B")
         step = limits.LEAVES_PER_FRAME * LEAF_BYTES
         for start in range(0, len(view), step):
             frame = pb.FetchSumResponse()
@@ -283,4 +284,4 @@ def _frame(data: bytes | None, expected: str) -> Any:
     return frame
 
 
-__all__ = ["Identify", "IntegrityError", "RoundsEdge", "abort", "certificate_of", "ended", "guarded"]
+__all__ = ["Identify", "RoundsEdge", "abort", "certificate_of", "ended", "guarded"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fedveil_participant import update
 from fedveil_participant.data.csv_source import Source, read_source
+from fedveil_participant.data.prepare import check_min_rows
 
 ReadFile = Callable[[Path], bytes]
 """How a registered file is read: the composition root's business."""
@@ -38,11 +39,7 @@ class CsvBench:
         ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`.
         """
         source = self._read(plan)
-        rows = len(source.positions)
-        if rows < plan.data.min_rows:
-            raise PolicyRefusal(
-                "too_few_rows", f"{rows} rows of {plan.data.dataset}, the plan asks for {plan.data.min_rows}"
-            )
+        check_min_rows(plan, source)
         return source.version
 
     def contribution(

@@ -98,6 +98,7 @@ class Journal(Protocol):
     def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None: ...  # noqa: D102
     def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
     def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
+    def admit_version(self, dataset: str, version: bytes) -> None: ...  # noqa: D102
     def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
     def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None: ...  # noqa: D102
@@ -391,6 +392,8 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
+                if run_id not in self.state.high_water:
+                    self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
                 code, what = error.code, str(error)
                 self.call(lambda: self._decline(digest, code, what))

@@ -82,9 +82,9 @@ class CoordinatorMemory:
         """A verified masked input, packed little-endian u32."""
         self.inputs[key, org_id] = data
 
-    def read_input(self, key: AttemptKey, org_id: OrgId) -> NDArray[np.uint32]:
-        """A spooled masked input: uint32, shape (d,)."""
-        return np.frombuffer(self.inputs[key, org_id], dtype="<u4")
+    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
+        """Coordinates start .. start+count of a spooled masked input: uint32."""
+        return np.frombuffer(self.inputs[key, org_id], dtype="<u4")[start : start + count]
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """Inputs of an attempt that is over."""
@@ -159,6 +159,9 @@ class ParticipantMemory:
     def drop_update(self, key: SpentKey) -> None:
         """Delete an update."""
         self.updates.pop(key, None)
+
+    def admit_version(self, dataset: str, version: bytes) -> None:
+        """A simulated member has no earlier journal whose spending it could have forgotten."""
 
     def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
         """An accepted plan and the data version it was accepted for."""

@@ -1,0 +1,85 @@
+"""What an operator does to a running coordinator from the command line: runs, rounds, status.
+
+Each function takes an admin client and returns the plain value that `--json` prints; following a run yields its events.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError, FedveilError, PeerError, RoundAborted
+
+Event = tuple[int, str, dict[str, str]]
+Plain = dict[str, Any]
+
+TRY_LATER = frozenset({"not_enough_participants"})
+"""Ends of a run that another start may mend (exit code 75)."""
+
+
+class Admin(Protocol):
+    """What the commands need of the coordinator; see `admin_client.AdminClient`."""
+
+    def start_run(self, canonical: bytes) -> str: ...  # noqa: D102
+    def get_run(self, run_id: str) -> Plain: ...  # noqa: D102
+    def watch(self, run_id: str, after: int = 0) -> Iterator[Event]: ...  # noqa: D102
+
+
+def prepare_plan(text: bytes, filename: str) -> tuple[bytes, bytes]:
+    """(canonical bytes, hash) of a plan this release can run. PlanError with every problem, or `not_in_this_release`."""
+    plan = plans.parse_plan(text, filename)
+    plans.check_release(plan)
+    canonical = plans.canonical(plan)
+    return canonical, plans.plan_hash(canonical)
+
+
+def check_cohort(plan_bytes: bytes, participants: int) -> None:
+    """ConfigError `cohort_never_possible` if a roster of so many participants can never satisfy the plan (A1)."""
+    from fedveil_common.masking import quorum
+
+    plan = plans.parse_canonical(plan_bytes)
+    corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
+    needed = max(plan.cohort.min_participants, corrupt + 2)
+    if participants < needed:
+        raise ConfigError(
+            "cohort_never_possible",
+            f"the roster has {participants} participants; with c = {corrupt} corrupt members assumed and "
+            f"min_participants {plan.cohort.min_participants} at least {needed} must take part",
+            not_done="no run was started",
+            next_step="invite more organisations, or lower max_corrupt or min_participants in the plan",
+        )
+
+
+def follow(admin: Admin, run_id: str, tell: Callable[[Event], None]) -> Plain:
+    """Follow a run to its end, telling each event; the run's report."""
+    for event in admin.watch(run_id):
+        tell(event)
+    return admin.get_run(run_id)
+
+
+def raise_for_end(report: Plain) -> None:
+    """Raises what the command must exit with unless the run finished."""
+    error = end_error(str(report["code"]), str(report["run_id"]))
+    if error is not None:
+        raise error
+
+
+def end_error(code: str, run_id: str) -> FedveilError | None:
+    """The error that the end of a run stands for; None for `finished`."""
+    if code == "finished":
+        return None
+    what = f"run {run_id} ended with {code}"
+    hint = f"fedveil run show {run_id}"
+    if code in TRY_LATER:
+        return RoundAborted(code, what, not_done="no model was made", next_step=f"{hint} names who was missing")
+    if code == "model_rejected":
+        return PeerError(
+            code, what, not_done="the implausible model was not kept; the one before it is", next_step=hint
+        )
+    return ConfigError(code, what, not_done="no further round was run", next_step=hint)
+
+
+def event_line(event: Event) -> str:
+    """One event for people."""
+    number, kind, facts = event
+    shown = " ".join(f"{name}={value}" for name, value in facts.items() if value)
+    return f"{number:>4} {kind} {shown}".rstrip()

@@ -1,0 +1,166 @@
+"""`fedveil participate`: the composition of a running participant. Outbound connections only."""
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import grpc
+import structlog
+from fedveil_common import plan as plans
+from fedveil_common.crypto import signing
+from fedveil_common.database import FolderLock
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import OrgId
+from fedveil_common.messages import RosterNotice
+from fedveil_common.pki import certificates, transport
+from fedveil_common.pki.governance import verify_chain
+from fedveil_common.roster import Roster, accept_roster, verify_roster
+from fedveil_common.secret import Passphrase
+from fedveil_participant import membership
+from fedveil_participant.bench import CsvBench
+from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.driver import Bench, Consent, Driver
+from fedveil_participant.membership import Membership
+from fedveil_participant.round import State
+from fedveil_participant.store import ParticipantStore, journal_key, open_store
+
+from fedveil_cli.workers import ParticipantWorkers, stop_process
+from fedveil_cli.world import World
+
+log = structlog.get_logger("fedveil.participate")
+
+Tell = Callable[[str, Mapping[str, str]], None]
+MakeBench = Callable[[Mapping[str, Path], ParticipantStore], Bench]
+
+
+def csv_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
+    """The bench of the product: CSV tables registered by name."""
+    return CsvBench(datasets, store.data_version_key(), Path.read_bytes)
+
+
+def participate(
+    home: Path,
+    data: Mapping[str, Path],
+    accept: frozenset[bytes],
+    passphrase: Passphrase | None,
+    until_ended: bool,
+    world: World,
+    software: str,
+    tell: Tell,
+    make_bench: MakeBench = csv_bench,
+) -> dict[str, str]:
+    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
+    member = membership.load_membership(home)
+    with FolderLock(home):
+        store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
+        try:
+            return _participate(member, store, data, accept, until_ended, world, software, tell, make_bench)
+        finally:
+            store.close()
+
+
+def _participate(
+    member: Membership,
+    store: ParticipantStore,
+    data: Mapping[str, Path],
+    accept: frozenset[bytes],
+    until_ended: bool,
+    world: World,
+    software: str,
+    tell: Tell,
+    make_bench: MakeBench,
+) -> dict[str, str]:
+    check_own_certificate(member, world)
+    for name, path in data.items():
+        store.save_dataset(name, path.absolute())
+    for digest in accept:
+        store.accept_plan(digest)
+    signing_key = store.protocol_key()
+    own_key = signing.public_key(signing_key)
+    trust = verify_chain(member.trust_chain, member.fingerprint)
+    pinned = store.roster() or member.signed_roster
+    roster = verify_roster(pinned, trust.governance, trust.earlier)
+
+    def verify(notice: RosterNotice, before: Roster) -> Roster:
+        newer = verify_chain(notice.trust_chain, member.fingerprint)
+        found = verify_roster(notice.signed_roster, newer.governance, newer.earlier)
+        return accept_roster(before, found, me=member.org_id, my_key=own_key)
+
+    standing = store.standing()
+    accepted = {
+        stored.plan_hash: AcceptedPlan(plans.parse_canonical(stored.canonical), stored.plan_hash, stored.version)
+        for stored in store.plans()
+    }
+    state = State(
+        OrgId(member.org_id),
+        signing_key,
+        roster,
+        plans=accepted,
+        high_water=standing.high_water,
+        spent=standing.spent,
+        opened=standing.opened,
+        stage=store.load(),
+    )
+    channel = grpc.secure_channel(
+        member.address,
+        transport.channel_credentials(member.certificate_pem, member.key_pem(), member.authority_pem),
+        options=transport.CHANNEL_OPTIONS,
+    )
+    link = CoordinatorLink(channel, store)
+    driver = Driver(
+        state,
+        Consent(store.accepted()),
+        verify,
+        member.trust_chain,
+        software,
+        store,
+        make_bench(store.datasets(), store),
+        link,
+        ParticipantWorkers(),
+        world.clock,
+        world.entropy,
+        world.failpoints,
+    )
+
+    def listen(kind: str, facts: Mapping[str, str]) -> None:
+        tell(kind, facts)
+        if kind == "run_ended" and until_ended:
+            driver.stop()
+
+    driver.listeners.append(listen)
+    failure: list[BaseException] = []
+
+    def drive() -> None:
+        try:
+            driver.start()
+            driver.serve()
+        except BaseException as error:  # noqa: BLE001 - the last resort of the driver's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=drive, name="fedveil-driver", daemon=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: driver.stop())
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)  # in slices, so that a signal is handled
+    link.close()
+    if failure:
+        stop_process(failure[0])
+    return {str(run): code for run, code in driver.ended.items()}
+
+
+def check_own_certificate(member: Membership, world: World) -> None:
+    """A failed handshake says nothing, so what can be wrong with my own certificate is said before dialling."""
+    certificate = certificates.load_certificate(member.certificate_pem)
+    now = world.clock.wall_s()
+    first, last = certificates.validity(certificate)
+    if not first <= now <= last:
+        state = "expired" if now > last else "is not valid yet"
+        raise ConfigError(
+            "certificate_expired" if now > last else "certificate_not_yet_valid",
+            f"this participant's certificate {state}",
+            not_done="the coordinator was not dialled",
+            next_step="check this machine's clock; else ask the operator for `fedveil invite ORG --rekey`",
+        )

@@ -1,0 +1,40 @@
+"""How good a model is on rows that are at hand: for the tables of demo and simulation, where one process holds them."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from fedveil_common import design, prediction
+from fedveil_common.plan import ModelKind, Plan
+from fedveil_common.standardisation import Standardisation
+from fedveil_participant.data.csv_source import Source, read_source
+from numpy.typing import NDArray
+
+VERSION_KEY = bytes(32)
+"""Versions are not looked at here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`accuracy` in 0..1 (None for a linear model), `loss` the mean over rows (nats, or squared error on the scale)."""
+
+    accuracy: float | None
+    loss: float
+    rows: int
+
+
+def source_of(data: bytes, filename: str, plan: Plan) -> Source:
+    """The rows of a CSV file under a plan. Raises DataError."""
+    return read_source(io.BytesIO(data), filename, plan, VERSION_KEY)
+
+
+def score(plan: Plan, model: NDArray[np.float32], scaling: Standardisation, source: Source) -> Score:
+    """The model's score on every row of `source`."""
+    matrix = design.inputs(plan, scaling, source.table)
+    target = design.targets(plan, source.table)
+    losses = prediction.losses(plan, model, matrix, target)
+    accuracy = None
+    if plan.model.kind is ModelKind.LOGISTIC:
+        scores = prediction.scores(plan, model, matrix)
+        accuracy = float(np.mean((scores >= 0.5) == (target > 0.5)))
+    return Score(accuracy, float(losses.mean()), len(target))

@@ -1,0 +1,181 @@
+"""`fedveil serve`: the composition of a running coordinator. One process, one event loop, one driver thread.
+
+It opens the key of the certificate authority (to sign joins) and the coordinator's protocol and server keys, and never
+the governance key or an invite key: those are used in the operator's own commands.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc.aio
+import structlog
+import uvicorn
+from fedveil_common.database import FolderLock
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.messages import RosterNotice
+from fedveil_common.pki import transport
+from fedveil_common.pki.governance import verify_chain
+from fedveil_common.roster import verify_roster
+from fedveil_common.secret import Passphrase
+from fedveil_coordinator import enrollment_http, founding
+from fedveil_coordinator.admin import AdminEdge
+from fedveil_coordinator.allowlist import AllowList, Identity
+from fedveil_coordinator.driver import Driver
+from fedveil_coordinator.operations import Operations
+from fedveil_coordinator.run import Office
+from fedveil_coordinator.server import RoundsEdge, Spool
+from fedveil_coordinator.store import CoordinatorStore, open_store
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from fedveil_cli.workers import CoordinatorWorkers, stop_process
+from fedveil_cli.world import World
+
+log = structlog.get_logger("fedveil.serve")
+
+GRACE_S = 5.0
+"""How long calls under way may go on when the coordinator is told to stop."""
+
+WrapSpool = Callable[[AttemptKey, OrgId, Spool], Spool]
+"""The demo watches what the coordinator receives; production hands spools on as they are."""
+
+
+def serve(
+    home: Path,
+    passphrase: Passphrase,
+    world: World,
+    software: str,
+    ready: Callable[[dict[str, str | int]], None],
+    wrap_spool: WrapSpool = lambda key, org_id, spool: spool,
+) -> None:
+    """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens."""
+    federation = founding.load_federation(home)
+    with FolderLock(home):
+        store = open_store(home, world.clock)
+        try:
+            asyncio.run(_serve(federation, store, passphrase, world, software, ready, wrap_spool))
+        finally:
+            store.close()
+
+
+async def _serve(
+    federation: founding.Federation,
+    store: CoordinatorStore,
+    passphrase: Passphrase,
+    world: World,
+    software: str,
+    ready: Callable[[dict[str, str | int]], None],
+    wrap_spool: WrapSpool,
+) -> None:
+    trust = verify_chain(federation.trust_chain, federation.fingerprint)
+    signed = store.records.rosters()
+    rosters = {version: verify_roster(data, trust.governance, trust.earlier) for version, data in signed.items()}
+    notice = RosterNotice(signed[max(signed)], federation.trust_chain)
+    driver = Driver(
+        Office(federation.protocol_key()),
+        rosters,
+        notice,
+        software,
+        store.journal,
+        CoordinatorWorkers(),
+        world.clock,
+        world.entropy,
+        world.failpoints,
+    )
+    allowed = AllowList(federation.federation_id, store.members.certificates())
+
+    def identify(pem: bytes) -> Identity:
+        return allowed.identify(pem, world.clock.wall_s())
+
+    operations = Operations(driver, store, trust, federation.trust_chain, allowed, world.clock, world.entropy, software)
+
+    def open_spool(key: AttemptKey, org_id: OrgId) -> Spool:
+        return wrap_spool(key, org_id, store.journal.spool(key, org_id))
+
+    host, port = federation.listen
+    server = grpc.aio.server(options=transport.SERVER_OPTIONS)
+    server.add_generic_rpc_handlers(
+        (
+            RoundsEdge(driver, identify, open_spool, store.journal.read_sum).handlers(),
+            AdminEdge(operations, identify).handlers(),
+        )
+    )
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    bind(server, host, port, federation.server_credentials())
+    application = enrollment_http.application(
+        federation, store.members, allowed, federation.authority(passphrase), world.clock, world.entropy, store.records
+    )
+    web = _Web(
+        uvicorn.Config(
+            application,
+            host=host,
+            port=port + 1,
+            log_config=None,
+            access_log=False,
+            ssl_keyfile=str(federation.server_key_file),
+            ssl_certfile=str(federation.server_certificate_file),
+            timeout_keep_alive=5,
+            limit_concurrency=64,
+        )
+    )
+    driver.resume()
+    thread = threading.Thread(target=_drive, args=(driver,), name="fedveil-driver", daemon=True)
+    thread.start()
+    await server.start()
+    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+    enrolment = asyncio.ensure_future(web.serve())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    while not web.started and not enrolment.done():
+        await asyncio.sleep(0.01)
+    if enrolment.done():
+        raise port_in_use(port + 1)
+    ready({"federation_id": federation.federation_id, "address": f"{host}:{port}", "enrolment": port + 1})
+    await stop.wait()
+    log.info("stopping")
+    web.should_exit = True
+    await server.stop(GRACE_S)
+    await enrolment
+    driver.stop()
+    thread.join(GRACE_S)
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def _drive(driver: Driver) -> None:
+    try:
+        driver.serve()
+    except BaseException as error:  # noqa: BLE001 - the last resort of the driver's thread
+        stop_process(error)
+
+
+def bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> None:
+    """Take the port. ConfigError `port_in_use` if somebody has it."""
+    with contextlib.suppress(RuntimeError):
+        if server.add_secure_port(f"{host}:{port}", credentials) == port:
+            return
+    raise port_in_use(port)
+
+
+def port_in_use(port: int) -> ConfigError:
+    """Somebody else listens there."""
+    return ConfigError(
+        "port_in_use",
+        f"port {port} is in use",
+        not_done="the coordinator did not start",
+        next_step="stop what listens there; a federation's address is fixed by `fedveil init`",
+    )
