@@ -18,10 +18,9 @@ from fedveil_common.ids import OrgId
 from fedveil_common.pki import certificates, invites
 from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.invites import Invite, Role
-from fedveil_common.pki.joining import JoinAnswer, JoinRequest, decode_proof, encode_proof
+from fedveil_common.pki.joining import JoinAnswer, JoinRequest, encode_proof
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Clock, Entropy
-from fedveil_common.roster import Member as RosterMember
 
 from fedveil_coordinator.store.members import Certificate, Member
 from fedveil_coordinator.store.members import Invite as StoredInvite
@@ -226,28 +225,6 @@ def stored_certificate(certificate: x509.Certificate, subject: Subject) -> Certi
         certificates.certificate_pem(certificate),
         certificates.validity(certificate)[1],
     )
-
-
-# --- what the operator signs next -------------------------------------------------------------------------------------
-
-
-def draft(store: EnrolmentStore) -> tuple[tuple[RosterMember, ...], tuple[OrgId, ...]]:
-    """(members that joined and are not revoked, with their proof; ids of revoked members), each sorted by id."""
-    joined, revoked = [], []
-    for member in sorted(store.members(), key=lambda member: member.org_id):
-        if member.role != Role.PARTICIPANT.value:
-            continue
-        if member.revoked_s is not None:
-            revoked.append(member.org_id)
-            continue
-        stored = store.invite(member.token_id)
-        if stored is None:
-            raise ConfigError("invite_missing", f"the store lacks the invite of {member.org_id}")
-        blob = wire.parse_blob(stored.signed)
-        joined.append(
-            RosterMember(member.org_id, Role.PARTICIPANT, member.protocol_key, blob, decode_proof(member.proof))
-        )
-    return tuple(joined), tuple(revoked)
 
 
 def _refused(code: str, what: str, next_step: str, peer: str = "") -> PeerError:

@@ -90,6 +90,11 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def certificate_der(certificate: x509.Certificate) -> bytes:
+    """DER of a certificate."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
 def spki_hash(certificate: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
     """SHA-256 of the SubjectPublicKeyInfo: which key, whatever the certificate around it."""
     spki = certificate.public_key().public_bytes(

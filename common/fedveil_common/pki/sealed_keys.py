@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from fedveil_common import jcs
 from fedveil_common.crypto import aead
 from fedveil_common.crypto.labels import labelled
-from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, SealedError, StorageError
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, SealedError
 from fedveil_common.pki import documents
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Passphrase
@@ -80,39 +80,6 @@ def open_key(sealed: bytes, passphrase: Passphrase | None, purpose: str) -> byte
         ) from None
 
 
-def write_private(path: pathlib.Path, data: bytes) -> None:
-    """A new file of mode 0600, durable when this returns, never readable by others even for a moment.
-
-    Raises StorageError `already_there` if the path exists, `write_failed` if the disk refuses.
-    """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise StorageError("already_there", f"{path} exists and is not overwritten") from None
-    except OSError as error:
-        raise StorageError("write_failed", f"{path} cannot be written: {error.strerror}") from error
-    with os.fdopen(handle, "wb") as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        except OSError as error:
-            raise StorageError("write_failed", f"{path} cannot be written: {error.strerror}") from error
-    _sync_folder(path.parent)
-
-
-def replace_private(path: pathlib.Path, data: bytes) -> None:
-    """As `write_private`, but in the place of what is there: the old file or the new one, never half of one."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    write_private(fresh, data)
-    try:
-        os.replace(fresh, path)
-    except OSError as error:
-        raise StorageError("write_failed", f"{path} cannot be written: {error.strerror}") from error
-    _sync_folder(path.parent)
-
-
 def read_private(path: pathlib.Path) -> bytes:
     """The bytes of a file that only its owner may read.
 
@@ -133,22 +100,6 @@ def read_private(path: pathlib.Path) -> bytes:
                 next_step=f"chmod 600 {path}, and make a new key if anybody could",
             )
         return file.read(1024 * 1024)
-
-
-def make_folder(path: pathlib.Path) -> None:
-    """A folder of mode 0700; one that exists is left as it is."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError("write_failed", f"{path} cannot be made: {error.strerror}") from error
-
-
-def _sync_folder(path: pathlib.Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _parse(sealed: bytes, purpose: str) -> tuple[bytes, bytes, bytes, int]:

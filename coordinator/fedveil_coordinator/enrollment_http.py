@@ -1,0 +1,140 @@
+"""Enrolment over HTTPS, without client certificates: who is not yet a member has none. No decision in here.
+
+GET /ca.pem, GET /trust, GET /time, GET /healthz, POST /join. Everything served is public; what is posted is public too
+(the invite's private key stays with the joiner). Bodies are bounded before they are read, in size and in time.
+"""
+
+import asyncio
+from typing import Protocol
+
+import structlog
+from fedveil_common import jcs
+from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
+from fedveil_common.ids import OrgId
+from fedveil_common.pki.certificates import Authority
+from fedveil_common.pki.governance import Trust
+from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest
+from fedveil_common.ports import Clock, Entropy
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fedveil_coordinator.allowlist import AllowList
+from fedveil_coordinator.enrollment import Enrolment, EnrolmentStore
+from fedveil_coordinator.store.members import Certificate
+
+log = structlog.get_logger("fedveil.enrolment")
+
+BODY_TIMEOUT_S = 10.0
+"""How long a join request may take to arrive."""
+
+
+class Rosters(Protocol):
+    """Where the current roster stands; `store.Records` is it."""
+
+    def latest_roster(self) -> tuple[int, bytes] | None:
+        """(version, signed bytes) of the newest roster."""
+        ...
+
+
+class Founded(Protocol):
+    """What a federation publishes; `founding.Federation` is it."""
+
+    @property
+    def trust_chain(self) -> bytes:
+        """As `/trust` serves it."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """The verified chain."""
+        ...
+
+
+def application(
+    federation: Founded,
+    store: EnrolmentStore,
+    allowed: AllowList,
+    authority: Authority,
+    clock: Clock,
+    entropy: Entropy,
+    rosters: Rosters,
+) -> Starlette:
+    """The ASGI application of the enrolment listener; it runs under the coordinator's server certificate."""
+
+    def signed_roster() -> bytes:
+        newest = rosters.latest_roster()
+        if newest is None:
+            raise PolicyRefusal("no_roster", "the federation has no roster yet")
+        return newest[1]
+
+    def admitted(org_id: OrgId, certificate: Certificate, rekey: bool) -> None:
+        if rekey:
+            allowed.replace(org_id, certificate, clock.wall_s())
+        else:
+            allowed.add(certificate)
+
+    office = Enrolment(federation.trust, authority, store, clock, entropy, signed_roster, admitted)
+
+    async def ca(request: Request) -> Response:
+        return Response(authority.pem, media_type="application/x-pem-file")
+
+    async def trust(request: Request) -> Response:
+        return Response(federation.trust_chain, media_type="application/json")
+
+    async def time(request: Request) -> Response:
+        return Response(jcs.dumps({"seconds": clock.wall_s()}), media_type="application/json")
+
+    async def healthz(request: Request) -> Response:
+        return Response(b'{"serving":true}', media_type="application/json")
+
+    async def join(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await _body(request)
+            asked = JoinRequest.decode(body)
+            answer = await run_in_threadpool(office.join, asked)
+        except TimeoutError:
+            return _refusal(PeerError("too_slow", f"the request did not arrive within {BODY_TIMEOUT_S:.0f} s"))
+        except FedveilError as error:
+            log.warning("join.refused", code=error.code)
+            return _refusal(error)
+        log.info("join.admitted", org=answer.org_id, role=answer.role.value)
+        return Response(answer.encode(), media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/ca.pem", ca),
+            Route("/trust", trust),
+            Route("/time", time),
+            Route("/healthz", healthz),
+            Route("/join", join, methods=["POST"]),
+        ]
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """At most MAX_REQUEST bytes, whatever the length that was announced. PeerError `too_large`, `bad_document`."""
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_REQUEST:
+                raise PeerError("too_large", f"a join request has at most {MAX_REQUEST} bytes")
+    except ClientDisconnect:
+        raise PeerError("bad_document", "the request ended before it was complete") from None
+    return bytes(body)
+
+
+_STATUS = {"too_large": 413, "too_slow": 408}
+
+
+def _refusal(error: FedveilError) -> Response:
+    """The typed error as JSON; the joiner raises it again (see `fedveil_common.pki.joining`)."""
+    status = _STATUS.get(error.code, 403 if error.exit_code in {4, 5} else 500)
+    body = jcs.dumps(
+        {"code": error.code, "exit_code": error.exit_code, "next_step": error.next_step, "what": error.what}
+    )
+    return Response(body, status_code=status, media_type="application/json")
