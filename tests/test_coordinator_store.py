@@ -1,0 +1,446 @@
+"""What the coordinator keeps: round trips, one transaction an effect, kills, damage.
+
+Rows 3, 4, 15, 18, 19, 20 and 55 of the fault list, as far as the storage alone answers for them.
+"""
+
+import os
+import pathlib
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, StorageError
+from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.messages import SumRef
+from fedveil_coordinator.driver import Journal
+from fedveil_coordinator.enrollment import EnrolmentStore
+from fedveil_coordinator.server import Spool
+from fedveil_coordinator.store import CoordinatorStore, open_store
+from fedveil_coordinator.store.members import Certificate, Invite
+from fedveil_simulation.ports import SimulatedClock
+
+RUN, OTHER = RunId("run-1"), RunId("run-2")
+ACME, BETA = OrgId("acme"), OrgId("beta")
+KEY = AttemptKey(RUN, 1, 1)
+LEAF = bytes(range(256)) * 256
+
+Open = Callable[..., CoordinatorStore]
+
+
+@pytest.fixture
+def opened(tmp_path: pathlib.Path) -> Iterator[Open]:
+    stores: list[CoordinatorStore] = []
+
+    def make(*, create: bool = False) -> CoordinatorStore:
+        stores.append(open_store(tmp_path / "home", SimulatedClock(), create=create))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def reopen(store: CoordinatorStore, opened: Open) -> CoordinatorStore:
+    store.close()
+    return opened()
+
+
+def spool(store: CoordinatorStore, key: AttemptKey, org: OrgId, *leaves: bytes) -> None:
+    writer: Spool = store.journal.spool(key, org)
+    for index, leaf in enumerate(leaves):
+        writer.write(index, leaf)
+    writer.finish()
+
+
+def certificate(serial: str, org: OrgId = ACME) -> Certificate:
+    return Certificate(serial, org, "participant", b"spki" + serial.encode(), b"pem" + serial.encode(), 2e9)
+
+
+def invite(token: bytes, org: OrgId = ACME) -> Invite:
+    return Invite(token, org, "participant", 2e9, b"signed" + token)
+
+
+# --- the journal ------------------------------------------------------------------------------------------------------
+
+
+def test_the_stores_are_what_driver_and_enrolment_ask_for(opened: Open) -> None:
+    store = opened(create=True)
+    journal: Journal = store.journal
+    members: EnrolmentStore = store.members
+    assert journal.facts(RUN) == []
+    assert list(members.members()) == []
+
+
+def test_facts_come_back_in_order_by_run(opened: Open) -> None:
+    store = opened(create=True)
+    store.journal.append(RUN, [("Offered", b"1"), ("Advert", b"2")])
+    store.journal.append(OTHER, [("Offered", b"x")])
+    store.journal.append(RUN, [])
+    store.journal.append(RUN, [("Ended", b"\x00\xff")])
+    store = reopen(store, opened)
+    assert store.journal.facts(RUN) == [("Offered", b"1"), ("Advert", b"2"), ("Ended", b"\x00\xff")]
+    assert store.journal.facts(OTHER) == [("Offered", b"x")]
+
+
+def test_runs_deliveries_and_answers(opened: Open) -> None:
+    store = opened(create=True)
+    store.journal.create_run(OTHER, b"plan b", 5.0, who="alice")
+    store.journal.create_run(RUN, b"plan a", 6)
+    with pytest.raises(ConfigError) as caught:
+        store.journal.create_run(RUN, b"plan c", 7.0)
+    assert caught.value.code == "run_exists"
+    assert store.journal.unfinished() == [(OTHER, b"plan b"), (RUN, b"plan a")]
+    store.journal.set_status(OTHER, "running", "")
+    store.journal.set_status(OTHER, "ended", "finished")
+    store.journal.owe(OTHER, (ACME, BETA))
+    store.journal.owe(OTHER, (ACME,))
+    store.journal.delivered(OTHER, BETA)
+    store.journal.save_answer(b"q" * 32, SumRef(RUN, 1, b"h" * 32))
+    store.journal.save_answer(b"q" * 32, SumRef(OTHER, 9, b"z" * 32))
+    store = reopen(store, opened)
+    assert store.journal.unfinished() == [(RUN, b"plan a")]
+    run = store.journal.run(OTHER)
+    assert (run.canonical_plan, run.created_s, run.status, run.code) == (b"plan b", 5.0, "ended", "finished")
+    assert [row.run_id for row in store.journal.runs()] == [OTHER, RUN]
+    assert (store.journal.owed(ACME), store.journal.owed(BETA)) == ([OTHER], [])
+    assert store.journal.answer(b"q" * 32) == SumRef(RUN, 1, b"h" * 32)
+    assert store.journal.answer(b"r" * 32) is None
+    for call in (
+        lambda: store.journal.run(RunId("none")),
+        lambda: store.journal.set_status(RunId("none"), "ended", ""),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert caught.value.code == "unknown_run"
+
+
+def test_inputs_and_sums(opened: Open) -> None:
+    store = opened(create=True)
+    tail = np.arange(3, dtype="<u4").tobytes()
+    spool(store, KEY, ACME, LEAF, tail)
+    spool(store, KEY, BETA, tail)
+    spool(store, AttemptKey(RUN, 1, 11), ACME, tail)
+    expected = np.frombuffer(LEAF + tail, dtype="<u4")
+    store.journal.write_sum(RUN, 1, iter([expected[:10_000], expected[10_000:]]))
+    store = reopen(store, opened)
+    journal = store.journal
+    assert np.array_equal(journal.read_input(KEY, ACME), expected)
+    assert np.array_equal(journal.read_input_piece(KEY, ACME, 16_000, 387), expected[16_000:])
+    assert np.array_equal(journal.read_sum(RUN, 1), expected)
+    assert journal.has_input(KEY, BETA)
+    journal.discard_inputs(KEY)
+    journal.discard_inputs(KEY)
+    assert [journal.has_input(KEY, org) for org in (ACME, BETA)] == [False, False]
+    assert journal.has_input(AttemptKey(RUN, 1, 11), ACME)
+    with pytest.raises(StorageError) as caught:
+        journal.read_input(KEY, ACME)
+    assert caught.value.code == "ring_file_missing"
+
+
+def test_a_second_input_cannot_replace_the_first(opened: Open) -> None:
+    store = opened(create=True)
+    spool(store, KEY, ACME, b"1234")
+    spool(store, KEY, ACME, b"1234")
+    with pytest.raises(PeerError) as caught:
+        spool(store, KEY, ACME, b"4321")
+    assert caught.value.code == "input_differs"
+    assert store.journal.read_input(KEY, ACME).tobytes() == b"1234"
+
+
+def test_a_half_received_input_is_gone_after_a_restart(opened: Open, tmp_path: pathlib.Path) -> None:
+    store = opened(create=True)
+    store.journal.spool(KEY, ACME).write(0, LEAF)
+    assert len(list((tmp_path / "home/spool").iterdir())) == 1
+    store = reopen(store, opened)
+    assert not store.journal.has_input(KEY, ACME)
+    assert list((tmp_path / "home/spool").iterdir()) == []
+
+
+def test_the_end_of_a_run_removes_its_inputs_and_no_others(opened: Open) -> None:
+    store = opened(create=True)
+    for run in (RUN, OTHER):
+        store.journal.create_run(run, b"plan", 1.0)
+        spool(store, AttemptKey(run, 2, 1), ACME, b"1234")
+    store.journal.set_status(RUN, "ended", "model_spent")
+    assert not store.journal.has_input(AttemptKey(RUN, 2, 1), ACME)
+    assert store.journal.has_input(AttemptKey(OTHER, 2, 1), ACME)
+
+
+@pytest.mark.parametrize("piece", [False, True])
+def test_a_turned_bit_in_a_spooled_input_names_run_and_member(opened: Open, piece: bool) -> None:
+    store = opened(create=True)
+    spool(store, KEY, ACME, LEAF, LEAF)
+    path = store.journal.spool_path(KEY, ACME)
+    data = bytearray(path.read_bytes())
+    data[70_000] ^= 1
+    path.write_bytes(data)
+    journal = store.journal
+    read = (
+        (lambda: journal.read_input_piece(KEY, ACME, 16_384, 10)) if piece else (lambda: journal.read_input(KEY, ACME))
+    )
+    with pytest.raises(IntegrityError) as caught:
+        read()
+    assert caught.value.code == "ring_file_damaged"
+    assert "run-1.1.1.acme" in caught.value.what
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def killed(work: Callable[[], None]) -> None:
+    """Runs `work` in a forked process, which must end by SIGKILL."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_commit(store: CoordinatorStore, number: int) -> None:
+    """SIGKILL when write transaction `number` (from 1) is about to be committed."""
+    seen = 0
+
+    def commit(connection: sa.Connection) -> None:
+        nonlocal seen
+        seen += not connection.get_execution_options().get("fedveil_read_only", False)
+        if seen == number:
+            die()
+
+    sa.event.listen(store.database.engine, "commit", commit)
+
+
+EFFECTS: list[Callable[[CoordinatorStore], object]] = [
+    lambda store: store.journal.create_run(RUN, b"plan", 1.0),
+    lambda store: store.journal.append(RUN, [("a", b"1"), ("b", b"2")]),
+    lambda store: store.journal.set_status(RUN, "running", ""),
+    lambda store: store.members.register_invite(invite(b"t")),
+    lambda store: store.members.record_join(b"t", b"key", b"proof", certificate("01")),
+    lambda store: store.records.save_roster(1, b"roster"),
+    lambda store: store.records.record_evidence(RUN, ACME, "bad", [b"blob"]),
+    lambda store: store.members.revoke(ACME, "left", 5.0),
+]
+"""One write transaction each, in an order that makes sense."""
+
+
+def seen_state(store: CoordinatorStore) -> list[object]:
+    return [
+        store.journal.runs(),
+        store.journal.facts(RUN),
+        store.members.invites(),
+        store.members.members(),
+        store.members.certificates(),
+        store.records.rosters(),
+        store.records.evidence(RUN),
+        store.records.audit_rows(),
+    ]
+
+
+@pytest.mark.parametrize("moment", ["before commit", "after commit"])
+@pytest.mark.parametrize("number", range(1, len(EFFECTS) + 1))
+def test_a_kill_at_any_effect_keeps_it_whole_or_not_at_all(
+    tmp_path: pathlib.Path, opened: Open, number: int, moment: str
+) -> None:
+    opened(create=True).close()
+    complete = number - 1 if moment == "before commit" else number
+    control = open_store(tmp_path / "control", SimulatedClock(), create=True)
+    for effect in EFFECTS[:complete]:
+        effect(control)
+    expected = seen_state(control)
+    control.close()
+
+    def work() -> None:
+        store = opened()
+        if moment == "before commit":
+            die_at_commit(store, number)
+        for effect in EFFECTS[:number]:
+            effect(store)
+        die()
+
+    killed(work)
+    assert seen_state(opened()) == expected
+
+
+def test_a_kill_while_a_sum_is_written_leaves_none(opened: Open) -> None:
+    opened(create=True).close()
+
+    def pieces() -> Iterator[np.ndarray]:
+        yield np.zeros(40_000, dtype=np.uint32)
+        die()
+
+    killed(lambda: opened().journal.write_sum(RUN, 1, pieces()))
+    store = opened()
+    with pytest.raises(StorageError) as caught:
+        store.journal.read_sum(RUN, 1)
+    assert caught.value.code == "ring_file_missing"
+    store.journal.write_sum(RUN, 1, [np.ones(5, dtype=np.uint32)])
+    assert store.journal.read_sum(RUN, 1).tolist() == [1] * 5
+
+
+# --- members ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_invite_buys_one_membership(opened: Open) -> None:
+    store = opened(create=True)
+    store.members.register_invite(invite(b"t1"))
+    with pytest.raises(ConfigError) as known:
+        store.members.register_invite(invite(b"t1"))
+    assert known.value.code == "invite_exists"
+    first = store.members.record_join(b"t1", b"key1", b"proof", certificate("01"))
+    store = reopen(store, opened)
+    assert store.members.record_join(b"t1", b"key1", b"proof", certificate("02")) == first
+    assert [one.serial for one in store.members.certificates()] == ["01"]
+    for token, key, code in ((b"t1", b"key2", "token_used"), (b"t9", b"key2", "token_unknown")):
+        with pytest.raises(PeerError) as caught:
+            store.members.record_join(token, key, b"proof", certificate("03"))
+        assert caught.value.code == code
+    store.members.register_invite(invite(b"t2"))
+    with pytest.raises(PeerError) as caught:
+        store.members.record_join(b"t2", b"key2", b"proof", certificate("03"))
+    assert caught.value.code == "already_member"
+    assert [(one.org_id, one.protocol_key) for one in store.members.members()] == [(ACME, b"key1")]
+    used = store.members.invite(b"t1")
+    assert used is not None
+    assert (used.used_by, used.serial) == (b"key1", "01")
+
+
+def test_a_rekey_replaces_key_and_certificate(opened: Open) -> None:
+    store = opened(create=True)
+    for token in (b"t1", b"t2"):
+        store.members.register_invite(invite(token))
+    store.members.record_join(b"t1", b"key1", b"proof1", certificate("01"))
+    store.members.record_join(b"t2", b"key2", b"proof2", certificate("02"), rekey=True)
+    store = reopen(store, opened)
+    (member,) = store.members.members()
+    assert (member.protocol_key, member.proof, member.token_id, member.revoked_s) == (b"key2", b"proof2", b"t2", None)
+    assert [one.revoked_s is None for one in store.members.certificates()] == [False, True]
+
+
+def test_revocation_ends_the_certificates_once(opened: Open) -> None:
+    store = opened(create=True)
+    store.members.register_invite(invite(b"t1"))
+    store.members.record_join(b"t1", b"key1", b"proof", certificate("01"))
+    store.members.add_certificate(certificate("ff", OrgId("operator")))
+    assert store.members.revoke(ACME, "left", 5.0) == ["01"]
+    assert store.members.revoke(ACME, "again", 6.0) == []
+    store = reopen(store, opened)
+    (member,) = store.members.members()
+    assert (member.revoked_s, member.reason) == (5.0, "left")
+    assert {one.serial: one.revoked_s for one in store.members.certificates()} == {"01": 5.0, "ff": None}
+    with pytest.raises(ConfigError) as caught:
+        store.members.revoke(BETA, "who", 7.0)
+    assert caught.value.code == "unknown_member"
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_rosters_and_trust(opened: Open) -> None:
+    store = opened(create=True)
+    assert store.records.latest_roster() is None
+    store.records.save_roster(1, b"one")
+    store.records.save_roster(3, b"three")
+    with pytest.raises(ConfigError) as caught:
+        store.records.save_roster(3, b"another three")
+    assert caught.value.code == "roster_not_newer"
+    for document in (b"first", b"second"):
+        store.records.save_trust(document)
+    store = reopen(store, opened)
+    assert store.records.latest_roster() == (3, b"three")
+    assert store.records.rosters() == {1: b"one", 3: b"three"}
+    assert store.records.trust_chain() == [b"first", b"second"]
+
+
+def test_evidence_is_kept_with_its_blobs(opened: Open) -> None:
+    store = opened(create=True)
+    store.records.record_evidence(RUN, ACME, "equivocation", [b"one vote", b"another vote"])
+    store = reopen(store, opened)
+    (found,) = store.records.evidence(RUN)
+    assert (found.org_id, found.code) == (ACME, "equivocation")
+    assert [store.records.blob(digest) for digest in found.blobs] == [b"one vote", b"another vote"]
+    assert store.records.evidence(OTHER) == []
+
+
+def test_every_effect_has_its_audit_row(opened: Open) -> None:
+    store = opened(create=True)
+    for effect in EFFECTS:
+        effect(store)
+    store.records.audit("operator", "fingerprint", shown="yes")
+    rows = reopen(store, opened).records.audit_rows()
+    assert [row.what for row in rows] == [
+        "run.created",
+        "run.running",
+        "invite",
+        "join",
+        "roster",
+        "evidence",
+        "revoke",
+        "fingerprint",
+    ]
+    assert [row.seq for row in rows] == list(range(1, 9))
+    assert (rows[3].who, rows[3].detail["serial"]) == (ACME, "01")
+    assert (rows[7].who, rows[7].detail) == ("operator", {"shown": "yes"})
+
+
+AUDITED = [effect for number, effect in enumerate(EFFECTS) if number != 1]  # facts are a log themselves
+
+
+@pytest.mark.parametrize("number", range(len(AUDITED)))
+def test_no_effect_without_its_audit_row(opened: Open, number: int) -> None:
+    """An audit log that cannot be written stops the effect."""
+    store = opened(create=True)
+    for effect in AUDITED[:number]:
+        effect(store)
+    before = seen_state(store)
+    with store.database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER audit_is_full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    with pytest.raises(sa.exc.IntegrityError):
+        AUDITED[number](store)
+    assert seen_state(store) == before
+
+
+@pytest.mark.parametrize("table", ["facts", "audit", "evidence"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET seq = seq + 100", "DELETE FROM {}"])
+def test_the_past_cannot_be_changed(opened: Open, tmp_path: pathlib.Path, table: str, statement: str) -> None:
+    """Not even by another program that opens the file."""
+    store = opened(create=True)
+    for effect in EFFECTS:
+        effect(store)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "home/coordinator.db")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(statement.format(table))
+    connection.close()
+
+
+def test_a_lost_database_beside_its_blobs_is_not_a_new_one(opened: Open, tmp_path: pathlib.Path) -> None:
+    store = opened(create=True)
+    store.records.record_evidence(RUN, ACME, "bad", [b"blob"])
+    store.close()
+    (tmp_path / "home/coordinator.db").unlink()
+    with pytest.raises(FedveilError) as caught:
+        opened()
+    assert caught.value.code == "database_missing"
+    assert caught.value.exit_code == 74
+
+
+def test_damage_to_a_fact_is_found_at_start(opened: Open, tmp_path: pathlib.Path) -> None:
+    store = opened(create=True)
+    store.journal.append(RUN, [("kind", b"a body that is easily found")])
+    store.close()
+    path = tmp_path / "home/coordinator.db"
+    path.write_bytes(path.read_bytes().replace(b"a body that is easily found", b"a body that is easily fOund"))
+    with pytest.raises(StorageError) as caught:
+        opened()
+    assert caught.value.code == "database_damaged"
+    assert "coordinator.db" in caught.value.what
