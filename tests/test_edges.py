@@ -412,6 +412,7 @@ def test_attack_31_hostile_uploads_name_the_leaf_and_change_nothing(served: Serv
 
 def test_the_input_of_another_member_is_refused(served: Served) -> None:
     channel, header, hashes, leaves, rest = uploading(served)
+    eventually(lambda: len(collected(served)) == 2)  # so that no upload of borealis' own is still going on
     channel.close()
     with contextlib.closing(served.channel("borealis")) as other:
         assert submit(other, [announcement(header, hashes), leaves_frame(0, leaves)]).code == "wrong_signer"

@@ -1,4 +1,4 @@
-"""`fedveil demo`: five hospitals on this machine, real processes, enrolment and mutual TLS, one of them killed on the way.
+"""`fedveil demo`: five hospitals on this machine, real processes, enrolment, mutual TLS, one of them killed on the way.
 
 Promise: nothing is staged. The coordinator and each hospital run as processes of their own, from the commands a person
 would type; hospitals hold rows of their own; one is ended by SIGKILL in the middle of a round and comes back; the bytes

@@ -25,7 +25,7 @@ class Admin(Protocol):
 
 
 def prepare_plan(text: bytes, filename: str) -> tuple[bytes, bytes]:
-    """(canonical bytes, hash) of a plan this release can run. PlanError with every problem, or `not_in_this_release`."""
+    """(canonical bytes, hash) of a plan this release runs. PlanError with every problem, or `not_in_this_release`."""
     plan = plans.parse_plan(text, filename)
     plans.check_release(plan)
     canonical = plans.canonical(plan)

@@ -3,6 +3,7 @@
 Outbound connections only. Synchronous gRPC on its own threads; what arrives is parsed and handed to the driver.
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -132,10 +133,8 @@ def rpc_error(error: Any) -> FedveilError:
 
 
 def _end(outgoing: "queue.Queue[bytes | None]") -> None:
-    try:
+    with contextlib.suppress(queue.Full):  # full: the call behind it is cancelled, nobody waits on it any more
         outgoing.put_nowait(None)
-    except queue.Full:
-        pass  # the call behind it is cancelled, so nobody waits on this queue any more
 
 
 def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> Iterator[bytes]:

@@ -91,7 +91,10 @@ class Journal(Protocol):
 
     def save(
         self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
-    ) -> None: ...
+    ) -> None:
+        """Replace the stage, apply the changes, append to the trail: in one transaction."""
+        ...
+
     def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None: ...  # noqa: D102
     def read_input(self, key: AttemptKey) -> NDArray[np.uint32]: ...  # noqa: D102
     def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
