@@ -314,6 +314,21 @@ def test_a_row_that_was_changed_or_removed_is_found(opened: Open, statement: str
     assert caught.value.code == "database_damaged"
 
 
+def test_a_row_that_is_right_by_itself_but_not_in_its_place_is_found(opened: Open) -> None:
+    """The chain: another row's content under this number, with the digest that goes with it."""
+    path = filled(opened)
+    values = {"seq": 5, "name": "forged", "body": b"forged"}
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TRIGGER log_refuses_update")
+    digest = LOG._digest(values)
+    connection.execute("UPDATE log SET name = 'forged', body = ?, digest = ? WHERE seq = 5", (b"forged", digest))
+    connection.commit()
+    connection.close()
+    with pytest.raises(StorageError) as caught:
+        opened()
+    assert caught.value.code == "database_damaged"
+
+
 @pytest.mark.parametrize("statement", ["UPDATE log SET name = 'x'", "DELETE FROM log", "DELETE FROM log WHERE seq = 2"])
 def test_triggers_refuse_to_change_the_past(opened: Open, statement: str) -> None:
     database = opened(create=True)

@@ -56,6 +56,17 @@ def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create:
         raise
 
 
+def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Holdings:
+    """The finished models, budget and outbox of `home`, also while its participant runs: the round's stage and files
+    are not touched. Errors as `open_store`.
+    """
+    path = home / FILE
+    database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
+    sealer = Sealer(key, entropy)
+    _check_key(database, sealer)
+    return Holdings(database, BlobStore(home / "models"), sealer, clock, entropy)
+
+
 def _check_key(database: Database, sealer: Sealer) -> None:
     with database.write() as connection:
         row = tables.SECRETS.one(connection, name=_CHECK)
@@ -82,5 +93,6 @@ __all__ = [
     "TrailRow",
     "journal_key",
     "make_journal_key",
+    "open_holdings",
     "open_store",
 ]

@@ -178,17 +178,15 @@ class Holdings:
     def admit_version(self, dataset: str, version: bytes) -> None:
         """PolicyRefusal `version_presumed_spent` if this data may have been summed before a re-key.
 
-        After a re-key the first version that is seen of a data set is taken for one that was present then. A later
-        version is new data; `forgive_spent` settles the data set for good.
+        After a re-key that is every version: which ones were present is lost with the journal (and with it the key that
+        labels them), so one that was summed cannot be told from a new one. `forgive_spent` settles the data set.
         """
-        with self._database.write() as connection:
+        with self._database.read() as connection:
             if tables.FORGIVEN.one(connection, dataset=dataset) is not None:
                 return
-            presumed = {row.blob("version") for row in tables.PRESUMED_SPENT.select(connection, dataset=dataset)}
-            if not presumed and tables.MARKS.one(connection, name=_REKEYED) is not None:
-                tables.PRESUMED_SPENT.insert(connection, dataset=dataset, version=version)
-                presumed = {version}
-        if version in presumed:
+            rekeyed = tables.MARKS.one(connection, name=_REKEYED) is not None
+            presumed = tables.PRESUMED_SPENT.one(connection, dataset=dataset, version=version) is not None
+        if rekeyed or presumed:
             raise PolicyRefusal(
                 "version_presumed_spent",
                 f"this version of {dataset} may have been summed before the journal was lost",
