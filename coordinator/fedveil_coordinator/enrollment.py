@@ -17,7 +17,7 @@ from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.pki import certificates, invites
 from fedveil_common.pki.governance import Trust
-from fedveil_common.pki.invites import Invite, Role
+from fedveil_common.pki.invites import Invite
 from fedveil_common.pki.joining import JoinAnswer, JoinRequest, encode_proof
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Clock, Entropy
@@ -61,6 +61,7 @@ class Admission:
     """A request that passed every check: for whom, with which TLS key, and whether it replaces a key."""
 
     invite: Invite
+    signed: bytes
     request: x509.CertificateSigningRequest
     rekey: bool
 
@@ -100,7 +101,7 @@ def check_join(
     csr = certificates.read_request(request.csr)
     known = next((member for member in members if member.org_id == invite.org_id), None)
     _check_member(invite, known, members, request.protocol_key, retry=bool(stored.used_by))
-    return Admission(invite, csr, rekey=bool(invite.replaces))
+    return Admission(invite, stored.signed, csr, rekey=bool(invite.replaces))
 
 
 def _check_member(
@@ -203,7 +204,7 @@ class Enrolment:
                 raise _refused("token_used", "the invite was used with another TLS key", "ask for a new invite")
             if given == made:
                 self._admitted(given.org_id, given, admission.rekey)
-        return JoinAnswer(given.pem, given.org_id, Role(given.role), self._signed_roster())
+        return JoinAnswer(given.pem, wire.parse_blob(admission.signed), self._signed_roster())
 
     def _issue(self, admission: Admission, now: float) -> Certificate:
         key = admission.request.public_key()

@@ -13,7 +13,7 @@ from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.pki.certificates import Authority
 from fedveil_common.pki.governance import Trust
-from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest
+from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest, encode_refusal
 from fedveil_common.ports import Clock, Entropy
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -101,7 +101,7 @@ def application(
         except FedveilError as error:
             log.warning("join.refused", code=error.code)
             return _refusal(error)
-        log.info("join.admitted", org=answer.org_id, role=answer.role.value)
+        log.info("join.admitted", token=asked.token_id.hex())
         return Response(answer.encode(), media_type="application/json")
 
     return Starlette(
@@ -134,7 +134,5 @@ _STATUS = {"too_large": 413, "too_slow": 408}
 def _refusal(error: FedveilError) -> Response:
     """The typed error as JSON; the joiner raises it again (see `fedveil_common.pki.joining`)."""
     status = _STATUS.get(error.code, 403 if error.exit_code in {4, 5} else 500)
-    body = jcs.dumps(
-        {"code": error.code, "exit_code": error.exit_code, "next_step": error.next_step, "what": error.what}
-    )
+    body = encode_refusal(error)
     return Response(body, status_code=status, media_type="application/json")

@@ -4,6 +4,7 @@
     trust.json               the trust chain: governance set, authority
     authority/ca.pem ca.key  the certificate authority; its key sealed under the first passphrase, opened by `serve`
     governance/governance.key  sealed under the second passphrase, on another medium if asked; never opened by `serve`
+    governance/roster.json   the roster signed last, and void-tokens.json: the operator's memory of its own decisions
     coordinator/             protocol.key, server.key (0600), server.pem
     operator/                client.key (0600), client.pem: the operator's own certificate
     coordinator.db           the store, holding roster version 1 and the operator's certificate
@@ -41,6 +42,7 @@ MAX_NAME = 40
 _MARK = "federation.json"
 _GOVERNANCE_FILE = "governance.key"
 _VOID = "void-tokens.json"
+_LAST_ROSTER = "roster.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,14 @@ class Federation:
             data = jcs.dumps({"void": [token.hex() for token in everything]})
             durable.write_file(self.governance_folder / _VOID, data)
 
+    def last_roster(self) -> bytes:
+        """The roster that governance signed last, as the operator remembers it, whatever the coordinator shows."""
+        return _read(self.governance_folder / _LAST_ROSTER)
+
+    def save_last_roster(self, signed: bytes) -> None:
+        """Remember it, durably, before it is handed to the coordinator."""
+        durable.write_file(self.governance_folder / _LAST_ROSTER, signed)
+
 
 def init(
     home: pathlib.Path,
@@ -201,6 +211,7 @@ def init(
         home / "operator" / "client.key": certificates.key_pem(operator_key),
         home / "operator" / "client.pem": certificates.certificate_pem(operator_leaf),
         home / "trust.json": chain,
+        governance_folder / _LAST_ROSTER: signed,
     }
     for path, data in files.items():
         durable.make_folder(path.parent)

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal
@@ -97,10 +98,13 @@ def certificate_der(certificate: x509.Certificate) -> bytes:
 
 def spki_hash(certificate: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
     """SHA-256 of the SubjectPublicKeyInfo: which key, whatever the certificate around it."""
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(spki).digest()
+    return key_hash(certificate.public_key())
+
+
+def key_hash(key: CertificatePublicKeyTypes) -> bytes:
+    """SHA-256 of a public key's SubjectPublicKeyInfo."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
 
 
 def serial_text(certificate: x509.Certificate) -> str:

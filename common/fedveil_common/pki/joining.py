@@ -6,10 +6,12 @@ Bodies are canonical JSON; the request carries public values only: the invite's 
 from dataclasses import dataclass
 
 from fedveil_common import jcs
-from fedveil_common.ids import FederationId, OrgId
+from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, Unreachable
+from fedveil_common.ids import FederationId
 from fedveil_common.limits import MAX_DOCUMENT
+from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import certificates, documents
-from fedveil_common.pki.invites import TOKEN_ID_BYTES, JoinProof, Role
+from fedveil_common.pki.invites import GOVERNANCE, TOKEN_ID_BYTES, JoinProof, Role
 
 MAX_REQUEST = 32 * 1024
 """Bytes of a join request."""
@@ -58,11 +60,13 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class JoinAnswer:
-    """The certificate (PEM), the name and role it was issued for, and the roster in force as signed bytes."""
+    """The certificate (PEM), the governance-signed invite that says for whom, and the roster in force as signed bytes.
+
+    The invite travels back because it alone, not the coordinator, says whether the join replaces an older key.
+    """
 
     certificate: bytes
-    org_id: OrgId
-    role: Role
+    invite: SignedBlob
     signed_roster: bytes
 
     def encode(self) -> bytes:
@@ -70,8 +74,7 @@ class JoinAnswer:
         return jcs.dumps(
             {
                 "certificate": self.certificate.decode("ascii"),
-                "org_id": self.org_id,
-                "role": self.role.value,
+                "invite": {"body": self.invite.body.decode("utf-8"), "sig": self.invite.sig.hex()},
                 "roster": self.signed_roster.decode("utf-8"),
             }
         )
@@ -81,14 +84,44 @@ class JoinAnswer:
         """The answer in a body; PeerError `bad_document`. The joiner still checks certificate and roster."""
         what = "join answer"
         fields = documents.Fields(
-            documents.canonical(data, what, MAX_ANSWER), what, {"certificate", "org_id", "role", "roster"}
+            documents.canonical(data, what, MAX_ANSWER), what, {"certificate", "invite", "roster"}
         )
+        invite = documents.Fields(fields.value("invite"), what, {"body", "sig"})
         return cls(
             fields.text("certificate", certificates.MAX_PEM).encode("utf-8"),
-            OrgId(fields.name("org_id")),
-            read_role(fields.text("role", 64), what),
+            SignedBlob(
+                GOVERNANCE, BlobType.INVITE, invite.text("body", MAX_REQUEST).encode("utf-8"), invite.hex("sig", 64)
+            ),
             fields.text("roster", MAX_DOCUMENT).encode("utf-8"),
         )
+
+
+def encode_refusal(error: FedveilError) -> bytes:
+    """A typed error as the body of an answer that is not 200."""
+    return jcs.dumps(
+        {"code": error.code, "exit_code": error.exit_code, "next_step": error.next_step, "what": error.what}
+    )
+
+
+def decode_refusal(data: bytes, peer: str) -> FedveilError:
+    """The error that the coordinator reports. Its words are a stranger's: printable characters only, and bounded."""
+    what = "refusal"
+    fields = documents.Fields(
+        documents.canonical(data, what, MAX_REQUEST), what, {"code", "exit_code", "next_step", "what"}
+    )
+    code, said = fields.name("code"), _printable(fields.text("what", MAX_REQUEST))
+    next_step = _printable(fields.text("next_step", MAX_REQUEST))
+    match fields.integer("exit_code"):
+        case PolicyRefusal.exit_code:
+            return PolicyRefusal(code, said, next_step=next_step)
+        case PeerError.exit_code:
+            return PeerError(code, said, peer=peer, not_done="nobody was enrolled", next_step=next_step)
+        case _:
+            return Unreachable(code, said, next_step=next_step or "try again later")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:500])
 
 
 def read_role(text: str, what: str) -> Role:

@@ -1,0 +1,221 @@
+"""What `init`, `invite`, `join`, `fingerprint` and `revoke` do, as functions on plain values; `run start` signs rosters
+with `publish_next_roster`.
+
+Promise: the governance key is opened here, in the operator's own process, used, and forgotten; it is never handed to a
+function of the coordinator's service. What is returned may be printed; only `invite` returns a secret (the token).
+"""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Protocol
+
+from fedveil_common import durable, wire
+from fedveil_common.database import FolderLock
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import OrgId, check_name
+from fedveil_common.pki import governance, invites
+from fedveil_common.roster import Member, Roster, accept_roster, verify_roster
+from fedveil_common.secret import Passphrase, PrivateKey
+from fedveil_coordinator import founding, membership
+from fedveil_coordinator.store import FILE as COORDINATOR_DATABASE
+from fedveil_participant import enrolment
+from fedveil_participant.membership import load_membership
+from fedveil_participant.store import FILE as JOURNAL
+from fedveil_participant.store import journal_key, make_journal_key, open_store
+from fedveil_participant.store.key import FILE as JOURNAL_KEY
+
+from fedveil_cli.world import World
+
+Report = dict[str, object]
+
+
+class AdminClient(Protocol):
+    """What these commands ask of a running coordinator; `admin_client.AdminClient` is it."""
+
+    def register_invite(self, invite: bytes) -> int:
+        """Hand in a governance-signed invite; how many keys it replaces."""
+        ...
+
+    def revoke(self, org: str, reason: str) -> tuple[int, int]:
+        """(live sessions ended, still open)."""
+        ...
+
+    def roster_draft(self) -> tuple[bytes, bytes, str, list[str]]:
+        """(current signed roster, trust chain, members as JSON list, revoked ids)."""
+        ...
+
+    def publish_roster(self, signed: bytes) -> int:
+        """Make a signed roster current; its version."""
+        ...
+
+
+def run_init(
+    home: pathlib.Path,
+    name: str,
+    address: str,
+    ca_passphrase: Passphrase,
+    governance_passphrase: Passphrase,
+    governance_dir: pathlib.Path | None,
+    world: World,
+) -> Report:
+    """Found a federation. Raises what `founding.init` raises; ConfigError `data_folder_in_use`."""
+    durable.make_folder(home)
+    with FolderLock(home):
+        made = founding.init(
+            home, name, address, ca_passphrase, governance_passphrase, governance_dir, world.entropy, world.clock
+        )
+    return {
+        "federation_id": made.federation_id,
+        "fingerprint": governance.fingerprint_text(made.fingerprint),
+        "address": made.address,
+        "membership": "membership rests on the operator",
+    }
+
+
+def run_fingerprint(home: pathlib.Path) -> Report:
+    """The federation's fingerprint, from either side's folder. ConfigError `not_initialised`."""
+    if (home / "participant.json").exists():
+        member = load_membership(home)
+        return _fingerprint(member.federation_id, member.fingerprint)
+    federation = founding.load_federation(home)
+    return _fingerprint(federation.federation_id, federation.trust.fingerprint)
+
+
+def run_invite(
+    home: pathlib.Path,
+    org: str,
+    rekey: bool,
+    governance_passphrase: Passphrase | None,
+    admin: AdminClient,
+    world: World,
+) -> Report:
+    """A token for one organisation; it is returned only after the coordinator has the signed invite.
+
+    Raises ConfigError `bad_name`, `reserved_name`, `already_member`, `unknown_member`; SealedError; Unreachable.
+    """
+    federation = founding.load_federation(home)
+    org_id = OrgId(check_name(org, "the organisation"))
+    key = federation.governance_key(governance_passphrase)
+    replaces = _held_key(org_id, admin) if rekey else b""
+    made = membership.make_invite(
+        federation.trust, federation.address, org, key, world.clock, world.entropy, replaces=replaces
+    )
+    replaced = admin.register_invite(wire.encode_blob(made.signed))
+    return {"org": org_id, "token": made.token, "expires": made.expires, "rekey": bool(replaced)}
+
+
+def run_join(home: pathlib.Path, token: str, passphrase: Passphrase | None, world: World) -> Report:
+    """Join a federation with a pasted token; makes journal and keys. Raises what `enrolment.join` raises."""
+    invites.parse_token(token)  # a mistyped token leaves no folder behind
+    if (home / COORDINATOR_DATABASE).exists():
+        raise ConfigError("home_in_use", f"{home} is the folder of a coordinator", next_step="join with another --home")
+    durable.make_folder(home)
+    with FolderLock(home):
+        key = (
+            journal_key(home, passphrase)
+            if (home / JOURNAL_KEY).exists() or (home / JOURNAL).exists()
+            else make_journal_key(home, passphrase, world.entropy)
+        )
+        store = open_store(home, key, world.clock, world.entropy, create=not (home / JOURNAL).exists())
+        try:
+            made = enrolment.join(home, token, store, passphrase, world.clock, world.entropy)
+        finally:
+            store.close()
+    return {
+        "federation_id": made.federation_id,
+        "org": made.org_id,
+        "fingerprint": governance.fingerprint_text(made.fingerprint),
+        "check_words": made.words,
+        "roster_version": made.roster_version,
+        "in_roster": made.listed,
+        "rekeyed": made.rekeyed,
+    }
+
+
+def run_revoke(
+    home: pathlib.Path,
+    org: str,
+    reason: str,
+    governance_passphrase: Passphrase | None,
+    admin: AdminClient,
+) -> Report:
+    """End a membership: at the coordinator at once, in the next roster version if the governance key can be opened.
+
+    Raises SealedError `passphrase_wrong` before anything is done; ConfigError `unknown_member`; Unreachable.
+    """
+    federation = founding.load_federation(home)
+    org_id = OrgId(check_name(org, "the organisation"))
+    key = None if governance_passphrase is None else federation.governance_key(governance_passphrase)
+    _, _, joined, _ = admin.roster_draft()
+    ended, still_open = admin.revoke(org_id, reason)
+    federation.add_void_tokens(_tokens(member for member in membership.read_draft(joined) if member.org_id == org_id))
+    report: Report = {"org": org_id, "ended": ended, "open": still_open}
+    if key is None:
+        version = verify_roster(federation.last_roster(), federation.trust.governance, federation.trust.earlier).version
+        return report | {"roster_version": version, "warning": f"roster still lists {org_id}"}
+    return report | {"roster_version": _publish(federation, key, admin)[0].version}
+
+
+def publish_next_roster(home: pathlib.Path, governance_passphrase: Passphrase | None, admin: AdminClient) -> Report:
+    """Sign and publish the next roster version if anybody joined or was revoked since the last; for `run start`.
+
+    Raises SealedError; PeerError if the coordinator's draft does not prove its members; Unreachable.
+    """
+    federation = founding.load_federation(home)
+    key = federation.governance_key(governance_passphrase)
+    roster, added, removed = _publish(federation, key, admin)
+    return {"version": roster.version, "added": added, "removed": removed, "participants": list(roster.participants)}
+
+
+def _publish(
+    federation: founding.Federation, key: PrivateKey, admin: AdminClient
+) -> tuple[Roster, list[str], list[str]]:
+    """(roster in force, added or re-keyed, removed)."""
+    trust = federation.trust
+    shown, _, joined, revoked = admin.roster_draft()
+    theirs = verify_roster(shown, trust.governance, trust.earlier)
+    mine_signed = federation.last_roster()
+    mine = verify_roster(mine_signed, trust.governance, trust.earlier)
+    older, current = sorted((mine, theirs), key=lambda roster: roster.version)
+    accept_roster(older, current)
+    following = membership.next_roster(
+        current, membership.read_draft(joined), [OrgId(name) for name in revoked], federation.void_tokens()
+    )
+    if following is current:
+        if theirs.version < mine.version:  # signed before, and the publication was lost
+            admin.publish_roster(mine_signed)
+        return current, [], []
+    signed = membership.sign_next(current, following, trust, [key])
+    federation.add_void_tokens(membership.void_tokens(current, following))
+    federation.save_last_roster(signed)
+    if theirs.version < mine.version:
+        admin.publish_roster(mine_signed)
+    admin.publish_roster(signed)
+    before = {member.org_id: member for member in current.members}
+    after = {member.org_id: member for member in following.members}
+    added = sorted(name for name, member in after.items() if before.get(name) != member)
+    return following, list(added), sorted(set(before) - set(after))
+
+
+def _held_key(org_id: OrgId, admin: AdminClient) -> bytes:
+    """The protocol key that a re-key replaces: the one the member joined with last."""
+    _, _, joined, _ = admin.roster_draft()
+    for member in membership.read_draft(joined):
+        if member.org_id == org_id:
+            return member.protocol_key
+    raise ConfigError(
+        "unknown_member", f"{org_id} is not a member", next_step=f"`fedveil invite {org_id}` without --rekey"
+    )
+
+
+def _tokens(members: Iterable[Member]) -> tuple[bytes, ...]:
+    blobs = [member.invite for member in members if member.invite is not None]
+    return tuple(invites.parse_invite(blob.body).token_id for blob in blobs)
+
+
+def _fingerprint(federation_id: str, digest: bytes) -> Report:
+    return {
+        "federation_id": federation_id,
+        "fingerprint": governance.fingerprint_text(digest),
+        "fingerprint_hex": digest.hex(),
+    }

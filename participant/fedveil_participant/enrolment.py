@@ -1,0 +1,202 @@
+"""`join`: from a pasted token to a membership. Every private key is made here and never travels.
+
+Promise: keys are on the disk before the request is sent, so that a join whose answer was lost is repeated with the same
+keys and gets the same certificate; a wrong fingerprint ends the join before a key exists. What the coordinator answers
+is checked against governance's signature: name, role and whether an older key is replaced come from the signed invite.
+"""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from fedveil_common import durable, jcs
+from fedveil_common.crypto import signing
+from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.ids import FederationId, OrgId
+from fedveil_common.pki import certificates, invites, sealed_keys
+from fedveil_common.pki.documents import Fields, canonical
+from fedveil_common.pki.governance import Trust
+from fedveil_common.pki.invites import Invite, Token
+from fedveil_common.pki.joining import JoinAnswer, JoinRequest
+from fedveil_common.pki.names import Subject
+from fedveil_common.pki.words import check_words
+from fedveil_common.ports import Clock, Entropy
+from fedveil_common.roster import Roster, accept_roster, verify_roster
+from fedveil_common.secret import Passphrase, PrivateKey
+
+from fedveil_participant.enrolment_client import fetch_trust, post_join
+from fedveil_participant.membership import Membership, has_membership, load_membership, save_membership
+
+_PENDING = "joining.key"
+
+
+class KeyVault(Protocol):
+    """What a join puts into the journal; `store.ParticipantStore` is it."""
+
+    def set_protocol_key(self, key: PrivateKey) -> None:
+        """Seal the Ed25519 protocol key of this membership; an earlier one is erased."""
+        ...
+
+    def mark_rekeyed(self) -> None:
+        """This journal begins a membership anew: what its predecessor spent is not known."""
+        ...
+
+    def save_roster(self, signed: bytes) -> None:
+        """Pin a roster."""
+        ...
+
+    def roster(self) -> bytes:
+        """The pinned roster; empty before the first."""
+        ...
+
+    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+        """One message is about to leave."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JoinResult:
+    """What `join` prints. `words`: check words of the TLS key, for a telephone call. `listed`: the roster has me."""
+
+    federation_id: FederationId
+    org_id: OrgId
+    fingerprint: bytes
+    words: str
+    roster_version: int
+    listed: bool
+    rekeyed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """The keys of a join that is under way."""
+
+    token_id: bytes
+    tls_key: ec.EllipticCurvePrivateKey
+    protocol_key: PrivateKey
+
+    def __repr__(self) -> str:
+        return "_Pending(<redacted>)"
+
+
+def join(
+    home: pathlib.Path,
+    token_text: str,
+    vault: KeyVault,
+    passphrase: Passphrase | None,
+    clock: Clock,
+    entropy: Entropy,
+) -> JoinResult:
+    """Join the federation that issued the token. `passphrase`: that of the journal key, if it has one.
+
+    Raises ConfigError `token_...`, `other_federation`; PeerError `fingerprint_mismatch` before a key
+    is made or anything but two GETs is sent, `server_not_trusted`, `token_used`, `token_expired` and what else the
+    coordinator refuses with; Unreachable, after which the same call may be repeated.
+    """
+    token = invites.parse_token(token_text)
+    chain, trust, authority = fetch_trust(token)
+    _check_home(home, trust)
+    durable.make_folder(home)
+    pending = _pending(home, token, passphrase, entropy)
+    csr = certificates.make_request(pending.tls_key)
+    proof = invites.make_proof(trust.federation_id, token.token_id, csr, token.invite_key, pending.protocol_key)
+    own_key = signing.public_key(pending.protocol_key)
+    request = JoinRequest(trust.federation_id, token.token_id, csr, own_key, proof)
+    answer = post_join(token, trust, authority, request, vault)
+    invite = _check_answer(answer, token, trust, authority, pending, clock.wall_s())
+    roster = _check_roster(answer, trust, invite, own_key, vault)
+    if invite.replaces:
+        vault.mark_rekeyed()
+    vault.set_protocol_key(pending.protocol_key)
+    vault.save_roster(answer.signed_roster)
+    member = Membership(
+        home,
+        trust.federation_id,
+        invite.org_id,
+        invite.role,
+        token.address,
+        trust.fingerprint,
+        answer.certificate,
+        certificates.certificate_pem(authority),
+        chain,
+        answer.signed_roster,
+    )
+    save_membership(member, certificates.key_pem(pending.tls_key))
+    durable.remove(home / _PENDING)
+    return JoinResult(
+        trust.federation_id,
+        invite.org_id,
+        trust.fingerprint,
+        check_words(certificates.spki_hash(certificates.load_certificate(answer.certificate))),
+        roster.version,
+        invite.org_id in roster.participants and roster.key_of(invite.org_id) == own_key,
+        bool(invite.replaces),
+    )
+
+
+def _check_home(home: pathlib.Path, trust: Trust) -> None:
+    if has_membership(home) and load_membership(home).federation_id != trust.federation_id:
+        raise ConfigError(
+            "other_federation",
+            f"{home} belongs to {load_membership(home).federation_id}, the token to {trust.federation_id}",
+            not_done="nothing was sent and the folder is as it was",
+            next_step="join with another --home",
+        )
+
+
+def _pending(home: pathlib.Path, token: Token, passphrase: Passphrase | None, entropy: Entropy) -> _Pending:
+    """The keys of an unfinished join with this token, or new ones, on the disk before they are used."""
+    path = home / _PENDING
+    if path.exists():
+        data = sealed_keys.read_private(path)
+        if passphrase is not None:
+            data = sealed_keys.open_key(data, passphrase, "joining")
+        fields = Fields(canonical(data, _PENDING), _PENDING, {"protocol_key", "tls_key", "token_id"})
+        found = _Pending(
+            fields.hex("token_id", invites.TOKEN_ID_BYTES),
+            certificates.load_key(fields.text("tls_key", 4096).encode("ascii")),
+            PrivateKey(fields.hex("protocol_key", 32)),
+        )
+        if found.token_id == token.token_id:
+            return found
+    made = _Pending(token.token_id, certificates.new_key(entropy), PrivateKey(entropy.take(32)))
+    text = jcs.dumps(
+        {
+            "protocol_key": made.protocol_key.expose().hex(),
+            "tls_key": certificates.key_pem(made.tls_key).decode("ascii"),
+            "token_id": made.token_id.hex(),
+        }
+    )
+    durable.write_file(path, text if passphrase is None else sealed_keys.seal_key(text, passphrase, "joining", entropy))
+    return made
+
+
+def _check_answer(
+    answer: JoinAnswer, token: Token, trust: Trust, authority: x509.Certificate, pending: _Pending, now: float
+) -> Invite:
+    """The invite behind the answer, if it is my token's and the certificate is for its name and for my key."""
+    invite = invites.verify_invite(answer.invite, (trust.governance, *trust.earlier))
+    mine = (trust.federation_id, token.token_id, signing.public_key(token.invite_key))
+    if (invite.federation_id, invite.token_id, invite.invite_key) != mine:
+        raise PeerError("wrong_invite", "the coordinator answers with the invite of another token")
+    certificate = certificates.load_certificate(answer.certificate)
+    certificates.check_leaf(certificate, authority, Subject(trust.federation_id, invite.role, invite.org_id), now)
+    if certificates.spki_hash(certificate) != certificates.key_hash(pending.tls_key.public_key()):
+        raise PeerError("wrong_name", "the certificate that came back is not for the key that was made here")
+    return invite
+
+
+def _check_roster(answer: JoinAnswer, trust: Trust, invite: Invite, own_key: bytes, vault: KeyVault) -> Roster:
+    """The roster in force, if it may follow the one pinned here. Until a re-key is listed it names my old key."""
+    roster = verify_roster(answer.signed_roster, trust.governance, trust.earlier)
+    before = vault.roster()
+    pinned = verify_roster(before, trust.governance, trust.earlier) if before else None
+    return accept_roster(
+        pinned,
+        roster,
+        federation_id=trust.federation_id,
+        me=None if invite.replaces else invite.org_id,
+        my_key=None if invite.replaces else own_key,
+    )

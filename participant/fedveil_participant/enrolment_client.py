@@ -1,0 +1,120 @@
+"""What a joiner says over HTTPS, in two steps: look at a stranger, then speak to a coordinator that proved itself.
+
+Promise: until the trust chain matches the token's fingerprint nothing but two GET requests leaves; the join request
+travels only over TLS that ends at a coordinator's certificate of the authority which that chain names.
+"""
+
+import hashlib
+import http.client
+import ssl
+from typing import Protocol
+
+from cryptography import x509
+from fedveil_common.errors import PeerError, Unreachable
+from fedveil_common.ids import COORDINATOR
+from fedveil_common.limits import MAX_DOCUMENT
+from fedveil_common.pki import certificates, governance
+from fedveil_common.pki.governance import Trust
+from fedveil_common.pki.invites import Role, Token, split_address
+from fedveil_common.pki.joining import MAX_ANSWER, MAX_REQUEST, JoinAnswer, JoinRequest, decode_refusal
+from fedveil_common.pki.names import Subject, subject_of
+
+TIMEOUT_S = 15.0
+
+
+class Outbox(Protocol):
+    """Where outgoing messages are written down before they are sent."""
+
+    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+        """`digest` is the SHA-256 of what is about to leave."""
+        ...
+
+
+def fetch_trust(token: Token) -> tuple[bytes, Trust, x509.Certificate]:
+    """(trust chain as served, what it establishes, the authority's certificate), over TLS that proves nothing.
+
+    Raises PeerError `fingerprint_mismatch`, `authority_mismatch` and those of `verify_chain`; Unreachable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the fingerprint, not the handshake, is what is believed
+    chain = _answer(_connect(token, context), "GET", "/trust", b"", MAX_DOCUMENT)
+    trust = governance.verify_chain(chain, token.fingerprint)
+    authority = certificates.load_certificate(
+        _answer(_connect(token, context), "GET", "/ca.pem", b"", certificates.MAX_PEM)
+    )
+    if governance.authority_digest(certificates.certificate_der(authority)) not in trust.authorities:
+        raise PeerError(
+            "authority_mismatch",
+            "the certificate authority that is served is not one that the trust chain names",
+            not_done="nothing was sent to it and nothing was stored",
+            next_step="telephone the operator",
+        )
+    return chain, trust, authority
+
+
+def post_join(
+    token: Token, trust: Trust, authority: x509.Certificate, request: JoinRequest, outbox: Outbox
+) -> JoinAnswer:
+    """The coordinator's answer to `request`, over TLS pinned to `authority`.
+
+    Raises PeerError `server_not_trusted`, whatever the coordinator refuses with, `bad_document`; Unreachable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain, dates, server usage and host name
+    context.load_verify_locations(cadata=certificates.certificate_pem(authority).decode("ascii"))
+    connection = _connect(token, context)
+    peer = connection.sock.getpeercert(binary_form=True) if isinstance(connection.sock, ssl.SSLSocket) else None
+    expected = Subject(trust.federation_id, Role.COORDINATOR, COORDINATOR)
+    if peer is None or subject_of(x509.load_der_x509_certificate(peer)) != expected:
+        connection.close()
+        raise PeerError("server_not_trusted", "the server's certificate is not that of the coordinator")
+    body = request.encode()
+    outbox.record("Join", len(body), hashlib.sha256(body).digest())
+    return JoinAnswer.decode(_answer(connection, "POST", "/join", body, MAX_ANSWER))
+
+
+def _connect(token: Token, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    host, port = split_address(token.address)
+    connection = http.client.HTTPSConnection(host, port + 1, timeout=TIMEOUT_S, context=context)
+    try:
+        connection.connect()
+    except ssl.SSLCertVerificationError as error:
+        raise PeerError(
+            "server_not_trusted",
+            f"the server at {host}:{port + 1} is not the federation's coordinator: {error.verify_message}",
+            not_done="the join request was not sent",
+            next_step="telephone the operator",
+        ) from error
+    except OSError as error:
+        raise _unreachable(token, str(error)) from error
+    return connection
+
+
+def _answer(connection: http.client.HTTPSConnection, method: str, path: str, body: bytes, most: int) -> bytes:
+    try:
+        connection.request(method, path, body or None)
+        response = connection.getresponse()
+        data = response.read(most + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(
+            "coordinator_unreachable",
+            f"the coordinator did not answer {path}: {type(error).__name__}",
+            next_step="try again; the same token and keys are used",
+        ) from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise decode_refusal(data[: MAX_REQUEST + 1], COORDINATOR)
+    if len(data) > most:
+        raise PeerError("too_large", f"the coordinator's answer to {path} has more than {most} bytes")
+    return data
+
+
+def _unreachable(token: Token, why: str) -> Unreachable:
+    host, port = split_address(token.address)
+    return Unreachable(
+        "coordinator_unreachable",
+        f"{host}:{port + 1} cannot be reached: {why}",
+        not_done="nothing was sent and nothing was stored",
+        next_step="is the coordinator running, and is the enrolment port (gRPC port + 1) open?",
+    )

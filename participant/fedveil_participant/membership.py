@@ -1,0 +1,108 @@
+"""A participant's folder, as far as identity goes: what `join` wrote and every later start reads.
+
+participant.json   federation, name, address, fingerprint; written last, so it marks a whole join
+tls.key            0600; the key of certificate.pem; made here, never sent
+certificate.pem ca.pem trust.json roster.json
+journal.key journal.db   the store; the protocol key lives sealed in it: no journal, no key (FLSA/1 A3)
+"""
+
+import pathlib
+from dataclasses import dataclass
+
+from fedveil_common import durable, jcs
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import FederationId, OrgId
+from fedveil_common.pki import certificates, sealed_keys
+from fedveil_common.pki.documents import Fields, canonical
+from fedveil_common.pki.invites import Role
+from fedveil_common.pki.joining import read_role
+from fedveil_common.pki.names import Subject
+
+_MARK = "participant.json"
+_KEY = "tls.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who I am in which federation, and what I pinned. Holds no secret: the TLS key is read when it is used."""
+
+    home: pathlib.Path
+    federation_id: FederationId
+    org_id: OrgId
+    role: Role
+    address: str
+    fingerprint: bytes
+    certificate_pem: bytes
+    authority_pem: bytes
+    trust_chain: bytes
+    signed_roster: bytes
+
+    def key_pem(self) -> bytes:
+        """The TLS private key. Secret. ConfigError `key_missing`, `key_exposed`."""
+        return sealed_keys.read_private(self.home / _KEY)
+
+    def check_certificate(self, now: float) -> None:
+        """Returns if my certificate is of this federation's authority, for my name and role, and valid at `now`.
+
+        Called before dialling, because a failed handshake says nothing. PolicyRefusal `certificate_expired`,
+        `certificate_not_yet_valid`, `wrong_authority`, `wrong_role`; PeerError `wrong_name`.
+        """
+        certificates.check_leaf(
+            certificates.load_certificate(self.certificate_pem),
+            certificates.load_certificate(self.authority_pem),
+            Subject(self.federation_id, self.role, self.org_id),
+            now,
+        )
+
+
+def save_membership(member: Membership, key_pem: bytes) -> None:
+    """Write a whole membership into its folder; the mark comes last."""
+    durable.make_folder(member.home)
+    for name, data in {
+        _KEY: key_pem,
+        "certificate.pem": member.certificate_pem,
+        "ca.pem": member.authority_pem,
+        "trust.json": member.trust_chain,
+        "roster.json": member.signed_roster,
+        _MARK: jcs.dumps(
+            {
+                "address": member.address,
+                "federation_id": member.federation_id,
+                "fingerprint": member.fingerprint.hex(),
+                "org_id": member.org_id,
+                "role": member.role.value,
+                "version": 1,
+            }
+        ),
+    }.items():
+        durable.write_file(member.home / name, data)
+
+
+def has_membership(home: pathlib.Path) -> bool:
+    """Whether a join was completed in this folder."""
+    return (home / _MARK).exists()
+
+
+def load_membership(home: pathlib.Path) -> Membership:
+    """The membership in `home`; ConfigError `not_joined`, PeerError `bad_document`, StorageError."""
+    if not has_membership(home):
+        raise ConfigError("not_joined", f"{home} belongs to no federation", next_step="run `fedveil join` first")
+    names = {"address", "federation_id", "fingerprint", "org_id", "role", "version"}
+    fields = Fields(canonical(_read(home, _MARK), _MARK), _MARK, names)
+    return Membership(
+        home,
+        FederationId(fields.name("federation_id")),
+        OrgId(fields.name("org_id")),
+        read_role(fields.text("role", 64), _MARK),
+        fields.text("address", 512),
+        fields.hex("fingerprint", 32),
+        _read(home, "certificate.pem"),
+        _read(home, "ca.pem"),
+        _read(home, "trust.json"),
+        _read(home, "roster.json"),
+    )
+
+
+def _read(home: pathlib.Path, name: str) -> bytes:
+    with durable.storing(home / name):
+        return (home / name).read_bytes()
