@@ -237,8 +237,6 @@ def test_a_turned_bit_in_a_vector_is_found_when_its_leaf_is_read(tmp_path: pathl
         assert len(file.read(0, LEAF_COORDINATES)) == LEAF_COORDINATES
         with pytest.raises(IntegrityError) as caught:
             file.read(LEAF_COORDINATES, 1)
-        with pytest.raises(IntegrityError):
-            file.verify()
     assert caught.value.code == "ring_file_damaged"
     assert "run.1.1.acme" in caught.value.what
     assert "leaf 1" in caught.value.what

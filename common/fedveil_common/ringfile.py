@@ -117,11 +117,6 @@ class RingFile:
         """Check sums and length: equal for equal content (not against an adversary: CRC-32)."""
         return _footer([int(check) for check in self._checks], self.length)
 
-    def verify(self) -> None:
-        """Every leaf matches its check sum, in the memory of one leaf. IntegrityError `ring_file_damaged`."""
-        for start in range(0, self.length, LEAF_COORDINATES):
-            self.read(start, min(LEAF_COORDINATES, self.length - start))
-
     def close(self) -> None:
         """The file is closed."""
         os.close(self._descriptor)

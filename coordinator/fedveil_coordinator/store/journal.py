@@ -163,10 +163,6 @@ class CoordinatorJournal:
         """An opened sum: uint32, shape (d,). StorageError `ring_file_missing`, IntegrityError `ring_file_damaged`."""
         return read_ring(self.sum_path(run_id, round))
 
-    def open_sum(self, run_id: RunId, round: int) -> RingFile:
-        """An opened sum to be served leaf by leaf; close it."""
-        return RingFile(self.sum_path(run_id, round))
-
     def spool_path(self, key: AttemptKey, org_id: OrgId) -> Path:
         """Where the masked input of a member stands."""
         return self._spools / f"{key.run_id}.{key.round}.{key.attempt}.{org_id}"
@@ -177,27 +173,12 @@ class CoordinatorJournal:
         """
         return RingWriter(self.spool_path(key, org_id))
 
-    def has_input(self, key: AttemptKey, org_id: OrgId) -> bool:
-        """Whether the whole masked input is durable."""
-        return self.spool_path(key, org_id).exists()
-
     def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
         """Coordinates start .. start+count of a masked input: uint32, in the memory of that piece alone. Errors as
         `read_sum`; the file's name tells the member.
         """
         with RingFile(self.spool_path(key, org_id)) as file:
             return file.read(start, count)
-
-    def read_input(self, key: AttemptKey, org_id: OrgId) -> NDArray[np.uint32]:
-        """The whole masked input, checked leaf by leaf, then mapped: uint32, shape (d,), read-only. Mapped pages count
-        as resident once they are touched: whoever adds many inputs uses `read_input_piece`.
-        """
-        path = self.spool_path(key, org_id)
-        with RingFile(path) as file:
-            file.verify()
-            length = file.length
-        with durable.storing(path):
-            return np.memmap(path, dtype="<u4", mode="r", shape=(length,))
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """The masked inputs of an attempt that is over are gone."""
