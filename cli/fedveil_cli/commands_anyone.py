@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedveil_cli import reserved
-from fedveil_cli.options import AsJson, Home, example
+from fedveil_cli.options import AsJson, Home, PassphraseFile, example
 from fedveil_cli.output import Output
 
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
@@ -79,24 +79,39 @@ def model_verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify that a model file is what the federation's coordinator signed."""
-    from fedveil_cli import model_files
+    from fedveil_cli import model_files, service_commands
+    from fedveil_cli.options import home_folder
 
-    model_files.verify(file, fingerprint, Output(as_json))
+    pinned = service_commands.home_fingerprint(home_folder(home)) if fingerprint is None else None
+    model_files.verify(file, fingerprint if pinned is None else pinned.hex(), Output(as_json))
 
 
 def model_export(
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the model file goes.")],
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of which run (else the last).")] = None,
+    passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the final model of a run to a file."""
-    raise reserved.unfinished("model export")
+    from fedveil_cli import service_commands
+    from fedveil_cli.options import home_folder
+    from fedveil_cli.passphrases import given_passphrase
+
+    output = Output(as_json)
+    given = given_passphrase(passphrase_file, "passphrase", output)
+    service_commands.model_export(home_folder(home), run, out, given, output)
 
 
-def model_list(home: Home = None, as_json: AsJson = False) -> None:
+def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """List the finished models of this home."""
-    raise reserved.unfinished("model list")
+    from fedveil_cli import service_commands
+    from fedveil_cli.options import home_folder
+    from fedveil_cli.passphrases import given_passphrase
+
+    output = Output(as_json)
+    given = given_passphrase(passphrase_file, "passphrase", output)
+    service_commands.model_list(home_folder(home), given, output)
 
 
 def demo(

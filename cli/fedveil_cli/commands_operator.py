@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from fedveil_cli import reserved
-from fedveil_cli.options import AsJson, GovernancePassphraseFile, Home, PassphraseFile, example
+from fedveil_cli.options import AsJson, GovernancePassphraseFile, Home, PassphraseFile, example, home_folder
+from fedveil_cli.output import Output
 
 Organisation = Annotated[str, typer.Argument(metavar="ORG", help="The organisation's name: a-z, 0-9, - and _.")]
 
@@ -41,12 +42,27 @@ def init(
     """Make a federation: certificate authority, governance key, operator's certificate. Prints the fingerprint."""
     if recover:
         raise reserved.not_in_this_release("`fedveil init --recover`", "0.2")
-    raise reserved.unfinished("init")
+    from fedveil_cli import identity_commands
+    from fedveil_cli.passphrases import governance_passphrase, passphrase
+    from fedveil_cli.world import real_world
+
+    output = Output(as_json)
+    authority = passphrase(passphrase_file, "passphrase", "--passphrase-file", output, confirm=True)
+    governance = governance_passphrase(governance_passphrase_file, output, confirm=True)
+    report = identity_commands.run_init(
+        home_folder(home), name, address, authority, governance, governance_dir, real_world()
+    )
+    output.report(report)
 
 
 def serve(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Run the coordinator. Opens the key of the certificate authority, never the governance key."""
-    raise reserved.unfinished("serve")
+    from fedveil_cli import service_commands
+    from fedveil_cli.passphrases import passphrase
+
+    output = Output(as_json)
+    given = passphrase(passphrase_file, "passphrase", "--passphrase-file", output)
+    service_commands.serve(home_folder(home), given, output)
 
 
 def invite(
@@ -60,7 +76,17 @@ def invite(
     """Print a token that lets one organisation join: once, within 24 hours. Opens the governance key."""
     if confirm:
         raise reserved.not_in_this_release("`fedveil invite --confirm`", "0.2")
-    raise reserved.unfinished("invite")
+    from fedveil_cli import identity_commands, run_commands
+    from fedveil_cli.passphrases import governance_passphrase
+    from fedveil_cli.world import real_world
+
+    output = Output(as_json)
+    folder = home_folder(home)
+    admin = run_commands.connect(folder)
+    governance = governance_passphrase(governance_passphrase_file, output)
+    report = identity_commands.run_invite(folder, organisation, rekey, governance, admin, real_world())
+    output.note(f"give this token to {organisation}; it works once, within 24 hours")
+    output.result(dict(report), [str(report["token"])])
 
 
 def revoke(
@@ -71,19 +97,33 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """End an organisation's membership at once. Opens the governance key to sign the next roster."""
-    raise reserved.unfinished("revoke")
+    from fedveil_cli import identity_commands, run_commands
+    from fedveil_cli.passphrases import given_passphrase
+
+    output = Output(as_json)
+    folder = home_folder(home)
+    governance = given_passphrase(governance_passphrase_file, "governance-passphrase", output)
+    report = identity_commands.run_revoke(folder, organisation, reason, governance, run_commands.connect(folder))
+    lines = [f"{report['ended']} live sessions ended, {report['open']} still open"]
+    output.result(dict(report), [*lines, str(report.get("warning", f"roster version {report['roster_version']}"))])
 
 
 def fingerprint(home: Home = None, as_json: AsJson = False) -> None:
     """Print the federation's fingerprint, to be compared by telephone."""
-    raise reserved.unfinished("fingerprint")
+    from fedveil_cli import identity_commands
+
+    Output(as_json).report(identity_commands.run_fingerprint(home_folder(home)))
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show who is there, what runs, and for whom each wait waits and until when."""
-    raise reserved.unfinished("status")
+    from fedveil_cli import service_commands
+
+    service_commands.status(home_folder(home), Output(as_json))
 
 
 def health(home: Home = None, as_json: AsJson = False) -> None:
     """Tell whether this home's coordinator or participant is up (exit code 0) or not (69)."""
-    raise reserved.unfinished("health")
+    from fedveil_cli import service_commands
+
+    service_commands.health(home_folder(home), Output(as_json))

@@ -6,6 +6,7 @@ import typer
 
 from fedveil_cli import options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example
+from fedveil_cli.output import Output
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,16 @@ def join(
     as_json: AsJson = False,
 ) -> None:
     """Join a federation with an invitation's token. The keys are made here and stay here."""
-    raise reserved.unfinished("join")
+    from fedveil_cli import identity_commands
+    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.world import real_world
+
+    output = Output(as_json)
+    given = given_passphrase(passphrase_file, "passphrase", output)
+    secret = options.token_text(token, output)
+    folder = options.home_folder(home)
+    report = identity_commands.run_join(folder, secret.expose().decode(), given, real_world())
+    output.report(report)
 
 
 def participate(
@@ -41,14 +51,26 @@ def participate(
         list[str] | None,
         typer.Option("--accept", metavar="PLAN_HASH", help="A plan that may run here: 64 hex digits; repeatable."),
     ] = None,
+    until_ended: Annotated[
+        bool, typer.Option("--until-ended", help="Leave when the first accepted run has ended and its model is stored.")
+    ] = False,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Take part, in the plans that are accepted and in no other. Outbound connections only."""
-    options.dataset_files(data or [])
-    options.plan_hashes(accept or [])
-    raise reserved.unfinished("participate")
+    from fedveil_cli import service_commands
+    from fedveil_cli.passphrases import given_passphrase
+
+    output = Output(as_json)
+    service_commands.participate(
+        options.home_folder(home),
+        options.dataset_files(data or []),
+        options.plan_hashes(accept or []),
+        given_passphrase(passphrase_file, "passphrase", output),
+        until_ended,
+        output,
+    )
 
 
 def _budget() -> None:
@@ -58,8 +80,14 @@ def _budget() -> None:
 def budget_set(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.")],
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")],
+    passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a data set answer again after a re-key: its spent versions count as unspent from now on."""
-    raise reserved.unfinished("budget set")
+    from fedveil_cli import service_commands
+    from fedveil_cli.passphrases import given_passphrase
+
+    output = Output(as_json)
+    given = given_passphrase(passphrase_file, "passphrase", output)
+    service_commands.budget_set(options.home_folder(home), name, reason, given, output)

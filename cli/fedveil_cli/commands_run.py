@@ -6,7 +6,8 @@ import typer
 
 from fedveil_cli import reserved
 from fedveil_cli.commands_anyone import PlanFile
-from fedveil_cli.options import AsJson, GovernancePassphraseFile, Home, example
+from fedveil_cli.options import AsJson, GovernancePassphraseFile, Home, example, home_folder
+from fedveil_cli.output import Output
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
@@ -37,27 +38,40 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a run, follow it to its end and exit with its code. Opens the governance key to sign the roster."""
-    raise reserved.unfinished("run start")
+    from fedveil_cli import run_commands
+    from fedveil_cli.passphrases import governance_passphrase
+
+    output = Output(as_json)
+    governance = governance_passphrase(governance_passphrase_file, output)
+    run_commands.start(home_folder(home), plan, governance, detach, output)
 
 
 def list_(home: Home = None, as_json: AsJson = False) -> None:
     """List the runs."""
-    raise reserved.unfinished("run list")
+    from fedveil_cli import run_commands
+
+    run_commands.list_runs(home_folder(home), Output(as_json))
 
 
 def show(run: Run, home: Home = None, as_json: AsJson = False) -> None:
     """Show one run: its state, its rounds, why it ended."""
-    raise reserved.unfinished("run show")
+    from fedveil_cli import run_commands
+
+    run_commands.show(home_folder(home), run, Output(as_json))
 
 
 def watch(run: Run, home: Home = None, as_json: AsJson = False) -> None:
     """Follow a run to its end and exit with its code."""
-    raise reserved.unfinished("run watch")
+    from fedveil_cli import run_commands
+
+    run_commands.watch(home_folder(home), run, Output(as_json))
 
 
 def abort(run: Run, home: Home = None, as_json: AsJson = False) -> None:
     """End a run: the attempt under way is aborted by vote, the current model stays."""
-    raise reserved.unfinished("run abort")
+    from fedveil_cli import run_commands
+
+    run_commands.abort(home_folder(home), run, Output(as_json))
 
 
 def round_show(
@@ -67,4 +81,6 @@ def round_show(
     as_json: AsJson = False,
 ) -> None:
     """Show one round: who was in the sum, who was missing, and what was measured."""
-    raise reserved.unfinished("round show")
+    from fedveil_cli import run_commands
+
+    run_commands.show_round(home_folder(home), run, number, Output(as_json))

@@ -30,4 +30,4 @@ def read_record(upload: bytes, layout: Layout) -> NDArray[np.float64]:
     For linear and logistic models the step is (y - p) * (x, 1), so weights divided by the bias are x.
     """
     update = read_update(upload, layout)
-    return update[:-1] / update[-1]
+    return np.asarray(update[:-1] / update[-1], dtype=np.float64)

@@ -40,9 +40,10 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Ro
     for said, found in ((roster.federation_id, trust.federation_id), (manifest.federation_id, trust.federation_id)):
         if said != found:
             raise PeerError("wrong_federation", f"part of the file is of {said}, the fingerprint is that of {found}")
-    if manifest.roster_version != roster.version:
+    if manifest.roster_version > roster.version:  # a later roster names the same coordinator, an earlier one may not
         raise PeerError(
-            "wrong_roster", f"the model was signed under roster {manifest.roster_version}, not {roster.version}"
+            "wrong_roster",
+            f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
     return manifest, roster
 

@@ -7,12 +7,11 @@ characters are escaped: it can neither hide, nor move, nor colour what a person 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
 from fedveil_common.errors import FedveilError
-from fedveil_common.jcs import Json
 
 UNBOUNDED = 100_000
 """Columns of a stdout that is no terminal: nothing is folded there."""
@@ -37,10 +36,10 @@ class Output:
 
     as_json: bool
 
-    def result(self, value: dict[str, Json], text: Sequence[str | TextTable]) -> None:
+    def result(self, value: Mapping[str, object], text: Sequence[str | TextTable]) -> None:
         """The command's result on stdout: `value` under --json, else `text`, line by line. NaN is a ValueError."""
         if self.as_json:
-            print(json.dumps(value, allow_nan=False), flush=True)
+            print(json.dumps(dict(value), allow_nan=False), flush=True)
             return
         for part in text:
             if isinstance(part, TextTable):
@@ -48,6 +47,10 @@ class Output:
             else:
                 print(safe_text(part))
         sys.stdout.flush()
+
+    def report(self, value: Mapping[str, object]) -> None:
+        """A flat result: under --json as it is, else a line for each entry."""
+        self.result(dict(value), [f"{name.replace('_', ' ')}: {entry}" for name, entry in value.items()])
 
     def note(self, text: str) -> None:
         """One line about what goes on, on stderr."""

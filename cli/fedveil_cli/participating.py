@@ -10,10 +10,9 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
-from fedveil_common.pki import certificates, transport
+from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
 from fedveil_common.roster import Roster, accept_roster, verify_roster
 from fedveil_common.secret import Passphrase
@@ -72,7 +71,7 @@ def _participate(
     tell: Tell,
     make_bench: MakeBench,
 ) -> dict[str, str]:
-    check_own_certificate(member, world)
+    member.check_certificate(world.clock.wall_s())
     for name, path in data.items():
         store.save_dataset(name, path.absolute())
     for digest in accept:
@@ -149,18 +148,3 @@ def _participate(
     if failure:
         stop_process(failure[0])
     return {str(run): code for run, code in driver.ended.items()}
-
-
-def check_own_certificate(member: Membership, world: World) -> None:
-    """A failed handshake says nothing, so what can be wrong with my own certificate is said before dialling."""
-    certificate = certificates.load_certificate(member.certificate_pem)
-    now = world.clock.wall_s()
-    first, last = certificates.validity(certificate)
-    if not first <= now <= last:
-        state = "expired" if now > last else "is not valid yet"
-        raise ConfigError(
-            "certificate_expired" if now > last else "certificate_not_yet_valid",
-            f"this participant's certificate {state}",
-            not_done="the coordinator was not dialled",
-            next_step="check this machine's clock; else ask the operator for `fedveil invite ORG --rekey`",
-        )

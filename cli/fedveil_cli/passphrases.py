@@ -41,6 +41,11 @@ def passphrase(
     return _passphrase(typed.encode("utf-8", "surrogateescape"), name, option)
 
 
+def governance_passphrase(file: pathlib.Path | None, output: Output, *, confirm: bool = False) -> Passphrase:
+    """The passphrase of the governance key, as `passphrase`."""
+    return passphrase(file, "governance-passphrase", "--governance-passphrase-file", output, confirm=confirm)
+
+
 def given_passphrase(file: pathlib.Path | None, name: str, output: Output) -> Passphrase | None:
     """The passphrase from `file` or the credential `name`; None where neither was given. Nobody is asked."""
     folder = os.environ.get(CREDENTIALS)

@@ -302,6 +302,7 @@ class Driver:
         for run_id, action in pending:
             if isinstance(action, Persist):
                 self._index(run_id, action.fact)
+                self._time(run_id, action.fact)
         for run_id, action in pending:
             self._perform(run_id, action)
 
@@ -578,13 +579,23 @@ class Driver:
         match fact:
             case facts.Offered():
                 self._offered[run_id] = fact.manifest
-                self._offered_at[run_id, self._round_of(fact.manifest)] = self._clock.monotonic_s()
             case facts.SumOpened():
                 manifest = self._offered[run_id]
                 number = self._round_of(manifest)
                 self._sums[run_id, number] = (manifest, fact.result)
-                began = self._offered_at.get((run_id, number), self._clock.monotonic_s())
-                self.seconds.setdefault(run_id, {})[number] = self._clock.monotonic_s() - began
+            case _:
+                pass
+
+    def _time(self, run_id: RunId, fact: facts.Fact) -> None:
+        """From the first offer of a round to its durable sum, as this process saw it."""
+        match fact:
+            case facts.Offered():
+                self._offered_at.setdefault((run_id, self._round_of(fact.manifest)), self._clock.monotonic_s())
+            case facts.SumOpened():
+                number = self._round_of(self._offered[run_id])
+                began = self._offered_at.get((run_id, number))
+                if began is not None:
+                    self.seconds.setdefault(run_id, {})[number] = self._clock.monotonic_s() - began
             case _:
                 pass
 

@@ -1,0 +1,148 @@
+"""Commands about runs and rounds, as an operator sees them: what they print, and with which code they end."""
+
+import pathlib
+from typing import Any
+
+import grpc
+from fedveil_common.pki import transport
+from fedveil_common.secret import Passphrase
+from fedveil_coordinator import founding
+
+from fedveil_cli import operating
+from fedveil_cli.admin_client import AdminClient
+from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli.output import Output, TextTable
+
+
+def connect(home: pathlib.Path) -> AdminClient:
+    """The operator's client of the coordinator of `home`. ConfigError `not_initialised`."""
+    federation = founding.load_federation(home)
+    channel = grpc.secure_channel(
+        federation.admin_address, federation.operator_credentials(), options=transport.CHANNEL_OPTIONS
+    )
+    return AdminClient(channel)
+
+
+def start(home: pathlib.Path, plan: pathlib.Path, governance: Passphrase | None, detach: bool, output: Output) -> None:
+    """`run start`: sign the next roster if anybody joined, start, follow to the end."""
+    from fedveil_cli import identity_commands
+
+    canonical, digest = operating.prepare_plan(read_file(plan, "the plan", MAX_PLAN), str(plan))
+    admin = connect(home)
+    signed = identity_commands.publish_next_roster(home, governance, admin)
+    participants = signed["participants"]
+    assert isinstance(participants, list)
+    if signed["added"] or signed["removed"]:
+        output.note(f"roster version {signed['version']}: added {signed['added']}, removed {signed['removed']}")
+    operating.check_cohort(canonical, len(participants))
+    run_id = admin.start_run(canonical)
+    output.note(f"run {run_id} of plan {digest.hex()}")
+    if detach:
+        output.result({"run_id": run_id, "plan_hash": digest.hex()}, [f"run {run_id}", f"plan {digest.hex()}"])
+        return
+    _follow(admin, run_id, output)
+
+
+def _follow(admin: AdminClient, run_id: str, output: Output) -> None:
+    report = operating.follow(admin, run_id, lambda event: output.note(operating.event_line(event)))
+    error = operating.end_error(str(report["code"]), run_id)
+    if error is not None:
+        raise error
+    output.result(report, _report_lines(report))
+
+
+def watch(home: pathlib.Path, run_id: str, output: Output) -> None:
+    """`run watch`: follow a run to its end and exit with its code."""
+    _follow(connect(home), run_id, output)
+
+
+def list_runs(home: pathlib.Path, output: Output) -> None:
+    """`run list`."""
+    runs = connect(home).list_runs()
+    rows = [(run["run_id"], run["name"], run["status"], run["code"], run["plan_hash"][:16]) for run in runs]
+    output.result({"runs": runs}, [TextTable(("run", "plan", "status", "end", "plan hash"), rows)])
+
+
+def show(home: pathlib.Path, run_id: str, output: Output) -> None:
+    """`run show`."""
+    report = connect(home).get_run(run_id)
+    output.result(report, _report_lines(report))
+
+
+def abort(home: pathlib.Path, run_id: str, output: Output) -> None:
+    """`run abort`."""
+    connect(home).abort_run(run_id)
+    output.result({"run_id": run_id, "code": "aborted_by_operator"}, [f"run {run_id} is ended"])
+
+
+def show_round(home: pathlib.Path, run_id: str, number: int, output: Output) -> None:
+    """`round show`."""
+    report = connect(home).get_round(run_id, number)
+    lines: list[str | TextTable] = [f"{name}: {_shown(value)}" for name, value in report.items() if name != "waiting"]
+    output.result(report, [*lines, *_waiting_lines(report.get("waiting"))])
+
+
+def status(home: pathlib.Path, output: Output) -> None:
+    """`status` on the operator's side: members, sessions, and for whom each wait waits and until when."""
+    report = connect(home).status()
+    rows = [
+        (one["org"], one["state"], "yes" if one["in_roster"] else "no", "yes" if one["connected"] else "no")
+        for one in report["participants"]
+    ]
+    lines: list[str | TextTable] = [
+        f"federation {report['federation_id']}, roster version {report['roster_version']}, {report['membership']}",
+        TextTable(("organisation", "state", "in roster", "connected"), rows),
+    ]
+    run = report["run"]
+    if run is None:
+        lines.append("no run is active")
+    else:
+        lines.append(f"run {run['run_id']}: step {run['steps']} of {run['steps_planned']}")
+        lines.extend(_waiting_lines(run["waiting"]))
+    if report["queued"]:
+        lines.append(f"queued: {', '.join(report['queued'])}")
+    output.result(report, lines)
+
+
+def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
+    lines: list[str | TextTable] = [f"run {report['run_id']}: {report['status']} {report['code']}".rstrip()]
+    rows = [
+        (
+            str(one["number"]),
+            one["purpose"],
+            ", ".join(one["survivors"]),
+            ", ".join(one["dropped"]),
+            _shown(one["loss"]),
+            _shown(one["accuracy"]),
+            _shown(one["auc"]),
+            _shown(one["seconds"]),
+        )
+        for one in report["rounds"]
+    ]
+    if rows:
+        columns = ("round", "purpose", "in the sum", "dropped", "loss", "accuracy", "auc", "seconds")
+        lines.append(TextTable(columns, rows))
+    if report.get("model"):
+        lines.append(f"model {report['model']}")
+    return [*lines, *_waiting_lines(report.get("waiting"))]
+
+
+def _waiting_lines(waiting: dict[str, Any] | None) -> list[str]:
+    if not waiting:
+        return []
+    names = ", ".join(waiting.get("for") or []) or "nobody"
+    until = waiting.get("until_s")
+    text = f"waiting in phase {waiting['phase']} for {names}"
+    lines = [text if until is None else f"{text}, at most {until:.0f} s more"]
+    if waiting.get("overdue"):
+        lines.append(f"overdue: {', '.join(waiting['overdue'])}")
+    lines.extend(f"{org} declined the plan: {code}" for org, code in (waiting.get("declined") or {}).items())
+    return lines
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,208 @@
+"""The long-running commands and what looks at them: serve, participate, status, health; models and budget of a home.
+
+A home belongs to an operator (`federation.json`) or to an organisation (`participant.json`); commands that serve both
+look which it is.
+"""
+
+import importlib.metadata
+import logging
+import pathlib
+import ssl
+import sys
+from collections.abc import Mapping
+from http.client import HTTPException, HTTPSConnection
+
+import structlog
+from fedveil_common.database import FolderLock
+from fedveil_common.errors import ConfigError, Unreachable
+from fedveil_common.ids import RunId
+from fedveil_common.pki import invites
+from fedveil_common.secret import Passphrase
+
+from fedveil_cli.files import write_file
+from fedveil_cli.output import Output, TextTable
+from fedveil_cli.world import real_world
+
+HEALTH_TIMEOUT_S = 5.0
+
+
+def software() -> str:
+    """What we call ourselves to the other side."""
+    return f"fedveil/{importlib.metadata.version('fedveil')}"
+
+
+def configure_logging() -> None:
+    """Events with fields as JSON lines on stderr; stdout belongs to results."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def is_operator(home: pathlib.Path) -> bool:
+    """Whether `home` holds a federation (an operator's home) rather than a membership."""
+    return (home / "federation.json").exists()
+
+
+def serve(home: pathlib.Path, passphrase: Passphrase, output: Output) -> None:
+    """`serve`: until SIGTERM or SIGINT; prints where it listens."""
+    from fedveil_cli import serving
+
+    configure_logging()
+
+    def ready(where: dict[str, str | int]) -> None:
+        output.result(dict(where), [f"serving {where['federation_id']} on {where['address']}"])
+
+    serving.serve(home, passphrase, real_world(), software(), ready)
+
+
+def participate(
+    home: pathlib.Path,
+    data: Mapping[str, pathlib.Path],
+    accept: frozenset[bytes],
+    passphrase: Passphrase | None,
+    until_ended: bool,
+    output: Output,
+) -> None:
+    """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
+    from fedveil_cli import participating
+
+    configure_logging()
+
+    def tell(kind: str, facts: Mapping[str, str]) -> None:
+        output.note(" ".join([kind, *(f"{name}={value}" for name, value in facts.items() if value)]))
+
+    ended = participating.participate(home, data, accept, passphrase, until_ended, real_world(), software(), tell)
+    output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
+
+
+def status(home: pathlib.Path, output: Output) -> None:
+    """`status`: the federation on the operator's side, the membership and finished runs on an organisation's."""
+    if is_operator(home):
+        from fedveil_cli import run_commands
+
+        run_commands.status(home, output)
+        return
+    from fedveil_participant import membership
+
+    member = membership.load_membership(home)
+    value = {"federation_id": member.federation_id, "org_id": member.org_id, "address": member.address}
+    lines = [
+        f"{member.org_id}, member of {member.federation_id}",
+        f"coordinator {member.address}",
+        "membership rests on the operator",
+    ]
+    output.result({**value, "membership": "membership rests on the operator"}, lines)
+
+
+def health(home: pathlib.Path, output: Output) -> None:
+    """`health`: whether the coordinator of this home answers; pinned to the federation's authority."""
+    if is_operator(home):
+        from fedveil_coordinator import founding
+
+        federation = founding.load_federation(home)
+        address, authority = federation.admin_address, federation.authority_pem
+    else:
+        from fedveil_participant import membership
+
+        member = membership.load_membership(home)
+        address, authority = member.address, member.authority_pem
+    host, port = invites.split_address(address)
+    context = ssl.create_default_context(cadata=authority.decode("ascii"))
+    connection = HTTPSConnection(host, port + 1, timeout=HEALTH_TIMEOUT_S, context=context)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        answer.read(1024)
+        serving = answer.status == 200
+    except (OSError, HTTPException) as error:
+        raise Unreachable(
+            "unreachable",
+            f"the coordinator at {address} does not answer ({type(error).__name__})",
+            not_done="nothing was changed",
+            next_step="is `fedveil serve` running there?",
+        ) from None
+    finally:
+        connection.close()
+    if not serving:
+        raise Unreachable("not_serving", f"the coordinator at {address} answers that it does not serve")
+    output.result({"address": address, "serving": True}, [f"{address} serves"])
+
+
+def budget_set(home: pathlib.Path, name: str, reason: str, passphrase: Passphrase | None, output: Output) -> None:
+    """`budget set NAME --reason TEXT`: what a re-key presumed spent for a data set is not."""
+    from fedveil_participant.store import journal_key, open_store
+
+    world = real_world()
+    with FolderLock(home):
+        store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
+        try:
+            store.forgive_spent(name, reason)
+        finally:
+            store.close()
+    output.result({"dataset": name, "reason": reason}, [f"{name}: versions presumed spent after the re-key are free"])
+
+
+def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output) -> None:
+    """`model list`: finished runs and whether they left a model."""
+    if is_operator(home):
+        from fedveil_cli import run_commands
+
+        runs = run_commands.connect(home).list_runs()
+        ended = [(run["run_id"], run["code"], "yes" if run["code"] == "finished" else "") for run in runs]
+        found = [{"run_id": run, "code": code} for run, code, _ in ended]
+    else:
+        from fedveil_participant.store import journal_key, open_holdings
+
+        world = real_world()
+        ends = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy).ends()
+        ended = [(str(end.run_id), end.code, "yes" if end.has_model else "") for end in ends]
+        found = [{"run_id": run, "code": code} for run, code, _ in ended]
+    output.result({"models": [dict(one) for one in found]}, [TextTable(("run", "end", "model"), ended)])
+
+
+def model_export(
+    home: pathlib.Path, run: str | None, out: pathlib.Path, passphrase: Passphrase | None, output: Output
+) -> None:
+    """`model export`: the final model of a run (by default the last that has one) into a file."""
+    if is_operator(home):
+        from fedveil_cli import run_commands
+
+        admin = run_commands.connect(home)
+        chosen = run or next(
+            (str(one["run_id"]) for one in reversed(admin.list_runs()) if one["status"] == "ended"), None
+        )
+        if chosen is None:
+            raise _no_model()
+        data = admin.export_model(chosen)
+    else:
+        from fedveil_participant.store import journal_key, open_holdings
+
+        world = real_world()
+        holdings = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
+        chosen = run or next((str(end.run_id) for end in reversed(holdings.ends()) if end.has_model), None)
+        if chosen is None:
+            raise _no_model()
+        data = holdings.model(RunId(chosen))
+    write_file(out, "the model file", data)
+    output.result({"run_id": chosen, "file": str(out), "size_bytes": len(data)}, [f"{out}: model of run {chosen}"])
+
+
+def _no_model() -> ConfigError:
+    return ConfigError("no_model", "no finished run left a model here", next_step="fedveil model list")
+
+
+def home_fingerprint(home: pathlib.Path) -> bytes | None:
+    """The fingerprint that this home pins, if it is one."""
+    if is_operator(home):
+        from fedveil_coordinator import founding
+
+        return founding.load_federation(home).fingerprint
+    from fedveil_participant import membership
+
+    return membership.load_membership(home).fingerprint if membership.has_membership(home) else None
