@@ -117,6 +117,7 @@ def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_jso
 def demo(
     protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked.")] = "masked",
     noise: Annotated[str | None, typer.Option("--noise", metavar="N", hidden=True)] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Another split and another first model.")] = 7,
     as_json: AsJson = False,
 ) -> None:
     """Let five hospitals train one model on this machine, nobody showing an update."""
@@ -126,7 +127,9 @@ def demo(
         raise typer.BadParameter(f"{protection!r} is no protection; masked is one", param_hint="--protection")
     if noise is not None:
         raise reserved.not_in_this_release("`fedveil demo --noise`", "0.4")
-    raise reserved.unfinished("demo")
+    from fedveil_cli import demo_command
+
+    demo_command.run(seed, Output(as_json))
 
 
 def simulate(

@@ -8,6 +8,7 @@ that the attack reads are those the coordinator's process received after TLS.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,20 +21,32 @@ from typing import Any
 import numpy as np
 from fedveil_common import layout, modelfile
 from fedveil_common import plan as plans
-from fedveil_common.errors import IntegrityError
+from fedveil_common.errors import IntegrityError, Unreachable
+from fedveil_common.initial import initial_model
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
+from fedveil_common.secret import Passphrase
 from fedveil_participant import update as updates
 from fedveil_participant.training import alone
 
-from fedveil_cli import demo_attack, demo_split, scoring
+from fedveil_cli import (
+    demo_attack,
+    demo_record,
+    demo_split,
+    identity_commands,
+    run_commands,
+    scoring,
+    service_commands,
+)
+from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.scoring import Score
+from fedveil_cli.world import FAILPOINT, real_world
 
 KILLED = "lakeview"
 """The hospital that is killed, at its KILL_AT-th acknowledgement of shares: in the middle of a round."""
 
-KILL_AT = 4
+KILL_AT = 3
 WATCHED = "northgate"
 """The hospital whose upload the curious coordinator tries to read."""
 
@@ -163,8 +176,6 @@ def attack_update(plan: Plan, data: bytes, upload: bytes, model_file: bytes) -> 
     shape = layout.layout_for(plan, Purpose.TRAIN, 0)
     stored = modelfile.read_model(model_file)
     source = scoring.source_of(data, "watched.csv", plan)
-    from fedveil_common.initial import initial_model
-
     blocks = updates.contribution(plan, Purpose.TRAIN, 0, source, initial_model(plan), stored.standardisation)
     plain = updates.encode(shape, blocks, bytes(32), plan.protection.value_bits).ring.astype("<u4").tobytes()
     truth = np.asarray(blocks[0]) / float(blocks[1][0])
@@ -217,3 +228,163 @@ def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
 def dump(result: DemoResult) -> str:
     """One line of JSON."""
     return json.dumps(result.to_json())
+
+
+class Demo:
+    """One demo from an empty folder to its closing table. `tell(kind, facts)` is called as things happen."""
+
+    def __init__(self, folder: Path, seed: int, clock: Clock, tell: Tell) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._clock = clock
+        self._tell = tell
+        self._began = clock.monotonic_s()
+        self._processes = Processes()
+        self._pause = threading.Event()
+        self._dead = threading.Event()
+        self._opened_without = threading.Event()
+        self._first_round: float | None = None
+
+    def run(self) -> DemoResult:
+        """Everything; every process is ended before this returns or raises."""
+        try:
+            return self._run()
+        finally:
+            self._processes.stop()
+
+    def _run(self) -> DemoResult:
+        plan, canonical, files, test = write_inputs(self._folder, self._seed)
+        admin = self._found()
+        self._enrol(admin, list(files), plans.plan_hash(canonical))
+        run_id = self._train(admin, canonical, list(files))
+        report = admin.get_run(run_id)
+        if report["code"] != "finished":
+            raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
+        model_file = admin.export_model(run_id)
+        federated, pooled, local = compare(plan, files, test, model_file)
+        attack = self._attack(plan, files, model_file, report)
+        return DemoResult(
+            federated,
+            pooled,
+            local,
+            rounds_of(report),
+            attack,
+            (self._first_round or self._clock.monotonic_s()) - self._began,
+            self._clock.monotonic_s() - self._began,
+            model_file,
+            run_id,
+        )
+
+    def _found(self) -> AdminClient:
+        """`init` and `serve`."""
+        home = self._folder / "coordinator"
+        world = real_world()
+        entropy = world.entropy
+        authority, governance = entropy.take(16).hex().encode(), entropy.take(16).hex().encode()
+        secret = self._folder / "authority.txt"
+        secret.touch(mode=0o600)
+        secret.write_bytes(authority)
+        self._governance = Passphrase(governance)
+        port = free_port()
+        identity_commands.run_init(
+            home, "demo", f"127.0.0.1:{port}", Passphrase(authority), self._governance, None, world
+        )
+        self._tell("founded", {"address": f"127.0.0.1:{port}"})
+        arguments = ["fedveil_cli.demo_coordinator", str(home), str(secret), str(self._folder / "received")]
+        self._processes.start("coordinator", arguments, self._folder / "coordinator.log")
+        wait_until(lambda: self._serving(home), self._clock, self._pause, "the coordinator's start")
+        return run_commands.connect(home)
+
+    def _serving(self, home: Path) -> bool:
+        if self._processes.running["coordinator"].poll() is not None:
+            raise IntegrityError("demo_coordinator_died", "the demo's coordinator ended before it served")
+        try:
+            service_commands.check_health(home)
+        except Unreachable:
+            return False
+        return True
+
+    def _enrol(self, admin: AdminClient, names: list[str], plan_hash: bytes) -> None:
+        """`invite`, `join`, `participate` for each hospital."""
+        world = real_world()
+        for name in names:
+            report = identity_commands.run_invite(
+                self._folder / "coordinator", name, False, self._governance, admin, world
+            )
+            identity_commands.run_join(self._folder / name, str(report["token"]), None, world)
+            extra = {FAILPOINT: f"participant.after.ack:{KILL_AT}"} if name == KILLED else {}
+            self._participate(name, plan_hash, extra)
+            self._tell("joined", {"hospital": name})
+        wait_until(
+            lambda: all(one["connected"] for one in admin.status()["participants"]),
+            self._clock,
+            self._pause,
+            "the hospitals' connection",
+        )
+
+    def _participate(self, name: str, plan_hash: bytes, extra: Mapping[str, str]) -> None:
+        arguments = [
+            "fedveil_cli",
+            "--home",
+            str(self._folder / name),
+            "participate",
+            "--data",
+            f"breast_cancer={self._folder / name}.csv",
+            "--accept",
+            plan_hash.hex(),
+        ]
+        self._processes.start(name, arguments, self._folder / f"{name}.log", extra)
+
+    def _train(self, admin: AdminClient, canonical: bytes, names: list[str]) -> str:
+        """`run start`, and the killed hospital's return."""
+        identity_commands.publish_next_roster(self._folder / "coordinator", self._governance, admin)
+        run_id = admin.start_run(canonical)
+        plan_hash = plans.plan_hash(canonical)
+        watcher = threading.Thread(target=self._bring_back, args=(plan_hash,), daemon=True)
+        watcher.start()
+        for _, kind, facts in admin.watch(run_id):
+            if kind == "round" and facts.get("purpose") == "train" and self._first_round is None:
+                self._first_round = self._clock.monotonic_s()
+            if kind == "round" and self._dead.is_set():
+                self._opened_without.set()
+            self._tell(kind, facts)
+        self._opened_without.set()
+        watcher.join(START_TIMEOUT_S)
+        wait_until(
+            lambda: all(self._has_model(name) for name in names), self._clock, self._pause, "the models' arrival"
+        )
+        return run_id
+
+    def _bring_back(self, plan_hash: bytes) -> None:
+        """Wait for the failpoint to kill the one hospital, then start it again from its folder alone."""
+        code = self._processes.running[KILLED].wait()
+        if code == -signal.SIGKILL:
+            self._dead.set()
+            self._tell("killed", {"hospital": KILLED})
+            self._opened_without.wait(START_TIMEOUT_S)  # the round goes on without it, then it comes back
+            self._participate(KILLED, plan_hash, {})
+            self._tell("back", {"hospital": KILLED})
+
+    def _has_model(self, name: str) -> bool:
+        return "run_ended" in (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def _attack(self, plan: Plan, files: Mapping[str, bytes], model_file: bytes, report: Mapping[str, Any]) -> Attack:
+        first_train = next(one["number"] for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
+        upload = (self._folder / "received" / f"{first_train}-{WATCHED}.u32").read_bytes()
+        protected, unprotected = attack_update(plan, files[WATCHED], upload, model_file)
+        record_protected, record_unprotected = demo_record.attack_record(plan, files, self._seed)
+        return Attack(protected, unprotected, record_protected, record_unprotected)
+
+
+def free_port() -> int:
+    """A port of which the next one is free too (enrolment listens there), on the loopback address."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with socket.socket() as second:
+                try:
+                    second.bind(("127.0.0.1", port + 1))
+                except OSError:
+                    continue
+                return port

@@ -31,7 +31,7 @@ def software() -> str:
     return f"fedveil/{importlib.metadata.version('fedveil')}"
 
 
-def configure_logging() -> None:
+def configure_logging(level: int = logging.INFO) -> None:
     """Events with fields as JSON lines on stderr; stdout belongs to results."""
     structlog.configure(
         processors=[
@@ -39,7 +39,7 @@ def configure_logging() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
@@ -101,7 +101,13 @@ def status(home: pathlib.Path, output: Output) -> None:
 
 
 def health(home: pathlib.Path, output: Output) -> None:
-    """`health`: whether the coordinator of this home answers; pinned to the federation's authority."""
+    """`health`: whether the coordinator of this home answers."""
+    address = check_health(home)
+    output.result({"address": address, "serving": True}, [f"{address} serves"])
+
+
+def check_health(home: pathlib.Path) -> str:
+    """The address of this home's coordinator, if it answers; pinned to the federation's authority. Unreachable."""
     if is_operator(home):
         from fedveil_coordinator import founding
 
@@ -119,7 +125,6 @@ def health(home: pathlib.Path, output: Output) -> None:
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         answer.read(1024)
-        serving = answer.status == 200
     except (OSError, HTTPException) as error:
         raise Unreachable(
             "unreachable",
@@ -129,9 +134,9 @@ def health(home: pathlib.Path, output: Output) -> None:
         ) from None
     finally:
         connection.close()
-    if not serving:
+    if answer.status != 200:
         raise Unreachable("not_serving", f"the coordinator at {address} answers that it does not serve")
-    output.result({"address": address, "serving": True}, [f"{address} serves"])
+    return address
 
 
 def budget_set(home: pathlib.Path, name: str, reason: str, passphrase: Passphrase | None, output: Output) -> None:

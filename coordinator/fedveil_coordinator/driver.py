@@ -448,8 +448,8 @@ class Driver:
 
     def _finish(self, state: run.RunState, ended: facts.Ended) -> None:
         """The run is over: its end is owed to every roster member until it says that it has it."""
+        self._journal.owe(state.run_id, state.roster.participants)  # first: a crash between the two repeats both
         self._journal.set_status(state.run_id, "ended", ended.code)
-        self._journal.owe(state.run_id, state.roster.participants)
         self.active, self._lineage = None, None
         self._next_run()
 
