@@ -58,6 +58,9 @@ from fedveil_coordinator.events import (
 FINAL_ANSWERS = frozenset({"model_spent", "not_in_this_release", "bad_plan"})
 """Codes of a plan answer that will not change while the run waits."""
 
+MAX_ATTEMPTS = 16
+"""Attempts of one round before the run ends: members that cannot make an update would be asked for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Office:
@@ -369,6 +372,10 @@ def _advance(state: RunState, event: Event) -> Step:
         return _end(state, "finished")
     seed = getattr(event, "seed", None)
     waited = event.at - state.waiting_since
+    if len(state.certificates) >= MAX_ATTEMPTS:
+        return _end(state, "too_many_attempts")
+    if waited < _pause(state):
+        return state, ()
     needed = max(state.plan.cohort.min_participants, corrupt_bound(state.plan, state.roster) + 2)
     if len(state.willing) >= needed:
         if state.undecided and waited < state.plan.cohort.progress_s:
@@ -380,6 +387,11 @@ def _advance(state: RunState, event: Event) -> Step:
     if len(state.roster.participants) - len(final) < needed:
         return _end(state, max(final, key=final.count))  # waiting longer cannot bring enough of them
     return state, ()
+
+
+def _pause(state: RunState) -> float:
+    """Seconds between two attempts of a round: none before the second, then longer each time."""
+    return state.plan.cohort.progress_s * max(0, len(state.certificates) - 1)
 
 
 def _offer(state: RunState, seed: Seed, at: float) -> Step:
@@ -481,4 +493,6 @@ def deadline(state: RunState, at: float) -> float | None:
     times = [state.waiting_since + state.plan.cohort.wait_s]
     if state.undecided:
         times.append(state.waiting_since + state.plan.cohort.progress_s)
+    if _pause(state) and at < state.waiting_since + _pause(state):
+        times.append(state.waiting_since + _pause(state))
     return min(times)

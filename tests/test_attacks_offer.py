@@ -1,0 +1,378 @@
+"""Attacks on the offer, by their numbers in FLSA/1 section 5: 1 to 8.
+
+Each is run three times: with an honest message, which passes; as an attack, which the one named check stops; and again
+with exactly that check replaced, where the attack must succeed. Here a member "falls for" an offer when it makes keys
+under it and advertises them, which promises its update to an attempt of that shape.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from federation import FIVE, RUN, THREE, body_of, federation, journal, plan_bytes, run, state, trail
+from fedveil_common import transcript
+from fedveil_common.crypto import signing
+from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.masking import masks, quorum
+from fedveil_common.messages import Advert, AdvertMessage, BlobType, Manifest, Offer, Reveal, SignedBlob
+from fedveil_common.secret import PrivateKey, Seed
+from fedveil_coordinator import run as runs
+from fedveil_participant import checks, lineage
+from fedveil_participant.stages import Revealed
+from fedveil_simulation import charter as charters
+from fedveil_simulation.charter import make_charter
+from numpy.typing import NDArray
+from rogue import Rogue
+
+VICTIM = FIVE[2]
+
+
+def nothing(*arguments: object) -> None:
+    """A check that is not there."""
+
+
+def falls_for(rogue: Rogue, blob: SignedBlob, victim: OrgId = VICTIM) -> bool:
+    """Whether the member advertises keys under exactly this manifest."""
+    outcome = rogue.say(victim, Offer(blob))
+    adverts = [body_of(one.advert) for one in outcome.said if isinstance(one, AdvertMessage)]
+    return any(isinstance(one, Advert) and one.t0 == transcript.t0(blob.body) for one in adverts)
+
+
+def offer_attack(
+    forge: Callable[[Rogue], SignedBlob],
+    code: str,
+    check: tuple[object, str],
+    monkeypatch: pytest.MonkeyPatch,
+    honest: Callable[[Rogue], SignedBlob] = lambda rogue: rogue.offered,
+) -> None:
+    """The three runs. `check`: the module and the name of the one function that stops it."""
+    control = Rogue()
+    assert falls_for(control, honest(control))
+    rogue = Rogue()
+    rogue.say(VICTIM, Offer(forge(rogue))).refused(code)
+    assert falls_for(rogue, honest(rogue)), "a refused offer leaves no trace: the honest one is still taken"
+    open_door = Rogue()
+    monkeypatch.setattr(*check, nothing)
+    assert falls_for(open_door, forge(open_door))
+
+
+# --- 1: who signed ----------------------------------------------------------------------------------------------------
+
+
+def by_stranger(rogue: Rogue) -> SignedBlob:
+    return signing.sign(PrivateKey(b"\7" * 32), COORDINATOR, BlobType.MANIFEST, rogue.offered.body)
+
+
+def by_member(rogue: Rogue) -> SignedBlob:
+    return signing.sign(rogue.charter.member_keys[FIVE[0]], FIVE[0], BlobType.MANIFEST, rogue.offered.body)
+
+
+def by_member_as_coordinator(rogue: Rogue) -> SignedBlob:
+    return signing.sign(rogue.charter.member_keys[FIVE[0]], COORDINATOR, BlobType.MANIFEST, rogue.offered.body)
+
+
+@pytest.mark.parametrize(
+    ("forge", "code"),
+    [(by_stranger, "bad_signature"), (by_member, "wrong_signer"), (by_member_as_coordinator, "bad_signature")],
+)
+def test_attack_01_manifest_by_another_key(
+    forge: Callable[[Rogue], SignedBlob], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by `checks.coordinator_signature`."""
+    offer_attack(forge, code, (checks, "coordinator_signature"), monkeypatch)
+
+
+# --- 2: replay --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("place", [(1, 1), (1, 2)], ids=["same attempt", "lower round"])
+def test_attack_02_replayed_manifest(place: tuple[int, int], restart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `checks.manifest_is_newer`, from the journal's high-water mark.
+
+    The second manifest of one (round, attempt) differs in its nonce only: without the check one member advertises two
+    key sets for one attempt. It is not stopped by the spent table, because no input was sent yet.
+    """
+    round, attempt = place
+
+    def scene() -> tuple[Rogue, SignedBlob, SignedBlob]:
+        rogue = Rogue()
+        seen = (1, 1) if attempt == 1 else (2, 1)
+        first = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, *seen))
+        again = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, round, 1), nonce=b"\1" * 32)
+        rogue.say(VICTIM, Offer(first)).accepted("advert")
+        if restart:
+            rogue.cluster.kill_member(VICTIM)
+            rogue.cluster.start_member(VICTIM)
+            rogue.cluster.settle()
+        return rogue, first, again
+
+    rogue, first, again = scene()
+    rogue.say(VICTIM, Offer(again)).refused("replayed_manifest")
+    later = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, 3, 1), nonce=b"\2" * 32)
+    assert falls_for(rogue, later), "a newer one passes"
+    rogue, first, again = scene()
+    monkeypatch.setattr(checks, "manifest_is_newer", nothing)
+    assert falls_for(rogue, again)
+    t0s = {body_of(m.advert).t0 for m in rogue.said(VICTIM, AdvertMessage) if isinstance(m, AdvertMessage)}  # type: ignore[union-attr]
+    assert t0s == {transcript.t0(first.body), transcript.t0(again.body)}
+
+
+# --- 3: who takes part ------------------------------------------------------------------------------------------------
+
+
+def with_sybil(rogue: Rogue) -> SignedBlob:
+    q = quorum.quorum(6, 1)
+    return rogue.manifest(cohort=(*FIVE, OrgId("zeta")), quorum=q, threshold=q, min_survivors=q)
+
+
+def other_roster(rogue: Rogue) -> SignedBlob:
+    return rogue.manifest(roster_hash=b"\5" * 32)
+
+
+def older_roster(rogue: Rogue) -> SignedBlob:
+    return rogue.manifest(roster_version=rogue.charter.roster.version + 1)
+
+
+def without_me(rogue: Rogue) -> SignedBlob:
+    cohort = tuple(org for org in FIVE if org != VICTIM)
+    q = quorum.quorum(4, 1)
+    return rogue.manifest(cohort=cohort, quorum=q, threshold=q, min_survivors=q)
+
+
+@pytest.mark.parametrize(
+    ("forge", "code"),
+    [
+        (with_sybil, "not_in_roster"),
+        (other_roster, "wrong_roster"),
+        (older_roster, "wrong_roster"),
+        (without_me, "not_in_cohort"),
+    ],
+)
+def test_attack_03_cohort_outside_the_pinned_roster(
+    forge: Callable[[Rogue], SignedBlob], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by `checks.manifest_roster`."""
+    offer_attack(forge, code, (checks, "manifest_roster"), monkeypatch)
+
+
+def test_attack_03_roster_version_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `roster.accept_roster`: a version below the pinned one, signed by governance in its day."""
+    newer, older = make_charter(FIVE, 1, version=2), make_charter(FIVE, 1, version=1)
+
+    def offered(charter: charters.Charter) -> tuple[list[str], int]:
+        cluster = federation(charter=newer)
+        driver = cluster.members[VICTIM].driver
+        assert driver is not None
+        told: list[str] = []
+        driver.listeners.append(lambda kind, facts: told.append(facts.get("code", kind)))
+        driver.call(lambda: driver._roster(charter.notice))
+        cluster.settle()
+        return told, driver.state.roster.version
+
+    assert offered(make_charter(FIVE, 1, version=3)) == (["roster"], 3)
+    told, version = offered(older)
+    assert (told, version) == (["roster_rollback"], 2)
+    monkeypatch.setattr(charters, "accept_roster", lambda pinned, roster, me, my_key: roster)
+    assert offered(older)[1] == 1
+
+
+# --- 4, 5: figures ----------------------------------------------------------------------------------------------------
+
+
+FIGURES: dict[str, tuple[dict[str, object], str]] = {
+    "q one lower": ({"quorum": 3, "threshold": 3, "min_survivors": 3}, "wrong_quorum"),
+    "t one lower": ({"threshold": 3}, "wrong_threshold"),
+    "t of one": ({"threshold": 1}, "wrong_threshold"),
+    "t over N": ({"threshold": 6}, "wrong_threshold"),
+    "survivors below q": ({"min_survivors": 3}, "wrong_min_survivors"),
+}
+
+
+@pytest.mark.parametrize(("changes", "code"), FIGURES.values(), ids=FIGURES)
+def test_attack_04_quorum_and_threshold(changes: dict[str, object], code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `quorum.check_parameters`."""
+    offer_attack(lambda rogue: rogue.manifest(**changes), code, (quorum, "check_parameters"), monkeypatch)
+
+
+def test_attack_04_corrupt_bound_below_mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `quorum.check_parameters`: the manifest's c is consistent in itself, but below the plan's."""
+    plan = plan_bytes(max_corrupt=2, min_participants=4)
+    q1, q2 = quorum.quorum(5, 1), quorum.quorum(5, 2)
+    lower = {"corrupt": 1, "quorum": q1, "threshold": q1, "min_survivors": q1}
+    rogue = Rogue(plan=plan)
+    assert (rogue.body.corrupt, rogue.body.quorum) == (2, q2)
+    rogue.say(VICTIM, Offer(rogue.manifest(**lower))).refused("corrupt_bound_too_small")
+    assert falls_for(rogue, rogue.offered)
+    rogue = Rogue(plan=plan)
+    monkeypatch.setattr(quorum, "check_parameters", nothing)
+    assert falls_for(rogue, rogue.manifest(**lower))
+
+
+def test_attack_04_threshold_of_one_gives_every_member_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `quorum.check_parameters`. With t = 1 each share IS the secret: one corrupt member has them all."""
+    made = runs.manifest_of
+    monkeypatch.setattr(runs, "manifest_of", lambda state, nonce: replace(made(state, nonce), threshold=1))
+    cluster = federation()
+    cluster.start_run(RUN, plan_bytes())
+    cluster.settle()
+    assert {dict(facts)["code"] for org in FIVE for _, facts in journal(cluster, org).notes} == {"wrong_threshold"}
+    monkeypatch.setattr(quorum, "check_parameters", nothing)
+    cluster = federation()
+    assert run(cluster) == "finished"
+    mine = journal(cluster, VICTIM)
+    seeds = [stage.self_seed.expose() for kind, stage in mine.stages if kind == "dealers"]  # type: ignore[union-attr]
+    colluder = [stage.held for kind, stage in journal(cluster, FIVE[0]).stages if kind == "dealers"]  # type: ignore[union-attr]
+    leaked = [one.self_share.expose()[1:] for one in colluder[0] if one.dealer == VICTIM]
+    assert leaked == seeds[:1]
+
+
+def test_attack_05_two_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped three times over, all replaced below: `quorum.check_parameters` (q - c >= 2 honest updates), the
+    organisation's own least number of survivors (in `checks.manifest_quorum`, which calls the former), and
+    `checks.manifest_cohort_size` (the plan that was agreed to).
+    """
+    pair = {"cohort": (FIVE[0], VICTIM), "quorum": 2, "threshold": 2, "min_survivors": 2}
+    rogue = Rogue()
+    rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
+    assert falls_for(rogue, rogue.offered)
+    with monkeypatch.context() as one:
+        one.setattr(quorum, "check_parameters", nothing)
+        rogue = Rogue()
+        rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
+    with monkeypatch.context() as two:
+        two.setattr(checks, "manifest_quorum", nothing)
+        rogue = Rogue()
+        rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
+    monkeypatch.setattr(checks, "manifest_quorum", nothing)
+    monkeypatch.setattr(checks, "manifest_cohort_size", nothing)
+    monkeypatch.setattr(checks, "enough_survivors", nothing)  # the same limit again, at the vote
+    rogue = Rogue()
+    rogue.offered, rogue.names = rogue.manifest(**pair), (FIVE[0], VICTIM)
+    rogue.reach("reveal")
+    colluder = rogue.truth(FIVE[0])
+    assert opened(rogue) is not None
+    np.testing.assert_array_equal(opened(rogue) - colluder, rogue.truth(VICTIM))  # one organisation's update in clear
+
+
+def test_attack_05_three_members_of_which_two_may_be_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `quorum.check_parameters` (N < c + 2): the sum minus the colluders' would be one update."""
+    c = 2
+    q = quorum.quorum(3, c)
+    small = {"cohort": THREE, "corrupt": c, "quorum": q, "threshold": q, "min_survivors": 3}
+    offer_attack(lambda rogue: rogue.manifest(**small), "cohort_too_small", (quorum, "check_parameters"), monkeypatch)
+
+
+def opened(rogue: Rogue) -> NDArray[np.uint32]:
+    """What the coordinator opens from the masked inputs and the reveals of all members."""
+    total = np.zeros(rogue.body.length, dtype=np.uint32)
+    keys = []
+    for org in rogue.names:
+        total += rogue.masked(org)
+        body = body_of(rogue.reveal(org))
+        assert isinstance(body, Reveal)
+        keys.append(masks.self_key(rogue.t2, Seed(body.self_seed), org))
+    masks.unmask_in_place(total, keys, ())
+    return total
+
+
+# --- 6, 7, 8: which model ---------------------------------------------------------------------------------------------
+
+
+def one_bit(blob: bytes) -> bytes:
+    return bytes([blob[0] ^ 1]) + blob[1:]
+
+
+def test_attack_06_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two members get another manifest than three. Stopped by `checks.advert_of`: their adverts are under another T0.
+
+    With it replaced, members deal shares across the two views. Even then the masks would not cancel (each pair key
+    depends on the member's own T0, see attack 17).
+    """
+
+    def scene() -> tuple[Rogue, SignedBlob]:
+        rogue = Rogue()
+        other = rogue.manifest(nonce=b"\3" * 32)
+        for org in FIVE:
+            rogue.say(org, Offer(other if org in FIVE[3:] else rogue.offered)).accepted("advert")
+        return rogue, other
+
+    rogue, _ = scene()
+    rogue.say(VICTIM, rogue.keyset()).refused("wrong_transcript")
+    rogue, _ = scene()
+    monkeypatch.setattr(checks, "advert_of", lambda blob, frame: body_of(blob))
+    rogue.say(VICTIM, rogue.keyset()).accepted("shares")
+    whole = Rogue().reach("advert")
+    whole.say(VICTIM, whole.keyset()).accepted("shares")
+
+
+def test_attack_07_model_hash_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `checks.derived_model`, before any key is made: the member re-derives its model and compares."""
+
+    def forge(rogue: Rogue) -> SignedBlob:
+        return rogue.manifest(model_hash=one_bit(rogue.body.model_hash))
+
+    control = Rogue()
+    assert falls_for(control, control.offered)
+    rogue = Rogue()
+    outcome = rogue.say(VICTIM, Offer(forge(rogue)))
+    assert [type(one).__name__ for one in outcome.said] == ["Refusal"]
+    assert outcome.said[0].code == "model_not_derived"  # type: ignore[union-attr]
+    assert outcome.trail == ("offer", "update_failed")  # trained nothing, made no key
+    assert not journal(rogue.cluster, VICTIM).updates
+    assert journal(rogue.cluster, VICTIM).stage is None
+    rogue = Rogue()
+    monkeypatch.setattr(checks, "derived_model", nothing)
+    assert falls_for(rogue, forge(rogue))
+
+
+def test_attack_08_model_not_from_the_last_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator names another model than the opened sums give for round 2. Stopped by `checks.derived_model`."""
+    made = runs.manifest_of
+    plan = plan_bytes(rounds=2)
+
+    def swapped(run_state: runs.RunState, nonce: bytes) -> Manifest:
+        manifest = made(run_state, nonce)
+        return replace(manifest, model_hash=one_bit(manifest.model_hash)) if run_state.step == 1 else manifest
+
+    honest = federation(plan=plan)
+    assert run(honest, plan) == "finished"
+    assert len(state(honest).records) == 3
+    monkeypatch.setattr(runs, "manifest_of", swapped)
+    cluster = federation(plan=plan)
+    assert run(cluster, plan) == "too_many_attempts"
+    assert len(state(cluster).records) == 1
+    for org in FIVE:
+        kinds = [kind for kind, key, _ in journal(cluster, org).trail if key.round == 2]
+        assert not {"advert", "shares", "input", "reveal"} & set(kinds)
+    monkeypatch.setattr(checks, "derived_model", nothing)
+    cluster = federation(plan=plan)
+    run(cluster, plan, limit_s=30)
+    assert [stage for kind, stage in journal(cluster, VICTIM).stages if isinstance(stage, Revealed)][1:], (
+        "round 2 opened"
+    )
+
+
+def test_attack_08_a_sum_under_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leaf of the sum that members download is altered. Stopped by `lineage.sum_is_signed`."""
+    plan = plan_bytes(rounds=2)
+
+    def play() -> tuple[str, int]:
+        cluster = federation(plan=plan)
+        download = cluster.download
+
+        def altered(run_id: RunId, round: int) -> lineage.SumDownload:
+            got = download(run_id, round)
+            leaves = ((index, one_bit(data)) for index, data in got.leaves)
+            return replace(got, leaves=leaves)
+
+        cluster.download = altered  # type: ignore[method-assign]
+        cluster.start_run(RUN, plan)
+        cluster.play(lambda: cluster.ended(RUN))
+        return cluster.memory.runs[RUN][2], sum(trail(cluster, org, 2).count("advert") for org in FIVE)
+
+    assert play() == ("too_many_attempts", 0), "nobody advertises in round 2"
+    monkeypatch.setattr(lineage, "sum_is_signed", nothing)
+    monkeypatch.setattr(checks, "derived_model", nothing)  # the second, independent line: the hash in the manifest
+    assert play()[1] > 0
