@@ -6,25 +6,23 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 """
 
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import structlog
-from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import (
-    BlobType,
     CoordinatorHello,
     CoordinatorMessage,
     Header,
     Manifest,
     ParticipantMessage,
-    Purpose,
     RosterNotice,
     RunEnded,
     RunEndedAck,
@@ -36,7 +34,7 @@ from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
-from fedveil_coordinator import acceptance, facts, opening, run
+from fedveil_coordinator import acceptance, facts, run
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator.events import (
     AbortOrdered,
@@ -61,6 +59,7 @@ from fedveil_coordinator.events import (
     SumReady,
     Tick,
 )
+from fedveil_coordinator.sums import Sums
 
 log = structlog.get_logger("fedveil.coordinator")
 
@@ -90,7 +89,7 @@ class Journal(Protocol):
     def delivered(self, run_id: RunId, org_id: OrgId) -> None: ...  # noqa: D102
     def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
     def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
-    def write_sum(self, run_id: RunId, round: int, pieces: "opening.Pieces") -> None: ...  # noqa: D102
+    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None: ...  # noqa: D102
     def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
     def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
@@ -138,6 +137,7 @@ class Driver:
         self._notice = roster_notice
         self._software = software
         self._journal = journal
+        self.sums = Sums(journal)
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -145,10 +145,7 @@ class Driver:
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._outlets: dict[OrgId, Outlet] = {}
         self._uploads: dict[OrgId, list[tuple[SignedBlob, Future[SignedBlob]]]] = {}
-        self._lineage: tuple[RunId, provenance.Lineage] | None = None
         self._ends: dict[RunId, RunEnded] = {}
-        self._offered: dict[RunId, SignedBlob] = {}
-        self._sums: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
         self._pending: list[tuple[RunId, Action]] = []
         self.active: run.RunState | None = None
         self.waiting: list[tuple[RunId, bytes]] = []
@@ -301,8 +298,9 @@ class Driver:
                 self._failpoints.hit(f"coordinator.after.{kind}")
         for run_id, action in pending:
             if isinstance(action, Persist):
-                self._index(run_id, action.fact)
-                self._time(run_id, action.fact)
+                number = self.sums.note(run_id, action.fact)
+                if number is not None:
+                    self._time(run_id, action.fact, number)
         for run_id, action in pending:
             self._perform(run_id, action)
 
@@ -442,7 +440,7 @@ class Driver:
             raise IntegrityError("journal_damaged", f"the journal of run {run_id} does not begin with its opening")
         state = run.opened(run_id, first, self._office, roster)
         for fact in others:
-            self._index(run_id, fact)
+            self.sums.note(run_id, fact)
             state = run.apply(state, fact, self._rosters, at)
         return state
 
@@ -450,7 +448,7 @@ class Driver:
         """The run is over: its end is owed to every roster member until it says that it has it."""
         self._journal.owe(state.run_id, state.roster.participants)  # first: a crash between the two repeats both
         self._journal.set_status(state.run_id, "ended", ended.code)
-        self.active, self._lineage = None, None
+        self.active = None
         self._next_run()
 
     def _ended(self, run_id: RunId) -> RunEnded | None:
@@ -482,17 +480,10 @@ class Driver:
 
         def work() -> Event:
             try:
-                unmasking = opening.recover(frame, revealing)
+                root = self.sums.open(frame, revealing, self._workers.pool)
             except PeerError as error:
                 return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
-            hashes: list[bytes] = []
-
-            def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-                return self._journal.read_input_piece(key, org, start, count)
-
-            pieces = opening.open_chunks(unmasking, read, self._workers.pool)
-            self._journal.write_sum(key.run_id, key.round, opening.collect(pieces, hashes))
-            return SumReady(key, transcript.leaf_root(hashes), self._clock.monotonic_s())
+            return SumReady(key, root, self._clock.monotonic_s())
 
         self._workers.submit(work, self.post)
 
@@ -503,104 +494,27 @@ class Driver:
         state, survivors = self.active, len(self.active.attempt.stage.survivors)
 
         def work() -> Event:
-            return self._processed(state, manifest, survivors)
+            outcome = self.sums.process(state, manifest, survivors)
+            measured = outcome.measured
+            return SumProcessed(
+                manifest.key,
+                outcome.model_hash,
+                outcome.standardisation_hash,
+                measured.loss if measured else None,
+                measured.accuracy if measured else None,
+                measured.auc if measured else None,
+                measured.rows if measured else None,
+                outcome.rejected,
+                self._clock.monotonic_s(),
+                self._seed(),
+            )
 
         self._workers.submit(work, self.post)
 
-    def _processed(self, state: run.RunState, manifest: Manifest, survivors: int) -> SumProcessed:
-        plan, key = state.plan, manifest.key
-        ring = self._journal.read_sum(key.run_id, key.round)
-        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), ring)
-        model_hash, scaling_hash, norm = b"", b"", ""
-        if manifest.purpose is Purpose.STANDARDISE:
-            lineage = provenance.begin(plan, ring)
-            self._journal.save_answer(manifest.query_digest, self._reference(key))
-            scaling_hash = lineage.standardisation.hash
-            self._lineage = (key.run_id, lineage)
-        elif manifest.purpose is Purpose.TRAIN:
-            try:
-                sanity.check_norm(plan, decoded, survivors)
-                lineage = provenance.advance(self.lineage(state), ring)
-                model_hash, scaling_hash = lineage.model_hash, lineage.standardisation.hash
-                self._lineage = (key.run_id, lineage)
-            except FedveilError as error:
-                norm = error.code
-        measured = None
-        if manifest.purpose is Purpose.EVALUATE or (
-            manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
-        ):
-            measured = evaluation.metrics(plan, decoded)
-        return SumProcessed(
-            key,
-            model_hash,
-            scaling_hash,
-            measured.loss if measured else None,
-            measured.accuracy if measured else None,
-            measured.auc if measured else None,
-            measured.rows if measured else None,
-            norm,
-            self._clock.monotonic_s(),
-            self._seed(),
-        )
-
-    def _reference(self, key: AttemptKey) -> SumRef:
-        """How later manifests name the sum that was just opened."""
-        _, result = self.opened_sum(key.run_id, key.round)
-        return SumRef(key.run_id, key.round, transcript.result_hash(result.body))
-
-    def lineage(self, state: run.RunState) -> provenance.Lineage:
-        """The walk to the current model of a run: remembered, or made again from the stored sums."""
-        if self._lineage is not None and self._lineage[0] == state.run_id and self._lineage[1].step == state.step:
-            return self._lineage[1]
-        return self.lineage_to(state, state.step)
-
-    def lineage_to(self, state: run.RunState, step: int) -> provenance.Lineage:
-        """The walk of a run up to `step` model steps, from the stored sums."""
-        scaling = None
-        if state.standardise:
-            scaling = self._journal.read_sum(state.standardise[0].run_id, state.standardise[0].round)
-        lineage = provenance.begin(state.plan, scaling)
-        for version in state.versions[:step]:
-            lineage = provenance.advance(lineage, self._journal.read_sum(state.run_id, version.round))
-        return lineage
-
-    def opened_sum(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
-        """The signed Manifest and Result of an opened sum. Any thread. ConfigError `unknown_round`."""
-        if (run_id, round) not in self._sums:
-            for kind, body in self._journal.facts(run_id):
-                if kind in (facts.Offered.__name__, facts.SumOpened.__name__):
-                    self._index(run_id, facts.decode(kind, body))
-        if (run_id, round) not in self._sums:
-            raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
-        return self._sums[run_id, round]
-
-    def _index(self, run_id: RunId, fact: facts.Fact) -> None:
-        """Remember where a sum came from, so that serving it costs no walk through the journal."""
-        match fact:
-            case facts.Offered():
-                self._offered[run_id] = fact.manifest
-            case facts.SumOpened():
-                manifest = self._offered[run_id]
-                number = self._round_of(manifest)
-                self._sums[run_id, number] = (manifest, fact.result)
-            case _:
-                pass
-
-    def _time(self, run_id: RunId, fact: facts.Fact) -> None:
+    def _time(self, run_id: RunId, fact: facts.Fact, number: int) -> None:
         """From the first offer of a round to its durable sum, as this process saw it."""
-        match fact:
-            case facts.Offered():
-                self._offered_at.setdefault((run_id, self._round_of(fact.manifest)), self._clock.monotonic_s())
-            case facts.SumOpened():
-                number = self._round_of(self._offered[run_id])
-                began = self._offered_at.get((run_id, number))
-                if began is not None:
-                    self.seconds.setdefault(run_id, {})[number] = self._clock.monotonic_s() - began
-            case _:
-                pass
-
-    @staticmethod
-    def _round_of(manifest: SignedBlob) -> int:
-        parsed = wire.parse_body(BlobType.MANIFEST, manifest.body)
-        assert isinstance(parsed, Manifest)
-        return parsed.key.round
+        if isinstance(fact, facts.Offered):
+            self._offered_at.setdefault((run_id, number), self._clock.monotonic_s())
+        elif (run_id, number) in self._offered_at:
+            began = self._offered_at[run_id, number]
+            self.seconds.setdefault(run_id, {})[number] = self._clock.monotonic_s() - began

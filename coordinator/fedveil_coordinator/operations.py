@@ -252,7 +252,7 @@ class Operations:
             blob = state.ended.model[0]
             manifest = modelfile.parse_manifest(blob.body)
             step = next(v.step for v in state.versions if v.model_hash == manifest.model_hash)
-            lineage = self._driver.lineage_to(state, step)
+            lineage = self._driver.sums.lineage_to(state, step)
             rosters = self._store.records.rosters()
             return modelfile.write_model(
                 modelfile.ModelFile(

@@ -231,7 +231,7 @@ class RoundsEdge:
         if not is_name(request.run_id) or not 1 <= request.round <= limits.MAX_ROUND:
             raise wire.MalformedError("request", "run_id or round is not one")
         run_id = RunId(request.run_id)
-        manifest, result = await asyncio.to_thread(self._driver.opened_sum, run_id, request.round)
+        manifest, result = await asyncio.to_thread(self._driver.sums.source, run_id, request.round)
         first = pb.FetchSumResponse()
         tables.BLOB.put(first.announcement, "result", result)
         tables.BLOB.put(first.announcement, "manifest", manifest)

@@ -296,7 +296,7 @@ class Cluster:
 
     def download(self, run_id: RunId, round: int) -> SumDownload:
         """Serve an opened sum as the edge does."""
-        manifest, result = self.coordinator.opened_sum(run_id, round)
+        manifest, result = self.coordinator.sums.source(run_id, round)
         ring = self.memory.read_sum(run_id, round)
         leaves = ((index, bytes(leaf)) for index, leaf in masks.leaves(ring))
         return SumDownload(

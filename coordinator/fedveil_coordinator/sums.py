@@ -1,0 +1,150 @@
+"""Opened sums at the coordinator: how one is computed, where it came from, what it leads to.
+
+Promise: a sum is durable before its leaf root is handed on; a model is computed by the same walk that every participant
+makes; what is implausible is said by a code, never by an exception that would end the process. Any thread.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common.errors import ConfigError, FedveilError, RoundAborted
+from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
+from numpy.typing import NDArray
+
+from fedveil_coordinator import facts, opening
+from fedveil_coordinator.attempt import Frame, Revealing
+from fedveil_coordinator.run import RunState
+
+
+class SumStore(Protocol):
+    """Where sums, inputs and facts are kept; a part of the driver's journal."""
+
+    def facts(self, run_id: RunId) -> list[tuple[str, bytes]]: ...  # noqa: D102
+    def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
+    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None: ...  # noqa: D102
+    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
+    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
+        """Coordinates start .. start+count of a spooled masked input."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sum led to. `rejected` is empty, or the code of what is implausible in it."""
+
+    model_hash: bytes
+    standardisation_hash: bytes
+    measured: evaluation.Metrics | None
+    rejected: str
+
+
+class Sums:
+    """The opened sums of every run."""
+
+    def __init__(self, store: SumStore) -> None:
+        self._store = store
+        self._offered: dict[RunId, SignedBlob] = {}
+        self._known: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
+        self._lineage: tuple[RunId, provenance.Lineage] | None = None
+
+    def open(self, frame: Frame, revealing: Revealing, pool: Executor | None) -> bytes:
+        """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root.
+
+        PeerError `wrong_secret_dealt` names the dealer whose own commitments convict it.
+        """
+        key = frame.key
+        unmasking = opening.recover(frame, revealing)
+        hashes: list[bytes] = []
+
+        def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
+            return self._store.read_input_piece(key, org, start, count)
+
+        pieces = opening.open_chunks(unmasking, read, pool)
+        self._store.write_sum(key.run_id, key.round, opening.collect(pieces, hashes))
+        return transcript.leaf_root(hashes)
+
+    def process(self, state: RunState, manifest: Manifest, survivors: int) -> Outcome:
+        """Decode the sum of an opened round; the next model or the standardisation; what it measures."""
+        plan, key = state.plan, manifest.key
+        ring = self._store.read_sum(key.run_id, key.round)
+        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), ring)
+        model_hash, scaling_hash, rejected = b"", b"", ""
+        try:
+            if manifest.purpose is Purpose.STANDARDISE:
+                lineage = provenance.begin(plan, ring)
+                scaling_hash = lineage.standardisation.hash
+                self._store.save_answer(manifest.query_digest, self._reference(key))
+                self._lineage = (key.run_id, lineage)
+            elif manifest.purpose is Purpose.TRAIN:
+                sanity.check_norm(plan, decoded, survivors)
+                lineage = provenance.advance(self.lineage(state), ring)
+                model_hash, scaling_hash = lineage.model_hash, lineage.standardisation.hash
+                self._lineage = (key.run_id, lineage)
+        except FedveilError as error:
+            rejected = error.code
+        return Outcome(model_hash, scaling_hash, self._measure(state, manifest, decoded), rejected)
+
+    def _measure(self, state: RunState, manifest: Manifest, decoded: decode.Decoded) -> evaluation.Metrics | None:
+        plan = state.plan
+        due = manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
+        if manifest.purpose is not Purpose.EVALUATE and not due:
+            return None
+        try:
+            return evaluation.metrics(plan, decoded)
+        except RoundAborted:
+            return None  # nobody held out a row: nothing was measured
+
+    def lineage(self, state: RunState) -> provenance.Lineage:
+        """The walk to the current model of a run: remembered, or made again from the stored sums."""
+        if self._lineage is not None and self._lineage[0] == state.run_id and self._lineage[1].step == state.step:
+            return self._lineage[1]
+        return self.lineage_to(state, state.step)
+
+    def lineage_to(self, state: RunState, step: int) -> provenance.Lineage:
+        """The walk of a run up to `step` model steps, from the stored sums."""
+        scaling = None
+        if state.standardise:
+            scaling = self._store.read_sum(state.standardise[0].run_id, state.standardise[0].round)
+        lineage = provenance.begin(state.plan, scaling)
+        for version in state.versions[:step]:
+            lineage = provenance.advance(lineage, self._store.read_sum(state.run_id, version.round))
+        return lineage
+
+    def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
+        """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""
+        if (run_id, round) not in self._known:
+            for kind, body in self._store.facts(run_id):
+                if kind in (facts.Offered.__name__, facts.SumOpened.__name__):
+                    self.note(run_id, facts.decode(kind, body))
+        if (run_id, round) not in self._known:
+            raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
+        return self._known[run_id, round]
+
+    def note(self, run_id: RunId, fact: facts.Fact) -> int | None:
+        """Remember where a sum came from, so that serving it costs no walk through the journal; the fact's round."""
+        match fact:
+            case facts.Offered():
+                self._offered[run_id] = fact.manifest
+                return _round_of(fact.manifest)
+            case facts.SumOpened():
+                manifest = self._offered[run_id]
+                self._known[run_id, _round_of(manifest)] = (manifest, fact.result)
+                return _round_of(manifest)
+            case _:
+                return None
+
+    def _reference(self, key: AttemptKey) -> SumRef:
+        """How later manifests name the sum that was just opened."""
+        _, result = self.source(key.run_id, key.round)
+        return SumRef(key.run_id, key.round, transcript.result_hash(result.body))
+
+
+def _round_of(manifest: SignedBlob) -> int:
+    parsed = wire.parse_body(BlobType.MANIFEST, manifest.body)
+    assert isinstance(parsed, Manifest)
+    return parsed.key.round
