@@ -398,7 +398,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def stranger(
     pages: dict[str, bytes], certificate: pathlib.Path, key: pathlib.Path
-) -> Iterator[tuple[int, list[bytes]]]:  # noqa: E501
+) -> Iterator[tuple[int, list[bytes]]]:
     handler = type("Stranger", (Recorder,), {"pages": pages, "seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
