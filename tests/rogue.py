@@ -4,10 +4,10 @@ The members are the production drivers with their journals. `reach` plays an att
 says the next thing honestly or as an attack, and looks at what one member did (`say` returns an `Outcome`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -51,6 +51,8 @@ from fedveil_coordinator.driver import Outlet
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.cluster import Cluster
 from numpy.typing import NDArray
+
+Blobs = Mapping[OrgId, SignedBlob]
 
 HARMLESS = (Refusal, Progress)
 """What a member may say after it refused: neither holds a secret."""
@@ -204,7 +206,7 @@ class Rogue:
         assert isinstance(message, AdvertMessage)
         return message.advert
 
-    def keyset(self, orgs: Sequence[OrgId] | None = None, **replaced: SignedBlob) -> KeySet:
+    def keyset(self, orgs: Sequence[OrgId] | None = None, replaced: Blobs = MappingProxyType({})) -> KeySet:
         """M2 over these members' adverts, some of them replaced."""
         return KeySet(self.t0, tuple(replaced.get(org) or self.advert(org) for org in sorted(orgs or self.names)))
 
@@ -223,7 +225,7 @@ class Rogue:
             found[body.recipient] = blob
         return found
 
-    def delivery(self, org: OrgId, **replaced: SignedBlob) -> ShareDelivery:
+    def delivery(self, org: OrgId, replaced: Blobs = MappingProxyType({})) -> ShareDelivery:
         """M4a to a member, some dealers' messages replaced."""
         dealers = [dealer for dealer in self.names if dealer != org]
         return ShareDelivery(
@@ -247,7 +249,7 @@ class Rogue:
     def header(self, org: OrgId) -> SignedBlob:
         return self.puppet.headers[org][-1]
 
-    def proposal(self, orgs: Sequence[OrgId] | None = None, **replaced: SignedBlob) -> Proposal:
+    def proposal(self, orgs: Sequence[OrgId] | None = None, replaced: Blobs = MappingProxyType({})) -> Proposal:
         """M6 over these members' headers, some of them replaced."""
         return Proposal(self.t2, tuple(replaced.get(org) or self.header(org) for org in sorted(orgs or self.names)))
 
