@@ -1,7 +1,7 @@
 """Our errors across gRPC and back: the status says how to treat it, the trailing metadata says what it was.
 
-The metadata key `fedveil-error-bin` holds a JSON object {kind, code, what, not_done, next}; a peer that does not know us
-still sees a sensible status and text. Nothing else of an exception crosses the wire.
+The metadata key `fedveil-error-bin` holds a JSON object {kind, code, what, not_done, next}; a peer that does not know
+us still sees a sensible status and text. Nothing else of an exception crosses the wire.
 """
 
 import json

@@ -26,6 +26,9 @@ from fedveil_coordinator.store.members import Certificate, Member
 from fedveil_coordinator.store.members import Invite as StoredInvite
 
 
+_NOBODY = "nobody was enrolled"
+
+
 class EnrolmentStore(Protocol):
     """What enrolment keeps; `store.Members` is it. Any thread; every method may raise StorageError."""
 
@@ -75,29 +78,43 @@ def check_join(
     `already_member`, `member_revoked`, `rekey_mismatch`, `key_in_use`.
     """
     if stored is None:
-        raise _refused("token_unknown", "no invite has this token", "ask the operator for a new invite")
+        raise PeerError(
+            "token_unknown", "no invite has this token", not_done=_NOBODY, next_step="ask the operator for a new invite"
+        )
     invite = read_invite(stored.signed, trust)
     proof = request.proof
     if stored.used_by and stored.used_by != request.protocol_key:
-        raise _refused(
+        raise PeerError(
             "token_used",
             f"the invite of {invite.org_id} was already used with another key",
-            "ask the operator who joined; it revokes and invites again if it was not you",
-            invite.org_id,
+            peer=invite.org_id,
+            not_done=_NOBODY,
+            next_step="ask the operator who joined; it revokes and invites again if it was not you",
         )
     # Expiry does not end a retry: the answer to a join that was recorded may have been lost.
     if not stored.used_by and now >= invite.expires:
-        raise _refused(
+        raise PeerError(
             "token_expired",
             f"the invite of {invite.org_id} expired {(now - invite.expires) / 3600:.1f} h ago",
-            "ask the operator for a new invite",
-            invite.org_id,
+            peer=invite.org_id,
+            not_done=_NOBODY,
+            next_step="ask the operator for a new invite",
         )
     if request.federation_id != trust.federation_id:
-        raise _refused("wrong_federation", f"the request is for {request.federation_id}", "check the token's address")
+        raise PeerError(
+            "wrong_federation",
+            f"the request is for {request.federation_id}",
+            not_done=_NOBODY,
+            next_step="check the token's address",
+        )
     invites.verify_proof(proof, invite, request.protocol_key)
     if invites.csr_digest(request.csr) != proof.csr_digest:
-        raise _refused("bad_join_proof", "the invite's holder signed another certificate request", "join again")
+        raise PeerError(
+            "bad_join_proof",
+            "the invite's holder signed another certificate request",
+            not_done=_NOBODY,
+            next_step="join again",
+        )
     csr = certificates.read_request(request.csr)
     known = next((member for member in members if member.org_id == invite.org_id), None)
     _check_member(invite, known, members, request.protocol_key, retry=bool(stored.used_by))
@@ -111,20 +128,34 @@ def _check_member(
     holder = next((member for member in members if member.protocol_key == protocol_key), None)
     if retry:
         if known is None or known.revoked_s is not None or known.protocol_key != protocol_key:
-            raise _refused("member_revoked", f"{invite.org_id} was revoked or re-keyed", "ask for a new invite")
+            raise PeerError(
+                "member_revoked",
+                f"{invite.org_id} was revoked or re-keyed",
+                not_done=_NOBODY,
+                next_step="ask for a new invite",
+            )
         return
     if holder is not None:
-        raise _refused("key_in_use", f"the protocol key is already that of {holder.org_id}", "join with a new key")
+        raise PeerError(
+            "key_in_use",
+            f"the protocol key is already that of {holder.org_id}",
+            not_done=_NOBODY,
+            next_step="join with a new key",
+        )
     live = known is not None and known.revoked_s is None
     if not invite.replaces and live:
-        raise _refused(
-            "already_member", f"{invite.org_id} is a member already", "the operator runs `fedveil invite ORG --rekey`"
+        raise PeerError(
+            "already_member",
+            f"{invite.org_id} is a member already",
+            not_done=_NOBODY,
+            next_step="the operator runs `fedveil invite ORG --rekey`",
         )
     if invite.replaces and (known is None or not live or invites.key_digest(known.protocol_key) != invite.replaces):
-        raise _refused(
+        raise PeerError(
             "rekey_mismatch",
             f"the invite replaces a key that {invite.org_id} does not hold now",
-            "the operator runs `fedveil invite ORG --rekey` again",
+            not_done=_NOBODY,
+            next_step="the operator runs `fedveil invite ORG --rekey` again",
         )
 
 
@@ -201,7 +232,12 @@ class Enrolment:
                 request.token_id, request.protocol_key, encode_proof(request.proof), made, rekey=admission.rekey
             )
             if given.spki_hash != certificates.spki_hash(admission.request):
-                raise _refused("token_used", "the invite was used with another TLS key", "ask for a new invite")
+                raise PeerError(
+                    "token_used",
+                    "the invite was used with another TLS key",
+                    not_done=_NOBODY,
+                    next_step="ask for a new invite",
+                )
             if given == made:
                 self._admitted(given.org_id, given, admission.rekey)
         return JoinAnswer(given.pem, wire.parse_blob(admission.signed), self._signed_roster())
@@ -226,7 +262,3 @@ def stored_certificate(certificate: x509.Certificate, subject: Subject) -> Certi
         certificates.certificate_pem(certificate),
         certificates.validity(certificate)[1],
     )
-
-
-def _refused(code: str, what: str, next_step: str, peer: str = "") -> PeerError:
-    return PeerError(code, what, peer=peer, not_done="nobody was enrolled", next_step=next_step)

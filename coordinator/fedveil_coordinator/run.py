@@ -313,8 +313,13 @@ def _round_step(state: RunState, event: Event) -> Step:
             return replace(state, working=True), (*actions, ProcessSum(attempt.frame.manifest))
         case attempts.Aborted(certificate=certificate):
             announce = Announce("aborted", (("round", str(attempt.key.round)), ("reason", attempt.stage.reason)))
+            out = attempt.refused | attempt.excluded  # not invited again until they have reconnected
             state = replace(
-                state, attempt=None, certificates=(*state.certificates, certificate), waiting_since=event.at
+                state,
+                attempt=None,
+                certificates=(*state.certificates, certificate),
+                waiting_since=event.at,
+                answers={**state.answers, **dict.fromkeys(out, "refused")},
             )
             return state, (*actions, announce)
         case attempts.Dead():

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 from fedveil_common import plan as plans
-from fedveil_common.errors import FedveilError, PolicyRefusal, Unreachable
+from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.masking import masks
 from fedveil_common.messages import (
@@ -151,6 +151,8 @@ VerifyRoster = Callable[[RosterNotice, Roster], Roster]
 """(notice, pinned) -> the roster to pin from now on: governance signatures, chain and version checked. FedveilError."""
 
 RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 30.0
+RETRY_S = 1.0
+"""How long after a failed upload or download, with the session standing, it is tried again."""
 
 
 class Driver:
@@ -189,6 +191,8 @@ class Driver:
         self._reconnect_at: float | None = None
         self._backoff_s = RECONNECT_FIRST_S
         self._uploading: AttemptKey | None = None
+        self._preparing: AttemptKey | None = None
+        self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
         self.ended: dict[RunId, str] = {}
@@ -243,6 +247,11 @@ class Driver:
         now = self._clock.monotonic_s()
         if self._reconnect_at is not None and now >= self._reconnect_at:
             self._open_session()
+        ready = [action for time, action in self._retries if time <= now]
+        self._retries = [entry for entry in self._retries if entry[0] > now]
+        if ready and self.connected:
+            for action in round.outstanding(self.state):  # the stage may have moved on: only what it still asks for
+                self._perform(action)
         due = round.deadline(self.state)
         if due is not None and now >= due:
             self._handle(Tick(now))
@@ -250,6 +259,7 @@ class Driver:
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the monotonic clock."""
         times = [time for time in (round.deadline(self.state), self._reconnect_at) if time is not None]
+        times.extend(time for time, _ in self._retries)
         return min(times) if times else None
 
     def _work(self, item: "Callable[[], None] | Event") -> None:
@@ -281,7 +291,9 @@ class Driver:
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
                 self._link.send(action.message)
             case PrepareUpdate():
-                self._workers.submit(lambda: self._prepare(action))
+                if self._preparing != action.manifest.key:
+                    self._preparing = action.manifest.key
+                    self._workers.submit(lambda: self._prepare(action))
             case ProtectUpdate():
                 self._workers.submit(lambda: self._protect(action))
             case UploadInput():
@@ -364,7 +376,7 @@ class Driver:
 
     def _roster(self, message: RosterNotice) -> None:
         """A governance-signed higher version is taken; added members are named to the operator (A7)."""
-        before = self.state.roster
+        before = self.state.newer or self.state.roster
         try:
             roster = self._verify_roster(message, before)
         except FedveilError as error:
@@ -374,7 +386,7 @@ class Driver:
         if roster.version == before.version:
             return
         self._journal.save_roster(message.signed_roster)
-        self.state = replace(self.state, roster=roster)
+        self.state = round.pin(self.state, roster)
         added = sorted(set(roster.participants) - set(before.participants))
         removed = sorted(set(before.participants) - set(roster.participants))
         self._tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
@@ -441,11 +453,25 @@ class Driver:
             event = UpdateFailed(manifest.key, "plan_not_accepted", self._clock.monotonic_s())
         except Unreachable as error:
             log.warning("prepare.unreachable", code=error.code)
-            event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
+            self.call(lambda: self._again(action))
+            return
         except FedveilError as error:
             log.warning("prepare.failed", code=error.code, what=error.what)
             event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
-        self.post(event)
+        self.call(lambda: self._prepared(event))
+
+    def _prepared(self, event: Event) -> None:
+        self._preparing = None
+        self._handle(event)
+
+    def _again(self, action: PrepareUpdate | UploadInput) -> None:
+        """What failed for want of a connection is tried again: soon if the session stands, else at the next one."""
+        if isinstance(action, PrepareUpdate):
+            self._preparing = None
+        else:
+            self._uploading = None
+        if self.connected:
+            self._retries.append((self._clock.monotonic_s() + RETRY_S, action))
 
     def _fresh_update(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> tuple[bytes, NDArray[np.float64]]:
         plan, version = accepted.plan, accepted.version
@@ -490,6 +516,10 @@ class Driver:
                 ring = self._journal.read_input(action.key)
                 self._failpoints.hit("participant.upload")
                 self._link.submit_input(action.header, action.leaf_hashes, ring)
+            except (Unreachable, RoundAborted) as error:
+                log.warning("upload.unreachable", code=error.code)
+                self.call(lambda: self._again(action))
+                return
             except FedveilError as error:
                 code = error.code
                 log.warning("upload.failed", code=error.code, what=error.what)

@@ -104,11 +104,15 @@ KEEP_REVEAL_S = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One participant: what it knows between attempts, and the stage of the attempt that is open."""
+    """One participant: what it knows between attempts, and the stage of the attempt that is open.
+
+    `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`.
+    """
 
     me: OrgId
     signing_key: PrivateKey
     roster: Roster
+    newer: Roster | None = None
     limits: Limits = field(default_factory=Limits)
     plans: Mapping[bytes, AcceptedPlan] = field(default_factory=dict)
     high_water: Mapping[RunId, tuple[int, int]] = field(default_factory=dict)
@@ -156,6 +160,13 @@ def deadline(state: State) -> float | None:
             return min(state.progress_at, stage.frame.received_at + stage.frame.manifest.hard_limit_s)
 
 
+def pin(state: State, roster: Roster) -> State:
+    """The state once a newer roster version was accepted: pinned now, or when the open attempt is over."""
+    if isinstance(state.stage, Idle):
+        return replace(state, roster=roster, newer=None)
+    return replace(state, newer=roster)
+
+
 def outstanding(state: State) -> tuple[Action, ...]:
     """What this stage is waiting to get across: said again, in the same bytes, at every new connection."""
     match state.stage:
@@ -174,7 +185,9 @@ def outstanding(state: State) -> tuple[Action, ...]:
             return (Send(AbortMessage(stage.vote)),)
         case Revealed() as stage:
             return (Send(RevealMessage(stage.reveal)),)
-        case Idle() | Preparing() | Encoding():
+        case Preparing() as stage:
+            return (PrepareUpdate(stage.frame.manifest, stage.frame.spent_key),)
+        case Idle() | Encoding():
             return ()
 
 
@@ -310,6 +323,9 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
     assert isinstance(manifest, Manifest)
     checks.manifest_is_newer(manifest, state.high_water)
+    pinned = state  # for what concerns the attempt that is left
+    if state.newer is not None and manifest.roster_version == state.newer.version:
+        state = replace(state, roster=state.newer, newer=None)
     checks.manifest_roster(manifest, state.roster, state.me)
     accepted = state.plans.get(manifest.plan_hash)
     if accepted is None:
@@ -319,7 +335,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     checks.manifest_no_wrap(manifest)
     checks.manifest_follows_plan(manifest, accepted)
     checks.abort_certificates_complete(manifest)
-    freed, cleared = _leave(state, manifest)
+    freed, cleared = _leave(pinned, manifest)
     key = checks.spent_key(manifest, accepted)
     checks.not_spent(key, state.spent - set(freed))
     frame = Frame(blob, manifest, t0, key, event.at)
@@ -662,7 +678,8 @@ def _close(state: State, kind: str, actions: tuple[Action, ...], changes: Change
     assert not isinstance(state.stage, Idle), "only an open attempt can be closed"
     key = state.stage.frame.key
     changes = changes or Changes()
-    after = _apply(replace(state, stage=Idle()), changes)
+    roster = state.newer or state.roster
+    after = _apply(replace(state, stage=Idle(), roster=roster, newer=None), changes)
     return after, (Persist(kind, changes), DiscardInput(key), *actions)
 
 

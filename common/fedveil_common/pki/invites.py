@@ -36,6 +36,8 @@ JOIN_LABEL = "join"
 MAX_TOKEN = 1024
 """Characters of a token."""
 _SUM_BYTES = 4
+_NOTHING = "nothing was sent and nothing was stored"
+_PASTE = "paste the whole line of `fedveil invite`"
 
 
 class Role(enum.StrEnum):
@@ -201,30 +203,53 @@ def parse_token(text: str) -> Token:
     """
     line = text.strip()
     if not line:
-        raise _token_error("token_missing", "no invite token was given")
+        raise ConfigError("token_missing", "no invite token was given", not_done=_NOTHING, next_step=_PASTE)
     if not line.startswith(TOKEN_PREFIX):
-        raise _token_error("token_unknown_version", f"an invite token begins with {TOKEN_PREFIX}")
+        raise ConfigError(
+            "token_unknown_version", f"an invite token begins with {TOKEN_PREFIX}", not_done=_NOTHING, next_step=_PASTE
+        )
     if len(line) > MAX_TOKEN:
-        raise _token_error("token_malformed", f"the token has {len(line)} characters, at most {MAX_TOKEN} are allowed")
+        raise ConfigError(
+            "token_malformed",
+            f"the token has {len(line)} characters, at most {MAX_TOKEN} are allowed",
+            not_done=_NOTHING,
+            next_step=_PASTE,
+        )
     code = line.removeprefix(TOKEN_PREFIX)
     try:
         data = base64.b64decode(code.encode("ascii") + b"=" * (-len(code) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        raise _token_error("token_malformed", "the token holds characters that no token has") from None
+        raise ConfigError(
+            "token_malformed", "the token holds characters that no token has", not_done=_NOTHING, next_step=_PASTE
+        ) from None
     fields, check = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
     if not fields or len(fields) != 1 + fields[0] + 32 + TOKEN_ID_BYTES + 32:
-        raise _token_error("token_malformed", f"a token of {len(line)} characters is too short or too long")
+        raise ConfigError(
+            "token_malformed",
+            f"a token of {len(line)} characters is too short or too long",
+            not_done=_NOTHING,
+            next_step=_PASTE,
+        )
     if hashlib.sha256(fields).digest()[:_SUM_BYTES] != check:
-        raise _token_error("token_altered", "the token's check sum does not fit: a character was changed")
+        raise ConfigError(
+            "token_altered",
+            "the token's check sum does not fit: a character was changed",
+            not_done=_NOTHING,
+            next_step=_PASTE,
+        )
     at = 1 + fields[0]
     try:
         address = fields[1:at].decode("ascii")
     except UnicodeDecodeError:
-        raise _token_error("token_malformed", "the token's address is not ASCII") from None
+        raise ConfigError(
+            "token_malformed", "the token's address is not ASCII", not_done=_NOTHING, next_step=_PASTE
+        ) from None
     split_address(address)
     token = Token(address, fields[at : at + 32], fields[at + 32 : at + 32 + TOKEN_ID_BYTES], PrivateKey(fields[-32:]))
     if format_token(token) != line:  # base64 has spare bits: one token, one text
-        raise _token_error("token_altered", "the token is not in the form in which it was made")
+        raise ConfigError(
+            "token_altered", "the token is not in the form in which it was made", not_done=_NOTHING, next_step=_PASTE
+        )
     return token
 
 
@@ -242,12 +267,3 @@ def split_address(address: str) -> tuple[str, int]:
             "bad_address", f"{address!r}: an IPv6 address stands in brackets", next_step="write [::1]:7443"
         )
     return bare, int(port)
-
-
-def _token_error(code: str, what: str) -> ConfigError:
-    return ConfigError(
-        code,
-        what,
-        not_done="nothing was sent and nothing was stored",
-        next_step="paste the whole line of `fedveil invite`",
-    )
