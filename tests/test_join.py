@@ -230,6 +230,21 @@ def test_a_used_token_with_another_key_is_refused(office: Office, tmp_path: path
     with pytest.raises(PeerError) as listed:  # void once listed
         join(office, tmp_path / "thief", token, seed=67)
     assert listed.value.code == "token_used"
+    alarms = [row.detail["code"] for row in office.store.records.audit_rows() if row.what == "join_refused"]
+    assert alarms == ["token_used", "token_used"]
+
+
+def test_who_lacks_the_invites_key_raises_no_alarm(office: Office, tmp_path: pathlib.Path) -> None:
+    """Token ids stand in the roster, so every member knows them; only the invite's key makes a refusal an alarm."""
+    text = office.invite("acme")
+    join(office, tmp_path / "acme", text)
+    stolen = request_of(office, text)
+    forged = replace(stolen, proof=replace(stolen.proof, invite_sig=bytes(64)))
+    status, answer = ask(office, "POST", "/join", forged.encode())
+    assert (status, json.loads(answer)["code"]) == (403, "bad_join_proof")
+    assert not [row for row in office.store.records.audit_rows() if row.what == "join_refused"]
+    assert json.loads(ask(office, "POST", "/join", stolen.encode())[1])["code"] == "token_used"
+    assert [row.who for row in office.store.records.audit_rows() if row.what == "join_refused"] == ["acme"]
 
 
 def test_an_expired_token_is_refused(office: Office, tmp_path: pathlib.Path) -> None:

@@ -273,13 +273,20 @@ class Driver:
         except PeerError as error:
             org = OrgId(getattr(event, "org_id", ""))
             log.warning("message.refused", org=org, code=error.code)
-            for _, future in self._uploads.pop(org, []) if isinstance(event, InputSpooled) else []:
-                future.set_exception(error)
+            if isinstance(event, InputSpooled):
+                self._refuse_upload(org, error)
             return
+        if isinstance(event, InputSpooled) and not any(isinstance(action, Acknowledge) for action in actions):
+            late = PeerError("input_not_expected", "the attempt has ended, or another input came first")
+            self._refuse_upload(event.org_id, late)  # every upload gets an answer, or its slot would stay taken
         self._pending.extend((self.active.run_id, action) for action in actions)
         if self.active.ended is not None:
             self._flush()
             self._finish(self.active, self.active.ended)
+
+    def _refuse_upload(self, org_id: OrgId, error: FedveilError) -> None:
+        for _, future in self._uploads.pop(org_id, []):
+            future.set_exception(error)
 
     def _flush(self) -> None:
         """Make the batch's facts durable, then carry out its other actions in order."""

@@ -25,7 +25,6 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_coordinator.store.members import Certificate, Member
 from fedveil_coordinator.store.members import Invite as StoredInvite
 
-
 _NOBODY = "nobody was enrolled"
 
 
@@ -83,6 +82,22 @@ def check_join(
         )
     invite = read_invite(stored.signed, trust)
     proof = request.proof
+    # First of all: whoever does not hold the invite's key learns nothing about the invite and raises no alarm.
+    if request.federation_id != trust.federation_id:
+        raise PeerError(
+            "wrong_federation",
+            f"the request is for {request.federation_id}",
+            not_done=_NOBODY,
+            next_step="check the token's address",
+        )
+    invites.verify_proof(proof, invite, request.protocol_key)
+    if invites.csr_digest(request.csr) != proof.csr_digest:
+        raise PeerError(
+            "bad_join_proof",
+            "the invite's holder signed another certificate request",
+            not_done=_NOBODY,
+            next_step="join again",
+        )
     if stored.used_by and stored.used_by != request.protocol_key:
         raise PeerError(
             "token_used",
@@ -99,21 +114,6 @@ def check_join(
             peer=invite.org_id,
             not_done=_NOBODY,
             next_step="ask the operator for a new invite",
-        )
-    if request.federation_id != trust.federation_id:
-        raise PeerError(
-            "wrong_federation",
-            f"the request is for {request.federation_id}",
-            not_done=_NOBODY,
-            next_step="check the token's address",
-        )
-    invites.verify_proof(proof, invite, request.protocol_key)
-    if invites.csr_digest(request.csr) != proof.csr_digest:
-        raise PeerError(
-            "bad_join_proof",
-            "the invite's holder signed another certificate request",
-            not_done=_NOBODY,
-            next_step="join again",
         )
     csr = certificates.read_request(request.csr)
     known = next((member for member in members if member.org_id == invite.org_id), None)

@@ -13,7 +13,7 @@ from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.pki.certificates import Authority
 from fedveil_common.pki.governance import Trust
-from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest, encode_refusal
+from fedveil_common.pki.joining import MAX_REQUEST, JoinAnswer, JoinRequest, encode_refusal
 from fedveil_common.ports import Clock, Entropy
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,12 +27,19 @@ from fedveil_coordinator.store.members import Certificate
 
 log = structlog.get_logger("fedveil.enrolment")
 
+ALARMING = frozenset({"token_used", "rekey_mismatch", "key_in_use"})
+"""Refusals of requests that hold a genuine invite key: somebody else may have the token. They stand in the audit log."""
+
 BODY_TIMEOUT_S = 10.0
 """How long a join request may take to arrive."""
 
 
-class Rosters(Protocol):
-    """Where the current roster stands; `store.Records` is it."""
+class Records(Protocol):
+    """Where the current roster and the audit log stand; `store.Records` is it."""
+
+    def audit(self, who: str, what: str, **detail: str) -> None:
+        """One row of the audit log."""
+        ...
 
     def latest_roster(self) -> tuple[int, bytes] | None:
         """(version, signed bytes) of the newest roster."""
@@ -60,12 +67,12 @@ def application(
     authority: Authority,
     clock: Clock,
     entropy: Entropy,
-    rosters: Rosters,
+    records: Records,
 ) -> Starlette:
     """The ASGI application of the enrolment listener; it runs under the coordinator's server certificate."""
 
     def signed_roster() -> bytes:
-        newest = rosters.latest_roster()
+        newest = records.latest_roster()
         if newest is None:
             raise PolicyRefusal("no_roster", "the federation has no roster yet")
         return newest[1]
@@ -77,6 +84,14 @@ def application(
             allowed.add(certificate)
 
     office = Enrolment(federation.trust, authority, store, clock, entropy, signed_roster, admitted)
+
+    def answer_to(asked: JoinRequest) -> JoinAnswer:
+        try:
+            return office.join(asked)
+        except PeerError as error:
+            if error.code in ALARMING:
+                records.audit(error.peer or "unknown", "join_refused", code=error.code, token=asked.token_id.hex())
+            raise
 
     async def ca(request: Request) -> Response:
         return Response(authority.pem, media_type="application/x-pem-file")
@@ -95,7 +110,7 @@ def application(
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await _body(request)
             asked = JoinRequest.decode(body)
-            answer = await run_in_threadpool(office.join, asked)
+            answer = await run_in_threadpool(answer_to, asked)
         except TimeoutError:
             return _refusal(PeerError("too_slow", f"the request did not arrive within {BODY_TIMEOUT_S:.0f} s"))
         except FedveilError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedveil_common.errors import StorageError
+from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import SumRef
 from fedveil_common.snapshot import SnapshotCodec
@@ -79,8 +79,9 @@ class CoordinatorMemory:
         return self.sums[run_id, round]
 
     def write_input(self, key: AttemptKey, org_id: OrgId, data: bytes) -> None:
-        """A verified masked input, packed little-endian u32."""
-        self.inputs[key, org_id] = data
+        """A verified masked input, packed little-endian u32. The first one stays; PeerError `input_differs`."""
+        if self.inputs.setdefault((key, org_id), data) != data:
+            raise PeerError("input_differs", f"the input of {org_id} was already stored with another content")
 
     def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
         """Coordinates start .. start+count of a spooled masked input: uint32."""
