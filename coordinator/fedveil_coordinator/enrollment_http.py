@@ -28,7 +28,7 @@ from fedveil_coordinator.store.members import Certificate
 log = structlog.get_logger("fedveil.enrolment")
 
 ALARMING = frozenset({"token_used", "rekey_mismatch", "key_in_use"})
-"""Refusals of requests that hold a genuine invite key: somebody else may have the token. They stand in the audit log."""
+"""Refusals of requests made with a genuine invite key: somebody else may have the token. They go into the audit log."""
 
 BODY_TIMEOUT_S = 10.0
 """How long a join request may take to arrive."""
