@@ -72,7 +72,12 @@ def participate(
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
     from fedveil_cli import participating
 
-    configure_logging()
+    configure_logging(logging.WARNING)  # what happens is told below, in words
+    for name, path in data.items():
+        if not path.is_file():
+            raise ConfigError(
+                "file_unreadable", f"the data set {name}: {path} is no file", next_step="--data NAME=FILE, a CSV file"
+            )
 
     def tell(kind: str, facts: Mapping[str, str]) -> None:
         output.note(" ".join([kind, *(f"{name}={value}" for name, value in facts.items() if value)]))

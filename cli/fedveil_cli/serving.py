@@ -88,6 +88,8 @@ async def _serve(
     )
     allowed = AllowList(federation.federation_id, store.members.certificates())
 
+    allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
+
     def identify(pem: bytes) -> Identity:
         return allowed.identify(pem, world.clock.wall_s())
 

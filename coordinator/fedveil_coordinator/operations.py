@@ -124,14 +124,14 @@ class Operations:
         """Revoke a member at once; (live sessions ended, still open)."""
         org_id = OrgId(check_name(org, "the organisation"))
         self._store.members.revoke(org_id, reason, self._clock.wall_s())
-        self._allowed.revoke(org_id)
+        live = self._ask(lambda: org_id in self._driver.connected_members)
+        self._allowed.revoke(org_id, self._clock.wall_s())
 
-        def end() -> tuple[int, int]:
-            live = org_id in self._driver.connected_members
+        def end() -> int:
             self._driver.end_session(org_id, "certificate_revoked")
-            return int(live), int(org_id in self._driver.connected_members)
+            return int(org_id in self._driver.connected_members)
 
-        return self._ask(end)
+        return int(live), self._ask(end)
 
     def roster_draft(self) -> tuple[bytes, bytes, str, list[str]]:
         """(current signed roster, trust chain, members as JSON list, revoked ids): what the operator signs next."""
