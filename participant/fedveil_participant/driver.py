@@ -422,9 +422,12 @@ class Driver:
         """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
         plan = accepted.plan
         first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
-        if first in self.state.spent and run_id not in self.state.high_water:
-            self._decline(accepted.plan_hash, "model_spent", "this data set version was already summed for this plan")
-            return
+        if run_id not in self.state.high_water:
+            try:
+                checks.not_spent(first, self.state.spent)
+            except PolicyRefusal as error:
+                self._decline(accepted.plan_hash, error.code, error.what)
+                return
         self._journal.save_plan(accepted.plan_hash, plans.canonical(plan), accepted.version)
         self.state = replace(self.state, plans={**self.state.plans, accepted.plan_hash: accepted})
         self._answer(accepted.plan_hash, "")
