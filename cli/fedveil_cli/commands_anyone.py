@@ -147,4 +147,6 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on one machine with the same round as in production."""
-    raise reserved.unfinished("simulate")
+    from fedveil_cli import simulating
+
+    simulating.simulate(plan, data, test, processes, seed, Output(as_json))

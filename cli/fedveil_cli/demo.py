@@ -5,43 +5,29 @@ would type; hospitals hold rows of their own; one is ended by SIGKILL in the mid
 that the attack reads are those the coordinator's process received after TLS.
 """
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fedveil_common import layout, modelfile
 from fedveil_common import plan as plans
-from fedveil_common.errors import IntegrityError, Unreachable
+from fedveil_common.errors import IntegrityError
 from fedveil_common.initial import initial_model
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
-from fedveil_common.secret import Passphrase
 from fedveil_participant import update as updates
 from fedveil_participant.training import alone
 
-from fedveil_cli import (
-    demo_attack,
-    demo_record,
-    demo_split,
-    identity_commands,
-    run_commands,
-    scoring,
-    service_commands,
-)
+from fedveil_cli import demo_attack, demo_record, demo_split, scoring
 from fedveil_cli.admin_client import AdminClient
+from fedveil_cli.local_federation import START_TIMEOUT_S, LocalFederation, Tell, rounds_of
 from fedveil_cli.scoring import Score
-from fedveil_cli.world import FAILPOINT, real_world
+from fedveil_cli.world import FAILPOINT
 
 KILLED = "lakeview"
 """The hospital that is killed, at its KILL_AT-th acknowledgement of shares: in the middle of a round."""
@@ -50,9 +36,7 @@ KILL_AT = 3
 WATCHED = "northgate"
 """The hospital whose upload the curious coordinator tries to read."""
 
-START_TIMEOUT_S = 60.0
-
-Tell = Callable[[str, Mapping[str, str]], None]
+DATASET = "breast_cancer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +56,7 @@ class DemoResult:
     federated: Score
     pooled: Score
     local: Mapping[str, Score]
-    rounds: list[dict[str, Any]]
+    rounds: list[dict[str, object]]
     attack: Attack
     first_round_s: float
     total_s: float
@@ -105,53 +89,6 @@ class DemoResult:
             "first_round_s": self.first_round_s,
             "total_s": self.total_s,
         }
-
-
-@dataclass(slots=True)
-class Processes:
-    """The processes of the demo, each ended by its own id when the demo ends."""
-
-    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-
-    def start(self, name: str, arguments: list[str], log: Path, extra: Mapping[str, str] | None = None) -> None:
-        """Run `fedveil ARGUMENTS`."""
-        environment = {**os.environ, **(extra or {})}
-        with log.open("ab") as sink:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                env=environment,
-            )
-
-    def stop(self) -> None:
-        """SIGTERM to each, SIGKILL to those that do not go."""
-        for process in self.running.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.running.values():
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def rounds_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rounds of a run report in the form of `--json`."""
-    return [
-        {
-            "number": one["number"],
-            "purpose": one["purpose"],
-            "survivors": one["survivors"],
-            "dropped": one["dropped"],
-            "seconds": one["seconds"],
-            "loss": one["loss"],
-            "accuracy": one["accuracy"],
-        }
-        for one in report["rounds"]
-    ]
 
 
 def compare(
@@ -187,17 +124,6 @@ def attack_update(plan: Plan, data: bytes, upload: bytes, model_file: bytes) -> 
     )
 
 
-def wait_until(
-    condition: Callable[[], bool], clock: Clock, pause: threading.Event, what: str, timeout_s: float = START_TIMEOUT_S
-) -> None:
-    """Until `condition` holds. IntegrityError `demo_stuck` after the timeout."""
-    end = clock.monotonic_s() + timeout_s
-    while not condition():
-        if clock.monotonic_s() > end:
-            raise IntegrityError("demo_stuck", f"{what} did not happen within {timeout_s:.0f} s")
-        pause.wait(0.05)
-
-
 def write_inputs(folder: Path, seed: int) -> tuple[Plan, bytes, dict[str, bytes], bytes]:
     """(plan, canonical bytes, CSV per hospital, test CSV) for a seed; the plan and tables are written into `folder`."""
     plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
@@ -210,11 +136,6 @@ def write_inputs(folder: Path, seed: int) -> tuple[Plan, bytes, dict[str, bytes]
     return plan, plans.canonical(plan), files, demo_split.rows_csv(divided.test)
 
 
-def temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Where the demo's homes, keys and tables live until it ends."""
-    return tempfile.TemporaryDirectory(prefix="fedveil-demo-")
-
-
 def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
     """(who, accuracy, log-loss) rows of the closing table."""
     rows = [
@@ -223,11 +144,6 @@ def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
     ]
     rows += [(f"{name} alone", score) for name, score in result.local.items()]
     return [(who, f"{100 * (score.accuracy or 0):.1f} %", f"{score.loss:.3f}") for who, score in rows]
-
-
-def dump(result: DemoResult) -> str:
-    """One line of JSON."""
-    return json.dumps(result.to_json())
 
 
 class Demo:
@@ -239,8 +155,7 @@ class Demo:
         self._clock = clock
         self._tell = tell
         self._began = clock.monotonic_s()
-        self._processes = Processes()
-        self._pause = threading.Event()
+        self._federation = LocalFederation(folder, DATASET, clock, tell)
         self._dead = threading.Event()
         self._opened_without = threading.Event()
         self._first_round: float | None = None
@@ -250,12 +165,13 @@ class Demo:
         try:
             return self._run()
         finally:
-            self._processes.stop()
+            self._federation.processes.stop()
 
     def _run(self) -> DemoResult:
         plan, canonical, files, test = write_inputs(self._folder, self._seed)
-        admin = self._found()
-        self._enrol(admin, list(files), plans.plan_hash(canonical))
+        admin = self._federation.found(self._watching_coordinator)
+        failpoint = {KILLED: {FAILPOINT: f"participant.after.ack:{KILL_AT}"}}
+        self._federation.enrol(admin, list(files), plans.plan_hash(canonical), failpoint)
         run_id = self._train(admin, canonical, list(files))
         report = admin.get_run(run_id)
         if report["code"] != "finished":
@@ -263,110 +179,39 @@ class Demo:
         model_file = admin.export_model(run_id)
         federated, pooled, local = compare(plan, files, test, model_file)
         attack = self._attack(plan, files, model_file, report)
-        return DemoResult(
-            federated,
-            pooled,
-            local,
-            rounds_of(report),
-            attack,
-            (self._first_round or self._clock.monotonic_s()) - self._began,
-            self._clock.monotonic_s() - self._began,
-            model_file,
-            run_id,
-        )
+        total = self._clock.monotonic_s() - self._began
+        first = total if self._first_round is None else self._first_round - self._began
+        return DemoResult(federated, pooled, local, rounds_of(report), attack, first, total, model_file, run_id)
 
-    def _found(self) -> AdminClient:
-        """`init` and `serve`."""
-        home = self._folder / "coordinator"
-        world = real_world()
-        entropy = world.entropy
-        authority, governance = entropy.take(16).hex().encode(), entropy.take(16).hex().encode()
-        secret = self._folder / "authority.txt"
-        secret.touch(mode=0o600)
-        secret.write_bytes(authority)
-        self._governance = Passphrase(governance)
-        port = free_port()
-        identity_commands.run_init(
-            home, "demo", f"127.0.0.1:{port}", Passphrase(authority), self._governance, None, world
-        )
-        self._tell("founded", {"address": f"127.0.0.1:{port}"})
-        arguments = ["fedveil_cli.demo_coordinator", str(home), str(secret), str(self._folder / "received")]
-        self._processes.start("coordinator", arguments, self._folder / "coordinator.log")
-        wait_until(lambda: self._serving(home), self._clock, self._pause, "the coordinator's start")
-        return run_commands.connect(home)
-
-    def _serving(self, home: Path) -> bool:
-        if self._processes.running["coordinator"].poll() is not None:
-            raise IntegrityError("demo_coordinator_died", "the demo's coordinator ended before it served")
-        try:
-            service_commands.check_health(home)
-        except Unreachable:
-            return False
-        return True
-
-    def _enrol(self, admin: AdminClient, names: list[str], plan_hash: bytes) -> None:
-        """`invite`, `join`, `participate` for each hospital."""
-        world = real_world()
-        for name in names:
-            report = identity_commands.run_invite(
-                self._folder / "coordinator", name, False, self._governance, admin, world
-            )
-            identity_commands.run_join(self._folder / name, str(report["token"]), None, world)
-            extra = {FAILPOINT: f"participant.after.ack:{KILL_AT}"} if name == KILLED else {}
-            self._participate(name, plan_hash, extra)
-            self._tell("joined", {"hospital": name})
-        wait_until(
-            lambda: all(one["connected"] for one in admin.status()["participants"]),
-            self._clock,
-            self._pause,
-            "the hospitals' connection",
-        )
-
-    def _participate(self, name: str, plan_hash: bytes, extra: Mapping[str, str]) -> None:
-        arguments = [
-            "fedveil_cli",
-            "--home",
-            str(self._folder / name),
-            "participate",
-            "--data",
-            f"breast_cancer={self._folder / name}.csv",
-            "--accept",
-            plan_hash.hex(),
-        ]
-        self._processes.start(name, arguments, self._folder / f"{name}.log", extra)
+    def _watching_coordinator(self, home: Path, passphrase: Path) -> list[str]:
+        return ["fedveil_cli.demo_coordinator", str(home), str(passphrase), str(self._folder / "received")]
 
     def _train(self, admin: AdminClient, canonical: bytes, names: list[str]) -> str:
         """`run start`, and the killed hospital's return."""
-        identity_commands.publish_next_roster(self._folder / "coordinator", self._governance, admin)
-        run_id = admin.start_run(canonical)
         plan_hash = plans.plan_hash(canonical)
         watcher = threading.Thread(target=self._bring_back, args=(plan_hash,), daemon=True)
         watcher.start()
+        run_id = self._federation.start(admin, canonical)
         for _, kind, facts in admin.watch(run_id):
-            if kind == "round" and facts.get("purpose") == "train" and self._first_round is None:
+            if kind == "round" and facts.get("purpose") == Purpose.TRAIN.value and self._first_round is None:
                 self._first_round = self._clock.monotonic_s()
             if kind == "round" and self._dead.is_set():
                 self._opened_without.set()
             self._tell(kind, facts)
         self._opened_without.set()
         watcher.join(START_TIMEOUT_S)
-        wait_until(
-            lambda: all(self._has_model(name) for name in names), self._clock, self._pause, "the models' arrival"
-        )
+        self._federation.await_models(names)
         return run_id
 
     def _bring_back(self, plan_hash: bytes) -> None:
         """Wait for the failpoint to kill the one hospital, then start it again from its folder alone."""
-        code = self._processes.running[KILLED].wait()
+        code = self._federation.processes.running[KILLED].wait()
         if code == -signal.SIGKILL:
             self._dead.set()
             self._tell("killed", {"hospital": KILLED})
             self._opened_without.wait(START_TIMEOUT_S)  # the round goes on without it, then it comes back
-            self._participate(KILLED, plan_hash, {})
+            self._federation.participate(KILLED, plan_hash, {})
             self._tell("back", {"hospital": KILLED})
-
-    def _has_model(self, name: str) -> bool:
-        return "run_ended" in (self._folder / f"{name}.log").read_text(errors="replace")
 
     def _attack(self, plan: Plan, files: Mapping[str, bytes], model_file: bytes, report: Mapping[str, Any]) -> Attack:
         first_train = next(one["number"] for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
@@ -374,17 +219,3 @@ class Demo:
         protected, unprotected = attack_update(plan, files[WATCHED], upload, model_file)
         record_protected, record_unprotected = demo_record.attack_record(plan, files, self._seed)
         return Attack(protected, unprotected, record_protected, record_unprotected)
-
-
-def free_port() -> int:
-    """A port of which the next one is free too (enrolment listens there), on the loopback address."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with socket.socket() as second:
-                try:
-                    second.bind(("127.0.0.1", port + 1))
-                except OSError:
-                    continue
-                return port

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fedveil_cli import demo
+from fedveil_cli.local_federation import temporary_folder
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import configure_logging
 from fedveil_cli.world import SystemClock
@@ -51,7 +52,7 @@ def run(seed: int, output: Output) -> None:
     """`fedveil demo`."""
     configure_logging(logging.ERROR)
     progress = Progress()
-    with demo.temporary_folder() as folder:
+    with temporary_folder() as folder:
         made = demo.Demo(pathlib.Path(folder), seed, SystemClock(), progress.tell)
         if progress.console.is_terminal and not output.as_json:
             with Live(progress.table(), console=progress.console, refresh_per_second=8) as live:
@@ -59,7 +60,7 @@ def run(seed: int, output: Output) -> None:
                 result = made.run()
         else:
             result = made.run()
-    dropped = [one for one in result.rounds if one["dropped"]]
+    dropped = [(one["number"], names) for one in result.rounds if isinstance(names := one["dropped"], list) and names]
     lines: list[str | TextTable] = [
         TextTable(("model", "accuracy", "log-loss"), demo.table_lines(result)),
         "",

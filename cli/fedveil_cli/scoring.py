@@ -1,6 +1,7 @@
 """How good a model is on rows that are at hand: for the tables of demo and simulation, where one process holds them."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,34 @@ def source_of(data: bytes, filename: str, plan: Plan) -> Source:
     return read_source(io.BytesIO(data), filename, plan, VERSION_KEY)
 
 
-def score(plan: Plan, model: NDArray[np.float32], scaling: Standardisation, source: Source) -> Score:
-    """The model's score on every row of `source`."""
+def score(
+    plan: Plan,
+    model: NDArray[np.float32],
+    scaling: Standardisation,
+    source: Source,
+    only: NDArray[np.bool_] | None = None,
+) -> Score:
+    """The model's score on the rows of `source`, or on those that `only` (bool, shape (rows,)) marks."""
     matrix = design.inputs(plan, scaling, source.table)
     target = design.targets(plan, source.table)
+    if only is not None:
+        matrix, target = matrix[only], target[only]
+    if not len(target):
+        return Score(None, 0.0, 0)
     losses = prediction.losses(plan, model, matrix, target)
     accuracy = None
     if plan.model.kind is ModelKind.LOGISTIC:
         scores = prediction.scores(plan, model, matrix)
         accuracy = float(np.mean((scores >= 0.5) == (target > 0.5)))
     return Score(accuracy, float(losses.mean()), len(target))
+
+
+def together(scores: Sequence[Score]) -> Score:
+    """The score on the rows of several scores put together."""
+    rows = sum(one.rows for one in scores)
+    if not rows:
+        return Score(None, 0.0, 0)
+    known = [one for one in scores if one.accuracy is not None]
+    right = sum((one.accuracy or 0.0) * one.rows for one in known)
+    loss = sum(one.loss * one.rows for one in scores) / rows
+    return Score(right / rows if known else None, loss, rows)

@@ -1,0 +1,171 @@
+"""`fedveil simulate`: a plan on one machine, with the machines, wire bytes and checks of production.
+
+Promise: in memory, one seed fixes every byte (and every key: a seeded simulation is not private); with `--processes`
+the same plan runs as real processes over mutual TLS. What is compared (pooled, each organisation alone) is trained
+here in clear, which only a simulation can do.
+"""
+
+import logging
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from fedveil_common import modelfile
+from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError
+from fedveil_common.ids import OrgId, RunId, check_name
+from fedveil_common.plan import Plan
+from fedveil_common.ports import Clock
+from fedveil_common.standardisation import Standardisation
+from fedveil_participant.data import holdout
+from fedveil_participant.data.csv_source import Source
+from fedveil_participant.training import alone
+from fedveil_simulation.charter import make_charter
+from fedveil_simulation.cluster import Cluster
+from numpy.typing import NDArray
+
+from fedveil_cli import local_federation, operating, scoring
+from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli.local_federation import Played
+from fedveil_cli.output import Output, TextTable
+from fedveil_cli.scoring import Score
+from fedveil_cli.service_commands import configure_logging
+from fedveil_cli.world import real_world
+
+MAX_TABLE = 4 * 1024 * 1024 * 1024
+RUN = RunId("simulation")
+
+
+def simulate(
+    plan_file: pathlib.Path,
+    folder: pathlib.Path,
+    test: pathlib.Path | None,
+    processes: bool,
+    seed: int | None,
+    output: Output,
+) -> None:
+    """`fedveil simulate`."""
+    configure_logging(logging.ERROR)
+    canonical, _ = operating.prepare_plan(read_file(plan_file, "the plan", MAX_PLAN), str(plan_file))
+    plan = plans.parse_canonical(canonical)
+    tables = read_tables(folder)
+    sources = {name: scoring.source_of(data, str(folder / f"{name}.csv"), plan) for name, data in tables.items()}
+    held_out = (
+        None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
+    )
+    operating.check_cohort(canonical, len(tables))
+    world = real_world()
+    if seed is not None:
+        output.warn("a seed fixes every key and mask: this simulation is not private")
+    if processes:
+        played = local_federation.play(plan, canonical, tables, world)
+    else:
+        chosen = int.from_bytes(world.entropy.take(6), "big") if seed is None else seed
+        played = play_in_memory(plan, canonical, tables, chosen, world.clock)
+    error = operating.end_error(played.code, RUN)
+    if error is not None:
+        raise error
+    show(plan, sources, held_out, played, output)
+
+
+def read_tables(folder: pathlib.Path) -> dict[str, bytes]:
+    """NAME.csv for each organisation in `folder`. ConfigError `no_tables`, `bad_name`."""
+    if not folder.is_dir():
+        raise ConfigError("no_tables", f"{folder} is no folder", next_step="--data FOLDER with one NAME.csv each")
+    found = {
+        check_name(path.stem, "the organisation"): read_file(path, "a table", MAX_TABLE)
+        for path in sorted(folder.iterdir())
+        if path.suffix == ".csv"
+    }
+    if not found:
+        raise ConfigError("no_tables", f"{folder} holds no NAME.csv", next_step="one NAME.csv per organisation")
+    return found
+
+
+def play_in_memory(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], seed: int, clock: Clock) -> Played:
+    """The run over the in-memory network; simulated time does not count, the clock's does."""
+    began = clock.monotonic_s()
+    members = {OrgId(name): {plan.data.dataset: data} for name, data in tables.items()}
+    cluster = Cluster(make_charter(list(tables), seed), seed, members, canonical)
+    first: list[float] = []
+
+    def heard(run_id: RunId, event: object) -> None:
+        if getattr(event, "kind", "") == "round":
+            first.append(clock.monotonic_s() - began)
+
+    cluster.coordinator.listeners.append(heard)
+    for org in members:
+        cluster.start_member(org)
+    cluster.settle()
+    cluster.start_run(RUN, canonical)
+    cluster.play(lambda: cluster.ended(RUN))
+    state = cluster.coordinator.state_of(RUN)
+    seconds = [b - a for a, b in zip([0.0, *first], first, strict=False)]
+    rounds: list[dict[str, object]] = [
+        {
+            "number": record.round,
+            "purpose": record.purpose.value,
+            "survivors": list(record.survivors),
+            "dropped": list(record.dropped),
+            "seconds": took,
+            "loss": record.loss,
+            "accuracy": record.accuracy,
+        }
+        for record, took in zip(state.records, seconds, strict=True)
+    ]
+    code = state.ended.code if state.ended is not None else "stuck"
+    ends = [member.memory.ends[RUN][2] for member in cluster.members.values() if RUN in member.memory.ends]
+    model = next((data for data in ends if data), b"")
+    trained = local_federation.trained_rounds(plan)
+    first_round = first[trained] if len(first) > trained else clock.monotonic_s() - began
+    return Played(code, model, rounds, first_round, clock.monotonic_s() - began, "memory")
+
+
+def show(plan: Plan, sources: Mapping[str, Source], held_out: Source | None, played: Played, output: Output) -> None:
+    """The result: accuracy on the test file, else on everyone's own holdout rows put together."""
+    stored = modelfile.read_model(played.model_file)
+    measured = [held_out] if held_out is not None else list(sources.values())
+
+    def rate(model: NDArray[np.float32], scaling: Standardisation) -> Score:
+        return scoring.together(
+            [
+                scoring.score(plan, model, scaling, source, None if held_out is not None else _held(plan, source))
+                for source in measured
+            ]
+        )
+
+    federated = rate(stored.model, stored.standardisation)
+    pooled = rate(*alone.fit(plan, list(sources.values())))
+    local = {name: rate(*alone.fit(plan, [source])) for name, source in sources.items()}
+    value = {
+        "accuracy": {
+            "federated": federated.accuracy,
+            "pooled": pooled.accuracy,
+            "local": {name: score.accuracy for name, score in local.items()},
+        },
+        "log_loss": {
+            "federated": federated.loss,
+            "pooled": pooled.loss,
+            "local": {name: score.loss for name, score in local.items()},
+        },
+        "measured_on": "test file" if held_out is not None else "holdout rows",
+        "rounds": played.rounds,
+        "protection": plan.protection.kind,
+        "transport": played.transport,
+        "first_round_s": played.first_round_s,
+        "total_s": played.total_s,
+    }
+    rows = [("federated", federated), ("pooled", pooled), *((f"{name} alone", one) for name, one in local.items())]
+    table = [
+        (who, "" if one.accuracy is None else f"{100 * one.accuracy:.1f} %", f"{one.loss:.4f}") for who, one in rows
+    ]
+    lines: list[str | TextTable] = [
+        TextTable(("model", "accuracy", "loss"), table),
+        f"measured on {value['measured_on']}; {len(played.rounds)} secure sums over {played.transport}, "
+        f"{played.total_s:.1f} s",
+    ]
+    output.result(value, lines)
+
+
+def _held(plan: Plan, source: Source) -> NDArray[np.bool_]:
+    return holdout.held_out(source.positions, plan.evaluation.holdout)
