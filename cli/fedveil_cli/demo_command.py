@@ -60,7 +60,11 @@ def run(seed: int, output: Output) -> None:
                 result = made.run()
         else:
             result = made.run()
-    dropped = [(one["number"], names) for one in result.rounds if isinstance(names := one["dropped"], list) and names]
+    dropped = [
+        (one["number"], [str(name) for name in names])
+        for one in result.rounds
+        if isinstance(names := one["dropped"], list) and names
+    ]
     lines: list[str | TextTable] = [
         TextTable(("model", "accuracy", "log-loss"), demo.table_lines(result)),
         "",
@@ -80,11 +84,9 @@ def run(seed: int, output: Output) -> None:
                 ),
             ],
         ),
+        "(31 and 30 numbers: unrelated ones correlate by about 0.2 either way)",
         "",
-        *(
-            f"round {one['number']}: {', '.join(one['dropped'])} was killed; the sum of the others opened"
-            for one in dropped
-        ),
+        *[f"round {number}: opened without {', '.join(names)}, which was killed" for number, names in dropped],
         "privacy: none, so the sum itself (never one update) is seen by all; see SECURITY.md",
         f"first model after {result.first_round_s:.1f} s, everything after {result.total_s:.1f} s",
     ]
