@@ -71,6 +71,7 @@ async def _serve(
     ready: Callable[[dict[str, str | int]], None],
     wrap_spool: WrapSpool,
 ) -> None:
+    authority = federation.authority(passphrase)  # first: a wrong passphrase is said before anything listens
     trust = verify_chain(federation.trust_chain, federation.fingerprint)
     signed = store.records.rosters()
     rosters = {version: verify_roster(data, trust.governance, trust.earlier) for version, data in signed.items()}
@@ -110,7 +111,7 @@ async def _serve(
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     bind(server, host, port, federation.server_credentials())
     application = enrollment_http.application(
-        federation, store.members, allowed, federation.authority(passphrase), world.clock, world.entropy, store.records
+        federation, store.members, allowed, authority, world.clock, world.entropy, store.records
     )
     web = _Web(
         uvicorn.Config(

@@ -1,0 +1,61 @@
+"""A participant that also writes down its own quantised integers: `python -m tests.recording_participant`, for tests.
+
+It is the production participant with a bench around the production bench; what it records never leaves its folder and
+is the only source of the expected sums.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from fedveil_cli import participating
+from fedveil_cli.main import main
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import Plan
+from fedveil_common.provenance import Lineage
+from fedveil_common.secret import Seed
+from fedveil_participant.driver import Bench
+from fedveil_participant.store import ParticipantStore
+from numpy.typing import NDArray
+
+_PLAIN = participating.csv_bench
+
+
+class RecordingBench:
+    """Hands everything to the real bench; keeps each encoded vector under its purpose and step."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self._bench = bench
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def accept(self, plan: Plan) -> bytes:
+        return self._bench.accept(plan)
+
+    def contribution(
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+    ) -> NDArray[np.float64]:
+        return self._bench.contribution(plan, version, purpose, lineage)
+
+    def encode(
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
+    ) -> NDArray[np.uint32]:
+        ring = self._bench.encode(plan, purpose, step, values, rounding)
+        path = self._folder / f"{purpose.value}-{step}.u32"
+        if path.exists():  # encoded again after a crash: the same vector, or two would be masked under one T2
+            path.exists()
+        ):  # encoded again after a crash: it must be the same vector, or two would be masked under one T2
+            assert path.read_bytes() == ring.astype("<u4").tobytes()
+        path.write_bytes(ring.astype("<u4").tobytes())
+        return ring
+
+
+def recording_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
+    home = Path(sys.argv[sys.argv.index("--home") + 1])
+    return RecordingBench(_PLAIN(datasets, store), home / "recorded")
+
+
+if __name__ == "__main__":
+    participating.participate.__defaults__ = (recording_bench,)
+    sys.exit(main())
