@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedveil_common.plan.spec import Plan
 
 WORDS_PER_WEIGHT = 12
+CHUNK_WEIGHTS = 16_384
 
 
 def initial_model(plan: "Plan") -> NDArray[np.float32]:
@@ -28,13 +29,15 @@ def initial_model(plan: "Plan") -> NDArray[np.float32]:
 def draw(seed: int, weights: int) -> NDArray[np.float32]:
     """`weights` weights and one bias from `seed` (0..2^53-1): float32, shape (weights + 1,)."""
     keystream = Cipher(algorithms.AES(h("init-model", u64(seed))), modes.CTR(bytes(16))).encryptor()
-    words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * weights)), dtype="<u8")
-    uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(weights, WORDS_PER_WEIGHT) * 2.0**-53
-    total = np.zeros(weights, dtype=np.float64)
-    for column in range(WORDS_PER_WEIGHT):  # in order: float addition is not associative
-        total += uniforms[:, column]
     model = np.zeros(weights + 1, dtype=np.float32)
-    model[:weights] = (0.01 * (total - 6.0)).astype(np.float32)
+    for start in range(0, weights, CHUNK_WEIGHTS):  # in chunks, so that memory stays that of the model
+        count = min(CHUNK_WEIGHTS, weights - start)
+        words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * count)), dtype="<u8")
+        uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(count, WORDS_PER_WEIGHT) * 2.0**-53
+        total = np.zeros(count, dtype=np.float64)
+        for column in range(WORDS_PER_WEIGHT):  # in order: float addition is not associative
+            total += uniforms[:, column]
+        model[start : start + count] = (0.01 * (total - 6.0)).astype(np.float32)
     return model
 
 
