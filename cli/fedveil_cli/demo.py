@@ -184,7 +184,7 @@ class Demo:
         return DemoResult(federated, pooled, local, rounds_of(report), attack, first, total, model_file, run_id)
 
     def _watching_coordinator(self, home: Path, passphrase: Path) -> list[str]:
-        return ["fedveil_cli.demo_coordinator", str(home), str(passphrase), str(self._folder / "received")]
+        return ["-m", "fedveil_cli.demo_coordinator", str(home), str(passphrase), str(self._folder / "received")]
 
     def _train(self, admin: AdminClient, canonical: bytes, names: list[str]) -> str:
         """`run start`, and the killed hospital's return."""

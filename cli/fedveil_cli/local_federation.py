@@ -32,12 +32,12 @@ RUN_TIMEOUT_S = 3600.0
 
 Tell = Callable[[str, Mapping[str, str]], None]
 CoordinatorArguments = Callable[[Path, Path], list[str]]
-"""(home, passphrase file) -> what to run as `python -m ...`."""
+"""(home, passphrase file) -> what to run as `python ...`."""
 
 
 def serve_arguments(home: Path, passphrase: Path) -> list[str]:
     """`fedveil serve`."""
-    return ["fedveil_cli", "--home", str(home), "serve", "--passphrase-file", str(passphrase)]
+    return ["-m", "fedveil_cli", "--home", str(home), "serve", "--passphrase-file", str(passphrase)]
 
 
 @dataclass(slots=True)
@@ -47,10 +47,10 @@ class Processes:
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def start(self, name: str, arguments: list[str], log: Path, extra: Mapping[str, str] | None = None) -> None:
-        """Run `python -m ARGUMENTS`, output to `log`."""
+        """Run `python ARGUMENTS`, output to `log`."""
         with log.open("ab") as sink:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -76,6 +76,7 @@ class LocalFederation:
     def __init__(self, folder: Path, dataset: str, clock: Clock, tell: Tell) -> None:
         self.folder = folder
         self.processes = Processes()
+        self.participant_command = ["-m", "fedveil_cli"]
         self.pause = threading.Event()
         self._dataset = dataset
         self._clock = clock
@@ -128,7 +129,7 @@ class LocalFederation:
     def participate(self, name: str, plan_hash: bytes, extra: Mapping[str, str]) -> None:
         """`participate`, for the first time or again."""
         arguments = [
-            "fedveil_cli",
+            *self.participant_command,
             "--home",
             str(self.folder / "homes" / name),
             "participate",

@@ -1,0 +1,229 @@
+"""One masked round over mutual TLS in real processes, from the persisted offer to the fsynced sum.
+
+    python benchmarks/masked_round.py --participants 10 --parameters 1000000 [--drop K] [--unprotected] [--json]
+
+What runs is the product: `serve` and `participate` in processes of their own, enrolment, mutual TLS, signatures,
+votes, certificate, journal and fsync on both sides. Only the trainer is replaced: a participant's update is a fixed
+vector, and a plan's model has as many inputs as asked (set in every process alike). Nothing is prepared before the
+offer: keys, masks and encodings are made in the round; the model comes as the previous round's sum, downloaded in the
+round. One warm-up round, then five; `round_s` is the median of the coordinator's own times. `--drop K`: K participants
+share and then send no input. Memory: the coordinator's VmHWM at the end minus its VmRSS before the offer.
+`--unprotected`: float32 vectors over the same TLS, leaves, spool and fsync, without keys, shares, masks or votes.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+INPUTS = "FEDVEIL_BENCH_INPUTS"
+DROPS = "FEDVEIL_BENCH_DROPS"
+ROUNDS = 6
+
+
+def enlarge() -> None:
+    """Give every plan of this process as many inputs as the environment says."""
+    from fedveil_common.plan import spec
+
+    inputs = int(os.environ[INPUTS])
+    spec.DataSpec.inputs = property(lambda self: inputs)  # type: ignore[assignment,method-assign]
+
+
+def plan_text(participants: int) -> bytes:
+    """A plan whose only purpose is its size."""
+    return f"""
+version: 1
+name: masked-round
+kind: train
+data:
+  dataset: fixed
+  features:
+    x: {{type: float, range: [-1, 1]}}
+  target: {{column: y, type: float, range: [-1, 1]}}
+  min_rows: 1
+  standardise: none
+model: {{kind: linear, l2: 0.0}}
+training:
+  {{rounds: {ROUNDS}, local_epochs: 1, batch_size: 1, learning_rate: 0.1, seed: 7, weight: uniform, weight_cap: 1}}
+strategy: {{kind: fedavg}}
+evaluation: {{every: 1000, metrics: [loss], holdout: 0.5}}
+cohort: {{min_participants: {max(3, participants)}, max_corrupt: 1, progress_s: 120}}
+protection: {{kind: masked, value_bits: 16, update_norm: 5.0}}
+privacy: none
+""".encode()
+
+
+def participant() -> int:
+    """`participate` with a bench whose update is fixed."""
+    enlarge()
+    from collections.abc import Mapping
+
+    from fedveil_cli import participating
+    from fedveil_cli.main import main
+    from fedveil_common import layout
+    from fedveil_common.errors import PolicyRefusal
+    from fedveil_common.messages import Purpose
+    from fedveil_common.plan import Plan
+    from fedveil_common.provenance import Lineage
+    from fedveil_common.secret import Seed
+    from fedveil_participant.bench import CsvBench
+    from fedveil_participant.store import ParticipantStore
+    from numpy.typing import NDArray
+
+    class FixedBench(CsvBench):
+        def accept(self, plan: Plan) -> bytes:
+            return bytes(32)
+
+        def contribution(
+            self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        ) -> NDArray[np.float64]:
+            step = 0 if lineage is None else lineage.step
+            shape = layout.layout_for(plan, purpose, step)
+            fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
+            values = np.sin(np.arange(shape.length, dtype=np.float64)) / np.sqrt(shape.length)
+            for name, where in shape.slices().items():
+                if name in fixed:
+                    values[where] = fixed[name]
+            return values
+
+        def encode(
+            self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
+        ) -> NDArray[np.uint32]:
+            if purpose is Purpose.TRAIN and DROPS in os.environ:
+                raise PolicyRefusal("benchmark_drop", "this participant sends no input")
+            return super().encode(plan, purpose, step, values, rounding)
+
+    def fixed(datasets: Mapping[str, Path], store: ParticipantStore) -> FixedBench:
+        return FixedBench(datasets, store.data_version_key(), Path.read_bytes)
+
+    participating.participate.__defaults__ = (fixed,)
+    return main(sys.argv[1:])
+
+
+def coordinator() -> int:
+    """`serve` with the enlarged plan."""
+    enlarge()
+    from fedveil_cli.main import main
+
+    return main(sys.argv[1:])
+
+
+def memory_kb(pid: int, field: str) -> int:
+    """VmRSS or VmHWM of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"no {field}")
+
+
+def on_tmpfs(folder: Path) -> bool:
+    """Whether fsync would cost nothing here."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    holding = [entry for entry in mounts if folder.resolve().is_relative_to(entry[1])]
+    return max(holding, key=lambda entry: len(entry[1]))[2] == "tmpfs"
+
+
+def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
+    """The protected round."""
+    os.environ[INPUTS] = str(parameters - 1)
+    enlarge()
+    from fedveil_cli.local_federation import LocalFederation
+    from fedveil_cli.service_commands import configure_logging
+    from fedveil_cli.world import SystemClock, real_world
+    from fedveil_common import plan as plans
+    from fedveil_participant.store import journal_key, open_store
+
+    configure_logging(logging.ERROR)
+    clock = SystemClock()
+    here = Path(__file__).resolve()
+    names = [f"org-{index:03}" for index in range(participants)]
+    plan = plans.parse_plan(plan_text(participants), "plan")
+    canonical = plans.canonical(plan)
+    with tempfile.TemporaryDirectory(prefix="fedveil-bench-", dir=os.environ.get("FEDVEIL_BENCH_DIR")) as name:
+        folder = Path(name)
+        if on_tmpfs(folder):
+            raise SystemExit("the folder is on tmpfs, where fsync costs nothing: set FEDVEIL_BENCH_DIR to a disk")
+        for one in names:
+            (folder / f"{one}.csv").write_text("x,y\n0,0\n")
+        federation = LocalFederation(folder, plan.data.dataset, clock, lambda kind, facts: None)
+        federation.participant_command = [str(here), "--participant"]
+        try:
+            admin = federation.found(
+                lambda home, secret: [
+                    str(here),
+                    "--coordinator",
+                    "--home",
+                    str(home),
+                    "serve",
+                    "--passphrase-file",
+                    str(secret),
+                ]
+            )
+            dropping = {one: {DROPS: "1"} for one in names[:drop]}
+            federation.enrol(admin, names, plans.plan_hash(canonical), dropping)
+            pid = federation.processes.running["coordinator"].pid
+            idle = memory_kb(pid, "VmRSS")
+            run_id = federation.start(admin, canonical)
+            for _ in admin.watch(run_id):
+                pass
+            report = admin.get_run(run_id)
+            peak = memory_kb(pid, "VmHWM")
+        finally:
+            federation.processes.stop()
+        times = [one["seconds"] for one in report["rounds"] if one["purpose"] == "train"]
+        if report["code"] != "finished" or len(times) != ROUNDS:
+            raise SystemExit(f"the run ended with {report['code']} after {len(times)} rounds")
+        home = folder / "homes" / names[-1]
+        store = open_store(home, journal_key(home, None), clock, real_world().entropy)
+        sent = sum(row.size_bytes for row in store.outbox() if row.kind == "SubmitInput")
+        store.close()
+    return {
+        "participants": participants,
+        "parameters": parameters,
+        "dropped": drop,
+        "protection": "masked",
+        "round_s": statistics.median(times[1:]),
+        "rounds_s": times,
+        "coordinator_peak_over_idle_mb": (peak - idle) / 1024,
+        "bytes_per_parameter": sent / (ROUNDS * parameters),
+        "processes": participants + 1,
+    }
+
+
+def main() -> int:
+    """Choose the role, run, print."""
+    if "--participant" in sys.argv:
+        sys.argv.remove("--participant")
+        return participant()
+    if "--coordinator" in sys.argv:
+        sys.argv.remove("--coordinator")
+        return coordinator()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--participants", type=int, default=10)
+    parser.add_argument("--parameters", type=int, default=1_000_000)
+    parser.add_argument("--drop", type=int, default=0)
+    parser.add_argument("--unprotected", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.unprotected:
+        import unprotected_round
+
+        result = unprotected_round.measure(arguments.participants, arguments.parameters)
+    else:
+        result = measure(arguments.participants, arguments.parameters, arguments.drop)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        for key, value in result.items():
+            print(f"{key:<30} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
