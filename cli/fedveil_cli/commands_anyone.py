@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from fedveil_cli import reserved
-from fedveil_cli.options import AsJson, Home, PassphraseFile, example
+from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
+Fingerprint = Annotated[
+    str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
+]
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
 
 
@@ -62,28 +65,27 @@ def predict(
     model: Annotated[pathlib.Path, typer.Option("--model", metavar="FILE", help="The model file.")],
     data: Annotated[pathlib.Path, typer.Option("--data", metavar="CSV", help="Rows with the plan's features.")],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
+    fingerprint: Fingerprint = None,
+    home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict with a model file: one line per row, in the order of the rows."""
+    """Predict with a model that verifies: one line per row, in the order of the rows."""
     from fedveil_cli import model_files
 
-    model_files.predict(model, data, out, Output(as_json))
+    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
+    model_files.predict(model, data, out, expected, Output(as_json))
 
 
 def model_verify(
     file: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="The model file.")],
-    fingerprint: Annotated[
-        str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
-    ] = None,
+    fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify that a model file is what the federation's coordinator signed."""
-    from fedveil_cli import model_files, service_commands
-    from fedveil_cli.options import home_folder
+    from fedveil_cli import model_files
 
-    pinned = service_commands.home_fingerprint(home_folder(home)) if fingerprint is None else None
-    model_files.verify(file, fingerprint if pinned is None else pinned.hex(), Output(as_json))
+    model_files.verify(file, model_files.expected_fingerprint(fingerprint, home_folder(home)), Output(as_json))
 
 
 def model_export(
@@ -95,23 +97,19 @@ def model_export(
 ) -> None:
     """Write the final model of a run to a file."""
     from fedveil_cli import service_commands
-    from fedveil_cli.options import home_folder
-    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.passphrases import journal_passphrase
 
-    output = Output(as_json)
-    given = given_passphrase(passphrase_file, "passphrase", output)
-    service_commands.model_export(home_folder(home), run, out, given, output)
+    output, folder = Output(as_json), home_folder(home)
+    service_commands.model_export(folder, run, out, journal_passphrase(folder, passphrase_file, output), output)
 
 
 def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """List the finished models of this home."""
     from fedveil_cli import service_commands
-    from fedveil_cli.options import home_folder
-    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.passphrases import journal_passphrase
 
-    output = Output(as_json)
-    given = given_passphrase(passphrase_file, "passphrase", output)
-    service_commands.model_list(home_folder(home), given, output)
+    output, folder = Output(as_json), home_folder(home)
+    service_commands.model_list(folder, journal_passphrase(folder, passphrase_file, output), output)
 
 
 def demo(
@@ -147,6 +145,8 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on one machine with the same round as in production."""
+    if processes and seed is not None:
+        raise typer.BadParameter("real processes draw their keys themselves, no seed fixes them", param_hint="--seed")
     from fedveil_cli import simulating
 
     simulating.simulate(plan, data, test, processes, seed, Output(as_json))

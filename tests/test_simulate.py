@@ -1,0 +1,186 @@
+"""`fedveil simulate`: what it prints, that a seed fixes everything, that real processes agree, what it refuses.
+
+Most tests run the command as typed; model bytes are compared through `play_in_memory`, which the command calls.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fedveil_cli import demo_split, local_federation
+from fedveil_cli.simulating import play_in_memory
+from fedveil_cli.world import SystemClock
+from fedveil_common import modelfile
+from fedveil_common import plan as plans
+from processes import LIMIT_S, NAMES, plan_text, table
+
+KEYS = {"accuracy", "rounds", "protection", "transport", "first_round_s", "total_s"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """plan.yaml and hospitals/NAME.csv for three organisations."""
+    (tmp_path / "plan.yaml").write_text(plan_text(rounds=1))
+    (tmp_path / "hospitals").mkdir()
+    for name in NAMES:
+        (tmp_path / "hospitals" / f"{name}.csv").write_text(table(name))
+    return tmp_path
+
+
+def simulate(place: Path, *extra: str) -> "subprocess.CompletedProcess[str]":
+    """The command, to its end."""
+    command = [sys.executable, "-m", "fedveil_cli", "simulate", "plan.yaml", "--data", "hospitals", *extra]
+    return subprocess.run(command, capture_output=True, text=True, cwd=place, timeout=LIMIT_S, check=False)
+
+
+def result(place: Path, *extra: str) -> dict[str, Any]:
+    """The JSON line, which is all of stdout."""
+    done = simulate(place, "--json", *extra)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    return dict(json.loads(done.stdout))
+
+
+def refused(place: Path, *extra: str) -> tuple[int, dict[str, str]]:
+    """(exit code, error) of a command that must print nothing on stdout."""
+    done = simulate(place, "--json", *extra)
+    assert done.stdout == ""
+    return done.returncode, json.loads(done.stderr.splitlines()[-1])["error"]
+
+
+def check_shape(value: dict[str, Any], transport: str) -> None:
+    """Keys and types that `demo` and `simulate` share."""
+    assert value.keys() >= KEYS
+    assert value["protection"] == "masked"
+    assert value["transport"] == transport
+    rates = [value["accuracy"]["federated"], value["accuracy"]["pooled"], *value["accuracy"]["local"].values()]
+    assert all(isinstance(rate, float) and 0 <= rate <= 1 for rate in rates)
+    assert [one["number"] for one in value["rounds"]] == list(range(1, len(value["rounds"]) + 1))
+    for one in value["rounds"]:
+        assert isinstance(one["survivors"], list)
+        assert isinstance(one["dropped"], list)
+        assert math.isfinite(one["seconds"])
+        assert one["seconds"] >= 0
+    assert 0 < value["first_round_s"] <= value["total_s"]
+
+
+def test_json_keys_and_types_and_the_same_seed_again(place: Path) -> None:
+    first, second = result(place, "--seed", "5"), result(place, "--seed", "5")
+    check_shape(first, "memory")
+    assert set(first["accuracy"]["local"]) == set(NAMES)
+    assert [one["survivors"] for one in first["rounds"]] == [list(NAMES)] * len(first["rounds"])
+    assert not any(one["dropped"] for one in first["rounds"])
+    assert first["accuracy"] == second["accuracy"]
+    assert first["log_loss"] == second["log_loss"]
+
+
+def test_a_seed_is_said_to_be_not_private_and_no_seed_is_silent(place: Path) -> None:
+    assert "not private" in simulate(place, "--seed", "5").stderr
+    assert simulate(place).stderr == ""
+
+
+def test_one_seed_one_model_file_and_another_seed_another() -> None:
+    plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
+    tables = {name: table(name).encode() for name in NAMES}
+
+    def model(seed: int) -> bytes:
+        played = play_in_memory(plan, plans.canonical(plan), tables, seed, SystemClock())
+        assert played.code == "finished"
+        return played.model_file
+
+    assert model(5) == model(5)
+    assert model(5) != model(6)
+
+
+def test_a_test_file_is_what_accuracy_is_measured_on(place: Path) -> None:
+    lines = table("acme").splitlines()
+    flipped = [lines[0], *(",".join([*(p := line.split(","))[:3], str(1 - int(p[3])), p[4]]) for line in lines[1:])]
+    (place / "right.csv").write_text("\n".join([*lines, ""]))
+    (place / "wrong.csv").write_text("\n".join([*flipped, ""]))
+    right = result(place, "--seed", "5", "--test", "right.csv")
+    wrong = result(place, "--seed", "5", "--test", "wrong.csv")
+    assert right["measured_on"] == "test file"
+    assert right["accuracy"]["federated"] == pytest.approx(1 - wrong["accuracy"]["federated"])
+    assert result(place, "--seed", "5")["measured_on"] == "holdout rows"
+
+
+def test_real_processes_come_to_the_same_model(place: Path) -> None:
+    value = result(place, "--processes", "--test", "hospitals/acme.csv")
+    check_shape(value, "mtls")
+    memory = result(place, "--seed", "5", "--test", "hospitals/acme.csv")
+    assert value["accuracy"]["federated"] == pytest.approx(memory["accuracy"]["federated"], abs=0.03)
+    assert value["log_loss"]["federated"] == pytest.approx(memory["log_loss"]["federated"], abs=0.01)
+    assert value["accuracy"]["pooled"] == memory["accuracy"]["pooled"]
+
+
+def test_too_few_organisations(place: Path) -> None:
+    (place / "hospitals" / "acme.csv").unlink()
+    code, error = refused(place)
+    assert (code, error["code"]) == (2, "cohort_never_possible")
+
+
+def test_a_name_that_is_none(place: Path) -> None:
+    (place / "hospitals" / "Not A Name.csv").write_text(table("acme"))
+    code, error = refused(place)
+    assert (code, error["code"]) == (2, "bad_name")
+
+
+@pytest.mark.parametrize("folder_exists", [True, False])
+def test_no_tables(place: Path, folder_exists: bool) -> None:
+    for path in (place / "hospitals").iterdir():
+        path.unlink()
+    if not folder_exists:
+        (place / "hospitals").rmdir()
+    code, error = refused(place)
+    assert (code, error["code"]) == (2, "no_tables")
+
+
+def test_a_missing_column_names_file_and_line(place: Path) -> None:
+    path = place / "hospitals" / "cygnus.csv"
+    path.write_text(path.read_text().replace("lactate", "lactose", 1))
+    code, error = refused(place)
+    assert code == 2
+    assert "cygnus.csv" in error["what"]
+    assert "lactate" in error["what"]
+
+
+def test_a_bad_cell_names_file_and_line(place: Path) -> None:
+    path = place / "hospitals" / "borealis.csv"
+    lines = path.read_text().splitlines()
+    lines[4] = "x" + lines[4]
+    path.write_text("\n".join([*lines, ""]))
+    code, error = refused(place)
+    assert code == 2
+    assert "borealis.csv:5" in error["what"]
+
+
+def test_a_seed_for_real_processes_is_refused_not_ignored(place: Path) -> None:
+    done = simulate(place, "--processes", "--seed", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_no_process_is_left_when_a_run_of_processes_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def fail(self: local_federation.LocalFederation, *arguments: object) -> str:
+        started.extend(self.processes.running.values())
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr(local_federation.LocalFederation, "enrol", fail)
+    plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
+    with pytest.raises(RuntimeError):
+        local_federation.play(plan, plans.canonical(plan), {name: b"" for name in NAMES}, local_federation.real_world())
+    assert [process.poll() is not None for process in started] == [True]
+
+
+def test_the_demo_over_memory_is_as_good_as_pooled() -> None:
+    plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
+    tables = {name: demo_split.rows_csv(rows) for name, rows in demo_split.split(7).hospitals.items()}
+    played = play_in_memory(plan, plans.canonical(plan), tables, 1, SystemClock())
+    assert len(played.rounds) == plan.training.rounds + local_federation.trained_rounds(plan) + 1
+    assert np.isfinite(modelfile.read_model(played.model_file).model).all()
