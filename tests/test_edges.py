@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli.workers import CoordinatorWorkers, ParticipantWorkers
@@ -80,6 +81,19 @@ class MemorySpool:
 
     def discard(self) -> None:
         self._data.clear()
+
+
+@dataclass
+class MemorySum:
+    """An opened sum as the memory journal has it."""
+
+    ring: np.ndarray[tuple[int], np.dtype[np.uint32]]
+
+    def read(self, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        return self.ring[start : start + count]
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass
@@ -152,7 +166,7 @@ def served() -> Iterator[Served]:
             driver,
             lambda pem: allowed.identify(pem, clock.wall_s()),
             lambda attempt, org: MemorySpool(memory, attempt, org),
-            memory.read_sum,
+            lambda run_id, number: MemorySum(memory.read_sum(run_id, number)),
         )
         server.add_generic_rpc_handlers((edge.handlers(),))
         held["port"] = server.add_secure_port(

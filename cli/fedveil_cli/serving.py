@@ -16,10 +16,11 @@ import structlog
 import uvicorn
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError
-from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
+from fedveil_common.ringfile import RingFile
 from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import enrollment_http, founding
@@ -99,11 +100,14 @@ async def _serve(
     def open_spool(key: AttemptKey, org_id: OrgId) -> Spool:
         return wrap_spool(key, org_id, store.journal.spool(key, org_id))
 
+    def open_sum(run_id: RunId, number: int) -> RingFile:
+        return RingFile(store.journal.sum_path(run_id, number))
+
     host, port = federation.listen
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
-            RoundsEdge(driver, identify, open_spool, store.journal.read_sum).handlers(),
+            RoundsEdge(driver, identify, open_spool, open_sum).handlers(),
             AdminEdge(operations, identify).handlers(),
         )
     )

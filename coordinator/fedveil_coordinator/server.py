@@ -18,14 +18,16 @@ from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundAborted
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
-from fedveil_common.messages import CoordinatorMessage, SignedBlob
+from fedveil_common.masking import masks
+from fedveil_common.messages import BlobType, CoordinatorMessage, Result, SignedBlob
+from fedveil_common.transcript import LEAF_COORDINATES
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.driver import Driver
-from fedveil_coordinator.intake import LEAF_BYTES, Intake
+from fedveil_coordinator.intake import Intake
 
 log = structlog.get_logger("fedveil.server")
 
@@ -36,8 +38,11 @@ OUTLET_BOUND = 1024
 CHUNK_TIMEOUT_S = 30.0
 """How long an upload may be silent."""
 
-UPLOADS_AT_ONCE = 16
-"""Uploads received at the same time; further ones wait."""
+UPLOADS_AT_ONCE = 4
+"""Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
+
+DOWNLOADS_AT_ONCE = 4
+"""Sums sent at the same time; further ones wait."""
 
 RECHECK_S = 30.0
 """How often a quiet session's certificate is looked at again."""
@@ -63,7 +68,21 @@ class Spool(Protocol):
 
 
 OpenSpool = Callable[[AttemptKey, OrgId], Spool]
-ReadSum = Callable[[RunId, int], NDArray[np.uint32]]
+
+
+class SumReader(Protocol):
+    """An opened sum, read piece by piece."""
+
+    def read(self, start: int, count: int) -> NDArray[np.uint32]:
+        """Coordinates start .. start+count."""
+        ...
+
+    def close(self) -> None:
+        """Done with it."""
+        ...
+
+
+OpenSum = Callable[[RunId, int], SumReader]
 
 
 class SessionOutlet:
@@ -129,13 +148,14 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FedveilError
 class RoundsEdge:
     """The handlers of RoundsService."""
 
-    def __init__(self, driver: Driver, identify: Identify, open_spool: OpenSpool, read_sum: ReadSum) -> None:
+    def __init__(self, driver: Driver, identify: Identify, open_spool: OpenSpool, open_sum: OpenSum) -> None:
         self._driver = driver
         self._identify = identify
         self._open_spool = open_spool
-        self._read_sum = read_sum
+        self._open_sum = open_sum
         self._uploading: set[OrgId] = set()
         self._slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
@@ -236,16 +256,23 @@ class RoundsEdge:
         tables.BLOB.put(first.announcement, "result", result)
         tables.BLOB.put(first.announcement, "manifest", manifest)
         await context.write(first.SerializeToString())
-        ring = self._read_sum(run_id, request.round)
-        view = memoryview(ring.data).cast("B")
-        step = limits.LEAVES_PER_FRAME * LEAF_BYTES
-        for start in range(0, len(view), step):
+        body = wire.parse_body(BlobType.RESULT, result.body)
+        assert isinstance(body, Result)
+        async with self._downloads:
+            reader = await asyncio.to_thread(self._open_sum, run_id, request.round)
+            try:
+                await self._send_sum(reader, body.length, context)
+            finally:
+                reader.close()
+
+    async def _send_sum(self, reader: SumReader, length: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Frame by frame, in the memory of one frame."""
+        step = limits.LEAVES_PER_FRAME * LEAF_COORDINATES
+        for start in range(0, length, step):
+            piece = await asyncio.to_thread(reader.read, start, min(step, length - start))
             frame = pb.FetchSumResponse()
-            frame.leaves.first = start // LEAF_BYTES
-            frame.leaves.leaves.extend(
-                bytes(view[leaf : min(leaf + LEAF_BYTES, len(view))])
-                for leaf in range(start, min(start + step, len(view)), LEAF_BYTES)
-            )
+            frame.leaves.first = start // LEAF_COORDINATES
+            frame.leaves.leaves.extend(bytes(leaf) for _, leaf in masks.leaves(piece))
             await context.write(frame.SerializeToString())
 
 

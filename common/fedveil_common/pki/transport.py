@@ -13,6 +13,9 @@ from fedveil_common.limits import MAX_MESSAGE
 HANDSHAKE_TIMEOUT_MS = 5_000
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
+LOOKAHEAD = 256 * 1024
+"""Bytes of a call that the transport takes in before the server asks for them."""
+
 MAX_STREAMS = 16
 """Concurrent calls of one connection."""
 
@@ -34,6 +37,8 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),  # below the client's, or its pings are abuse
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.http2.bdp_probe", 0),  # else an upload that waits its turn is buffered whole: memory by the cohort
+    ("grpc.http2.lookahead_bytes", LOOKAHEAD),
 )
 
 CHANNEL_OPTIONS: tuple[Option, ...] = (*_COMMON, ("grpc.enable_retries", 0))
