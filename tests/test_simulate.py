@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fedveil_cli import demo_split, local_federation
 from fedveil_cli.simulating import play_in_memory
-from fedveil_cli.world import SystemClock
+from fedveil_cli.world import SystemClock, real_world
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from processes import LIMIT_S, NAMES, plan_text, table
@@ -174,7 +174,7 @@ def test_no_process_is_left_when_a_run_of_processes_fails(monkeypatch: pytest.Mo
     monkeypatch.setattr(local_federation.LocalFederation, "enrol", fail)
     plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
     with pytest.raises(RuntimeError):
-        local_federation.play(plan, plans.canonical(plan), {name: b"" for name in NAMES}, local_federation.real_world())
+        local_federation.play(plan, plans.canonical(plan), {name: b"" for name in NAMES}, real_world())
     assert [process.poll() is not None for process in started] == [True]
 
 
