@@ -256,6 +256,40 @@ def test_every_problem_of_a_plan_has_its_line(tmp_path: pathlib.Path) -> None:
     assert hint.startswith("fedveil: hint: ")
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("status", "not_joined"),
+        ("health", "not_joined"),
+        ("participate", "not_joined"),
+        ("model list", "not_joined"),
+        ("model export --out m", "not_joined"),
+        ("budget set icu --reason r", "not_joined"),
+        ("fingerprint", "not_initialised"),
+        ("run list", "not_initialised"),
+        ("run show RUN", "not_initialised"),
+        ("round show RUN 1", "not_initialised"),
+        ("revoke acme --reason r", "not_initialised"),
+    ],
+)
+def test_a_home_that_is_none_is_said_to_be_none(
+    line: str, code: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for home in (tmp_path / "none", tmp_path):
+        assert main.main([*line.split(), "--home", str(home), "--json"]) == 2
+        out, err = capsys.readouterr()
+        assert (out, error_of(err)["code"]) == ("", code)
+    assert list(tmp_path.iterdir()) == [], "looking made nothing"
+
+
+def test_a_missing_passphrase_exits_3(tmp_path: pathlib.Path) -> None:
+    for line in ("serve", "init hospitals --address fed.example.org", "run start plan.yaml", "invite acme"):
+        done = fedveil(*line.split(), "--home", str(tmp_path), "--json")
+        expected = (2, "not_initialised") if line.startswith("invite") else (3, "passphrase_missing")
+        assert (done.returncode, error_of(done.stderr)["code"]) == expected, line
+        assert done.stdout == ""
+
+
 # --- what a terminal would obey ----------
 
 NASTY = ("\x1b[8mhidden\x1b[0m", "a\rb", "a\nb", "\u202eevil", "a\u200bb", "\x9b31m", "\u2028", "\ud800")

@@ -1,6 +1,7 @@
 """What a person writes on the command line, where passphrases come from, and the world behind the ports."""
 
 import io
+import json
 import os
 import pathlib
 import signal
@@ -13,6 +14,9 @@ from fedveil_cli import files, options, passphrases, world
 from fedveil_cli.output import Output
 from fedveil_common.errors import FedveilError
 from fedveil_common.ports import NoFailpoints
+from fedveil_common.secret import Passphrase
+from fedveil_participant.store import journal_key
+from fedveil_participant.store.key import make_journal_key
 
 QUIET = Output(as_json=False)
 
@@ -155,6 +159,31 @@ def test_a_new_passphrase_is_typed_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert passphrases.passphrase(None, "passphrase", "--p", QUIET).expose() == b"one"
 
 
+def test_a_sealed_journal_asks_at_a_terminal_and_an_open_one_does_not(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def typed_at(prompt: str) -> str:
+        asked.append(prompt)
+        return "one"
+
+    monkeypatch.setattr("getpass.getpass", typed_at)
+    sealed, plain = tmp_path / "sealed", tmp_path / "plain"
+    for folder, given in ((sealed, Passphrase(b"one")), (plain, None)):
+        folder.mkdir()
+        make_journal_key(folder, given, world.SystemEntropy())
+    assert passphrases.journal_passphrase(sealed, None, QUIET) is None, "nobody can be asked"
+    assert code_of(lambda: journal_key(sealed, None)) == "passphrase_missing 3"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    typed = passphrases.journal_passphrase(sealed, None, QUIET)
+    assert typed is not None
+    assert journal_key(sealed, typed).expose() == journal_key(sealed, Passphrase(b"one")).expose()
+    assert passphrases.journal_passphrase(plain, None, QUIET) is None
+    assert passphrases.journal_passphrase(tmp_path / "none", None, QUIET) is None
+    assert asked == ["passphrase: "]
+
+
 def test_a_passphrase_that_all_may_read_is_warned_about(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,3 +258,31 @@ def test_a_failpoint_kills_at_that_hit(wanted: str, last: str, code: int) -> Non
     done = subprocess.run([sys.executable, "-c", HITS, wanted], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.splitlines()[-1] == last
     assert done.returncode == code
+
+
+DEFECT = """
+import sys, threading
+from fedveil_cli.service_commands import configure_logging
+from fedveil_cli.workers import CoordinatorWorkers, ParticipantWorkers
+from fedveil_common.errors import StorageError
+configure_logging()
+def fail():
+    raise KeyError("the-secret-value") if sys.argv[2] == "defect" else StorageError("disk_failed", "no space")
+if sys.argv[1] == "coordinator":
+    CoordinatorWorkers().submit(fail, print)
+else:
+    ParticipantWorkers().submit(fail)
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize("side", ["coordinator", "participant"])
+@pytest.mark.parametrize(("kind", "exit_code", "said"), [("defect", 70, "KeyError"), ("storage", 74, "disk_failed")])
+def test_work_that_fails_is_logged_once_and_ends_the_process(side: str, kind: str, exit_code: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEFECT, side, kind], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["code"] == said
+    assert "the-secret-value" not in line

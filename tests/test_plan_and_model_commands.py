@@ -8,9 +8,10 @@ import pathlib
 
 import numpy as np
 import pytest
-from fedveil_cli import demo_split, main
+from fedveil_cli import demo_split, main, operating, plan_report
 from fedveil_common import initial, prediction, standardisation
 from fedveil_common.crypto import signing
+from fedveil_common.errors import ConfigError
 from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.messages import BlobType
@@ -73,12 +74,13 @@ def test_plan_check_computes_c_and_quorum_for_a_roster(
     assert isinstance(figures, dict)
     assert (figures["max_corrupt"], figures["quorum"], figures["smallest_cohort"]) == (c, q, smallest)
     assert figures["min_survivors"] == max(q, 3)
+    assert figures["tolerated_drops"] == participants - max(q, 3)
     assert (figures["can_start"], figures["why_not"]) == (True, None)
     q_smallest = quorum.quorum(smallest, c)
     quorum.check_parameters(smallest, c, q_smallest, q_smallest, max(q_smallest, 3), c)
 
 
-@pytest.mark.parametrize("participants", ["1", "2", "2000"])
+@pytest.mark.parametrize("participants", ["1", "2", "1279", "2000", "100000000"])
 def test_a_plan_that_can_never_start_is_shown_and_refused(
     participants: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +92,23 @@ def test_a_plan_that_can_never_start_is_shown_and_refused(
     assert figures["why_not"]
 
 
+def test_run_start_and_plan_check_agree_on_what_can_start() -> None:
+    for stated in (1, 3):
+        text = PLAN_FILE.read_text().replace("min_participants: 3, max_corrupt: 1", f"max_corrupt: {stated}")
+        plan = parse_plan(text.replace("cohort: {", "cohort: {min_participants: 5, ").encode(), "plan.yaml")
+        for participants in (1, 4, 5, 6, 40, 255, 256, 257, 1274, 1275, 1280, 2000):
+            smallest = plan_report.smallest_cohort(plan, participants)
+            if smallest is None:
+                with pytest.raises(ConfigError) as caught:
+                    operating.check_cohort(canonical(plan), participants)
+                assert caught.value.code == "cohort_never_possible"
+                assert participants < 5 or participants > 1274, participants
+            else:
+                operating.check_cohort(canonical(plan), participants)
+                assert 5 <= smallest <= min(participants, quorum.MAX_COHORT)
+                assert participants <= 1274
+
+
 def test_plan_check_refuses_what_this_release_lacks(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     later = tmp_path / "later.yaml"
     later.write_text(PLAN_FILE.read_text().replace("kind: masked", "kind: paillier"))
@@ -97,68 +116,7 @@ def test_plan_check_refuses_what_this_release_lacks(tmp_path: pathlib.Path, caps
     assert run(capsys, "plan", "check", str(tmp_path)) == (2, {}, "file_unreadable")
 
 
-# --- predict ----------
-
-
-@pytest.fixture
-def model(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A model file with parameters that are not all zero."""
-    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
-    assert values.shape == initial.initial_model(PLAN).shape
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(write_model(ModelFile(PLAN, values, standardisation.by_range(PLAN), "{}", (), "", "")))
-    return path
-
-
-@pytest.fixture
-def data(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "rows.csv"
-    path.write_bytes(demo_split.rows_csv(range(20)))
-    return path
-
-
-def test_predict_writes_one_line_per_row(
-    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "scores.csv"
-    code, value, _ = run(capsys, "predict", "--model", str(model), "--data", str(data), "--out", str(out))
-    assert (code, value["rows"], value["missing"], value["out"]) == (0, 20, 0, str(out))
-    assert value["plan_hash"] == plan_hash(canonical(PLAN)).hex()
-    with data.open("rb") as stream:
-        table = read_features(stream, "rows.csv", PLAN)
-    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
-    expected = prediction.predict(PLAN, values, standardisation.by_range(PLAN), table)
-    with out.open(newline="") as stream_out:
-        header, *rows = list(csv.reader(stream_out))
-    assert header == ["row", "prediction"]
-    assert [int(row) for row, _ in rows] == list(range(1, 21))
-    assert [float(value) for _, value in rows] == list(expected)
-
-
-def test_predict_refuses_and_leaves_the_output_alone(
-    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "scores.csv"
-    out.write_text("before")
-
-    def predict(model: pathlib.Path = model, data: pathlib.Path = data, out: pathlib.Path = out) -> tuple[int, str]:
-        code, value, error = run(capsys, "predict", "--model", str(model), "--data", str(data), "--out", str(out))
-        assert value == {}
-        return code, error
-
-    bad = tmp_path / "bad.csv"
-    bad.write_bytes(data.read_bytes().replace(b"mean_radius", b"x", 1))
-    assert predict(data=bad) == (2, "bad_data")
-    assert predict(data=tmp_path / "none.csv") == (2, "file_unreadable")
-    assert predict(model=data) == (5, "bad_model_file")
-    assert predict(model=tmp_path / "none") == (2, "file_unreadable")
-    assert predict(out=data) == (2, "same_file")
-    assert predict(out=model) == (2, "same_file")
-    assert predict(out=tmp_path / "no" / "scores.csv") == (74, "file_unwritable")
-    assert out.read_text() == "before"
-
-
-# --- model verify ----------
+# --- a federation that signs ----------
 
 
 class Federation:
@@ -191,6 +149,96 @@ OURS = Federation("hospitals", b"g")
 THEIRS = Federation("hospitals", b"h")
 
 
+# --- predict ----------
+
+
+@pytest.fixture
+def model(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A model file with parameters that are not all zero, signed by our coordinator."""
+    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
+    assert values.shape == initial.initial_model(PLAN).shape
+    path = tmp_path / "model.safetensors"
+    file = ModelFile(PLAN, values, standardisation.by_range(PLAN), "{}", (), "", "")
+    path.write_bytes(write_model(OURS.sign(file, OURS.id, 2, OURS.roster(2))))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(demo_split.rows_csv(range(20)))
+    return path
+
+
+def predicted(
+    capsys: pytest.CaptureFixture[str], model: pathlib.Path, data: pathlib.Path, out: pathlib.Path
+) -> tuple[int, dict[str, object], str]:
+    files = ("--model", str(model), "--data", str(data), "--out", str(out))
+    return run(capsys, "predict", *files, "--fingerprint", OURS.fingerprint.hex())
+
+
+def test_predict_writes_one_line_per_row(
+    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    code, value, _ = predicted(capsys, model, data, out)
+    assert (code, value["run_id"], value["federation_id"]) == (0, "run-1", "hospitals")
+    assert (code, value["rows"], value["missing"], value["out"]) == (0, 20, 0, str(out))
+    assert value["plan_hash"] == plan_hash(canonical(PLAN)).hex()
+    with data.open("rb") as stream:
+        table = read_features(stream, "rows.csv", PLAN)
+    values = np.linspace(-1, 1, PLAN.data.inputs + 1).astype(np.float32)
+    expected = prediction.predict(PLAN, values, standardisation.by_range(PLAN), table)
+    with out.open(newline="") as stream_out:
+        header, *rows = list(csv.reader(stream_out))
+    assert header == ["row", "prediction"]
+    assert [int(row) for row, _ in rows] == list(range(1, 21))
+    assert [float(value) for _, value in rows] == list(expected)
+
+
+def test_predict_refuses_and_leaves_the_output_alone(
+    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    out.write_text("before")
+
+    def predict(model: pathlib.Path = model, data: pathlib.Path = data, out: pathlib.Path = out) -> tuple[int, str]:
+        code, value, error = predicted(capsys, model, data, out)
+        assert value == {}
+        return code, error
+
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(data.read_bytes().replace(b"mean_radius", b"x", 1))
+    assert predict(data=bad) == (2, "bad_data")
+    assert predict(data=tmp_path / "none.csv") == (2, "file_unreadable")
+    assert predict(model=data) == (5, "bad_model_file")
+    assert predict(model=tmp_path / "none") == (2, "file_unreadable")
+    assert predict(out=data) == (2, "same_file")
+    assert predict(out=model) == (2, "same_file")
+    assert predict(out=tmp_path / "no" / "scores.csv") == (74, "file_unwritable")
+    assert out.read_text() == "before"
+
+
+def test_nothing_is_predicted_with_a_model_that_does_not_verify(
+    model: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_model(model.read_bytes())
+    unsigned, changed, out = tmp_path / "unsigned", tmp_path / "changed", tmp_path / "scores.csv"
+    unsigned.write_bytes(write_model(dataclasses.replace(file, signatures=(), trust_chain="", roster="")))
+    changed.write_bytes(write_model(dataclasses.replace(file, model=file.model * 2)))
+    assert predicted(capsys, unsigned, data, out) == (5, {}, "bad_model_file")
+    assert predicted(capsys, changed, data, out) == (5, {}, "model_mismatch")
+    files = ("--model", str(model), "--data", str(data), "--out", str(out))
+    foreign = run(capsys, "predict", *files, "--fingerprint", THEIRS.fingerprint.hex())
+    assert foreign == (5, {}, "fingerprint_mismatch")
+    nobody = run(capsys, "predict", *files, "--home", str(tmp_path / "none"))
+    assert nobody == (2, {}, "fingerprint_missing")
+    assert not out.exists()
+
+
+# --- model verify ----------
+
+
 def verified(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, file: ModelFile, fingerprint: bytes = OURS.fingerprint
 ) -> tuple[int, dict[str, object], str]:
@@ -202,8 +250,7 @@ def verified(
 def test_a_model_is_verified_from_the_fingerprint_alone(
     model: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = read_model(model.read_bytes())
-    good = OURS.sign(file, OURS.id, 2, OURS.roster(2))
+    good = read_model(model.read_bytes())
     code, value, _ = verified(capsys, tmp_path, good)
     assert (code, value["verified"], value["federation_id"], value["run_id"]) == (0, True, "hospitals", "run-1")
     assert (value["plan"], value["round"], value["roster_version"]) == ("breast-cancer", 8, 2)
@@ -230,7 +277,8 @@ def test_a_model_of_others_or_changed_is_refused(
     for expected, bad in cases.items():
         assert verified(capsys, tmp_path, bad) == (5, {}, expected)
     assert verified(capsys, tmp_path, OURS.sign(file, OURS.id, 2, OURS.roster(2, other)))[2] == "wrong_federation"
-    assert verified(capsys, tmp_path, file)[2] == "bad_model_file"
+    bare = dataclasses.replace(file, signatures=(), trust_chain="", roster="")
+    assert verified(capsys, tmp_path, bare)[2] == "bad_model_file"
     assert verified(capsys, tmp_path, good, THEIRS.fingerprint)[2] == "fingerprint_mismatch"
 
 

@@ -60,14 +60,14 @@ def participate(
 ) -> None:
     """Take part, in the plans that are accepted and in no other. Outbound connections only."""
     from fedveil_cli import service_commands
-    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.passphrases import journal_passphrase
 
-    output = Output(as_json)
+    output, folder = Output(as_json), options.home_folder(home)
     service_commands.participate(
-        options.home_folder(home),
+        folder,
         options.dataset_files(data or []),
         options.plan_hashes(accept or []),
-        given_passphrase(passphrase_file, "passphrase", output),
+        journal_passphrase(folder, passphrase_file, output),
         until_ended,
         output,
     )
@@ -86,8 +86,8 @@ def budget_set(
 ) -> None:
     """Let a data set answer again after a re-key: its spent versions count as unspent from now on."""
     from fedveil_cli import service_commands
-    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.passphrases import journal_passphrase
 
-    output = Output(as_json)
-    given = given_passphrase(passphrase_file, "passphrase", output)
-    service_commands.budget_set(options.home_folder(home), name, reason, given, output)
+    output, folder = Output(as_json), options.home_folder(home)
+    given = journal_passphrase(folder, passphrase_file, output)
+    service_commands.budget_set(folder, name, reason, given, output)

@@ -1,4 +1,8 @@
-"""`predict` and `model verify`: model files on anyone's machine."""
+"""`predict` and `model verify`: model files on anyone's machine.
+
+Promise: nothing is said about a model, and nothing is predicted with it, before every signature from the federation's
+fingerprint down to the parameters has been checked.
+"""
 
 import base64
 import os
@@ -7,16 +11,16 @@ import pathlib
 import numpy as np
 from fedveil_common import prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelManifest, model_bytes, read_model, verify_model
+from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
 from fedveil_common.pki.governance import fingerprint_text, verify_chain
-from fedveil_common.plan import canonical, check_release, plan_hash
+from fedveil_common.plan import check_release
 from fedveil_common.roster import Roster, verify_roster
-from fedveil_common.transcript import model_hash
 from fedveil_participant.data.csv_source import read_features
 
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
+from fedveil_cli.service_commands import home_fingerprint
 
 
 def load(path: pathlib.Path) -> ModelFile:
@@ -48,15 +52,25 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Ro
     return manifest, roster
 
 
-def verify(path: pathlib.Path, fingerprint: str | None, output: Output) -> None:
-    """Prints whose model this is. Raises as `load` and `check_origin`; ConfigError `fingerprint_missing`."""
-    if fingerprint is None:
+def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
+    """The fingerprint (32 bytes) a model must come from: the one given, else the one this home pins.
+
+    Raises ConfigError `bad_fingerprint`; `fingerprint_missing` where neither exists.
+    """
+    if given is not None:
+        return fingerprint_bytes(given)
+    pinned = home_fingerprint(home)
+    if pinned is None:
         raise ConfigError(
             "fingerprint_missing",
-            "without the federation's fingerprint nobody can say whose model this is",
+            f"{home} belongs to no federation, and without a fingerprint nobody can say whose model this is",
             next_step="--fingerprint HEX, as the operator's `fedveil fingerprint` prints it",
         )
-    expected = fingerprint_bytes(fingerprint)
+    return pinned
+
+
+def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
+    """Prints whose model this is; `expected` is the federation's fingerprint. Raises as `load` and `check_origin`."""
     file = load(path)
     manifest, roster = check_origin(file, expected)
     people = list(roster.participants)
@@ -100,16 +114,18 @@ def _carried(text: str, what: str) -> bytes:
     return data
 
 
-def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, output: Output) -> None:
+def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output) -> None:
     """Writes `out`: `row,prediction` with rows from 1; the prediction is empty where the row lacks a value.
 
     A probability of the positive class, or a value in natural units; the shortest decimal that is the same double.
-    Raises DataError (`bad_data`), PeerError `bad_model_file`, ConfigError, StorageError `file_unwritable`.
+    `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `check_origin`,
+    before the data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
     for given in (model, data):
         if out.exists() and given.exists() and os.path.samefile(out, given):
             raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
     file = load(model)
+    manifest, _ = check_origin(file, expected)
     try:
         with data.open("rb") as stream:
             table = read_features(stream, str(data), file.plan)
@@ -119,14 +135,15 @@ def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, output: 
     lines = [f"{row},{'' if np.isnan(value) else repr(float(value))}\n" for row, value in enumerate(values, start=1)]
     write_file(out, "the predictions", "".join(["row,prediction\n", *lines]).encode())
     missing = int(np.isnan(values).sum())
-    output.note("the model's signature was not checked here: `fedveil model verify` does that")
     output.result(
         {
             "rows": len(values),
             "missing": missing,
             "out": str(out),
-            "model_hash": model_hash(model_bytes(file.model)).hex(),
-            "plan_hash": plan_hash(canonical(file.plan)).hex(),
+            "federation_id": manifest.federation_id,
+            "run_id": manifest.run_id,
+            "model_hash": manifest.model_hash.hex(),
+            "plan_hash": manifest.plan_hash.hex(),
         },
         [f"{len(values)} rows predicted, {missing} of them empty for want of a value: {out}"],
     )

@@ -36,10 +36,12 @@ def check_cohort(plan_bytes: bytes, participants: int) -> None:
     """ConfigError `cohort_never_possible` if a roster of so many participants can never satisfy the plan (A1)."""
     from fedveil_common.masking import quorum
 
+    from fedveil_cli import plan_report
+
     plan = plans.parse_canonical(plan_bytes)
-    corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
-    needed = max(plan.cohort.min_participants, corrupt + 2)
-    if participants < needed:
+    if plan_report.smallest_cohort(plan, participants) is None:
+        corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
+        needed = max(plan.cohort.min_participants, corrupt + 2)
         raise ConfigError(
             "cohort_never_possible",
             f"the roster has {participants} participants; with c = {corrupt} corrupt members assumed and "

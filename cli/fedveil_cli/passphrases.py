@@ -9,7 +9,7 @@ import pathlib
 import stat
 import sys
 
-from fedveil_common.errors import SealedError
+from fedveil_common.errors import FedveilError, SealedError
 from fedveil_common.secret import Passphrase
 
 from fedveil_cli.files import read_file
@@ -35,6 +35,10 @@ def passphrase(
         return found
     if not sys.stdin.isatty():
         raise _missing(f"no {name} was given and there is no terminal to ask at", option)
+    return _typed(name, option, confirm=confirm)
+
+
+def _typed(name: str, option: str, *, confirm: bool) -> Passphrase:
     typed = getpass.getpass(f"{name}: ")
     if confirm and getpass.getpass(f"{name} again: ") != typed:
         raise SealedError("passphrase_unequal", f"the two entries of the {name} differ", next_step="try again")
@@ -44,6 +48,24 @@ def passphrase(
 def governance_passphrase(file: pathlib.Path | None, output: Output, *, confirm: bool = False) -> Passphrase:
     """The passphrase of the governance key, as `passphrase`."""
     return passphrase(file, "governance-passphrase", "--governance-passphrase-file", output, confirm=confirm)
+
+
+def journal_passphrase(home: pathlib.Path, file: pathlib.Path | None, output: Output) -> Passphrase | None:
+    """The passphrase of an organisation's journal key: given, or typed if the key in `home` is sealed under one.
+
+    None where the key needs none, or nobody can be asked: opening the journal then says what is missing.
+    """
+    found = given_passphrase(file, "passphrase", output)
+    if found is not None or not sys.stdin.isatty():
+        return found
+    from fedveil_participant.store import journal_key
+
+    try:
+        journal_key(home, None)
+    except FedveilError as error:
+        if error.code == "passphrase_missing":
+            return _typed("passphrase", "--passphrase-file", confirm=False)
+    return None
 
 
 def given_passphrase(file: pathlib.Path | None, name: str, output: Output) -> Passphrase | None:

@@ -38,12 +38,12 @@ def check(path: pathlib.Path, participants: int | None, output: Output) -> None:
 def _figures(plan: Plan, participants: int) -> dict[str, Json]:
     """c, quorum and the rest for a roster of `participants`, all of whom take part."""
     c = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
-    least = next((n for n in range(plan.cohort.min_participants, participants + 1) if _why_not(n, c) is None), None)
+    least = smallest_cohort(plan, participants)
     why_not = None
     if least is None:
         fewer = participants < plan.cohort.min_participants
         needed = f"the plan asks for at least {plan.cohort.min_participants}"
-        why_not = needed if fewer else _why_not(participants, c)
+        why_not = needed if fewer else _why_not(min(participants, quorum.MAX_COHORT), c)
     q = quorum.quorum(participants, c)
     return {
         "participants": participants,
@@ -51,11 +51,19 @@ def _figures(plan: Plan, participants: int) -> dict[str, Json]:
         "quorum": q,
         "abort_threshold": quorum.abort_threshold(participants, c),
         "min_survivors": max(q, MIN_SURVIVORS),
+        "tolerated_drops": max(participants - max(q, MIN_SURVIVORS), 0),
         "honest_in_sum": q - c,
         "smallest_cohort": least,
         "can_start": least is not None,
         "why_not": why_not,
     }
+
+
+def smallest_cohort(plan: Plan, participants: int) -> int | None:
+    """The fewest of a roster of `participants` who can open a sum under `plan`; None if no number of them can."""
+    c = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
+    possible = range(plan.cohort.min_participants, min(participants, quorum.MAX_COHORT) + 1)
+    return next((n for n in possible if _why_not(n, c) is None), None)
 
 
 def _why_not(n: int, c: int) -> str | None:
@@ -114,12 +122,12 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
     ]
     lines += [f"{name:<11} {text}" for name, text in _statements(plan).items()]
     if figures is not None:
-        lines += [
-            f"of {figures['participants']}        "[:12]
-            + f"c {figures['max_corrupt']}, quorum {figures['quorum']}, at least {figures['min_survivors']} in a sum, "
-            f"of whom {figures['honest_in_sum']} honest; "
-            + (f"{figures['smallest_cohort']} can start" if figures["can_start"] else "can never start")
-        ]
+        who = f"of {figures['participants']}"
+        start = f"{figures['smallest_cohort']} can start" if figures["can_start"] else "can never start"
+        lines.append(
+            f"{who:<11} c {figures['max_corrupt']}, quorum {figures['quorum']}, at least {figures['min_survivors']} in "
+            f"a sum, of whom {figures['honest_in_sum']} honest; {figures['tolerated_drops']} may drop; {start}"
+        )
     return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
 
 

@@ -57,15 +57,6 @@ def not_in_this_release(what: str, release: str) -> ConfigError:
     )
 
 
-def unfinished(command: str) -> ConfigError:
-    """The refusal of a command of this release whose parts are not in this build."""
-    return ConfigError(
-        "not_in_this_release",
-        f"`fedveil {command}` is not part of this build",
-        next_step="install the release itself",
-    )
-
-
 def register(group: typer.Typer, prefix: str) -> None:
     """Reserves, in `group`, the commands under `prefix` ("" for the top)."""
     for command, release in COMMANDS.items():

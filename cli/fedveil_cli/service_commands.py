@@ -87,7 +87,7 @@ def participate(
 
 
 def status(home: pathlib.Path, output: Output) -> None:
-    """`status`: the federation on the operator's side, the membership and finished runs on an organisation's."""
+    """`status`: the federation on the operator's side, the membership on an organisation's."""
     if is_operator(home):
         from fedveil_cli import run_commands
 
@@ -146,9 +146,11 @@ def check_health(home: pathlib.Path) -> str:
 
 def budget_set(home: pathlib.Path, name: str, reason: str, passphrase: Passphrase | None, output: Output) -> None:
     """`budget set NAME --reason TEXT`: what a re-key presumed spent for a data set is not."""
+    from fedveil_participant import membership
     from fedveil_participant.store import journal_key, open_store
 
     world = real_world()
+    membership.load_membership(home)
     with FolderLock(home):
         store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
         try:
@@ -167,9 +169,11 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
         ended = [(run["run_id"], run["code"], "yes" if run["code"] == "finished" else "") for run in runs]
         found = [{"run_id": run, "code": code} for run, code, _ in ended]
     else:
+        from fedveil_participant import membership
         from fedveil_participant.store import journal_key, open_holdings
 
         world = real_world()
+        membership.load_membership(home)
         ends = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy).ends()
         ended = [(str(end.run_id), end.code, "yes" if end.has_model else "") for end in ends]
         found = [{"run_id": run, "code": code} for run, code, _ in ended]
@@ -191,9 +195,11 @@ def model_export(
             raise _no_model()
         data = admin.export_model(chosen)
     else:
+        from fedveil_participant import membership
         from fedveil_participant.store import journal_key, open_holdings
 
         world = real_world()
+        membership.load_membership(home)
         holdings = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
         chosen = run or next((str(end.run_id) for end in reversed(holdings.ends()) if end.has_model), None)
         if chosen is None:
