@@ -267,6 +267,8 @@ class Driver:
     def _handle(self, event: Event) -> None:
         """One event into the active run; a refused message is logged and moves nothing."""
         if self.active is None:
+            if isinstance(event, InputSpooled):
+                self._refuse_upload(event.org_id, PeerError("input_not_expected", "no run is active"))
             return
         try:
             self.active, actions = run.step(self.active, event)

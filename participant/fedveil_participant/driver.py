@@ -27,6 +27,7 @@ from fedveil_common.messages import (
     PlanOffer,
     Purpose,
     ReceiptNotice,
+    Refusal,
     RosterNotice,
     RunEnded,
     RunEndedAck,
@@ -151,6 +152,10 @@ VerifyRoster = Callable[[RosterNotice, Roster], Roster]
 """(notice, pinned) -> the roster to pin from now on: governance signatures, chain and version checked. FedveilError."""
 
 RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 30.0
+
+UPLOAD_TRIES = 5
+"""Uploads of one input over one session before this participant says that it will send none (then the others go on)."""
+
 RETRY_S = 1.0
 """How long after a failed upload or download, with the session standing, it is tried again."""
 
@@ -191,6 +196,7 @@ class Driver:
         self._reconnect_at: float | None = None
         self._backoff_s = RECONNECT_FIRST_S
         self._uploading: AttemptKey | None = None
+        self._upload_failures = 0
         self._preparing: AttemptKey | None = None
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
@@ -370,7 +376,7 @@ class Driver:
             self._tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
             return
         self.connected, self._backoff_s = True, RECONNECT_FIRST_S
-        self._uploading = None
+        self._uploading, self._upload_failures = None, 0
         self._tell("connected", {"federation": message.federation_id, "software": message.software})
         self._handle(Connected(now))
 
@@ -500,7 +506,11 @@ class Driver:
             self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
             return
         plan = self.state.plans[manifest.plan_hash].plan
-        ring = self._bench.encode(plan, manifest.purpose, manifest.step, known[1], action.rounding)
+        try:
+            ring = self._bench.encode(plan, manifest.purpose, manifest.step, known[1], action.rounding)
+        except FedveilError as error:
+            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
+            return
         keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
         masks.mask_in_place(ring, keys)
         self._journal.write_input(manifest.key, ring)
@@ -533,7 +543,18 @@ class Driver:
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == action.key and session == self._session:
             self._uploading = None
+            self._upload_failures = self._upload_failures + 1 if code else 0
+            if code and round.attempt_of(self.state) == action.key:
+                self._try_again(action, code)
         self._tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
+
+    def _try_again(self, action: UploadInput, code: str) -> None:
+        """The session stands and the upload failed: again after a pause; after some times the others need not wait."""
+        if self._upload_failures >= UPLOAD_TRIES:
+            self._upload_failures = 0
+            self._link.send(Refusal(action.key, code))
+            return
+        self._retries.append((self._clock.monotonic_s() + RETRY_S * 2 ** (self._upload_failures - 1), action))
 
     def _run_ended(self, message: RunEnded) -> None:
         """Store the end of a run; its final model only if it is the one derived here and the signature is right."""
