@@ -43,9 +43,8 @@ class RecordingBench:
     ) -> NDArray[np.uint32]:
         ring = self._bench.encode(plan, purpose, step, values, rounding)
         path = self._folder / f"{purpose.value}-{step}.u32"
-        if path.exists():  # encoded again after a crash: the same vector, or two would be masked under one T2
-            path.exists()
-        ):  # encoded again after a crash: it must be the same vector, or two would be masked under one T2
+        # encoded again after a crash: the same vector, or two would be masked under one T2
+        if path.exists():
             assert path.read_bytes() == ring.astype("<u4").tobytes()
         path.write_bytes(ring.astype("<u4").tobytes())
         return ring
