@@ -169,6 +169,8 @@ def error_of(stderr: str) -> dict[str, str]:
         "round show RUN zero",
         "round show RUN 0",
         "demo --protection x",
+        "demo --seed 9007199254740992",
+        "simulate plan.yaml --data . --seed 9007199254740992",
     ],
 )
 def test_a_line_that_cannot_be_understood_exits_2(line: str) -> None:
@@ -234,6 +236,21 @@ def test_a_defect_shows_neither_its_words_nor_a_traceback(
     monkeypatch.setenv(main.TRACEBACK, "1")
     assert main.main(["version"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_no_defect() -> None:
+    with pathlib.Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fedveil_cli", "version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 74
+    assert "[disk_full]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_interrupt_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,9 @@ Fingerprint = Annotated[
 ]
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
 
+MAX_SEED = 2**53 - 1
+"""As in a plan: every JSON reader holds it exactly."""
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
@@ -115,7 +118,9 @@ def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_jso
 def demo(
     protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked.")] = "masked",
     noise: Annotated[str | None, typer.Option("--noise", metavar="N", hidden=True)] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Another split and another first model.")] = 7,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=MAX_SEED, help="Another split and another first model.")
+    ] = 7,
     as_json: AsJson = False,
 ) -> None:
     """Let five hospitals train one model on this machine, nobody showing an update."""
@@ -140,7 +145,10 @@ def simulate(
     ] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Real processes over mutual TLS.")] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", min=0, help="Repeatable, and NOT private: it fixes every key.")
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=MAX_SEED, help="Repeatable, and NOT private: it fixes every key."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

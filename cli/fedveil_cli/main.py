@@ -5,7 +5,9 @@ A defect of ours ends with exit code 70 and without a traceback (set FEDVEIL_TRA
 traceback quotes is not ours to show. Heavy modules are imported inside the commands that need them.
 """
 
+import errno
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from fedveil_cli.output import print_error
 
 TRACEBACK = "FEDVEIL_TRACEBACK"
 INTERRUPTED = 130
+FULL_OR_FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 app = typer.Typer(
     name="fedveil",
@@ -63,17 +66,28 @@ def _failure(arguments: list[str]) -> FedveilError | int:
         return _usage(error)
     except typer.Abort:
         return INTERRUPTED
+    except OSError as error:
+        if error.errno in FULL_OR_FAILING:
+            from fedveil_common.durable import storage_error
+
+            return storage_error(error, pathlib.Path(error.filename or "the output"))
+        return _defect(error)
     except Exception as error:  # noqa: BLE001 - the one handler of defects
-        if os.environ.get(TRACEBACK) == "1":
-            traceback.print_exc()
-        return FedveilError(
-            "defect",
-            f"an unexpected {type(error).__name__} ended the command: this is a defect of Fedveil",
-            not_done="what was done before it is kept",
-            next_step=f"report it with the output of `fedveil version` and of the same command under {TRACEBACK}=1, "
-            "once you have read that it shows nothing private",
-        )
+        return _defect(error)
     return code if isinstance(code, int) else 0
+
+
+def _defect(error: Exception) -> FedveilError:
+    """What nobody expected. Its words are not shown: they may quote what is not ours to show."""
+    if os.environ.get(TRACEBACK) == "1":
+        traceback.print_exception(error)
+    return FedveilError(
+        "defect",
+        f"an unexpected {type(error).__name__} ended the command: this is a defect of Fedveil",
+        not_done="what was done before it is kept",
+        next_step=f"report it with the output of `fedveil version` and of the same command under {TRACEBACK}=1, "
+        "once you have read that it shows nothing private",
+    )
 
 
 def _usage(error: typer.TyperException) -> ConfigError:
