@@ -43,6 +43,7 @@ SETTINGS = {
     "update_norm": 5.0,
     "rate": 0.2,
     "wait_s": 600,
+    "hard_limit_s": 120,
 }
 PLAN = """version: 1
 name: small
@@ -63,7 +64,8 @@ training: {{rounds: {rounds}, local_epochs: 1, batch_size: 4, learning_rate: {ra
   weight_cap: 400}}
 strategy: {{kind: fedavg}}
 evaluation: {{every: {every}, metrics: [loss, accuracy], holdout: 0.2}}
-cohort: {{min_participants: {min_participants}, max_corrupt: {max_corrupt}, progress_s: 3, wait_s: {wait_s}}}
+cohort: {{min_participants: {min_participants}, max_corrupt: {max_corrupt}, progress_s: 3, wait_s: {wait_s},
+  hard_limit_s: {hard_limit_s}}}
 protection: {{kind: masked, value_bits: 16, update_norm: {update_norm}}}
 privacy: none
 """

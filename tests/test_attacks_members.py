@@ -1,0 +1,343 @@
+"""Attacks of members on the coordinator and the sum: 15, 16, 30, 31 of FLSA/1 section 5.
+
+Each is run three times: with honest members, as an attack, which the one named check stops, and again with exactly that
+check replaced, where the attack must succeed. A "success" here is a wrong sum, a lost attempt, or an innocent blamed.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+from federation import (
+    FIVE,
+    RUN,
+    Said,
+    Tap,
+    body_of,
+    check_sums,
+    die_after,
+    expected_sum,
+    federation,
+    journal,
+    plan_bytes,
+    resigned,
+    run,
+    signed,
+    trail,
+)
+from fedveil_common import transcript, wire
+from fedveil_common.errors import PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.masking import masks
+from fedveil_common.masking import shares as sealing
+from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
+from fedveil_common.secret import Seed, Share
+from fedveil_coordinator import acceptance, facts
+from fedveil_coordinator.intake import LEAF_BYTES, Intake
+from fedveil_participant.stages import Advertised, Inputting
+from fedveil_simulation.cluster import Cluster, Packet
+
+BAD = FIVE[2]
+"""The member that misbehaves."""
+
+
+def fact(cluster: Cluster, kind: type[facts.Fact]) -> list[facts.Fact]:
+    """The coordinator's facts of one kind."""
+    return [facts.decode(name, body) for name, body in cluster.memory.facts(RUN) if name == kind.__name__]
+
+
+def blamed(cluster: Cluster) -> list[tuple[OrgId, str]]:
+    """Who was excluded, and why."""
+    return [(one.org_id, one.code) for one in fact(cluster, facts.Excluded) if isinstance(one, facts.Excluded)]
+
+
+# --- 15: inconsistent polynomial --------------------------------------------------------------------------------------
+
+
+def deal_another_secret(cluster: Cluster) -> None:
+    """BAD deals shares of another secret than the ones in its advert; each share matches its own commitment."""
+
+    def dealt(stage: Advertised, blob: SignedBlob) -> SignedBlob:
+        body = body_of(blob)
+        assert isinstance(body, ShareMsg)
+        adverts = {
+            one.signer_id: advert
+            for packet, said in tap.seen
+            if not packet.outward and type(said).__name__ == "AdvertMessage"
+            for one in [said.advert]  # type: ignore[union-attr]
+            if isinstance(advert := body_of(one), Advert)
+        }
+        share = Share((FIVE.index(body.recipient) + 5).to_bytes(33, "big"))
+        made = sealing.seal_share(
+            body.t1,
+            BAD,
+            body.recipient,
+            FIVE.index(body.recipient) + 1,
+            stage.channel_key,
+            adverts[body.recipient].channel_key,
+            share,
+            share,
+            stage.kappa,
+            body.nonce,
+        )
+        return signed(cluster.charter, BAD, BlobType.SHARE, made)
+
+    def change(packet: Packet, message: Said) -> Iterable[Said]:
+        if packet.org_id == BAD and isinstance(message, Shares):
+            stage = next(stage for kind, stage in journal(cluster, BAD).stages[::-1] if kind == "advert")
+            assert isinstance(stage, Advertised)
+            return [Shares(message.t1, tuple(dealt(stage, blob) for blob in message.shares))]
+        return [message]
+
+    tap = Tap(change)
+    cluster.route = tap
+
+
+@pytest.mark.parametrize(("dies", "check"), [("vote", "check_self_seed"), ("dealers", "residual_keys")])
+def test_attack_15_shares_of_another_secret(dies: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BAD deals a wrong secret and dies, so that it must be interpolated.
+
+    Stopped by `shares.check_self_seed` (a survivor) or the comparison in `masks.residual_keys` (a dropped one): BAD is blamed with its signed shares, no sum is opened.
+    Without the check a wrong sum is opened, and signed as if nothing had been.
+    """
+
+    def play(cheat: bool) -> tuple[Cluster, str]:
+        cluster = federation()
+        if cheat:
+            deal_another_secret(cluster)
+        die_after(cluster, BAD, dies, 1)
+        cluster.start_run(RUN, plan_bytes())
+        cluster.play(lambda: cluster.ended(RUN))
+        return cluster, cluster.memory.runs[RUN][2]
+
+    honest, code = play(cheat=False)
+    assert code == "finished"
+    assert check_sums(honest) == 2
+    cluster, code = play(cheat=True)
+    assert code == "model_spent"
+    assert blamed(cluster) == [(BAD, "inconsistent_shares")]
+    (proof,) = fact(cluster, facts.Excluded)
+    assert isinstance(proof, facts.Excluded)
+    assert {blob.signer_id for blob in proof.evidence} == {BAD}
+    assert not cluster.memory.sums
+    if check == "check_self_seed":
+        monkeypatch.setattr(sealing, check, lambda *arguments: None)
+    else:
+        monkeypatch.setattr(masks.hmac, "compare_digest", lambda one, other: True)
+    cluster, code = play(cheat=True)
+    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1)), "noise is published as the sum"
+
+
+# --- 16: a false share in a reveal ------------------------------------------------------------------------------------
+
+
+def reveal_falsely(cluster: Cluster) -> None:
+    """BAD signs a reveal in which the first share is another."""
+
+    def change(packet: Packet, message: Said) -> Iterable[Said]:
+        if packet.org_id == BAD and isinstance(message, RevealMessage):
+            body = body_of(message.reveal)
+            assert isinstance(body, Reveal)
+            (first, _), *rest = body.self_shares
+            return [RevealMessage(resigned(cluster.charter, message.reveal, self_shares=((first, bytes(33)), *rest)))]
+        return [message]
+
+    cluster.route = Tap(change)
+
+
+def test_attack_16_false_share_in_a_reveal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `acceptance.reveal_defect`: the revealer is blamed and the others' shares open the exact sum.
+
+    Without it an honest dealer that had dropped out is blamed, and the attempt is lost.
+    """
+    silent = FIVE[0]
+    cluster = federation()
+    reveal_falsely(cluster)
+    assert run(cluster) == "finished"
+    assert (BAD, "bad_share") in blamed(cluster)
+    cluster = federation()
+    assert run(cluster) == "finished"
+    assert blamed(cluster) == []
+
+    def lost() -> Cluster:
+        cluster = federation()
+        reveal_falsely(cluster)
+        die_after(cluster, silent, "vote", 1)
+        assert run(cluster) == "model_spent"
+        assert not cluster.memory.sums
+        return cluster
+
+    assert blamed(lost()) == [(BAD, "bad_share")], "t-1 good shares and a false one: no result, the liar is named"
+    monkeypatch.setattr(acceptance, "reveal_defect", lambda *arguments: "")
+    assert blamed(lost()) == [(silent, "inconsistent_shares")], "the innocent is blamed"
+
+
+# --- 30: two inputs ---------------------------------------------------------------------------------------------------
+
+
+def collecting() -> tuple[Cluster, Inputting, bytes]:
+    """A round that waits for one input; BAD's is in. BAD's stage, and the bytes it uploaded."""
+    cluster = federation()
+    die_after(cluster, FIVE[4], "dealers", 1)
+    cluster.start_run(RUN, plan_bytes())
+    cluster.settle()
+    stage = cluster.members[BAD].memory.load()
+    assert isinstance(stage, Inputting)
+    (data,) = [data for org, _, data in cluster.uploads if org == BAD]
+    return cluster, stage, data
+
+
+def upload(cluster: Cluster, header: SignedBlob, data: bytes) -> SignedBlob:
+    """BAD uploads this under that header, with hashes that fit."""
+    body = body_of(header)
+    assert isinstance(body, Header)
+    ring = np.frombuffer(data, dtype="<u4")
+    hashes = tuple(masks.leaf_hashes(body.t2, BAD, ring))
+    return cluster.upload(BAD, wire.encode_blob(header), hashes, masks.leaves(ring))
+
+
+def test_attack_30_the_same_input_again_is_receipted_and_counts_once() -> None:
+    cluster, stage, data = collecting()
+    before = len(fact(cluster, facts.InputAccepted))
+    receipts = {upload(cluster, stage.header, data) for _ in range(2)}
+    assert len(receipts) == 1
+    assert len(fact(cluster, facts.InputAccepted)) == before
+    cluster.play(lambda: cluster.ended(RUN))
+    assert check_sums(cluster) == 2
+
+
+def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first wins. Stopped by the store, which keeps the first file; else by `acceptance.accept_input` (first
+    wins, the two headers are the evidence). With both replaced the second input stands under the first one's header.
+    """
+
+    def second() -> tuple[Cluster, SignedBlob, bytes]:
+        cluster, stage, data = collecting()
+        other = bytes(len(data))
+        hashes = masks.leaf_hashes(stage.t2, BAD, np.frombuffer(other, dtype="<u4"))
+        return cluster, resigned(cluster.charter, stage.header, leaf_root=transcript.leaf_root(hashes)), other
+
+    cluster, header, other = second()
+    with pytest.raises(PeerError) as caught:
+        upload(cluster, header, other)
+    assert caught.value.code == "input_differs"
+    cluster.play(lambda: cluster.ended(RUN))
+    assert check_sums(cluster) == 2
+    cluster, header, other = second()
+    spool = cluster.memory.inputs
+    monkeypatch.setattr(type(cluster.memory), "write_input", lambda *arguments: None)
+    with pytest.raises(PeerError) as caught:
+        upload(cluster, header, other)
+    assert caught.value.code == "input_not_expected"
+    assert blamed(cluster) == [(BAD, "equivocation")]
+    assert other not in spool.values()
+    monkeypatch.undo()
+    cluster, header, other = second()
+    (place,) = [place for place in cluster.memory.inputs if place[1] == BAD]
+    cluster.memory.inputs[place] = other
+    cluster.play(lambda: cluster.memory.sums != {}, 60)
+    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1))
+
+
+# --- 31: leaves -------------------------------------------------------------------------------------------------------
+
+
+T2 = b"\x21" * 32
+LENGTH = 2 * transcript.LEAF_COORDINATES + 5
+RING = np.arange(LENGTH, dtype=np.uint32)
+LEAVES = [bytes(leaf) for _, leaf in masks.leaves(RING)]
+HASHES = masks.leaf_hashes(T2, BAD, RING)
+FLIPPED = bytes([LEAVES[1][0] ^ 1]) + LEAVES[1][1:]
+STREAMS: dict[str, tuple[list[tuple[int, bytes]], str, str]] = {
+    "corrupted": ([(0, LEAVES[0]), (1, FLIPPED)], "bad_leaf", "1"),
+    "reordered": ([(0, LEAVES[0]), (2, LEAVES[2])], "leaf_out_of_order", "2"),
+    "omitted": ([(0, LEAVES[0]), (1, LEAVES[1])], "missing_leaf", "2"),
+    "duplicated": ([(0, LEAVES[0]), (0, LEAVES[0])], "duplicate_leaf", "0"),
+    "extra": ([*enumerate(LEAVES), (3, LEAVES[2])], "extra_leaf", "3"),
+    "too long": ([(0, LEAVES[0] + b"\0\0\0\0")], "bad_leaf", "0"),
+    "empty leaf": ([(0, b"")], "bad_leaf", "0"),
+    "nothing at all": ([], "missing_leaf", "0"),
+}
+
+
+def header(**changes: object) -> Header:
+    made = {
+        "t2": T2,
+        "org_id": BAD,
+        "length": LENGTH,
+        "ring_bits": 32,
+        "leaf_count": 3,
+        "leaf_root": transcript.leaf_root(HASHES),
+        "tag_ok": False,
+        "masked_tag": b"",
+    }
+    return Header(**{**made, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stream", "code", "leaf"), STREAMS.values(), ids=STREAMS)
+def test_attack_31_leaves(stream: list[tuple[int, bytes]], code: str, leaf: str) -> None:
+    """Stopped by `Intake`, which names the leaf; what was written is a true prefix, and `complete` never passes."""
+    written: list[bytes] = []
+    good = Intake(header(), HASHES, lambda index, data: None)
+    for index, data in enumerate(LEAVES):
+        good.take(index, [data])
+    good.complete()
+    taking = Intake(header(), HASHES, lambda index, data: written.append(data))
+
+    def take_all() -> None:
+        for index, data in stream:
+            taking.take(index, [data])
+        taking.complete()
+
+    with pytest.raises(PeerError) as caught:
+        take_all()
+    assert (caught.value.code, caught.value.peer) == (code, BAD)
+    assert f"leaf {leaf}" in caught.value.what
+    assert written == LEAVES[: len(written)]
+    assert len(LEAVES[0]) == LEAF_BYTES
+
+
+@pytest.mark.parametrize("hashes", [HASHES[:2], [*HASHES, HASHES[0]], [], [HASHES[1], HASHES[0], HASHES[2]]])
+def test_attack_31_hash_list_that_is_not_the_header_s(hashes: list[bytes]) -> None:
+    """Stopped before the first leaf."""
+    with pytest.raises(PeerError) as caught:
+        Intake(header(), hashes, lambda index, data: None)
+    assert caught.value.code == "wrong_leaf_root"
+
+
+def test_attack_31_a_corrupted_leaf_would_change_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `transcript.input_leaf`, compared by the intake. Replaced: what arrived is summed, and it is wrong."""
+
+    def play() -> Cluster:
+        cluster = federation()
+        honest = cluster.upload
+
+        def corrupt(org: OrgId, head: bytes, hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, memoryview]]):  # type: ignore[no-untyped-def]
+            if org != BAD:
+                return honest(org, head, hashes, leaves)
+            changed = ((index, memoryview(bytes([leaf[0] ^ 1]) + bytes(leaf[1:]))) for index, leaf in leaves)
+            return honest(org, head, hashes, changed)
+
+        cluster.upload = corrupt  # type: ignore[method-assign]
+        cluster.start_run(RUN, plan_bytes())
+        cluster.play(lambda: (RUN, 1) in cluster.memory.sums, 60)
+        return cluster
+
+    cluster = play()
+    assert "vote" in trail(cluster, BAD, 1), "it votes as a witness"
+    assert check_sums(cluster) == 1
+    assert all(BAD not in one.survivors for one in fact(cluster, facts.Proposed) if isinstance(one, facts.Proposed))
+    monkeypatch.setattr(Intake, "take", lambda self, first, leaves: [self._write(first, leaf) for leaf in leaves])
+    monkeypatch.setattr(Intake, "complete", lambda self: None)
+    cluster = play()
+    assert cluster.memory.sums[RUN, 1][0] != expected_sum(cluster, 1)[0]
+
+
+def test_self_seed_is_what_it_says() -> None:
+    """The commitment that attack 15 runs into binds the seed, the member and the attempt."""
+    seed = Seed(bytes(32))
+    commit = sealing.selfseed_commit(T2, BAD, seed)
+    sealing.check_self_seed(T2, BAD, seed, commit)
+    for t0, org in ((HASHES[0], BAD), (T2, FIVE[0])):
+        with pytest.raises(PeerError):
+            sealing.check_self_seed(t0, org, seed, commit)
