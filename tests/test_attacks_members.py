@@ -97,8 +97,8 @@ def deal_another_secret(cluster: Cluster) -> None:
 def test_attack_15_shares_of_another_secret(dies: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """BAD deals a wrong secret and dies, so that it must be interpolated.
 
-    Stopped by `shares.check_self_seed` (a survivor) or the comparison in `masks.residual_keys` (a dropped one): BAD is blamed with its signed shares, no sum is opened.
-    Without the check a wrong sum is opened, and signed as if nothing had been.
+    Stopped by `shares.check_self_seed` (a survivor) or the comparison in `masks.residual_keys` (a dropped one): BAD is
+    blamed with its signed shares, no sum is opened.
     """
 
     def play(cheat: bool) -> tuple[Cluster, str]:
