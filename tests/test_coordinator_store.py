@@ -8,6 +8,7 @@ import pathlib
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from fedveil_coordinator.enrollment import EnrolmentStore
 from fedveil_coordinator.server import Spool
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.store.members import Certificate, Invite
+from fedveil_simulation.journals import CoordinatorMemory
 from fedveil_simulation.ports import SimulatedClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 RUN, OTHER = RunId("run-1"), RunId("run-2")
 ACME, BETA = OrgId("acme"), OrgId("beta")
@@ -142,6 +146,94 @@ def test_inputs_and_sums(opened: Open) -> None:
     with pytest.raises(StorageError) as caught:
         journal.read_input_piece(KEY, ACME, 0, 1)
     assert caught.value.code == "ring_file_missing"
+
+
+RUNS, ORGS = st.sampled_from([RUN, OTHER]), st.sampled_from([ACME, BETA])
+KEYS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
+DIGESTS = st.sampled_from([b"q" * 32, b"r" * 32])
+BODIES = st.sampled_from([b"\x01\x00\x00\x00", b"\xff" * 12, LEAF, LEAF + b"\x07\x00\x00\x00"])
+
+# (method of the journal, its arguments); `write_input` stands for a spool that is written and finished
+OPERATIONS = st.one_of(
+    st.tuples(
+        st.just("append"),
+        st.tuples(RUNS, st.lists(st.tuples(st.sampled_from(["ab", "c"]), st.binary(max_size=3)), max_size=3)),
+    ),
+    st.tuples(st.just("set_status"), st.tuples(RUNS, st.sampled_from(["waiting", "running"]), st.just(""))),
+    st.tuples(st.just("set_status"), st.tuples(st.just(OTHER), st.just("ended"), st.just("finished"))),
+    st.tuples(st.just("owe"), st.tuples(RUNS, st.lists(ORGS, max_size=3).map(tuple))),
+    st.tuples(st.just("delivered"), st.tuples(RUNS, ORGS)),
+    st.tuples(st.just("save_answer"), st.tuples(DIGESTS, st.builds(SumRef, RUNS, st.integers(1, 2), DIGESTS))),
+    st.tuples(st.just("write_sum"), st.tuples(RUNS, st.integers(1, 2), st.lists(BODIES, min_size=1, max_size=2))),
+    st.tuples(st.just("write_input"), st.tuples(KEYS, ORGS, BODIES)),
+    st.tuples(st.just("discard_inputs"), st.tuples(KEYS)),
+)
+
+
+def outcome(store: CoordinatorStore | CoordinatorMemory, name: str, arguments: tuple[Any, ...]) -> object:
+    """What the caller of one operation sees: a value, or the code of a refusal."""
+    journal = store.journal if isinstance(store, CoordinatorStore) else store
+    try:
+        if name == "write_sum":
+            run, number, bodies = arguments
+            return journal.write_sum(run, number, iter([np.frombuffer(body, dtype="<u4") for body in bodies]))
+        if name == "write_input" and isinstance(store, CoordinatorStore):
+            key, org, body = arguments
+            spool(store, key, org, *(body[at : at + len(LEAF)] for at in range(0, len(body), len(LEAF))))
+            return None
+        return getattr(journal, name)(*arguments)
+    except FedveilError as error:
+        return error.code
+
+
+def held(store: CoordinatorStore | CoordinatorMemory, memory: CoordinatorMemory) -> dict[str, object]:
+    """Everything that a restart would find; files are looked for where `memory` has them. The inputs of a run that
+    ended are left out: the durable journal removes them at once.
+    """
+    journal: Journal = store.journal if isinstance(store, CoordinatorStore) else store
+    unfinished = journal.unfinished()
+    running = {run for run, _ in unfinished}
+    return {
+        "facts": [journal.facts(run) for run in (RUN, OTHER)],
+        "unfinished": unfinished,
+        "owed": [journal.owed(org) for org in (ACME, BETA)],
+        "answers": [journal.answer(digest) for digest in (b"q" * 32, b"r" * 32)],
+        "sums": {place: journal.read_sum(*place).tobytes() for place in memory.sums},
+        "inputs": {
+            (key, org): journal.read_input_piece(key, org, 0, len(body) // 4).tobytes()
+            for (key, org), body in memory.inputs.items()
+            if key.run_id in running
+        },
+    }
+
+
+@settings(max_examples=40)
+@given(operations=st.lists(OPERATIONS, max_size=12))
+def test_the_journal_does_what_its_twin_in_memory_does(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, tuple[Any, ...]]]
+) -> None:
+    home, twin = tmp_path_factory.mktemp("twin"), CoordinatorMemory()
+    store = open_store(home, SimulatedClock(), create=True)
+    for journal in (store.journal, twin):
+        for run in (OTHER, RUN):
+            journal.create_run(run, b"plan of " + run.encode(), 1.0)
+    over = False
+    for name, arguments in operations:
+        if over and OTHER in (arguments[0], getattr(arguments[0], "run_id", "")):
+            continue  # nothing speaks of a run after its end
+        assert outcome(store, name, arguments) == outcome(twin, name, arguments)
+        over = over or (name == "set_status" and arguments[1] == "ended")
+    assert held(store, twin) == held(twin, twin)
+    present = {path.name for path in (home / "spool").iterdir()}
+    assert present == {
+        f"{key.run_id}.{key.round}.{key.attempt}.{org}"
+        for key, org in twin.inputs
+        if not (over and key.run_id == OTHER)
+    }
+    store.close()
+    again = open_store(home, SimulatedClock())
+    assert held(again, twin) == held(twin, twin)
+    again.close()
 
 
 def test_a_second_input_cannot_replace_the_first(opened: Open) -> None:

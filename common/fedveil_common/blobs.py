@@ -49,12 +49,17 @@ class BlobWriter:
 
 
 class BlobStore:
-    """Blobs in one folder, which belongs to this store alone. The holder of the folder's lock opens it."""
+    """Blobs in one folder, which belongs to this store alone.
 
-    def __init__(self, folder: Path) -> None:
+    The holder of the folder's lock opens it; whoever only reads beside that holder says `sweep=False`, because a
+    half-written file may be the holder's, and then calls neither `delete` nor `keep_only`.
+    """
+
+    def __init__(self, folder: Path, *, sweep: bool = True) -> None:
         self._folder = folder
         durable.make_folder(folder)
-        durable.sweep(folder)
+        if sweep:
+            durable.sweep(folder)
 
     def path(self, digest: bytes) -> Path:
         """Where the blob stands, if it exists. Whoever reads the file itself must check it."""

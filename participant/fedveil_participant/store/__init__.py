@@ -32,6 +32,7 @@ class ParticipantStore(RoundJournal, Holdings):
         updates = SealedBlobStore(BlobStore(home / "updates"), key, entropy)
         RoundJournal.__init__(self, database, updates, sealer, home / "inputs", clock)
         Holdings.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+        self._drop_unnamed_models()
 
     def close(self) -> None:
         """Every connection is closed."""
@@ -57,14 +58,14 @@ def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create:
 
 
 def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Holdings:
-    """The finished models, budget and outbox of `home`, also while its participant runs: the round's stage and files
-    are not touched. Errors as `open_store`.
+    """The finished models, budget and outbox of `home`, also while its participant runs: no stage and no file is
+    touched, half-written ones included. Errors as `open_store`.
     """
     path = home / FILE
     database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
     sealer = Sealer(key, entropy)
     _check_key(database, sealer)
-    return Holdings(database, BlobStore(home / "models"), sealer, clock, entropy)
+    return Holdings(database, BlobStore(home / "models", sweep=False), sealer, clock, entropy)
 
 
 def _check_key(database: Database, sealer: Sealer) -> None:

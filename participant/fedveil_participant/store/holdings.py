@@ -66,9 +66,14 @@ class Holdings:
         self._sealer = sealer
         self._clock = clock
         self._entropy = entropy
-        with database.read() as connection:
+
+    def _drop_unnamed_models(self) -> None:
+        """Models that a crash left without a row. Only for the holder of the lock: to anyone else, a model whose row
+        is about to be written looks the same.
+        """
+        with self._database.read() as connection:
             kept = frozenset(row.blob("model") for row in tables.ENDS.select(connection))
-        models.keep_only(kept)
+        self._models.keep_only(kept)
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
