@@ -286,3 +286,30 @@ def test_work_that_fails_is_logged_once_and_ends_the_process(side: str, kind: st
     (line,) = done.stderr.splitlines()
     assert json.loads(line)["code"] == said
     assert "the-secret-value" not in line
+
+
+SHUT = """
+import io, sys, structlog
+from fedveil_cli.service_commands import configure_logging
+configure_logging()
+log = structlog.get_logger()
+real = sys.stderr
+sys.stderr = io.StringIO()
+log.info("first")
+first = sys.stderr.getvalue()
+sys.stderr.close()
+log.info("nobody hears this")
+sys.stderr = open("/dev/full", "w")
+log.info("nobody hears this either")
+sys.stderr = real
+log.info("last")
+print(first, end="")
+"""
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", SHUT], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["event"] == "first"
+    assert json.loads(done.stderr.splitlines()[0])["event"] == "last"
+    assert "nobody" not in done.stdout + done.stderr

@@ -4,6 +4,7 @@ A home belongs to an operator (`federation.json`) or to an organisation (`partic
 look which it is.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import pathlib
@@ -31,6 +32,20 @@ def software() -> str:
     return f"fedveil/{importlib.metadata.version('fedveil')}"
 
 
+class StandardError:
+    """stderr as it is at each call. A log that cannot be written is lost; it never stops a round or refuses a call."""
+
+    def write(self, text: str) -> None:
+        """Errors of the stream (closed, full, broken pipe) are not passed on."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """As `write`."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def configure_logging(level: int = logging.INFO) -> None:
     """Events with fields as JSON lines on stderr; stdout belongs to results."""
     structlog.configure(
@@ -40,7 +55,7 @@ def configure_logging(level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(StandardError()),  # type: ignore[arg-type]  # print() needs no more,
     )
 
 
