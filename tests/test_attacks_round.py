@@ -99,7 +99,7 @@ def in_the_middle(rogue: Rogue) -> KeySet:
     return rogue.keyset(replaced={PEER: tampered(rogue.advert(PEER), channel_key=agreement.public_key(MINE))})
 
 
-def test_attack_09_channel_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack_09_and_rival_R4_channel_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by `checks.advert_signature`. Without it the coordinator reads the shares meant for the peer."""
     rogue, outcome = attack(
         "advert", in_the_middle, "bad_signature", "advert_signature", monkeypatch, "shares", lambda r: r.keyset()
@@ -115,7 +115,7 @@ def test_attack_09_channel_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None
     assert read.key_share == next(one.key_share for one in stage.dealt if one.recipient == PEER)
 
 
-def test_attack_09_mask_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attack_09_and_rival_R4_mask_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by `checks.advert_signature`. Without it the victim would mask with a key that the attacker knows."""
     attack(
         "advert",

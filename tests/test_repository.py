@@ -73,7 +73,7 @@ def code_from_bytes(tree: ast.AST) -> Iterator[str]:
                 pass
 
 
-def test_no_bytes_become_code() -> None:
+def test_rival_R5_no_bytes_become_code() -> None:
     found = {name_of(p): list(code_from_bytes(ast.parse(p.read_text()))) for p in sources()}
     assert {name: what for name, what in found.items() if what} == {}
 

@@ -48,7 +48,7 @@ def test_the_wheel_brings_its_licence_and_no_test(wheel: pathlib.Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "docs/", "deploy/"))]
 
 
-def test_the_command_runs_from_the_unpacked_wheel(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_rival_R21_the_command_runs_from_the_unpacked_wheel(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Isolated mode keeps the working tree out; only the unpacked wheel stands before the installed dependencies."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (

@@ -61,6 +61,7 @@ def one_step(plan: Plan) -> Plan:
             plan,
             data=replace(plan.data, min_rows=1),
             model=replace(plan.model, l2=0.0),
+            cohort=replace(plan.cohort, min_participants=3),
             training=replace(plan.training, rounds=1, local_epochs=1, batch_size=1, weight_cap=1),
         ),
         plan.training.seed,

@@ -389,7 +389,7 @@ def _advance(state: RunState, event: Event) -> Step:
     if waited >= state.plan.cohort.wait_s:
         return _end(state, "not_enough_participants")
     final = [state.answers[org] for org in state.roster.participants if state.answers.get(org) in FINAL_ANSWERS]
-    if len(state.roster.participants) - len(final) < needed:
+    if final and len(state.roster.participants) - len(final) < needed:
         return _end(state, max(final, key=final.count))  # waiting longer cannot bring enough of them
     return state, ()
 
