@@ -132,7 +132,7 @@ def test_rival_R13_the_coordinator_killed_in_every_phase_goes_on_in_the_same_att
         process = home.running["coordinator"]
         home.until(lambda process=process: process.poll() is not None, "the kill", 60)  # type: ignore[misc]
         assert process.returncode == -signal.SIGKILL
-        home.serve(environment)
+        home.serve(environment, answering=not environment)
     check_sums(home, run, finish(home, run), rounds)
 
 

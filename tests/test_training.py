@@ -153,7 +153,7 @@ def load(numbers: tuple[int, ...], plan: Plan = DEMO) -> Source:
 def test_the_demo_plan_is_what_the_demo_promises() -> None:
     check_release(DEMO)
     assert parse_canonical(canonical(DEMO)) == DEMO
-    assert (DEMO.cohort.progress_s, DEMO.cohort.min_participants) == (3.0, 3)
+    assert (DEMO.cohort.progress_s, DEMO.cohort.min_participants) == (3.0, 5)
     assert (DEMO.evaluation.every, DEMO.evaluation.holdout) == (1, 0.2)
     assert DEMO.data.inputs == 30
     assert 8 <= DEMO.training.rounds <= 10
