@@ -23,6 +23,14 @@ def abort_threshold(n: int, c: int) -> int:
     return n + c - quorum(n, c) + 1
 
 
+def opening_bound(n: int, c: int) -> int:
+    """How many shares of one dealer may ever be opened in public: min(c, t-1-c), at least 1 where n >= c+2.
+
+    An opened share is known to everyone, so what is opened and what c corrupt members hold stays below the threshold.
+    """
+    return min(c, quorum(n, c) - 1 - c)
+
+
 def corrupt_bound(stated: int, participants_in_roster: int) -> int:
     """The bound c: the larger of what is stated and a fifth of the roster (rounded down), at least 1.
 
