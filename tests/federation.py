@@ -102,9 +102,9 @@ class RecordingMemory(ParticipantMemory):
         self.stages.append((kind, stage))
         if isinstance(stage, Encoding):
             manifest = stage.frame.manifest
-            plan = plans.parse_canonical(self.plans[manifest.plan_hash][0])
+            plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = CsvBench({}, Seed(bytes(32)), lambda path: b"")
-            values = self.updates[stage.frame.spent_key][1]
+            values = self.updates[stage.frame.update_key][1]
             self.encoded[key, stage.t2] = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding)
         self.on_save(kind, key)
 

@@ -19,6 +19,7 @@ from fedveil_common.messages import (
     AbortMessage,
     AbortOrder,
     AbortRequest,
+    AbortVote,
     AckMessage,
     AdvertMessage,
     BlobType,
@@ -175,6 +176,11 @@ class Rogue:
         return [message for name, message in self.puppet.heard if name == org and isinstance(message, kind)]
 
     # --- the honest course --------------------------------------------------------------------------------------------
+
+    def earlier(self, *attempts: int) -> tuple[AbortCertificate, ...]:
+        """Certificates for attempts that this member never saw: only their number and names can be checked."""
+        vote = signed(self.charter, FIVE[0], BlobType.ABORT, AbortVote(bytes(32), 1))
+        return tuple(AbortCertificate(bytes([number]) * 32, (vote,)) for number in attempts)
 
     def manifest(self, **changes: object) -> SignedBlob:
         """M0 of round 1 as an honest coordinator makes it, with changes."""

@@ -15,7 +15,15 @@ from fedveil_common import transcript
 from fedveil_common.crypto import signing
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking import masks, quorum
-from fedveil_common.messages import Advert, AdvertMessage, BlobType, Manifest, Offer, Reveal, SignedBlob
+from fedveil_common.messages import (
+    Advert,
+    AdvertMessage,
+    BlobType,
+    Manifest,
+    Offer,
+    Reveal,
+    SignedBlob,
+)
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_coordinator import run as runs
 from fedveil_participant import checks, lineage
@@ -87,20 +95,22 @@ def test_attack_01_manifest_by_another_key(
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
-@pytest.mark.parametrize("place", [(1, 1), (1, 2)], ids=["same attempt", "lower round"])
-def test_attack_02_replayed_manifest(place: tuple[int, int], restart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seen", [1, 2], ids=["same attempt", "lower attempt"])
+def test_attack_02_replayed_manifest(seen: int, restart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by `checks.manifest_is_newer`, from the journal's high-water mark.
 
     The second manifest of one (round, attempt) differs in its nonce only: without the check one member advertises two
     key sets for one attempt. It is not stopped by the spent table, because no input was sent yet.
     """
-    round, attempt = place
+
+    def manifest(rogue: Rogue, attempt: int, nonce: int) -> SignedBlob:
+        earlier = rogue.earlier(*range(1, attempt))
+        key = AttemptKey(rogue.body.key.run_id, 1, attempt)
+        return rogue.manifest(key=key, abort_certificates=earlier, nonce=bytes([nonce]) * 32)
 
     def scene() -> tuple[Rogue, SignedBlob, SignedBlob]:
         rogue = Rogue()
-        seen = (1, 1) if attempt == 1 else (2, 1)
-        first = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, *seen))
-        again = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, round, 1), nonce=b"\1" * 32)
+        first, again = manifest(rogue, seen, 9), manifest(rogue, 1, 1)
         rogue.say(VICTIM, Offer(first)).accepted("advert")
         if restart:
             rogue.cluster.kill_member(VICTIM)
@@ -110,7 +120,7 @@ def test_attack_02_replayed_manifest(place: tuple[int, int], restart: bool, monk
 
     rogue, first, again = scene()
     rogue.say(VICTIM, Offer(again)).refused("replayed_manifest")
-    later = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, 3, 1), nonce=b"\2" * 32)
+    later = manifest(rogue, 3, 2)
     assert falls_for(rogue, later), "a newer one passes"
     rogue, first, again = scene()
     monkeypatch.setattr(checks, "manifest_is_newer", nothing)
@@ -197,7 +207,9 @@ def test_attack_04_quorum_and_threshold(changes: dict[str, object], code: str, m
 
 
 def test_attack_04_corrupt_bound_below_mine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `quorum.check_parameters`: the manifest's c is consistent in itself, but below the plan's."""
+    """Stopped twice, both replaced below: by `quorum.check_parameters` (the manifest's c is consistent in itself, but
+    below the plan's) and by `checks.manifest_corrupt` (it is not what plan and roster give).
+    """
     plan = plan_bytes(max_corrupt=2, min_participants=4)
     q1, q2 = quorum.quorum(5, 1), quorum.quorum(5, 2)
     lower = {"corrupt": 1, "quorum": q1, "threshold": q1, "min_survivors": q1}
@@ -207,6 +219,8 @@ def test_attack_04_corrupt_bound_below_mine(monkeypatch: pytest.MonkeyPatch) -> 
     assert falls_for(rogue, rogue.offered)
     rogue = Rogue(plan=plan)
     monkeypatch.setattr(quorum, "check_parameters", nothing)
+    rogue.say(VICTIM, Offer(rogue.manifest(**lower))).refused("wrong_corrupt_bound")
+    monkeypatch.setattr(checks, "manifest_corrupt", nothing)
     assert falls_for(rogue, rogue.manifest(**lower))
 
 
@@ -257,7 +271,10 @@ def test_attack_05_two_members(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_attack_05_three_members_of_which_two_may_be_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `quorum.check_parameters` (N < c + 2): the sum minus the colluders' would be one update."""
+    """Stopped by `quorum.check_parameters` (N < c + 2): the sum minus the colluders' would be one update. (No plan can
+    ask for this c with three members, so `checks.manifest_corrupt` is out of the way from the beginning.)
+    """
+    monkeypatch.setattr(checks, "manifest_corrupt", nothing)
     c = 2
     q = quorum.quorum(3, c)
     small = {"cohort": THREE, "corrupt": c, "quorum": q, "threshold": q, "min_survivors": 3}

@@ -162,7 +162,8 @@ def test_attack_10_advert_of_another_attempt(monkeypatch: pytest.MonkeyPatch) ->
     def scene() -> tuple[Rogue, KeySet]:
         rogue = Rogue().reach("advert")
         old = rogue.advert(PEER)
-        rogue.offered = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, 2, 1))
+        before = rogue.earlier(1)
+        rogue.offered = rogue.manifest(key=AttemptKey(rogue.body.key.run_id, 1, 2), abort_certificates=before)
         rogue.everyone(lambda org: Offer(rogue.offered))
         return rogue, rogue.keyset(replaced={PEER: old})
 

@@ -217,6 +217,13 @@ def test_the_version_is_taken_before_clamping_filling_and_dropping() -> None:
     assert len({read(table, plan).version for table in tables}) == len(tables)
 
 
+def test_no_choice_of_columns_makes_the_same_data_look_new() -> None:
+    table = "a,c,y,who\n1,F,1,x\n2,M,0,y\n"
+    plans = [plan_with(TWO), plan_with(TWO, extra="person: who"), plan_with("{a: {type: float, range: [0, 10]}}")]
+    assert len({read(table, plan).version for plan in plans}) == 1
+    assert read("a,c,y,who\n1,F,1,x\n2,M,0,z\n").version != read(table).version
+
+
 def test_doubling_rows_is_not_cancelled_by_the_sum() -> None:
     # an XOR of row digests would give the same version for these
     versions = {read("a,c,y\n" + "1,F,1\n" * n).version for n in (1, 2, 3, 4)}

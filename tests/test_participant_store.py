@@ -71,7 +71,7 @@ MANIFEST = Manifest(
     abort_certificates=(),
 )
 BLOB = SignedBlob(COORDINATOR, BlobType.MANIFEST, b"body", b"s" * 64)
-FRAME = Frame(BLOB, MANIFEST, b"0" * 32, SPENT, 1.5)
+FRAME = Frame(BLOB, MANIFEST, b"0" * 32, SPENT, replace(SPENT, subject=b"step" * 8), 1.5)
 PREPARING = Preparing(FRAME)
 ADVERTISED = Advertised(
     FRAME,
@@ -424,14 +424,14 @@ def test_data_sets_plans_and_roster(opened: Open) -> None:
     store.save_dataset("icu", pathlib.Path("new.csv"))
     store.accept_plan(b"p" * 32)
     store.accept_plan(b"p" * 32)
-    store.save_plan(b"p" * 32, b"canonical", b"v" * 32)
+    store.save_plan(RUN, b"p" * 32, b"canonical", b"v" * 32)
     store.save_roster(b"one")
     store.save_roster(b"two")
     store = reopen(store, opened)
     assert store.datasets() == {"icu": pathlib.Path("new.csv")}
     assert store.accepted() == {b"p" * 32}
-    assert [(plan.plan_hash, plan.canonical, plan.version) for plan in store.plans()] == [
-        (b"p" * 32, b"canonical", b"v" * 32)
+    assert [(plan.run_id, plan.plan_hash, plan.canonical, plan.version) for plan in store.plans()] == [
+        (RUN, b"p" * 32, b"canonical", b"v" * 32)
     ]
     assert store.roster() == b"two"
 

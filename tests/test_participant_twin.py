@@ -23,7 +23,8 @@ from tests.test_participant_store import ADVERTISED, KEY, OTHER, PREPARING, REVE
 RUNS = st.sampled_from([RUN, RunId("run-2")])
 ATTEMPTS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
 SPENT_KEYS = st.sampled_from([SPENT, OTHER, replace(SPENT, dataset="ward"), replace(SPENT, purpose=Purpose.EVALUATE)])
-OPENED_SUMS = st.builds(OpenedSum, RUNS, st.integers(1, 2), st.sampled_from([b"3" * 32, b"4" * 32]))
+T3S, RESULTS = st.sampled_from([b"3" * 32, b"4" * 32]), st.sampled_from([b"", b"5" * 32])
+OPENED_SUMS = st.builds(OpenedSum, RUNS, st.integers(1, 2), T3S, RESULTS)
 CHANGES = st.builds(
     Changes,
     high_water=st.none() | ATTEMPTS,
@@ -47,7 +48,8 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("discard_input"), st.tuples(st.just(KEY))),
     st.tuples(st.just("put_update"), st.tuples(SPENT_KEYS, HASHES, UPDATES)),
     st.tuples(st.just("drop_update"), st.tuples(SPENT_KEYS)),
-    st.tuples(st.just("save_plan"), st.tuples(HASHES, st.binary(max_size=2), st.binary(max_size=2))),
+    st.tuples(st.just("save_plan"), st.tuples(RUNS, HASHES, st.binary(max_size=2), st.binary(max_size=2))),
+    st.tuples(st.just("drop_updates"), st.just(())),
     st.tuples(st.just("save_roster"), st.tuples(st.binary(max_size=2))),
     st.tuples(st.just("has_end"), st.tuples(RUNS)),
 )
@@ -76,7 +78,7 @@ def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
             "high_water": dict(standing.high_water),
             "spent": standing.spent,
             "opened": standing.opened,
-            "plans": {plan.plan_hash: (plan.canonical, plan.version) for plan in journal.plans()},
+            "plans": {plan.run_id: (plan.plan_hash, plan.canonical, plan.version) for plan in journal.plans()},
             "roster": journal.roster(),
             "trail": [(row.kind, row.key, row.facts) for row in trail if row.key is not None],
             "notes": [(row.kind, row.facts) for row in trail if row.key is None],

@@ -23,6 +23,7 @@ from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.driver import Bench, Consent, Driver
 from fedveil_participant.membership import Membership
 from fedveil_participant.round import State
+from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store
 
 from fedveil_cli.workers import ParticipantWorkers, stop_process
@@ -81,6 +82,11 @@ def _participate(
     trust = verify_chain(member.trust_chain, member.fingerprint)
     pinned = store.roster() or member.signed_roster
     roster = verify_roster(pinned, trust.governance, trust.earlier)
+    stage, waiting = store.load(), store.newer_roster()
+    newer = verify_roster(waiting, trust.governance, trust.earlier) if waiting else None
+    if newer is not None and isinstance(stage, Idle):
+        roster, newer = newer, None
+        store.save_roster(waiting)
 
     def verify(notice: RosterNotice, before: Roster) -> Roster:
         newer = verify_chain(notice.trust_chain, member.fingerprint)
@@ -89,18 +95,19 @@ def _participate(
 
     standing = store.standing()
     accepted = {
-        stored.plan_hash: AcceptedPlan(plans.parse_canonical(stored.canonical), stored.plan_hash, stored.version)
+        stored.run_id: AcceptedPlan(plans.parse_canonical(stored.canonical), stored.plan_hash, stored.version)
         for stored in store.plans()
     }
     state = State(
         OrgId(member.org_id),
         signing_key,
         roster,
+        newer,
         plans=accepted,
         high_water=standing.high_water,
         spent=standing.spent,
         opened=standing.opened,
-        stage=store.load(),
+        stage=stage,
     )
     channel = grpc.secure_channel(
         member.address,

@@ -104,12 +104,12 @@ def needs_standardise(plan: spec.Plan) -> bool:
 def query_digest(plan: spec.Plan) -> bytes:
     """H("query", ...) over all that determines the standardise sum: 32 bytes, the subject of its spent key.
 
-    The sum covers all rows, holdout included (no label enters it), so neither seed nor holdout is in the digest: plans
-    that differ only there ask the same question, and it is answered once.
+    The sum covers all rows, holdout included, and no label, person or data set name enters it, so none of these is in
+    the digest: plans that differ only there ask the same question, and it is answered once.
     """
     asked: jcs.Json = {
         "purpose": Purpose.STANDARDISE.value,
-        "data": canonical_form.data_columns(plan.data),
+        "features": canonical_form.features(plan.data),
         "weight_cap": plan.training.weight_cap,
         "protection": {"kind": plan.protection.kind, "value_bits": plan.protection.value_bits},
         "privacy": plan.privacy,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fedveil_common import layout, transcript, wire
 from fedveil_common.crypto import agreement, signing
+from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
 from fedveil_common.masking import quorum, shares
@@ -118,6 +119,13 @@ def manifest_quorum(manifest: Manifest, roster: Roster, limits: Limits, stated_c
         )
 
 
+def manifest_corrupt(manifest: Manifest, roster: Roster, stated_corrupt: int) -> None:
+    """C is exactly what plan and roster give: a larger one would let more of a dealer's shares be opened in public."""
+    due = quorum.corrupt_bound(stated_corrupt, len(roster.participants))
+    if manifest.corrupt != due:
+        raise PeerError("wrong_corrupt_bound", f"plan and roster give c = {due}, the manifest says {manifest.corrupt}")
+
+
 def manifest_no_wrap(manifest: Manifest) -> None:
     """The sum of the largest inputs cannot wrap around the ring (2.5.5)."""
     quorum.check_no_wrap(len(manifest.cohort), manifest.value_bits, manifest.ring_bits)
@@ -134,6 +142,8 @@ def manifest_cohort_size(manifest: Manifest, plan: Plan) -> None:
 def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     """Everything that the plan determines stands in the manifest as the plan has it; nothing else is possible."""
     plan = accepted.plan
+    if manifest.purpose is Purpose.STATISTICS:
+        raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
@@ -160,7 +170,9 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
 
 
 def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
-    """Purpose, step and references fit together: what is summed is the next thing the plan sums."""
+    """Purpose, step, references and round fit together: what is summed is the next thing the plan sums, in the one
+    round that it has for it.
+    """
     steps, standardise = plan.training.rounds, layout.needs_standardise(plan)
     fits = {
         Purpose.STANDARDISE: standardise and manifest.step == 0 and not manifest.standardise and not manifest.previous,
@@ -170,6 +182,10 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     }[manifest.purpose]
     if manifest.purpose is not Purpose.STANDARDISE:
         fits = fits and bool(manifest.standardise) == standardise and bool(manifest.previous) == (manifest.step > 0)
+    own = bool(manifest.standardise) and manifest.standardise[0].run_id == manifest.key.run_id
+    if own:
+        fits = fits and manifest.standardise[0].round == 1
+    fits = fits and manifest.key.round == manifest.step + (2 if own else 1)
     query = layout.query_digest(plan) if manifest.purpose is Purpose.STANDARDISE else b""
     if not fits or manifest.query_digest != query or bool(manifest.model_hash) == bool(query):
         raise PeerError(
@@ -182,13 +198,19 @@ def spent_key(manifest: Manifest, accepted: AcceptedPlan) -> SpentKey:
     return SpentKey(manifest.dataset, accepted.version, manifest.purpose, manifest.model_hash or manifest.query_digest)
 
 
-def not_spent(key: SpentKey, spent: Iterable[SpentKey]) -> None:
-    """This data version was not yet opened for this purpose and model: a second sum would expose differences."""
-    same = (key.version, key.purpose, key.subject)  # whatever name the table was registered under
-    if any((one.version, one.purpose, one.subject) == same for one in spent):
+def update_key(manifest: Manifest, accepted: AcceptedPlan) -> SpentKey:
+    """The plan's step that asks: it is answered once for a data version, whatever model it is asked about."""
+    step = h("step", accepted.plan_hash, manifest.purpose.value.encode(), u32(manifest.step))
+    return SpentKey(manifest.dataset, accepted.version, manifest.purpose, step)
+
+
+def not_spent(keys: Iterable[SpentKey], spent: Iterable[SpentKey]) -> None:
+    """This data version was not yet opened under any of these: a second sum would expose differences."""
+    asked = {(key.version, key.purpose, key.subject) for key in keys}  # whatever name the table was registered under
+    if any((one.version, one.purpose, one.subject) in asked for one in spent):
         raise PolicyRefusal(
             "model_spent",
-            "this data set version was already summed for this model",
+            "this data set version was already summed for this model or this step",
             not_done="no key, share or input was made",
             next_step="take another training.seed, or new data",
         )
@@ -316,10 +338,10 @@ def complaint(blob: SignedBlob, t1: bytes, me: OrgId, members: Sequence[OrgId], 
 
 
 def openings_bounded(complainers: Iterable[OrgId], manifest: Manifest) -> None:
-    """A11: at most c of my shares are ever opened in public."""
-    count = len(set(complainers))
-    if count > manifest.corrupt:
-        raise PeerError("too_many_complaints", f"{count} complaints would open more than c = {manifest.corrupt} shares")
+    """A11: few enough of my shares are opened in public that c corrupt members lack one for either secret."""
+    count, bound = len(set(complainers)), quorum.opening_bound(len(manifest.cohort), manifest.corrupt)
+    if count > bound:
+        raise PeerError("too_many_complaints", f"{count} complaints would open more than {bound} shares")
 
 
 def opening_answers(blob: SignedBlob, delivered: SignedBlob, t1: bytes, me: OrgId, roster: Roster) -> Held:

@@ -61,7 +61,7 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.lineage import SumDownload, Walker
+from fedveil_participant.lineage import SumDownload, Walk, Walker
 from fedveil_participant.stages import Idle, Stage
 
 log = structlog.get_logger("fedveil.participant")
@@ -103,8 +103,10 @@ class Journal(Protocol):
     def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
     def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
     def admit_version(self, dataset: str, version: bytes) -> None: ...  # noqa: D102
-    def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
+    def drop_updates(self) -> None: ...  # noqa: D102
+    def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
     def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
+    def save_newer_roster(self, signed: bytes) -> None: ...  # noqa: D102
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None: ...  # noqa: D102
     def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
@@ -182,6 +184,7 @@ class Driver:
         self._consent = consent
         self._verify_roster = verify_roster
         self._roster_bytes, self._chain = b"", chain
+        self._newer = b""
         self._software = software
         self._journal = journal
         self._bench = bench
@@ -288,6 +291,9 @@ class Driver:
             return
         for action in actions:
             self._perform(action)
+        if self._newer and self.state.newer is None:  # the attempt that it waited for is over
+            self._journal.save_roster(self._newer)
+            self._newer = b""
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -391,8 +397,12 @@ class Driver:
         self._roster_bytes, self._chain = message.signed_roster, message.trust_chain
         if roster.version == before.version:
             return
-        self._journal.save_roster(message.signed_roster)
         self.state = round.pin(self.state, roster)
+        if self.state.newer is None:
+            self._journal.save_roster(message.signed_roster)
+        else:
+            self._journal.save_newer_roster(message.signed_roster)
+            self._newer = message.signed_roster
         added = sorted(set(roster.participants) - set(before.participants))
         removed = sorted(set(before.participants) - set(roster.participants))
         self._tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
@@ -404,7 +414,8 @@ class Driver:
         if digest not in self._consent.accepted:
             self._decline(digest, "consent_missing", "no --accept was given for this plan hash")
             return
-        if digest in self.state.plans and run_id in self.state.high_water:
+        known = self.state.plans.get(run_id)
+        if known is not None and known.plan_hash == digest and run_id in self.state.high_water:
             self._answer(digest, "")  # in the middle of this run: the data version was fixed when it was accepted
             return
 
@@ -428,14 +439,18 @@ class Driver:
         """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
         plan = accepted.plan
         first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
+        known = self.state.plans.get(run_id)
+        if known is not None and known.plan_hash != accepted.plan_hash:
+            self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
+            return
         if run_id not in self.state.high_water:
             try:
-                checks.not_spent(first, self.state.spent)
+                checks.not_spent([first], self.state.spent)
             except PolicyRefusal as error:
                 self._decline(accepted.plan_hash, error.code, error.what)
                 return
-        self._journal.save_plan(accepted.plan_hash, plans.canonical(plan), accepted.version)
-        self.state = replace(self.state, plans={**self.state.plans, accepted.plan_hash: accepted})
+        self._journal.save_plan(run_id, accepted.plan_hash, plans.canonical(plan), accepted.version)
+        self.state = replace(self.state, plans={**self.state.plans, run_id: accepted})
         self._answer(accepted.plan_hash, "")
 
     def _decline(self, digest: bytes, code: str, what: str) -> None:
@@ -452,12 +467,16 @@ class Driver:
         """Re-derive the model, then train or measure; an update made for the same spent key is used again."""
         manifest = action.manifest
         try:
-            accepted = self.state.plans[manifest.plan_hash]
-            known = self._journal.get_update(action.spent_key)
-            if known is None:
-                known = self._fresh_update(manifest, accepted)
-                self._journal.put_update(action.spent_key, *known)
-            event: Event = UpdateReady(manifest.key, known[0], self._clock.monotonic_s(), self._seed())
+            accepted = self.state.plans[manifest.key.run_id]
+            walk = self._walk(manifest, accepted)
+            model_hash = b"" if walk is None else walk.lineage.model_hash
+            known = self._journal.get_update(action.update_key)
+            if known is None or known[0] != model_hash:
+                lineage = None if walk is None else walk.lineage
+                values = self._bench.contribution(accepted.plan, accepted.version, manifest.purpose, lineage)
+                self._journal.put_update(action.update_key, model_hash, values)
+            walked = () if walk is None else walk.sums
+            event: Event = UpdateReady(manifest.key, model_hash, self._clock.monotonic_s(), self._seed(), walked)
         except KeyError:
             event = UpdateFailed(manifest.key, "plan_not_accepted", self._clock.monotonic_s())
         except Unreachable as error:
@@ -482,12 +501,12 @@ class Driver:
         if self.connected:
             self._retries.append((self._clock.monotonic_s() + RETRY_S, action))
 
-    def _fresh_update(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> tuple[bytes, NDArray[np.float64]]:
-        plan, version = accepted.plan, accepted.version
+    def _walk(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> Walk | None:
+        """The model that a sum is about, derived here; None for purpose standardise. PeerError `model_not_derived`."""
         if manifest.purpose is Purpose.STANDARDISE:
-            return b"", self._bench.contribution(plan, version, manifest.purpose, None)
-        lineage = self._walker.walk(
-            plan,
+            return None
+        walk = self._walker.walk(
+            accepted.plan,
             manifest.key.run_id,
             manifest.standardise,
             manifest.step,
@@ -495,17 +514,18 @@ class Driver:
             self.state.roster,
             self.state.opened,
         )
-        checks.derived_model(manifest, lineage.model_hash)
-        return lineage.model_hash, self._bench.contribution(plan, version, manifest.purpose, lineage)
+        checks.derived_model(manifest, walk.lineage.model_hash)
+        self._walker.keep(manifest.key.run_id, walk)
+        return walk
 
     def _protect(self, action: ProtectUpdate) -> None:
         """Encode, mask in place, write durably, hash. Deterministic, so doing it again gives the same bytes."""
         manifest = action.manifest
-        known = self._journal.get_update(action.spent_key)
+        known = self._journal.get_update(action.update_key)
         if known is None:
             self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
             return
-        plan = self.state.plans[manifest.plan_hash].plan
+        plan = self.state.plans[manifest.key.run_id].plan
         try:
             ring = self._bench.encode(plan, manifest.purpose, manifest.step, known[1], action.rounding)
         except FedveilError as error:
@@ -561,7 +581,7 @@ class Driver:
         if self._journal.has_end(message.run_id):
             self._link.send(RunEndedAck(message.run_id))
             return
-        accepted = self.state.plans.get(message.plan_hash)
+        accepted = self.state.plans.get(message.run_id)
         state, chain = self.state, (self._roster_bytes, self._chain)
 
         def work() -> None:
@@ -572,7 +592,7 @@ class Driver:
                         raise PolicyRefusal(
                             "plan_not_accepted", "the model is of a plan this organisation did not accept"
                         )
-                    data = finish.final_model(message, accepted.plan, self._walker, state, *chain)
+                    data = finish.final_model(message, accepted, self._walker, state, *chain)
                 self._journal.save_end(message.run_id, message.plan_hash, message.code, data)
             except FedveilError as error:
                 code, what = error.code, error.what
@@ -584,6 +604,8 @@ class Driver:
 
     def _stored(self, message: RunEnded) -> None:
         self._walker.forget(message.run_id)
+        if idle(self.state):
+            self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(bool(message.model))})

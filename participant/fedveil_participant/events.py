@@ -12,6 +12,45 @@ from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMes
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey, Seed
 
+# --- standing facts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SpentKey:
+    """A2: one opening per data set version, purpose and subject. Subjects: the model (or query) that is asked about,
+    and the plan's step that asks.
+    """
+
+    dataset: str
+    version: bytes
+    purpose: Purpose
+    subject: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSum:
+    """A sum this participant voted for (`result` empty), or whose Result it has seen (`result`: its hash).
+
+    For a round it voted in only a Result over that T3 is believed, and for any round only the first Result ever seen.
+    """
+
+    run_id: RunId
+    round: int
+    t3: bytes
+    result: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transition adds to the standing facts; applied in the transaction that stores the stage."""
+
+    high_water: AttemptKey | None = None
+    spend: tuple[SpentKey, ...] = ()
+    free: tuple[SpentKey, ...] = ()
+    opened: tuple[OpenedSum, ...] = ()
+    roster: Roster | None = None
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
@@ -26,12 +65,15 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReady:
-    """The update of an attempt is computed and stored. `model_hash` is the hash of the model re-derived here."""
+    """The update of an attempt is computed and stored. `model_hash` is the hash of the model re-derived here, `walked`
+    the sums that it was derived from.
+    """
 
     key: AttemptKey
     model_hash: bytes
     at: float
     seed: Seed
+    walked: tuple[OpenedSum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,39 +119,6 @@ class Tick:
 Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick
 
 
-# --- standing facts ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SpentKey:
-    """A2: one opening per data set version, purpose and model (or query)."""
-
-    dataset: str
-    version: bytes
-    purpose: Purpose
-    subject: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedSum:
-    """A sum this participant voted for: only a Result over this T3 is believed for that round."""
-
-    run_id: RunId
-    round: int
-    t3: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What one transition adds to the standing facts; applied in the transaction that stores the stage."""
-
-    high_water: AttemptKey | None = None
-    spend: tuple[SpentKey, ...] = ()
-    free: tuple[SpentKey, ...] = ()
-    opened: tuple[OpenedSum, ...] = ()
-    roster: Roster | None = None
-
-
 # --- actions ----------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +143,7 @@ class PrepareUpdate:
     """Re-derive the model, train (or measure), store the update sealed; then `UpdateReady` or `UpdateFailed`."""
 
     manifest: Manifest
-    spent_key: SpentKey
+    update_key: SpentKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,7 @@ class ProtectUpdate:
     """
 
     manifest: Manifest
-    spent_key: SpentKey
+    update_key: SpentKey
     t2: bytes
     mask_key: PrivateKey
     self_seed: Seed
@@ -165,7 +174,7 @@ class UploadInput:
 
 @dataclass(frozen=True, slots=True)
 class DiscardInput:
-    """Delete the masked input of an attempt from disk; with `update`, the cached update of that spent key too."""
+    """Delete the masked input of an attempt from disk; with `update`, the cached update of that key too."""
 
     key: AttemptKey
     update: SpentKey | None = None

@@ -10,7 +10,6 @@ from fedveil_common import jcs, layout, modelfile
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, FederationId
 from fedveil_common.messages import BlobType, RunEnded
-from fedveil_common.plan import Plan
 
 from fedveil_participant import checks, round
 from fedveil_participant.lineage import Walker
@@ -18,13 +17,14 @@ from fedveil_participant.lineage import Walker
 
 def final_model(
     message: RunEnded,
-    plan: Plan,
+    accepted: checks.AcceptedPlan,
     walker: Walker,
     state: round.State,
     signed_roster: bytes,
     trust_chain: bytes,
 ) -> bytes:
     """The model file to store. Raises PeerError `model_not_derived` or `bad_signature`: then nothing is stored."""
+    plan = accepted.plan
     blob, standardise = message.model[0], message.standardise
     checks.coordinator_signature(blob, state.roster, BlobType.MODEL)
     manifest = modelfile.parse_manifest(blob.body)
@@ -32,7 +32,9 @@ def final_model(
         raise PeerError("wrong_transcript", "the signed model is of another run or federation", peer=COORDINATOR)
     own = bool(standardise) and standardise[0].run_id == message.run_id
     step = manifest.round - (1 if own and layout.needs_standardise(plan) else 0)
-    lineage = walker.walk(plan, message.run_id, standardise, step, (), state.roster, state.opened)
+    if accepted.plan_hash != message.plan_hash or not 1 <= step <= plan.training.rounds:
+        raise PeerError("wrong_transcript", f"the signed model is of step {step} of another plan", peer=COORDINATOR)
+    lineage = walker.walk(plan, message.run_id, standardise, step, (), state.roster, state.opened).lineage
     file = modelfile.ModelFile(
         plan=plan,
         model=lineage.model,

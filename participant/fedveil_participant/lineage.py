@@ -33,10 +33,26 @@ class SumDownload:
 FetchSum = Callable[[RunId, int], SumDownload]
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a downloaded sum must be of."""
+
+    purpose: Purpose
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A re-derived model, and the sums it was derived from, as their Results say."""
+
+    lineage: provenance.Lineage
+    sums: tuple[OpenedSum, ...]
+
+
 def fetch(
-    source: FetchSum, run_id: RunId, round: int, purpose: Purpose, roster: Roster, opened: frozenset[OpenedSum]
-) -> tuple[NDArray[np.uint32], Result, bytes]:
-    """(sum as uint32, its Result, result hash) of one round. Raises PeerError if anything in it does not fit."""
+    source: FetchSum, run_id: RunId, round: int, expected: Expected, roster: Roster, opened: frozenset[OpenedSum]
+) -> tuple[NDArray[np.uint32], OpenedSum]:
+    """The sum of one round as uint32, and which Result it came with. PeerError if anything in it does not fit."""
     download = source(run_id, round)
     checks.coordinator_signature(download.result, roster, BlobType.RESULT)
     checks.coordinator_signature(download.manifest, roster, BlobType.MANIFEST)
@@ -45,9 +61,11 @@ def fetch(
     assert isinstance(result, Result)
     assert isinstance(manifest, Manifest)
     place = (manifest.key.run_id, manifest.key.round, manifest.purpose, manifest.length)
-    if place != (run_id, round, purpose, result.length):
+    if place != (run_id, round, expected.purpose, result.length) or result.length != expected.length:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} came as another sum")
     own_vote(result, run_id, round, opened)
+    found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
+    first_result(found, opened)
     values = np.empty(result.length, dtype="<u4")
     hashes: list[bytes] = []
     for index, data in download.leaves:
@@ -58,7 +76,7 @@ def fetch(
         values[start : start + count] = np.frombuffer(data, dtype="<u4")
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    return values, result, transcript.result_hash(download.result.body)
+    return values, found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
@@ -68,6 +86,18 @@ def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[Opened
         raise PeerError("wrong_transcript", f"the result of round {round} is not over the set that I voted for")
 
 
+def first_result(found: OpenedSum, opened: frozenset[OpenedSum]) -> None:
+    """Of each round only the Result that was seen first is believed, also after a restart."""
+    seen = {one.result for one in opened if (one.run_id, one.round) == (found.run_id, found.round) and one.result}
+    if seen and found.result not in seen:
+        raise PeerError(
+            "equivocation",
+            f"another result of round {found.round} than the one seen before",
+            not_done="no model was derived from it, nothing was trained",
+            next_step="keep the participant's folder and call the operator",
+        )
+
+
 def sum_is_signed(result: Result, hashes: list[bytes], round: int) -> None:
     """The leaves are those whose root the coordinator signed."""
     if len(hashes) * transcript.LEAF_COORDINATES < result.length or transcript.leaf_root(hashes) != result.leaf_root:
@@ -75,11 +105,11 @@ def sum_is_signed(result: Result, hashes: list[bytes], round: int) -> None:
 
 
 class Walker:
-    """The walks this participant is on, one a run; remembered between rounds, made again after a restart."""
+    """The walks this participant is on, one a run; what was kept is not walked again until a restart."""
 
     def __init__(self, source: FetchSum) -> None:
         self._source = source
-        self._known: dict[RunId, provenance.Lineage] = {}
+        self._known: dict[RunId, Walk] = {}
 
     def walk(
         self,
@@ -90,33 +120,44 @@ class Walker:
         previous: tuple[SumRef, ...],
         roster: Roster,
         opened: frozenset[OpenedSum],
-    ) -> provenance.Lineage:
-        """The lineage of `run_id` after `step` model steps. Raises PeerError if a sum cannot be trusted.
+    ) -> Walk:
+        """The walk of `run_id` to `step` model steps. Raises PeerError if a sum cannot be trusted. Nothing is kept: the
+        caller does that with `keep`, once the model is the one that was announced.
 
         Train rounds are numbered consecutively after the run's own standardise round, if it had one. `previous` names
         the last train sum: its hash must be that of the Result downloaded here.
         """
-        lineage = self._known.get(run_id)
-        if lineage is None or lineage.step > step:
-            scaling = None
-            if layout.needs_standardise(plan):
-                if not standardise:
-                    raise PeerError("wrong_sum", "no standardise sum is named")
-                ref = standardise[0]
-                scaling, _, digest = fetch(self._source, ref.run_id, ref.round, Purpose.STANDARDISE, roster, opened)
-                if digest != ref.result_hash:
-                    raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
-            lineage = provenance.begin(plan, scaling)
+        known = self._known.get(run_id)
+        if known is None or known.lineage.step > step:
+            known = self._begin(plan, standardise, roster, opened)
+        lineage, sums = known.lineage, list(known.sums)
         first = 2 if standardise and standardise[0].run_id == run_id else 1
         while lineage.step < step:
             number = first + lineage.step
-            ring, _, digest = fetch(self._source, run_id, number, Purpose.TRAIN, roster, opened)
-            if lineage.step + 1 == step and previous and previous[0] != SumRef(run_id, number, digest):
+            expected = Expected(Purpose.TRAIN, layout.layout_for(plan, Purpose.TRAIN, lineage.step).length)
+            ring, found = fetch(self._source, run_id, number, expected, roster, opened)
+            if lineage.step + 1 == step and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
             lineage = provenance.advance(lineage, ring)
-        self._known = {**self._known, run_id: lineage}
-        return lineage
+            sums.append(found)
+        return Walk(lineage, tuple(sums))
+
+    def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], roster: Roster, opened: frozenset[OpenedSum]) -> Walk:
+        if not layout.needs_standardise(plan):
+            return Walk(provenance.begin(plan, None), ())
+        if not standardise:
+            raise PeerError("wrong_sum", "no standardise sum is named")
+        ref = standardise[0]
+        expected = Expected(Purpose.STANDARDISE, layout.layout_for(plan, Purpose.STANDARDISE, 0).length)
+        scaling, found = fetch(self._source, ref.run_id, ref.round, expected, roster, opened)
+        if found.result != ref.result_hash:
+            raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
+        return Walk(provenance.begin(plan, scaling), (found,))
+
+    def keep(self, run_id: RunId, walk: Walk) -> None:
+        """Go on from here the next time."""
+        self._known = {**self._known, run_id: walk}
 
     def forget(self, run_id: RunId) -> None:
         """The run is over."""
-        self._known.pop(run_id, None)
+        self._known = {known: walk for known, walk in self._known.items() if known != run_id}

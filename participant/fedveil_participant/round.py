@@ -106,6 +106,7 @@ KEEP_REVEAL_S = 7 * 86_400.0
 class State:
     """One participant: what it knows between attempts, and the stage of the attempt that is open.
 
+    `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
     `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`.
     """
 
@@ -114,7 +115,7 @@ class State:
     roster: Roster
     newer: Roster | None = None
     limits: Limits = field(default_factory=Limits)
-    plans: Mapping[bytes, AcceptedPlan] = field(default_factory=dict)
+    plans: Mapping[RunId, AcceptedPlan] = field(default_factory=dict)
     high_water: Mapping[RunId, tuple[int, int]] = field(default_factory=dict)
     spent: frozenset[SpentKey] = frozenset()
     opened: frozenset[OpenedSum] = frozenset()
@@ -186,7 +187,7 @@ def outstanding(state: State) -> tuple[Action, ...]:
         case Revealed() as stage:
             return (Send(RevealMessage(stage.reveal)),)
         case Preparing() as stage:
-            return (PrepareUpdate(stage.frame.manifest, stage.frame.spent_key),)
+            return (PrepareUpdate(stage.frame.manifest, stage.frame.update_key),)
         case Idle() | Encoding():
             return ()
 
@@ -202,7 +203,7 @@ def _resume(state: State, at: float) -> Step:
             resumed: OpenStage = replace(stage, frame=replace(stage.frame, received_at=at))
     work: tuple[Action, ...] = ()
     if isinstance(resumed, Preparing):
-        work = (PrepareUpdate(resumed.frame.manifest, resumed.frame.spent_key),)
+        work = (PrepareUpdate(resumed.frame.manifest, resumed.frame.update_key),)
     elif isinstance(resumed, Encoding):
         work = (_protect(resumed),)
     return replace(state, stage=resumed, progress_at=at), work
@@ -302,7 +303,10 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
                     checks.result_of(
                         message.result, stage.t3, len(stage.survivors), stage.frame.manifest.length, state.roster
                     )
-                    return _close(state, "done", ())
+                    pinned = OpenedSum(
+                        message.key.run_id, message.key.round, stage.t3, transcript.result_hash(message.result.body)
+                    )
+                    return _close(state, "done", (), Changes(opened=(pinned,)))
         case RunEnded():
             match stage:
                 case Idle() | Revealed():
@@ -327,24 +331,25 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     if state.newer is not None and manifest.roster_version == state.newer.version:
         state = replace(state, roster=state.newer, newer=None)
     checks.manifest_roster(manifest, state.roster, state.me)
-    accepted = state.plans.get(manifest.plan_hash)
+    accepted = state.plans.get(manifest.key.run_id)
     if accepted is None:
-        raise PeerError("plan_not_accepted", "the manifest is for a plan this organisation did not accept")
+        raise PeerError("plan_not_accepted", "the manifest is for a run this organisation did not accept")
     checks.manifest_quorum(manifest, state.roster, state.limits, accepted.plan.cohort.max_corrupt)
+    checks.manifest_corrupt(manifest, state.roster, accepted.plan.cohort.max_corrupt)
     checks.manifest_cohort_size(manifest, accepted.plan)
     checks.manifest_no_wrap(manifest)
     checks.manifest_follows_plan(manifest, accepted)
     checks.abort_certificates_complete(manifest)
     freed, cleared = _leave(pinned, manifest)
-    key = checks.spent_key(manifest, accepted)
-    checks.not_spent(key, state.spent - set(freed))
-    frame = Frame(blob, manifest, t0, key, event.at)
+    keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)
+    checks.not_spent(keys, state.spent - set(freed))
+    frame = Frame(blob, manifest, t0, *keys, event.at)
     after = _apply(
         replace(state, stage=Preparing(frame), progress_at=event.at),
         Changes(high_water=manifest.key, free=freed),
     )
     persist = Persist("offer", Changes(high_water=manifest.key, free=freed), (("t0", t0.hex()),))
-    return after, (persist, *cleared, PrepareUpdate(manifest, key))
+    return after, (persist, *cleared, PrepareUpdate(manifest, frame.update_key))
 
 
 def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tuple[Action, ...]]:
@@ -359,9 +364,9 @@ def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tupl
         case stage:
             pass
     for certificate in manifest.abort_certificates:
-        if certificate.t0 == stage.frame.t0:
+        if certificate.t0 == stage.frame.t0 and not isinstance(stage, Revealed):  # who revealed knows a certificate
             checks.abort_certificate(certificate, stage.frame, state.roster)
-            return (stage.frame.spent_key,), (DiscardInput(stage.frame.key),)
+            return stage.frame.spends, (DiscardInput(stage.frame.key),)
     return (), (DiscardInput(stage.frame.key),)
 
 
@@ -387,8 +392,9 @@ def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
         nonce=draws.bytes("nonce", 32),
     )
     blob = _sign(state, BlobType.ADVERT, advert)
-    after = replace(state, stage=replace(made, advert=blob))
-    return after, (Persist("advert", trail=(("t0", frame.t0.hex()),)), Send(AdvertMessage(blob)))
+    changes = Changes(opened=event.walked)
+    after = _apply(replace(state, stage=replace(made, advert=blob)), changes)
+    return after, (Persist("advert", changes, (("t0", frame.t0.hex()),)), Send(AdvertMessage(blob)))
 
 
 def _t1_of(message: KeySet) -> bytes:
@@ -542,7 +548,7 @@ def _encode(state: State, stage: Acked, message: ShareSet, draws: Draws) -> Step
 def _protect(stage: Encoding) -> ProtectUpdate:
     return ProtectUpdate(
         stage.frame.manifest,
-        stage.frame.spent_key,
+        stage.frame.update_key,
         stage.t2,
         stage.mask_key,
         stage.self_seed,
@@ -576,7 +582,7 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         blob,
         event.leaf_hashes,
     )
-    changes = Changes(spend=(stage.frame.spent_key,))
+    changes = Changes(spend=stage.frame.spends)
     return _apply(replace(state, stage=after), changes), (
         Persist("input", changes, (("leaf_root", header.leaf_root.hex()),)),
         UploadInput(stage.frame.key, blob, event.leaf_hashes),
@@ -631,7 +637,7 @@ def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step
     return replace(state, stage=after), (
         Persist("reveal", trail=(("t3", stage.t3.hex()),)),
         Send(RevealMessage(blob)),
-        DiscardInput(stage.frame.key, stage.frame.spent_key),
+        DiscardInput(stage.frame.key, stage.frame.update_key),
     )
 
 
@@ -670,7 +676,7 @@ def _aborted(state: State, certificate: AbortCertificate) -> Step:
             return state, ()
         case stage:
             checks.abort_certificate(certificate, stage.frame, state.roster)
-    return _close(state, "aborted", (), Changes(free=(stage.frame.spent_key,)))
+    return _close(state, "aborted", (), Changes(free=stage.frame.spends))
 
 
 def _close(state: State, kind: str, actions: tuple[Action, ...], changes: Changes | None = None) -> Step:

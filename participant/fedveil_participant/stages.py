@@ -18,18 +18,27 @@ from fedveil_participant.events import SpentKey
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every stage of an attempt knows: the manifest it is about, in bytes and parsed, and when it came."""
+    """What every stage of an attempt knows: the manifest it is about, in bytes and parsed, and when it came.
+
+    `spent_key` names the question (model or query), `update_key` the plan's step that asks it; a header spends both.
+    """
 
     manifest_blob: SignedBlob
     manifest: Manifest
     t0: bytes
     spent_key: SpentKey
+    update_key: SpentKey
     received_at: float
 
     @property
     def key(self) -> AttemptKey:
         """Which attempt this is."""
         return self.manifest.key
+
+    @property
+    def spends(self) -> tuple[SpentKey, SpentKey]:
+        """What a header under this manifest spends."""
+        return self.spent_key, self.update_key
 
 
 @dataclass(frozen=True, slots=True)

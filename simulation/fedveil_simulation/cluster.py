@@ -181,8 +181,8 @@ class Cluster:
         entropy = SeededEntropy(self.seed, f"{org_id}/{member.lives}")
         version_key = Seed(SeededEntropy(self.seed, f"{org_id}/version").take(32))
         accepted = {
-            digest: AcceptedPlan(plans.parse_canonical(canonical), digest, version)
-            for digest, (canonical, version) in memory.plans.items()
+            run_id: AcceptedPlan(plans.parse_canonical(canonical), digest, version)
+            for run_id, (digest, canonical, version) in memory.plans.items()
         }
         state = participant_round.State(
             org_id,

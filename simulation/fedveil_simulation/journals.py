@@ -109,11 +109,12 @@ class ParticipantMemory:
     kept: Kept = field(default_factory=Kept)
     trail: list[tuple[str, AttemptKey, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
-    plans: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, NDArray[np.uint32]] = field(default_factory=dict)
     updates: dict[SpentKey, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     roster: bytes = b""
+    newer: bytes = b""
 
     def save(
         self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
@@ -164,13 +165,21 @@ class ParticipantMemory:
     def admit_version(self, dataset: str, version: bytes) -> None:
         """A simulated member has no earlier journal whose spending it could have forgotten."""
 
-    def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
-        """An accepted plan and the data version it was accepted for."""
-        self.plans[plan_hash] = (canonical, version)
+    def drop_updates(self) -> None:
+        """Delete every update."""
+        self.updates.clear()
+
+    def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
+        """A run's plan and the data version it was accepted for."""
+        self.plans[run_id] = (plan_hash, canonical, version)
 
     def save_roster(self, signed: bytes) -> None:
-        """The pinned roster."""
-        self.roster = signed
+        """The pinned roster; no newer one waits."""
+        self.roster, self.newer = signed, b""
+
+    def save_newer_roster(self, signed: bytes) -> None:
+        """A newer roster, which waits for the end of the open attempt."""
+        self.newer = signed
 
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None:
         """How a run ended, and its final model."""

@@ -78,20 +78,21 @@ def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
     return replace(plan, training=replace(plan.training, seed=seed), model=replace(plan.model, initial=first))
 
 
-def data_columns(data: spec.DataSpec) -> dict[str, jcs.Json]:
-    """What is read and how, as it stands in the canonical plan, without min_rows and standardise."""
-    columns: dict[str, jcs.Json] = {
-        "dataset": data.dataset,
-        "features": [_feature(feature) for feature in data.features],
-        "target": _target(data.target),
-    }
-    if data.person is not None:
-        columns["person"] = data.person
-    return columns
+def features(data: spec.DataSpec) -> list[jcs.Json]:
+    """The features, in order, as they stand in the canonical plan."""
+    return [_feature(feature) for feature in data.features]
 
 
 def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
-    data = data_columns(plan.data) | {"min_rows": plan.data.min_rows, "standardise": plan.data.standardise.value}
+    data: dict[str, jcs.Json] = {
+        "dataset": plan.data.dataset,
+        "features": features(plan.data),
+        "target": _target(plan.data.target),
+        "min_rows": plan.data.min_rows,
+        "standardise": plan.data.standardise.value,
+    }
+    if plan.data.person is not None:
+        data["person"] = plan.data.person
     members: dict[str, jcs.Json] = {
         "version": plan.version,
         "name": plan.name,

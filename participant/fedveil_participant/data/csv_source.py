@@ -2,7 +2,8 @@
 
 Promise: either every cell of the plan's columns is right or nothing is used and all problems are reported at once,
 each with its line. UTF-8 (a byte order mark is dropped), comma, double quotes, a header with unique names; columns
-that the plan does not name are not looked at; blank lines are no records. The caller opens the stream.
+that the plan does not name enter the version label and nothing else; blank lines are no records. The caller opens the
+stream.
 """
 
 import csv
@@ -10,13 +11,14 @@ import io
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from fedveil_common import jcs
 from fedveil_common.plan import FloatFeature, Plan
+from fedveil_common.plan.section import MISSING_MARKS
 from fedveil_common.table import Table
 from numpy.typing import NDArray
 
@@ -29,6 +31,7 @@ from fedveil_participant.data.columns import (
     PersonColumn,
     TargetColumn,
     normal,
+    parse_number,
 )
 from fedveil_participant.data.problems import Problems
 from fedveil_participant.data.version import VersionDigest
@@ -64,13 +67,10 @@ def read_source(stream: BinaryIO, filename: str, plan: Plan, version_key: bytes)
     in_plan_order = list(named)
     if plan.data.person is not None:
         named[plan.data.person] = PersonColumn(plan.data.person)
-    sorted_keys = sorted(named, key=lambda name: name.encode("utf-16-be"))
-    members = [f"{jcs.string(name)}:" for name in sorted_keys]
     version = VersionDigest(version_key)
     positions = array("Q")
-    for cells in _rows(stream, filename, named):
-        row = ",".join([member + cells[name].typed for member, name in zip(members, sorted_keys, strict=True)])
-        version.add(f"{{{row}}}".encode())
+    for cells, whole in _rows(stream, filename, named):
+        version.add(canonical_row(whole))
         if any(cell.drop for cell in cells.values()):
             continue
         _store(features, cells)
@@ -89,7 +89,7 @@ def read_features(stream: BinaryIO, filename: str, plan: Plan) -> Table:
     """
     features = _feature_columns(plan)
     rows = 0
-    for cells in _rows(stream, filename, dict(features)):
+    for cells, _ in _rows(stream, filename, dict(features)):
         _store(features, cells)
         rows += 1
     return _table(features, rows, None)
@@ -117,8 +117,24 @@ def _table(features: dict[str, FloatColumn | CategoryColumn], rows: int, target:
     )
 
 
-def _rows(stream: BinaryIO, filename: str, named: dict[str, Column]) -> Iterator[dict[str, Cell]]:
-    """The typed cells of each good record; raises DataError at the end if any record was bad."""
+def canonical_row(row: Mapping[str, str]) -> bytes:
+    """A record with all its columns as RFC 8785 JSON: missing as null, decimal numbers as numbers, else text.
+
+    It does not depend on any plan, so that no choice of columns makes the same data look new.
+    """
+    members = []
+    for name in sorted(row, key=lambda name: name.encode("utf-16-be")):
+        text = normal(row[name])
+        value = None if text in MISSING_MARKS else parse_number(text)
+        typed = jcs.number(value) if value is not None else "null" if text in MISSING_MARKS else jcs.string(text)
+        members.append(f"{jcs.string(name)}:{typed}")
+    return f"{{{','.join(members)}}}".encode()
+
+
+def _rows(
+    stream: BinaryIO, filename: str, named: dict[str, Column]
+) -> Iterator[tuple[dict[str, Cell], dict[str, str]]]:
+    """Each good record: its typed cells, and the whole of it; raises DataError at the end if any record was bad."""
     problems = Problems(filename)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
@@ -126,6 +142,7 @@ def _rows(stream: BinaryIO, filename: str, named: dict[str, Column]) -> Iterator
         _, header = next(records, (1, []))
         places = _places(header, list(named), problems)
         problems.stop_if_any()
+        names = [unicodedata.normalize("NFC", name.strip()) for name in header]
         count = 0
         for line, record in records:
             count += 1
@@ -139,7 +156,7 @@ def _rows(stream: BinaryIO, filename: str, named: dict[str, Column]) -> Iterator
                 except BadCell as error:
                     problems.add(line, name, error.code, error.text)
             if not problems.total:
-                yield cells
+                yield cells, dict(zip(names, record, strict=True))
         if not count:
             problems.add(1, "", "no_rows", "there is no record after the header")
     finally:

@@ -22,7 +22,7 @@ class VersionDigest:
         self._total = 0
 
     def add(self, row: bytes) -> None:
-        """One row as the RFC 8785 JSON object {column: typed value}."""
+        """One row as the RFC 8785 JSON object {column: value}: every column of the table, whatever a plan reads."""
         keyed = self._keyed.copy()
         keyed.update(row)
         self._total = (self._total + int.from_bytes(keyed.digest(), "big")) % MODULUS

@@ -23,13 +23,14 @@ from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
 
 _PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
-_REKEYED, _ROSTER = "rekeyed", "roster"
+_REKEYED, _ROSTER, _NEWER_ROSTER = "rekeyed", "roster", "newer_roster"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """An accepted plan and the version label of the data that it was accepted for (local, never sent)."""
+    """A run's plan and the version label of the data that it was accepted for (local, never sent)."""
 
+    run_id: RunId
     plan_hash: bytes
     canonical: bytes
     version: bytes
@@ -119,8 +120,18 @@ class Holdings:
     # --- the roster ---------------------------------------------------------------------------------------------------
 
     def save_roster(self, signed: bytes) -> None:
-        """The pinned roster, as signed."""
-        self._mark(_ROSTER, signed)
+        """The pinned roster, as signed; no newer one waits."""
+        with self._database.write() as connection:
+            tables.MARKS.put(connection, name=_ROSTER, value=signed)
+            tables.MARKS.delete(connection, name=_NEWER_ROSTER)
+
+    def save_newer_roster(self, signed: bytes) -> None:
+        """A newer roster, as signed, which waits for the end of the open attempt."""
+        self._mark(_NEWER_ROSTER, signed)
+
+    def newer_roster(self) -> bytes:
+        """The roster that waits; empty if none does."""
+        return self._marked(_NEWER_ROSTER) or b""
 
     def roster(self) -> bytes:
         """The pinned roster; empty before the first."""
@@ -157,16 +168,19 @@ class Holdings:
         with self._database.read() as connection:
             return frozenset(row.blob("plan_hash") for row in tables.ACCEPTED.select(connection))
 
-    def save_plan(self, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
-        """A plan that was answered with yes, and the data version it was accepted for."""
+    def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
+        """The plan of a run that was answered with yes, and the data version it was accepted for."""
         with self._database.write() as connection:
-            tables.PLANS.put(connection, plan_hash=plan_hash, canonical=canonical, version=version)
+            tables.PLANS.put(connection, run_id=run_id, plan_hash=plan_hash, canonical=canonical, version=version)
 
     def plans(self) -> list[StoredPlan]:
-        """Every plan that was answered with yes."""
+        """Every run that was answered with yes."""
         with self._database.read() as connection:
             found = tables.PLANS.select(connection)
-        return [StoredPlan(row.blob("plan_hash"), row.blob("canonical"), row.blob("version")) for row in found]
+        return [
+            StoredPlan(RunId(row.text("run_id")), row.blob("plan_hash"), row.blob("canonical"), row.blob("version"))
+            for row in found
+        ]
 
     # --- after a re-key -----------------------------------------------------------------------------------------------
 

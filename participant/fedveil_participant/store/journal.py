@@ -98,7 +98,9 @@ class RoundJournal:
             for spent in changes.spend:
                 tables.SPENT.put(connection, **_spent(spent))
             for opened in changes.opened:
-                tables.OPENED.put(connection, run_id=opened.run_id, round=opened.round, t3=opened.t3)
+                tables.OPENED.put(
+                    connection, run_id=opened.run_id, round=opened.round, t3=opened.t3, result=opened.result
+                )
             row: dict[str, Value] = {
                 "wall_s": self._clock.wall_s(),
                 **_attempt(key),
@@ -126,7 +128,10 @@ class RoundJournal:
         return Standing(
             {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
             frozenset(_spent_key(row) for row in spent),
-            frozenset(OpenedSum(RunId(row.text("run_id")), row.integer("round"), row.blob("t3")) for row in opened),
+            frozenset(
+                OpenedSum(RunId(row.text("run_id")), row.integer("round"), row.blob("t3"), row.blob("result"))
+                for row in opened
+            ),
         )
 
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
@@ -182,7 +187,7 @@ class RoundJournal:
     # --- cached updates -----------------------------------------------------------------------------------------------
 
     def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None:
-        """The update made for a spent key, sealed: float64, shape (d,), the organisation's secret."""
+        """The update made for a step (or query), sealed: float64, shape (d,), the organisation's secret."""
         blob = self._updates.put(values.astype("<f8", copy=False).tobytes())
         with self._database.write() as connection:
             before = tables.UPDATES.one(connection, **_spent(key))
@@ -197,6 +202,14 @@ class RoundJournal:
         if row is None:
             return None
         return row.blob("model_hash"), np.frombuffer(self._updates.get(row.blob("blob")), dtype="<f8")
+
+    def drop_updates(self) -> None:
+        """Every update is gone."""
+        with self._database.write() as connection:
+            found = tables.UPDATES.select(connection)
+            tables.UPDATES.delete(connection)
+        for row in found:
+            self._updates.delete(row.blob("blob"))
 
     def drop_update(self, key: SpentKey) -> None:
         """The update is gone."""

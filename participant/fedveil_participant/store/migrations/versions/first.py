@@ -23,14 +23,15 @@ TABLES = (
     """CREATE TABLE forgiven (
         dataset TEXT PRIMARY KEY, wall_s REAL NOT NULL, reason TEXT NOT NULL, digest BLOB NOT NULL) STRICT""",
     """CREATE TABLE opened (
-        run_id TEXT NOT NULL, round INTEGER NOT NULL, t3 BLOB NOT NULL, digest BLOB NOT NULL,
-        PRIMARY KEY (run_id, round, t3)) STRICT""",
+        run_id TEXT NOT NULL, round INTEGER NOT NULL, t3 BLOB NOT NULL, result BLOB NOT NULL, digest BLOB NOT NULL,
+        PRIMARY KEY (run_id, round, t3, result)) STRICT""",
     "CREATE TABLE secrets (name TEXT PRIMARY KEY, sealed BLOB NOT NULL, digest BLOB NOT NULL) STRICT",
     "CREATE TABLE marks (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL) STRICT",
     "CREATE TABLE datasets (name TEXT PRIMARY KEY, path TEXT NOT NULL, digest BLOB NOT NULL) STRICT",
     "CREATE TABLE accepted (plan_hash BLOB PRIMARY KEY, wall_s REAL NOT NULL, digest BLOB NOT NULL) STRICT",
     """CREATE TABLE plans (
-        plan_hash BLOB PRIMARY KEY, canonical BLOB NOT NULL, version BLOB NOT NULL, digest BLOB NOT NULL) STRICT""",
+        run_id TEXT PRIMARY KEY, plan_hash BLOB NOT NULL, canonical BLOB NOT NULL, version BLOB NOT NULL,
+        digest BLOB NOT NULL) STRICT""",
     """CREATE TABLE updates (
         dataset TEXT NOT NULL, version BLOB NOT NULL, purpose TEXT NOT NULL, subject BLOB NOT NULL,
         model_hash BLOB NOT NULL, blob BLOB NOT NULL, digest BLOB NOT NULL,
