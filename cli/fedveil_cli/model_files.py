@@ -73,7 +73,9 @@ def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
     """Prints whose model this is; `expected` is the federation's fingerprint. Raises as `load` and `check_origin`."""
     file = load(path)
     manifest, roster = check_origin(file, expected)
-    people = list(roster.participants)
+    same = roster.version == manifest.roster_version  # only that roster names those who were members at the signing
+    people = list(roster.participants) if same else []
+    members = ", ".join(people) if same else f"(the file carries version {roster.version}: its names are not shown)"
     output.result(
         {
             "verified": True,
@@ -93,7 +95,7 @@ def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
             f"run          {manifest.run_id}, round {manifest.round}",
             f"plan         {file.plan.name}, hash {manifest.plan_hash.hex()}",
             f"model hash   {manifest.model_hash.hex()}",
-            f"roster       version {manifest.roster_version}: {', '.join(people)}",
+            f"roster       version {manifest.roster_version}: {members}",
         ],
     )
 

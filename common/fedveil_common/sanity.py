@@ -10,7 +10,18 @@ import numpy as np
 
 from fedveil_common.decode import Decoded
 from fedveil_common.errors import IntegrityError
-from fedveil_common.layout import UPDATE, WEIGHT
+from fedveil_common.layout import (
+    CORRECT,
+    HOLDOUT,
+    LOSS,
+    LOSS_CAP,
+    NEGATIVE,
+    POSITIVE,
+    UPDATE,
+    WEIGHT,
+    layout_for,
+)
+from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 
 LOSS_FACTOR = 2.0
@@ -42,6 +53,33 @@ def check_loss(best_so_far: float | None, loss: float) -> None:
         raise _rejected(f"the holdout loss of the new model is {loss:g}")
     if best_so_far is not None and loss > LOSS_FACTOR * max(best_so_far, LEAST_BEST):
         raise _rejected(f"the holdout loss of the new model is {loss:.6g}, the best so far is {best_so_far:.6g}")
+
+
+def check_measures(plan: Plan, decoded: Decoded, survivors: int) -> None:
+    """Counts are not negative, holdout rows at most survivors x weight_cap, right answers and both classes at most the
+    holdout rows, the loss at most LOSS_CAP a row: what any set of rows gives. Slack as in `check_norm`. A single member
+    can still claim too much within these bounds.
+    """
+    scales = {block.name: block.scale for block in layout_for(plan, Purpose.EVALUATE, plan.training.rounds).blocks}
+    sums = {name: float(decoded[name].sum()) for name in scales}
+    least = {name: float(decoded[name].min()) * scales[name] for name in scales}
+    slack = {name: survivors * len(decoded[name]) / scales[name] for name in scales}
+    rows = sums[HOLDOUT]
+    bounds = {HOLDOUT: survivors * float(plan.training.weight_cap), CORRECT: rows, LOSS: rows * LOSS_CAP}
+    for name in scales:
+        if least[name] < -survivors:
+            raise _rejected(f"a count of {name} sums to {least[name] / scales[name]:.6g}")
+        if name in bounds and sums[name] > bounds[name] + slack[name] + slack[HOLDOUT] * LOSS_CAP:
+            raise _rejected(f"{name} sums to {sums[name]:.6g}, honest inputs give at most {bounds[name]:.6g}")
+    classes = sums.get(NEGATIVE, 0.0) + sums.get(POSITIVE, 0.0)
+    if NEGATIVE in sums and classes > rows + slack[NEGATIVE] + slack[POSITIVE] + slack[HOLDOUT]:
+        raise _rejected(f"the two classes have {classes:.6g} rows, the holdout {rows:.6g}")
+
+
+def check_still_measured(best_so_far: float) -> None:
+    """After a first measured model (best loss finite), a sum without holdout rows means that someone took them off."""
+    if math.isfinite(best_so_far):
+        raise _rejected("the holdout rows of this sum are none, and those of earlier sums were not")
 
 
 def _rejected(why: str) -> IntegrityError:
