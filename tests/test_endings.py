@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from fedveil_common import modelfile, provenance, sanity
 from fedveil_common import plan as plans
-from fedveil_common.errors import PolicyRefusal
+from fedveil_common.errors import IntegrityError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
-from fedveil_common.layout import UPDATE, layout_for
+from fedveil_common.layout import HOLDOUT, UPDATE, layout_for
 from fedveil_common.messages import Purpose, RunEnded
-from fedveil_common.plan import Plan
+from fedveil_common.plan import Metric, Plan
 from fedveil_common.provenance import Lineage
 from fedveil_coordinator import facts
 from fedveil_participant.bench import CsvBench
@@ -196,3 +196,68 @@ def test_a_run_that_wants_more_members_than_there_are_waits_and_says_so(members:
     assert {end.code for end in ends if isinstance(end, RunEnded)} == {"not_enough_participants"}
     for org in members:
         assert cluster.members[org].memory.ends[RUN][1:] == ("not_enough_participants", b"")
+
+
+def test_a_rejected_model_gives_way_to_the_last_one_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation is due every third step: the model before the rejected one was never measured, so it is not signed."""
+    bent(monkeypatch, poisoned(THREE[:1], 1))
+    canonical = plan_bytes(rounds=7, every=3)
+    cluster = federation(THREE, plan=canonical)
+    assert run(cluster, canonical) == "model_rejected"
+    assert verdicts(cluster)[-1] == "loss"
+    assert state(cluster).step == 3
+    assert {journal(cluster, org).ends[RUN][2] for org in THREE} == {b""}, "the first model is the last good one"
+    monkeypatch.undo()
+    bent(monkeypatch, poisoned(THREE[:1], 4))
+    cluster = federation(THREE, plan=canonical)
+    assert run(cluster, canonical) == "model_rejected"
+    np.testing.assert_array_equal(stored(cluster, THREE[0]).model, model_after(cluster, canonical, [1, 2, 3]))
+
+
+def hiding(at: int) -> Contribution:
+    """From step `at` on the first member poisons its update, and takes everyone's holdout rows off the sum."""
+
+    def change(org: OrgId, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = poisoned(THREE[:1], at)(org, plan, purpose, step, values).copy()
+        where = layout_for(plan, purpose, step).slices()
+        if org == THREE[0] and HOLDOUT in where and step > at:
+            values[where[HOLDOUT]] = -float(plan.training.weight_cap)
+        return values
+
+    return change
+
+
+def test_taking_holdout_rows_off_does_not_switch_the_loss_check_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `sanity.check_measures` (nothing can be held out a negative number of times) and by
+    `sanity.check_still_measured`; with both replaced the poisoned model is signed as finished.
+    """
+    canonical = plan_bytes(rounds=4)
+    bent(monkeypatch, hiding(1))
+    cluster = federation(THREE, plan=canonical)
+    assert run(cluster, canonical) == "model_rejected"
+    np.testing.assert_array_equal(stored(cluster, THREE[0]).model, model_after(cluster, canonical, [1]))
+    monkeypatch.setattr(sanity, "check_measures", lambda *arguments: None)
+    cluster = federation(THREE, plan=canonical)
+    assert run(cluster, canonical) == "model_rejected"
+    monkeypatch.setattr(sanity, "check_still_measured", lambda *arguments: None)
+    cluster = federation(THREE, plan=canonical)
+    assert run(cluster, canonical) == "finished"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("holdout", -1.0), ("holdout", 1e6), ("correct", 1e6), ("neg", -50.0), ("loss", -5.0), ("loss", 1e9)],
+)
+def test_measures_that_no_rows_can_give(name: str, value: float) -> None:
+    plan = plans.parse_canonical(plan_bytes())
+    plan = replace(plan, evaluation=replace(plan.evaluation, metrics=(Metric.LOSS, Metric.ACCURACY, Metric.AUC)))
+    blocks = layout_for(plan, Purpose.EVALUATE, plan.training.rounds).blocks
+    honest = {block.name: np.zeros(block.length) for block in blocks}
+    honest |= {"holdout": np.array([30.0]), "correct": np.array([20.0]), "loss": np.array([21.0])}
+    honest["neg"][3], honest["pos"][40] = 10.0, 20.0
+    sanity.check_measures(plan, honest, 3)
+    bad = {**honest, name: honest[name].copy()}
+    bad[name][0] = value
+    with pytest.raises(IntegrityError) as caught:
+        sanity.check_measures(plan, bad, 3)
+    assert caught.value.code == "model_rejected"
