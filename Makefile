@@ -8,13 +8,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROTOS := $(wildcard proto/fedveil/v1/*.proto)
 GENERATED := build/generated
 PYTEST_ARGS ?=
+STORIES ?= 1000
 
-.PHONY: help demo test check generate errors lock wheel image-check clean
+.PHONY: help demo test check stories generate errors lock wheel image-check clean
 
 help:
 	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
 	@echo "make test    the tests"
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
+	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
@@ -22,6 +24,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+stories: $(VENV)/.dev
+	FEDVEIL_STORIES=$(STORIES) $(BIN)/python -m pytest tests/test_round_stories.py::test_stories $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -33,8 +33,9 @@ def allowed_skips(text: str) -> dict[str, str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --strict-skips; the environment variable CI=true means the same."""
+    """Adds --strict-skips (the environment variable CI=true means the same) and --rewrite."""
     parser.addoption("--strict-skips", action="store_true", help="an unlisted skip is a failure (tests/ALLOWED_SKIPS)")
+    parser.addoption("--rewrite", action="store_true", help="write tests/rounds/*.txt anew instead of comparing")
 
 
 def _is_strict(config: pytest.Config) -> bool:

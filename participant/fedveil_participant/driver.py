@@ -46,6 +46,7 @@ from fedveil_participant.events import (
     Changes,
     Connected,
     DiscardInput,
+    EndStored,
     Event,
     InputReady,
     Note,
@@ -185,6 +186,8 @@ class Driver:
         self._verify_roster = verify_roster
         self._roster_bytes, self._chain = b"", chain
         self._newer = b""
+        self._reading: frozenset[RunId] = frozenset()
+        self._held_ends: dict[RunId, RunEnded] = {}
         self._software = software
         self._journal = journal
         self._bench = bench
@@ -419,6 +422,8 @@ class Driver:
             self._answer(digest, "")  # in the middle of this run: the data version was fixed when it was accepted
             return
 
+        self._reading = self._reading | {run_id}
+
         def work() -> None:
             try:
                 plan = plans.parse_canonical(message.canonical_plan)
@@ -428,12 +433,20 @@ class Driver:
                     self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
                 code, what = error.code, str(error)
-                self.call(lambda: self._decline(digest, code, what))
+                self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what)))
                 return
             accepted = checks.AcceptedPlan(plan, digest, version)
-            self.call(lambda: self._accept(run_id, accepted))
+            self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
 
         self._workers.submit(work)
+
+    def _read(self, run_id: RunId, answer: Callable[[], None]) -> None:
+        """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
+        self._reading = self._reading - {run_id}
+        answer()
+        held = self._held_ends.pop(run_id, None)
+        if held is not None:
+            self._run_ended(held)
 
     def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
         """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
@@ -577,9 +590,15 @@ class Driver:
         self._retries.append((self._clock.monotonic_s() + RETRY_S * 2 ** (self._upload_failures - 1), action))
 
     def _run_ended(self, message: RunEnded) -> None:
-        """Store the end of a run; its final model only if it is the one derived here and the signature is right."""
+        """Store the end of a run; its final model only if it is the one derived here and the signature is right.
+
+        A run that was not accepted here, or ended before it was offered, ends here without a model.
+        """
         if self._journal.has_end(message.run_id):
             self._link.send(RunEndedAck(message.run_id))
+            return
+        if message.run_id in self._reading:
+            self._held_ends[message.run_id] = message
             return
         accepted = self.state.plans.get(message.run_id)
         state, chain = self.state, (self._roster_bytes, self._chain)
@@ -587,28 +606,25 @@ class Driver:
         def work() -> None:
             try:
                 data = b""
-                if message.model:
-                    if accepted is None:
-                        raise PolicyRefusal(
-                            "plan_not_accepted", "the model is of a plan this organisation did not accept"
-                        )
+                if message.model and accepted is not None:
                     data = finish.final_model(message, accepted, self._walker, state, *chain)
                 self._journal.save_end(message.run_id, message.plan_hash, message.code, data)
             except FedveilError as error:
                 code, what = error.code, error.what
                 self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
                 return
-            self.call(lambda: self._stored(message))
+            self.call(lambda: self._stored(message, bool(data)))
 
         self._workers.submit(work)
 
-    def _stored(self, message: RunEnded) -> None:
+    def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
+        self._handle(EndStored(message.run_id))
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
         self._link.send(RunEndedAck(message.run_id))
-        self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(bool(message.model))})
+        self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
 
 
 def idle(state: round.State) -> bool:

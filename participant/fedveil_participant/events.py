@@ -116,7 +116,14 @@ class Tick:
     at: float
 
 
-Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick
+@dataclass(frozen=True, slots=True)
+class EndStored:
+    """The end of a run is verified and stored here: nothing of that run is waited for any more."""
+
+    run_id: RunId
+
+
+Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick | EndStored
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

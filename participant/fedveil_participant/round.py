@@ -63,6 +63,7 @@ from fedveil_participant.events import (
     Changes,
     Connected,
     DiscardInput,
+    EndStored,
     Event,
     InputReady,
     Note,
@@ -146,6 +147,10 @@ def step(state: State, event: Event) -> Step:
             return _resume(state, event.at)
         case Tick():
             return _tick(state, event.at)
+        case EndStored() if not isinstance(state.stage, Idle) and state.stage.frame.key.run_id == event.run_id:
+            return _close(state, "run_ended", ())  # a Result that never came is in what the end was derived from
+        case EndStored():
+            return state, ()
 
 
 def deadline(state: State) -> float | None:
