@@ -66,9 +66,9 @@ def check_measures(plan: Plan, decoded: Decoded, survivors: int) -> None:
     slack = {name: survivors * len(decoded[name]) / scales[name] for name in scales}
     rows = sums[HOLDOUT]
     bounds = {HOLDOUT: survivors * float(plan.training.weight_cap), CORRECT: rows, LOSS: rows * LOSS_CAP}
-    for name in scales:
+    for name, scale in scales.items():
         if least[name] < -survivors:
-            raise _rejected(f"a count of {name} sums to {least[name] / scales[name]:.6g}")
+            raise _rejected(f"a count of {name} sums to {least[name] / scale:.6g}")
         if name in bounds and sums[name] > bounds[name] + slack[name] + slack[HOLDOUT] * LOSS_CAP:
             raise _rejected(f"{name} sums to {sums[name]:.6g}, honest inputs give at most {bounds[name]:.6g}")
     classes = sums.get(NEGATIVE, 0.0) + sums.get(POSITIVE, 0.0)
