@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,14 +74,16 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
             self.outlets: dict[OrgId, Any] = {}
             self.arrived: queue.Queue[OrgId] = queue.Queue()
             self.lock = threading.Lock()
+            self.members = frozenset(certificate.org_id for certificate in store.members.certificates())
 
-        def connected(self, org: OrgId, outlet: Any) -> None:
+        def connected(self, org: OrgId, outlet: Any, taken: Callable[[], None]) -> None:
+            taken()
             self.outlets[org] = outlet
 
         def disconnected(self, org: OrgId, outlet: Any) -> None:
             self.outlets.pop(org, None)
 
-        def input_progress(self, org: OrgId) -> None:
+        def input_progress(self, org: OrgId, leaves: int) -> None:
             pass
 
         def expect_input(self, org: OrgId, header: SignedBlob) -> tuple[Any, Header]:

@@ -26,6 +26,8 @@ _READ_ONLY = "fedveil_read_only"
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FULL = {sqlite3.SQLITE_FULL}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_MIGRATING = threading.Lock()
+"""Alembic keeps what it works on in globals of the process: one upgrade at a time."""
 
 
 class FolderLock:
@@ -158,7 +160,8 @@ def damaged(path: Path, what: str) -> StorageError:
         "database_damaged",
         f"{path}: {what}",
         not_done="the database was not used",
-        next_step="keep the file; restore a coordinator from a backup, enrol a participant anew (invite --rekey)",
+        next_step="keep the file. A coordinator's: restore it from a backup. A participant's: never restore a journal, "
+        "ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
     )
 
 
@@ -178,7 +181,8 @@ def open_database(
             raise StorageError(
                 "database_missing",
                 f"{path} does not exist",
-                next_step="restore it; a new one must be asked for by name (init or join)",
+                next_step="a coordinator's: restore it from a backup. A participant's: never restore a journal, ask "
+                "the operator for `fedveil invite ORG --rekey`, then `fedveil join`",
             )
         durable.make_folder(path.parent)
         durable.write_file(path, b"")
@@ -190,7 +194,8 @@ def open_database(
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
             raise damaged(path, "its integrity check fails")
-        _upgrade(database, migrations, keep_copy, create)
+        with _MIGRATING:
+            _upgrade(database, migrations, keep_copy, create)
         with database.read() as connection:
             check(connection)
     except exc.DBAPIError as error:

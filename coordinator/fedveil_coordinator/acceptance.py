@@ -1,8 +1,9 @@
 """What members say in an attempt: each message is accepted as a fact, ignored as late, or refused.
 
 Promise: only a message that the session's own organisation signed, under the transcript of this attempt, becomes a
-fact; the first of its kind wins; a different second one is kept as evidence and excludes its sender (A12); a reveal
-whose shares do not match what was dealt convicts the revealer. Source: FLSA/1 sections 2.3, 2.9 (docs/protocol.md).
+fact; the first of its kind wins; a different second one is kept as evidence, once, and excludes its sender (A12); a
+reveal whose shares do not match what was dealt convicts the revealer; who abort-voted never counts as a voter.
+Source: FLSA/1 sections 2.3, 2.9 (docs/protocol.md).
 """
 
 import hashlib
@@ -55,8 +56,10 @@ from fedveil_coordinator.attempt import (
     Sharing,
     Voting,
     advert_body,
+    answerable,
     complaints,
     message_to,
+    opened_for,
     share_body,
 )
 from fedveil_coordinator.course import Course
@@ -73,9 +76,11 @@ def receive(course: Course, event: Received) -> None:
     org, message, at = event.org_id, event.message, event.at
     stage = course.attempt.stage
     match message:
-        case Refusal() if message.key == course.attempt.key:
+        case Refusal() if message.key == course.attempt.key and org not in course.attempt.refused:
             course.attempt = replace(course.attempt, refused=course.attempt.refused | {org})
             course.act(Announce("refused", (("org", org), ("code", message.code))))
+        case AdvertMessage() | Shares() | AckMessage() | Openings() if org in course.attempt.abort_votes:
+            pass  # it has ended its part; only what it says about the end still counts
         case AdvertMessage():
             _accept_advert(course, org, message.advert, at)
         case Shares() if isinstance(stage, Sharing) and org in stage.adverts and org not in stage.shares:
@@ -107,9 +112,14 @@ def _first_wins(course: Course, org: OrgId, first: SignedBlob | None, again: Sig
     if first is None:
         return True
     if first != again:
-        course.record(facts.Excluded(org, "equivocation", (first, again)), at)
-        course.act(Announce("equivocation", (("org", org), ("type", str(again.type)))))
+        _equivocated(course, org, (first, again), at)
     return False
+
+
+def _equivocated(course: Course, org: OrgId, evidence: tuple[SignedBlob, ...], at: float) -> None:
+    """Two things that no honest member says in one attempt, both signed; stored once."""
+    if course.exclude(org, "equivocation", evidence, at):
+        course.act(Announce("equivocation", (("org", org), ("type", str(evidence[-1].type)))))
 
 
 def _accept_advert(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
@@ -133,15 +143,19 @@ def _accept_advert(course: Course, org: OrgId, blob: SignedBlob, at: float) -> N
         if body.mask_key == body.channel_key or used & {body.mask_key, body.channel_key}:
             raise PeerError("key_reused", "a public key of the advert was already seen", peer=org)
     except PeerError as error:
-        course.record(facts.Excluded(org, error.code, (blob,)), at)
+        course.exclude(org, error.code, (blob,), at)
         return
     course.record(facts.AdvertAccepted(blob), at)
 
 
 def _accept_shares(course: Course, stage: Sharing, org: OrgId, message: Shares, at: float) -> None:
-    """One complete set: exactly one ShareMsg for every other member of U1. Recipients verify what is in them."""
+    """One complete set: exactly one ShareMsg for every other member of U1, each signed by the dealer, so that what is
+    forwarded, and what may later convict the dealer, is its own word. Recipients verify what is in them.
+    """
     if message.t1 != stage.t1:
         raise PeerError("wrong_transcript", "shares under another key set", peer=org)
+    if len(message.shares) != len(stage.adverts) - 1:
+        raise PeerError("incomplete_shares", "not exactly one share for every other member", peer=org)
     recipients: set[OrgId] = set()
     for blob in message.shares:
         body = wire.parse_body(BlobType.SHARE, blob.body)
@@ -149,8 +163,11 @@ def _accept_shares(course: Course, stage: Sharing, org: OrgId, message: Shares, 
         if blob.signer_id != org or blob.type is not BlobType.SHARE or (body.t1, body.dealer) != (stage.t1, org):
             raise PeerError("wrong_signer", "a share of another dealer or attempt", peer=org)
         recipients.add(body.recipient)
-    if recipients != set(stage.adverts) - {org} or len(message.shares) != len(recipients):
+    if recipients != set(stage.adverts) - {org}:
         raise PeerError("incomplete_shares", "not exactly one share for every other member", peer=org)
+    key = course.attempt.frame.roster.key_of(org)
+    for blob in message.shares:  # last, because it costs: 255 of them take the driver some 30 ms, once for each dealer
+        signing.verify(blob, key, BlobType.SHARE)
     course.record(facts.SharesAccepted(org, message.shares), at)
 
 
@@ -167,24 +184,43 @@ def _accept_ack(course: Course, stage: Acking, org: OrgId, blob: SignedBlob, at:
     assert isinstance(course.attempt.stage, Acking)
     for dealer in body.bad_dealers:
         against = tuple(complaints(course.attempt.stage)[dealer])
-        if len(against) <= course.attempt.frame.manifest.corrupt:
+        if answerable(against, course.attempt.frame.manifest):
             course.send((dealer,), OpeningRequest(stage.t1, against))
+            asked = {**course.attempt.delivered, dealer: at}  # its time to answer begins with the complaint
+            course.attempt = replace(course.attempt, delivered=asked)
         course.act(Announce("complaint", (("org", org), ("dealer", dealer))))
 
 
 def _accept_openings(course: Course, stage: Acking, org: OrgId, message: Openings, at: float) -> None:
     if message.t1 != stage.t1:
         raise PeerError("wrong_transcript", "openings under another key set", peer=org)
-    dealt = {share_body(blob).recipient: share_body(blob) for blob in stage.shares[org]}
-    complainers = {blob.signer_id for blob in complaints(stage).get(org, [])}
+    against = complaints(stage).get(org, [])
+    complainers = {blob.signer_id for blob in against}
+    known = opened_for(stage, org)
+    if not answerable(against, course.attempt.frame.manifest) or len(message.openings) > len(complainers):
+        raise PeerError("too_many_openings", "more openings than there are complaints to answer", peer=org)
+    fresh: dict[OrgId, SignedBlob] = {}
+    last = ""
     for blob in message.openings:
-        body = _signed(course, org, blob, BlobType.SHARE_OPENING)
+        body = wire.parse_body(BlobType.SHARE_OPENING, blob.body)
         assert isinstance(body, ShareOpening)
+        if body.recipient <= last:
+            raise PeerError("too_many_openings", "not one opening for each complaint, in order", peer=org)
+        last = body.recipient
+        if blob == known.get(body.recipient):
+            continue  # said again beside the answer to a later complaint
+        _signed(course, org, blob, BlobType.SHARE_OPENING)
         if (body.t1, body.dealer) != (stage.t1, org) or body.recipient not in complainers:
             raise PeerError("wrong_transcript", "an opening that nobody asked for", peer=org)
-        shares.check_opening(body, dealt[body.recipient])
-    if message.openings != stage.openings.get(org):
-        course.record(facts.OpeningsAccepted(org, message.openings), at)
+        if body.recipient in known:
+            _equivocated(course, org, (known[body.recipient], blob), at)
+            return
+        dealt = next(one for one in map(share_body, stage.shares[org]) if one.recipient == body.recipient)
+        shares.check_opening(body, dealt)
+        fresh[body.recipient] = blob
+    if fresh:
+        answers = {**known, **fresh}
+        course.record(facts.OpeningsAccepted(org, tuple(answers[one] for one in sorted(answers))), at)
 
 
 def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
@@ -193,7 +229,7 @@ def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     Called by the gate of the upload before any leaf is read, and again before the input is accepted.
     """
     stage, manifest = attempt.stage, attempt.frame.manifest
-    if not isinstance(stage, Collecting) or org not in stage.shares:
+    if not isinstance(stage, Collecting) or org not in stage.shares or org in attempt.abort_votes:
         raise PeerError("input_not_expected", "no input of this organisation is awaited now", peer=org)
     if header.signer_id != org:
         raise PeerError("wrong_signer", f"{org} sent a header signed by {header.signer_id}", peer=org)
@@ -233,6 +269,9 @@ def _accept_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) -> Non
         return
     if body != Vote(stage.t3):
         raise PeerError("wrong_transcript", "a vote over another set of inputs", peer=org)
+    if org in course.attempt.abort_votes:
+        _equivocated(course, org, (course.attempt.abort_votes[org], blob), at)
+        return
     if _first_wins(course, org, stage.votes.get(org), blob, at):
         course.record(facts.VoteAccepted(blob), at)
 
@@ -243,11 +282,34 @@ def _accept_abort_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) 
     if body != AbortVote(frame.t0, frame.key.attempt):
         raise PeerError("wrong_transcript", "an abort vote over another attempt", peer=org)
     stage = course.attempt.stage
-    if not isinstance(stage, (Aborting, Revealing, Opening, Opened, Aborted, Dead)):
-        course.begin_abort("member_abort", (org,), at)  # its own hard limit has passed: it will refuse any certificate
-        stage = course.attempt.stage
-    if isinstance(stage, Aborting) and _first_wins(course, org, stage.votes.get(org), blob, at):
-        course.record(facts.AbortVoteAccepted(blob), at)
+    match stage:
+        case Revealing() | Opening() | Opened() | Aborted() | Dead():
+            pass  # a certificate exists, or the end is decided
+        case Aborting() if org in stage.voted:
+            _equivocated(course, org, (blob,), at)  # its vote to open is in the journal: it does not count for both
+        case Aborting():
+            if _first_wins(course, org, stage.votes.get(org), blob, at):
+                course.record(facts.AbortVoteAccepted(blob), at)
+        case Voting() if org in stage.votes:
+            _equivocated(course, org, (stage.votes[org], blob), at)
+        case _ if _first_wins(course, org, course.attempt.abort_votes.get(org), blob, at):
+            _gone(course, org, blob, at)
+        case _:
+            pass
+
+
+def _gone(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
+    """An abort vote that nobody asked for: this member will not go on; whether the others can, `round` decides.
+
+    Where its own hard limit has passed that is what the protocol asks of it. Else it is treated like a refusal.
+    """
+    attempt = course.attempt
+    course.record(facts.AbortVoteAccepted(blob), at)
+    began, limits = attempt.began, attempt.frame.manifest
+    early = began is not None and at < began + limits.hard_limit_s - limits.progress_s
+    if early:
+        course.attempt = replace(course.attempt, refused=course.attempt.refused | {org})
+    course.act(Announce("abort_vote", (("org", org), ("code", "early" if early else "hard_limit"))))
 
 
 def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
@@ -263,7 +325,7 @@ def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> N
         if _first_wins(course, org, stage.reveals.get(org), blob, at):
             code = reveal_defect(course.attempt.frame.t0, stage, org, body)
             if code:
-                course.record(facts.Excluded(org, code, (blob,)), at)
+                course.exclude(org, code, (blob,), at)
                 course.act(Announce("blamed", (("org", org), ("code", code))))
                 return
             course.record(facts.RevealAccepted(blob), at)

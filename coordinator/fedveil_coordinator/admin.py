@@ -103,7 +103,7 @@ class AdminEdge:
                     return
             while True:
                 event = await events.get()
-                if event.number > len(told):
+                if not told or event.number > told[-1].number:
                     await context.write(_event(event))
                 if event.kind == "ended":
                     return

@@ -7,11 +7,12 @@ holds only what that stage may know. Source: FLSA/1 section 2.9 (docs/protocol.m
     (every stage before a certificate) -> Aborting -> Aborted | Dead
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedveil_common import transcript, wire
 from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.masking import quorum
 from fedveil_common.messages import (
     AbortCertificate,
     Advert,
@@ -162,14 +163,26 @@ Stage = Offering | Sharing | Acking | Collecting | Voting | Revealing | Opening 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt and what is only known while the process lives: who was heard of when, since when the stage stands."""
+    """An attempt: the fold of its facts up to `abort_votes`; the rest is known only while the process lives.
+
+    `abort_votes`: who abort-voted before the coordinator asked, and will not go on; such a member's vote never counts.
+    `refused`: will not go on either. `overdue`: is there and does not deliver what is waited for (`round.patience`).
+    `slow`: was overdue with an advert in this run. `heard`: any sign of a member; `delivered`: the last one that moved
+    the attempt, or leaves of an upload (`uploaded` of them). `began`: None if this process did not see the offer.
+    """
 
     frame: Frame
     stage: Stage
     excluded: frozenset[OrgId] = frozenset()
+    abort_votes: Blobs = field(default_factory=dict)
     refused: frozenset[OrgId] = frozenset()
+    overdue: frozenset[OrgId] = frozenset()
+    slow: frozenset[OrgId] = frozenset()
     heard: Mapping[OrgId, float] = field(default_factory=dict)
+    delivered: Mapping[OrgId, float] = field(default_factory=dict)
+    uploaded: Mapping[OrgId, int] = field(default_factory=dict)
     since: float = 0.0
+    began: float | None = None
 
     @property
     def key(self) -> AttemptKey:
@@ -177,12 +190,12 @@ class Attempt:
         return self.frame.key
 
 
-def begin(blob: SignedBlob, roster: Roster, at: float) -> Attempt:
-    """The attempt that a journaled manifest opens."""
+def begin(blob: SignedBlob, roster: Roster, at: float, slow: frozenset[OrgId] = frozenset()) -> Attempt:
+    """The attempt that a journaled manifest opens. `slow`: who was overdue with an advert earlier in this run."""
     manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
     assert isinstance(manifest, Manifest)
     frame = Frame(blob, manifest, transcript.t0(blob.body), roster)
-    return Attempt(frame, Offering(), heard=dict.fromkeys(manifest.cohort, at), since=at)
+    return Attempt(frame, Offering(), slow=slow, heard=dict.fromkeys(manifest.cohort, at), since=at, began=at)
 
 
 # --- the fold ---------------------------------------------------------------------------------------------------------
@@ -193,10 +206,7 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
     match attempt.stage, fact:
         case _, facts.Excluded():
             after = replace(attempt, excluded=attempt.excluded | {fact.org_id})
-            if isinstance(attempt.stage, Offering):
-                kept = {org: blob for org, blob in attempt.stage.adverts.items() if org != fact.org_id}
-                after = replace(after, stage=Offering(kept))
-            return after
+            return _without_advert(after, fact.org_id)
         case Offering() as stage, facts.AdvertAccepted():
             return replace(attempt, stage=Offering({**stage.adverts, fact.advert.signer_id: fact.advert}))
         case Offering() as stage, facts.KeySetFrozen():
@@ -255,9 +265,12 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
             )
         case stage, facts.AbortStarted() if not isinstance(stage, (Opened, Aborted, Dead)):
             voted = frozenset(stage.votes) if isinstance(stage, Voting) else frozenset()
-            return replace(attempt, stage=Aborting(fact.reason, fact.missing, voted, {}))
+            return replace(attempt, stage=Aborting(fact.reason, fact.missing, voted, dict(attempt.abort_votes)))
         case Aborting() as stage, facts.AbortVoteAccepted():
             return replace(attempt, stage=replace(stage, votes={**stage.votes, fact.vote.signer_id: fact.vote}))
+        case Offering() | Sharing() | Acking() | Collecting() | Voting(), facts.AbortVoteAccepted(vote=vote):
+            after = replace(attempt, abort_votes={**attempt.abort_votes, vote.signer_id: vote})
+            return _without_advert(after, vote.signer_id)
         case Aborting() as stage, facts.AbortCertified():
             certified = AbortCertificate(attempt.frame.t0, tuple(stage.votes[org] for org in fact.voters))
             return replace(attempt, stage=Aborted(stage.reason, stage.missing, certified))
@@ -265,6 +278,13 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
             return replace(attempt, stage=Dead(fact.reason))
         case stage, _:
             raise AssertionError(f"{type(fact).__name__} does not follow in {type(stage).__name__}")
+
+
+def _without_advert(attempt: Attempt, org: OrgId) -> Attempt:
+    """While U1 is open, a member that will not go on is not in it."""
+    if not isinstance(attempt.stage, Offering):
+        return attempt
+    return replace(attempt, stage=Offering({one: blob for one, blob in attempt.stage.adverts.items() if one != org}))
 
 
 # --- reading blobs that were accepted ---------------------------------------------------------------------------------
@@ -312,23 +332,32 @@ def complaints(stage: Acking) -> dict[OrgId, list[SignedBlob]]:
     return found
 
 
-def _answered(stage: Acking, dealer: OrgId) -> set[OrgId]:
-    return {opening_body(blob).recipient for blob in stage.openings.get(dealer, ())}
+def opened_for(stage: Acking, dealer: OrgId) -> dict[OrgId, SignedBlob]:
+    """By recipient: the openings with which `dealer` answered so far. The first for a recipient stays."""
+    found: dict[OrgId, SignedBlob] = {}
+    for blob in stage.openings.get(dealer, ()):
+        found.setdefault(opening_body(blob).recipient, blob)
+    return found
+
+
+def answerable(blobs: Collection[SignedBlob], manifest: Manifest) -> bool:
+    """Whether a dealer may answer these complaints: more of them prove it bad, and would open its secrets."""
+    return len(blobs) <= quorum.opening_bound(len(manifest.cohort), manifest.corrupt)
 
 
 def unanswered(stage: Acking, manifest: Manifest) -> set[OrgId]:
-    """Dealers that still may answer the complaints about them (more than c complaints prove a dealer bad)."""
+    """Dealers that still may answer the complaints about them."""
     return {
         dealer
         for dealer, blobs in complaints(stage).items()
-        if len(blobs) <= manifest.corrupt and {blob.signer_id for blob in blobs} - _answered(stage, dealer)
+        if answerable(blobs, manifest) and {blob.signer_id for blob in blobs} - opened_for(stage, dealer).keys()
     }
 
 
 def convicted(stage: Acking, manifest: Manifest) -> set[OrgId]:
-    """Dealers with more than c complaints, or with one that they left unanswered (A11)."""
+    """Dealers with more complaints than they may answer, or with one that they left unanswered (A11)."""
     return {
         dealer
         for dealer, blobs in complaints(stage).items()
-        if len(blobs) > manifest.corrupt or {blob.signer_id for blob in blobs} - _answered(stage, dealer)
+        if not answerable(blobs, manifest) or {blob.signer_id for blob in blobs} - opened_for(stage, dealer).keys()
     }

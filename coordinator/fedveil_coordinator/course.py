@@ -30,6 +30,13 @@ class Course:
             self.attempt = replace(self.attempt, since=at)
         self.actions.append(Persist(fact))
 
+    def exclude(self, org: OrgId, code: str, evidence: tuple[SignedBlob, ...], at: float) -> bool:
+        """Blame a member, with the evidence. The first proof stays; False if there was one already."""
+        if org in self.attempt.excluded:
+            return False
+        self.record(facts.Excluded(org, code, evidence), at)
+        return True
+
     def act(self, *actions: Action) -> None:
         """Ask for something else."""
         self.actions.extend(actions)

@@ -6,9 +6,11 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 """
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -62,6 +64,16 @@ from fedveil_coordinator.events import (
 from fedveil_coordinator.sums import Sums
 
 log = structlog.get_logger("fedveil.coordinator")
+
+WATCHED_BOUND = 4096
+"""Announcements of a run that are kept for those who begin to watch later; the log has all."""
+
+REFUSED_BOUND = 64
+"""Refused messages of one session before it is closed."""
+
+
+def _nobody() -> None:
+    """Nobody waits for this to be taken."""
 
 
 class Outlet(Protocol):
@@ -145,6 +157,11 @@ class Driver:
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._outlets: dict[OrgId, Outlet] = {}
         self._uploads: dict[OrgId, list[tuple[SignedBlob, Future[SignedBlob]]]] = {}
+        self._leaves: dict[OrgId, int] = {}
+        self._leaves_lock = threading.Lock()
+        self._refused: dict[OrgId, int] = {}
+        self._owed: dict[OrgId, set[RunId]] = {}
+        self.members = frozenset(self._rosters[max(self._rosters)].participants)
         self._ends: dict[RunId, RunEnded] = {}
         self._pending: list[tuple[RunId, Action]] = []
         self.active: run.RunState | None = None
@@ -169,24 +186,44 @@ class Driver:
         """Let `serve` return after what is queued."""
         self._inbox.put(None)
 
-    def connected(self, org_id: OrgId, outlet: Outlet) -> None:
-        """A session stands; the newer one replaces an older one of the same organisation."""
-        self.call(lambda: self._connect(org_id, outlet))
+    def connected(self, org_id: OrgId, outlet: Outlet, taken: Callable[[], None] = _nobody) -> None:
+        """A session stands; the newer one replaces an older one of the same organisation. `taken`: see `received`."""
+        self._taking(taken, partial(self._connect, org_id, outlet))
+
+    def _taking(self, taken: Callable[[], None], work: Callable[[], None]) -> None:
+        def take() -> None:
+            taken()
+            work()
+
+        self.call(take)
 
     def disconnected(self, org_id: OrgId, outlet: Outlet) -> None:
         """A session is gone."""
         self.call(lambda: self._disconnect(org_id, outlet))
 
-    def received(self, org_id: OrgId, message: ParticipantMessage) -> None:
-        """A parsed message on a session."""
+    def received(self, org_id: OrgId, message: ParticipantMessage, taken: Callable[[], None] = _nobody) -> None:
+        """A parsed message on a session. `taken` is called once it has left the queue: who reads from a member reads on
+        only then, so that the queue holds at most one message of a session, however fast it talks.
+        """
         if isinstance(message, RunEndedAck):
-            self.call(lambda: self._journal.delivered(message.run_id, org_id))
+            work = partial(self._end_stored, org_id, message.run_id)
         else:
-            self.post(Received(org_id, message, self._clock.monotonic_s(), self._seed()))
+            work = partial(self._receive, Received(org_id, message, self._clock.monotonic_s(), self._seed()))
+        self._taking(taken, work)
 
-    def input_progress(self, org_id: OrgId) -> None:
-        """Leaves of an upload are arriving."""
-        self.post(Heard(org_id, self._clock.monotonic_s()))
+    def input_progress(self, org_id: OrgId, leaves: int) -> None:
+        """So many leaves of an upload are verified; 0 while it waits for its turn. Queued once."""
+        with self._leaves_lock:
+            waiting = org_id in self._leaves
+            self._leaves[org_id] = leaves
+
+        def take() -> None:
+            with self._leaves_lock:
+                latest = self._leaves.pop(org_id)
+            self._handle(Heard(org_id, latest, self._clock.monotonic_s()))
+
+        if not waiting:
+            self.call(take)
 
     def expect_input(self, org_id: OrgId, header: SignedBlob) -> tuple[attempts.Attempt, Header]:
         """The attempt and the parsed header of an upload that may begin; PeerError otherwise. Any thread: reads one
@@ -198,8 +235,12 @@ class Driver:
         return state.attempt, acceptance.input_shape(state.attempt, org_id, header)
 
     def input_complete(self, org_id: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
-        """The upload is verified and durable; the future holds the signed receipt once the journal has it."""
+        """The upload is verified and durable; the future holds the signed receipt once the journal has it.
+
+        It cannot be cancelled: whether the member still waits or not, the driver sets it.
+        """
         future: Future[SignedBlob] = Future()
+        future.set_running_or_notify_cancel()
 
         def accept() -> None:
             self._uploads.setdefault(org_id, []).append((header, future))
@@ -275,6 +316,7 @@ class Driver:
         except PeerError as error:
             org = OrgId(getattr(event, "org_id", ""))
             log.warning("message.refused", org=org, code=error.code)
+            self._count_refused(org)
             if isinstance(event, InputSpooled):
                 self._refuse_upload(org, error)
             return
@@ -285,6 +327,24 @@ class Driver:
         if self.active.ended is not None:
             self._flush()
             self._finish(self.active, self.active.ended)
+
+    def _receive(self, event: Received) -> None:
+        """Members of the roster, and of the open attempt, are heard; a joiner only listens until it is listed."""
+        attempt = self.active and self.active.attempt
+        if event.org_id in self.members or (attempt and event.org_id in attempt.frame.manifest.cohort):
+            self._handle(event)
+
+    def _count_refused(self, org_id: OrgId) -> None:
+        self._refused[org_id] = self._refused.get(org_id, 0) + 1
+        outlet = self._outlets.get(org_id)
+        if self._refused[org_id] > REFUSED_BOUND and outlet is not None:
+            outlet.close("too_many_refused")
+
+    def _end_stored(self, org_id: OrgId, run_id: RunId) -> None:
+        """A member has the end of a run: no longer owed. What is not owed costs nothing."""
+        if run_id in self._owed.get(org_id, ()):
+            self._journal.delivered(run_id, org_id)
+            self._owed[org_id].discard(run_id)
 
     def _refuse_upload(self, org_id: OrgId, error: FedveilError) -> None:
         for _, future in self._uploads.pop(org_id, []):
@@ -335,7 +395,8 @@ class Driver:
 
     def _announce(self, run_id: RunId, action: Announce) -> None:
         told = self.watched.setdefault(run_id, [])
-        told.append(Watched(len(told) + 1, action.kind, action.facts))
+        told.append(Watched(told[-1].number + 1 if told else 1, action.kind, action.facts))
+        del told[:-WATCHED_BOUND]
         log.info(f"run.{action.kind}", run=run_id, **dict(action.facts))
         for listener in list(self.listeners):
             listener(run_id, told[-1])
@@ -350,10 +411,13 @@ class Driver:
         if older is not None and older is not outlet:
             older.close("session_replaced")
         self._outlets[org_id] = outlet
+        self._refused.pop(org_id, None)
         roster = self._rosters[max(self._rosters)]
         outlet.send(CoordinatorHello(self._software, (1,), roster.federation_id))
         outlet.send(self._notice)
-        for run_id in self._journal.owed(org_id):
+        owed = self._journal.owed(org_id)
+        self._owed[org_id] = set(owed)
+        for run_id in owed:
             ended = self._ended(run_id)
             if ended is not None:
                 outlet.send(ended)
@@ -400,6 +464,7 @@ class Driver:
     def publish_roster(self, roster: Roster, notice: RosterNotice) -> None:
         """A new roster version: everyone is told before any offer binds it."""
         self._rosters[roster.version] = roster
+        self.members = frozenset(self._rosters[max(self._rosters)].participants)
         self._notice = notice
         for outlet in self._outlets.values():
             outlet.send(notice)
@@ -456,6 +521,8 @@ class Driver:
     def _finish(self, state: run.RunState, ended: facts.Ended) -> None:
         """The run is over: its end is owed to every roster member until it says that it has it."""
         self._journal.owe(state.run_id, state.roster.participants)  # first: a crash between the two repeats both
+        for org in state.roster.participants:
+            self._owed.setdefault(org, set()).add(state.run_id)
         self._journal.set_status(state.run_id, "ended", ended.code)
         self.active = None
         self._next_run()

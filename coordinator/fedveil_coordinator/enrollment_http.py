@@ -11,6 +11,7 @@ import structlog
 from fedveil_common import jcs
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
+from fedveil_common.pki import invites
 from fedveil_common.pki.certificates import Authority
 from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.joining import MAX_REQUEST, JoinAnswer, JoinRequest, encode_refusal
@@ -106,17 +107,19 @@ def application(
         return Response(b'{"serving":true}', media_type="application/json")
 
     async def join(request: Request) -> Response:
+        token_id = ""
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 body = await _body(request)
             asked = JoinRequest.decode(body)
+            token_id = asked.token_id.hex()
             answer = await run_in_threadpool(answer_to, asked)
         except TimeoutError:
             return _refusal(PeerError("too_slow", f"the request did not arrive within {BODY_TIMEOUT_S:.0f} s"))
         except FedveilError as error:
-            log.warning("join.refused", code=error.code)
+            log.warning("join.refused", code=error.code, org=getattr(error, "peer", ""), token_id=token_id)
             return _refusal(error)
-        log.info("join.admitted", token=asked.token_id.hex())
+        log.info("join.admitted", org=invites.parse_invite(answer.invite.body).org_id, token_id=token_id)
         return Response(answer.encode(), media_type="application/json")
 
     return Starlette(

@@ -28,9 +28,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A sign of life that is no message: leaves of an upload are arriving."""
+    """A sign of life that is no message: so many leaves of an upload are verified; 0 while it waits for its turn."""
 
     org_id: OrgId
+    leaves: int
     at: float
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import grpc
 from fedveil_common import durable, jcs
 from fedveil_common.crypto import signing
-from fedveil_common.errors import ConfigError, StorageError
+from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import COORDINATOR, FederationId, check_name
 from fedveil_common.pki import certificates, governance, invites, sealed_keys, transport
 from fedveil_common.pki.documents import Fields, canonical
@@ -72,14 +72,20 @@ class Federation:
 
     @property
     def listen(self) -> tuple[str, int]:
-        """(IPv4 address, port) to bind: loopback if the federation's address is, else every interface."""
+        """(address, port) to bind: loopback if the federation's address is, else every interface.
+
+        IPv6 if the address is an IPv6 address (every interface then takes IPv4 too), else IPv4.
+        """
         host, port = invites.split_address(self.address)
+        if _is_v6(host):
+            return ("::1" if _is_loopback(host) else "::"), port
         return ("127.0.0.1" if _is_loopback(host) else "0.0.0.0"), port  # noqa: S104 - a server for other machines
 
     @property
     def admin_address(self) -> str:
         """Where the operator's commands on this machine reach the coordinator."""
-        return f"127.0.0.1:{self.listen[1]}"
+        host, port = self.listen
+        return dial_address("::1" if _is_v6(host) else "127.0.0.1", port)
 
     @property
     def authority_pem(self) -> bytes:
@@ -199,7 +205,7 @@ def init(
     server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
     operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
     server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
-    hosts = tuple(dict.fromkeys((host, "localhost", "127.0.0.1")))
+    hosts = tuple(dict.fromkeys((host, "localhost", "127.0.0.1", *(("::1",) if _is_v6(host) else ()))))
     server_leaf = certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts)
     operator_leaf = certificates.issue(authority, operator_key.public_key(), operator, now, entropy)
     files: Mapping[pathlib.Path, bytes] = {
@@ -229,24 +235,31 @@ def init(
 
 
 def load_federation(home: pathlib.Path) -> Federation:
-    """The federation of an initialised folder; ConfigError `not_initialised`, PeerError if damaged."""
+    """The federation of an initialised folder; ConfigError `not_initialised`, StorageError `own_file_damaged`."""
     path = home / _MARK
     if not path.exists():
         raise ConfigError(
             "not_initialised", f"{home} holds no federation", next_step="run `fedveil init NAME --address HOST` first"
         )
-    what = _MARK
-    fields = Fields(
-        canonical(_read(path), what), what, {"address", "federation_id", "fingerprint", "governance_folder", "version"}
-    )
-    return Federation(
-        home,
-        FederationId(fields.name("federation_id")),
-        fields.text("address", 512),
-        pathlib.Path(fields.text("governance_folder", 4096)),
-        _read(home / "trust.json"),
-        fields.hex("fingerprint", 32),
-    )
+    names = {"address", "federation_id", "fingerprint", "governance_folder", "version"}
+    try:
+        fields = Fields(canonical(_read(path), _MARK), _MARK, names)
+        address = fields.text("address", 512)
+        invites.split_address(address)
+        return Federation(
+            home,
+            FederationId(fields.name("federation_id")),
+            address,
+            pathlib.Path(fields.text("governance_folder", 4096)),
+            _read(home / "trust.json"),
+            fields.hex("fingerprint", 32),
+        )
+    except (PeerError, ConfigError) as error:  # nobody else wrote it
+        raise StorageError(
+            "own_file_damaged",
+            f"{path} is damaged: {error.what}",
+            next_step="restore this file from a backup; the rest of the folder stays as it is",
+        ) from error
 
 
 def full_address(address: str) -> str:
@@ -255,6 +268,11 @@ def full_address(address: str) -> str:
     full = f"{address}:{DEFAULT_PORT}" if ":" not in address or bare_v6 else address
     invites.split_address(full)
     return full
+
+
+def dial_address(host: str, port: int) -> str:
+    """HOST:PORT, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if _is_v6(host) else f"{host}:{port}"
 
 
 def _describe(federation_id: FederationId, address: str, governance_folder: pathlib.Path, fingerprint: bytes) -> bytes:
@@ -292,6 +310,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_v6(host: str) -> bool:
+    return ":" in host  # `split_address` lets a colon pass in an IPv6 address only
 
 
 def _read(path: pathlib.Path) -> bytes:

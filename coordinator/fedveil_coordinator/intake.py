@@ -12,6 +12,9 @@ from fedveil_common.messages import Header
 
 LEAF_BYTES = 4 * transcript.LEAF_COORDINATES
 
+UPLOADS_AT_ONCE = 4
+"""Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
+
 
 class Intake:
     """One upload. `write(leaf index, data)` is called for each verified leaf, in order."""

@@ -232,7 +232,7 @@ class Operations:
                 (row for row in self._store.journal.runs() if row.run_id == wanted and row.status == "ended"), None
             )
             if ended is not None and (not told or told[-1].kind != "ended"):
-                told.append(Watched(len(told) + 1, "ended", (("code", ended.code),)))
+                told.append(Watched(told[-1].number + 1 if told else 1, "ended", (("code", ended.code),)))
             return told
 
         def stop() -> None:

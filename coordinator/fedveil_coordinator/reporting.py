@@ -54,11 +54,7 @@ def waiting_report(state: RunState, at: float) -> Plain | None:
     attempt = state.attempt
     if isinstance(attempt.stage, (attempts.Opening, attempts.Opened)):
         return {"phase": "opening", "for": [], "until_s": None}
-    progress = attempt.frame.manifest.progress_s
-    lasting = {
-        org: max(0.0, attempt.heard.get(org, attempt.since) + progress - at)
-        for org in rounds.pending_members(attempt, at)
-    }
+    lasting = {org: max(0.0, rounds.overdue_at(attempt, org) - at) for org in rounds.pending_members(attempt, at)}
     return {
         "phase": type(attempt.stage).__name__.lower(),
         "round": attempt.key.round,

@@ -57,6 +57,7 @@ from fedveil_coordinator.course import Course
 from fedveil_coordinator.events import (
     AbortOrdered,
     Action,
+    Announce,
     DiscardInputs,
     Event,
     Heard,
@@ -67,6 +68,7 @@ from fedveil_coordinator.events import (
     Resumed,
     SumReady,
 )
+from fedveil_coordinator.intake import UPLOADS_AT_ONCE
 
 # --- one step ---------------------------------------------------------------------------------------------------------
 
@@ -81,20 +83,26 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
             if not isinstance(event.message, Progress) or event.message.key == attempt.key:
                 course.attempt = replace(attempt, heard={**attempt.heard, org: event.at})
             acceptance.receive(course, event)
-        case Heard():
-            course.attempt = replace(course.attempt, heard={**attempt.heard, event.org_id: event.at})
-        case InputSpooled():
+            _delivered(course, attempt, org, event.at)
+        case Heard(org_id=org) if org in attempt.frame.manifest.cohort:
+            course.attempt = replace(attempt, heard={**attempt.heard, org: event.at})
+            if event.leaves == 0 or event.leaves > attempt.uploaded.get(org, 0):
+                uploaded = {**attempt.uploaded, org: max(event.leaves, attempt.uploaded.get(org, 0))}
+                course.attempt = replace(
+                    course.attempt, uploaded=uploaded, delivered={**attempt.delivered, org: event.at}
+                )
+        case InputSpooled(org_id=org):
             acceptance.accept_input(course, event)
+            _delivered(course, attempt, org, event.at)
         case SumReady() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
             _publish(course, attempt.stage, event)
         case OpeningFailed() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
             evidence = attempt.stage.revealing.shares.get(event.dealer, ())
-            course.record(facts.Excluded(event.dealer, "inconsistent_shares", evidence), event.at)
+            course.exclude(event.dealer, "inconsistent_shares", evidence, event.at)
             course.record(facts.AttemptDied("inconsistent_shares"), event.at)
         case Resumed():
-            course.attempt = replace(
-                attempt, heard=dict.fromkeys(attempt.frame.manifest.cohort, event.at), since=event.at
-            )
+            heard = dict.fromkeys(attempt.frame.manifest.cohort, event.at)
+            course.attempt = replace(attempt, heard=heard, since=event.at, began=None)
             if isinstance(attempt.stage, Opening):
                 course.act(OpenSum(attempt.key))
         case AbortOrdered():
@@ -105,11 +113,20 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
     return course.attempt, tuple(course.actions)
 
 
+def _delivered(course: Course, before: Attempt, org: OrgId, at: float) -> None:
+    """What a member sent counts as a delivery if it moved the stage; a late one clears the member."""
+    after = course.attempt
+    if after.stage is not before.stage and org not in after.excluded:
+        delivered = {**after.delivered, org: at}
+        course.attempt = replace(after, delivered=delivered, overdue=after.overdue - {org})
+
+
 def _advance(course: Course, at: float) -> None:
     """Close the current stage if everyone awaited has answered or is overdue; repeat until nothing closes."""
     while True:
+        _mark_overdue(course, at)
         attempt, manifest = course.attempt, course.attempt.frame.manifest
-        stage, pending = attempt.stage, pending_members(attempt, at)
+        stage, pending, gone = attempt.stage, pending_members(attempt, at), attempt.abort_votes.keys()
         match stage:
             case Offering():
                 if not _viable(course, len(stage.adverts) + len(pending), manifest.quorum, "too_few_adverts", at):
@@ -120,17 +137,22 @@ def _advance(course: Course, at: float) -> None:
                 course.record(facts.KeySetFrozen(members), at)
                 course.send(members, KeySet(attempt.frame.t0, tuple(stage.adverts[org] for org in members)))
             case Sharing():
-                if not _viable(course, len(stage.shares) + len(pending), manifest.quorum, "too_few_shares", at):
+                complete = tuple(sorted(stage.shares.keys() - gone))
+                if not _viable(course, len(complete) + len(pending), manifest.quorum, "too_few_shares", at):
                     continue
                 if pending:
                     return
-                course.record(facts.SharesDelivered(tuple(sorted(stage.shares))), at)
-                for org in sorted(stage.shares):
-                    course.send((org,), _delivery(stage.t1, stage.shares, org))
+                course.record(facts.SharesDelivered(complete), at)
+                assert isinstance(course.attempt.stage, Acking)
+                for org in complete:
+                    course.send((org,), _delivery(stage.t1, course.attempt.stage.shares, org))
             case Acking():
+                remaining = stage.shares.keys() - gone
+                if not _viable(course, len(remaining), manifest.quorum, "too_few_dealers", at):
+                    continue
                 if pending:
                     return
-                dealers = tuple(sorted(set(stage.shares) - convicted(stage, manifest)))
+                dealers = tuple(sorted(remaining - convicted(stage, manifest)))
                 if not _viable(course, len(dealers), manifest.quorum, "too_few_dealers", at):
                     continue
                 course.record(facts.DealersFrozen(dealers), at)
@@ -139,6 +161,8 @@ def _advance(course: Course, at: float) -> None:
             case Collecting():
                 needed = max(manifest.quorum, manifest.min_survivors)
                 if not _viable(course, len(stage.headers) + len(pending), needed, "too_few_survivors", at):
+                    continue
+                if not _viable(course, len(stage.shares.keys() - gone), manifest.quorum, "too_few_votes", at):
                     continue
                 if pending:
                     return
@@ -179,9 +203,14 @@ def _viable(course: Course, reachable: int, needed: int, reason: str, at: float)
     """Whether the stage can still reach its number; if not, the abort is begun."""
     if reachable >= needed:
         return True
-    missing = sorted(set(awaited(course.attempt)) - set(pending_members(course.attempt, at)))
-    course.begin_abort(reason, tuple(missing), at)
+    course.begin_abort(reason, _missing(course.attempt, at), at)
     return False
+
+
+def _missing(attempt: Attempt, at: float) -> tuple[OrgId, ...]:
+    """Whom the attempt lacks: who is awaited in vain, and who abort-voted."""
+    lost = set(awaited(attempt)) - set(pending_members(attempt, at))
+    return tuple(sorted(lost | attempt.abort_votes.keys()))
 
 
 def _vote_lost(course: Course, stage: Voting, pending: tuple[OrgId, ...], at: float) -> bool:
@@ -191,12 +220,12 @@ def _vote_lost(course: Course, stage: Voting, pending: tuple[OrgId, ...], at: fl
     attempt, manifest = course.attempt, course.attempt.frame.manifest
     if len(stage.votes) + len(pending) >= manifest.quorum:
         return False
-    free = [org for org in manifest.cohort if org not in stage.votes and _alive(attempt, org, at)]
+    there = [org for org in manifest.cohort if org in attempt.abort_votes or _heard(attempt, org, at)]
+    free = [org for org in there if org not in stage.votes]
     late = at >= attempt.since + manifest.hard_limit_s
     if not late and len(free) < quorum.abort_threshold(len(manifest.cohort), manifest.corrupt):
         return False
-    missing = tuple(sorted(set(awaited(attempt)) - set(pending)))
-    course.begin_abort("too_few_votes", missing, at)
+    course.begin_abort("too_few_votes", _missing(attempt, at), at)
     return True
 
 
@@ -226,15 +255,72 @@ def awaited(attempt: Attempt) -> tuple[OrgId, ...]:
     return tuple(sorted(names - attempt.excluded))
 
 
-def _alive(attempt: Attempt, org: OrgId, at: float) -> bool:
+STAGE_PATIENCE = 10
+"""Progress reports alone keep a member from being overdue for this many progress_s of one stage; see `patience`."""
+
+LEAF_S = 1.0
+"""What masking and sending one leaf (64 KiB) may take; see `patience`."""
+
+
+def patience(attempt: Attempt, org: OrgId) -> float:
+    """Until when a member that is heard of, and does not deliver what the stage waits for, is waited for.
+
+    - An advert means "my update is ready", and training takes its time: half the hard limit, so that the other half is
+      left for the rest. A member that was overdue with an advert earlier in this run has as long as in other stages.
+    - Every later answer takes seconds: STAGE_PATIENCE x progress_s since the stage stands, or since its last delivery
+      (for a dealer: since the last complaint about it), at most an eighth of the hard limit and at least progress_s.
+    - An input is masked and sent: LEAF_S for each of its leaves besides. New leaves of an upload, and waiting for a
+      free slot, are deliveries; as a whole a member has that time once more for each turn the cohort's uploads take.
+    """
+    manifest, stage = attempt.frame.manifest, attempt.stage
+    since = attempt.since
+    last = max(since, attempt.delivered.get(org, since))
+    limit = manifest.hard_limit_s
+    quiet = max(manifest.progress_s, min(STAGE_PATIENCE * manifest.progress_s, limit / 8))
+    match stage:
+        case Offering():
+            return since + (quiet if org in attempt.slow else max(quiet, limit / 2))
+        case Collecting():
+            quiet += LEAF_S * -(-manifest.length // manifest.leaf_coordinates)
+            turns = 1 + -(-len(manifest.cohort) // UPLOADS_AT_ONCE)
+            return min(last + quiet, since + turns * quiet)
+        case _:
+            return last + quiet
+
+
+def overdue_at(attempt: Attempt, org: OrgId) -> float:
+    """When an awaited member becomes overdue if nothing more comes from it."""
+    return min(attempt.heard.get(org, attempt.since) + attempt.frame.manifest.progress_s, patience(attempt, org))
+
+
+def _heard(attempt: Attempt, org: OrgId, at: float) -> bool:
+    """Whether a member is there: something came from it within progress_s, and it did not refuse."""
     if org in attempt.excluded or org in attempt.refused:
         return False
     return at < attempt.heard.get(org, attempt.since) + attempt.frame.manifest.progress_s
 
 
 def pending_members(attempt: Attempt, at: float) -> tuple[OrgId, ...]:
-    """Of those awaited, who was heard of within progress_s and did not refuse."""
-    return tuple(org for org in awaited(attempt) if _alive(attempt, org, at))
+    """Of those awaited, who is there and may still deliver."""
+    out = attempt.overdue | attempt.abort_votes.keys()
+    there = [org for org in awaited(attempt) if org not in out and _heard(attempt, org, at)]
+    return tuple(org for org in there if at < patience(attempt, org))
+
+
+def _mark_overdue(course: Course, at: float) -> None:
+    """Members that are there and let their time pass: left out like dropped ones, not invited to the next attempt."""
+    attempt = course.attempt
+    if isinstance(attempt.stage, Aborting):
+        return
+    out = attempt.overdue | attempt.abort_votes.keys()
+    there = [org for org in awaited(attempt) if org not in out and _heard(attempt, org, at)]
+    late = frozenset(org for org in there if at >= patience(attempt, org))
+    if not late:
+        return
+    slow = attempt.slow | late if isinstance(attempt.stage, Offering) else attempt.slow
+    course.attempt = replace(attempt, overdue=attempt.overdue | late, slow=slow)
+    for org in sorted(late):
+        course.act(Announce("overdue", (("org", org), ("stage", type(attempt.stage).__name__.lower()))))
 
 
 def deadline(attempt: Attempt, at: float) -> float | None:
@@ -245,7 +331,7 @@ def deadline(attempt: Attempt, at: float) -> float | None:
             return None
         case _:
             pass
-    times = [attempt.heard.get(org, attempt.since) + manifest.progress_s for org in pending_members(attempt, at)]
+    times = [overdue_at(attempt, org) for org in pending_members(attempt, at)]
     hard = attempt.since + manifest.hard_limit_s
     return min([*times, hard]) if hard > at or times else None
 
@@ -265,10 +351,8 @@ def _delivery(t1: bytes, sets: Sets, recipient: OrgId) -> ShareDelivery:
 
 
 def _share_set(t1: bytes, dealers: tuple[OrgId, ...], openings: Sets, recipient: OrgId) -> ShareSet:
-    mine = [
-        blob for dealer in dealers for blob in openings.get(dealer, ()) if opening_body(blob).recipient == recipient
-    ]
-    return ShareSet(t1, dealers, tuple(mine))
+    answers = [[b for b in openings.get(dealer, ()) if opening_body(b).recipient == recipient] for dealer in dealers]
+    return ShareSet(t1, dealers, tuple(found[0] for found in answers if found))
 
 
 def outstanding(attempt: Attempt, org: OrgId, signing_key: PrivateKey) -> tuple[CoordinatorMessage, ...]:

@@ -118,6 +118,7 @@ class RunState:
     certificates: tuple[AbortCertificate, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     best_loss: float = math.inf
+    good: int = 0
     records: tuple[RoundRecord, ...] = ()
     evaluated: bool = False
     rejected: str = ""
@@ -125,6 +126,7 @@ class RunState:
     ended: facts.Ended | None = None
     connected: frozenset[OrgId] = frozenset()
     answers: Mapping[OrgId, str] = field(default_factory=dict)
+    slow: frozenset[OrgId] = frozenset()
     waiting_since: float = 0.0
     working: bool = False
 
@@ -240,6 +242,7 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         rejected=fact.rejected,
         working=False,
         best_loss=min(state.best_loss, fact.loss) if fact.loss is not None else state.best_loss,
+        good=manifest.step if fact.loss is not None and fact.rejected != "loss" else state.good,
     )
     match manifest.purpose:
         case Purpose.STANDARDISE:
@@ -279,7 +282,8 @@ def step(state: RunState, event: Event) -> Step:
         case Disconnected():
             state = replace(state, connected=state.connected - {event.org_id})
         case Received(message=PlanAnswer() as answer):
-            if answer.plan_hash == state.plan_hash:
+            first = event.org_id not in state.answers  # of a session; also for one that is out until it has reconnected
+            if answer.plan_hash == state.plan_hash and first:
                 code = "" if answer.accepted else answer.code
                 state = replace(state, answers={**state.answers, event.org_id: code})
                 actions.append(Announce("plan_answer", (("org", event.org_id), ("code", code or "accepted"))))
@@ -307,13 +311,13 @@ def _round_step(state: RunState, event: Event) -> Step:
     if state.attempt is None:
         return state, ()  # late: the attempt it belongs to is over
     attempt, actions = rounds.step(state.attempt, event, state.office.signing_key)
-    state = replace(state, attempt=attempt)
+    state = replace(state, attempt=attempt, slow=attempt.slow)
     match attempt.stage:
         case attempts.Opened() if not state.working:
             return replace(state, working=True), (*actions, ProcessSum(attempt.frame.manifest))
         case attempts.Aborted(certificate=certificate):
             announce = Announce("aborted", (("round", str(attempt.key.round)), ("reason", attempt.stage.reason)))
-            out = attempt.refused | attempt.excluded  # not invited again until they have reconnected
+            out = attempt.refused | attempt.excluded | attempt.overdue  # not invited again until they have reconnected
             state = replace(
                 state,
                 attempt=None,
@@ -405,7 +409,7 @@ def _offer(state: RunState, seed: Seed, at: float) -> Step:
     fact = facts.Offered(blob)
     after = replace(
         state,
-        attempt=attempts.begin(blob, state.roster, at),
+        attempt=attempts.begin(blob, state.roster, at, state.slow),
         previous_manifest=transcript.manifest_hash(blob.body),
     )
     key = manifest.key
@@ -458,10 +462,8 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
 
 
 def _end(state: RunState, code: str) -> Step:
-    """The run is over; the last model that is not rejected is signed."""
-    versions = state.versions
-    if state.rejected == "loss":
-        versions = versions[:-1]  # the model whose loss arrived is implausible: the one before it is current again
+    """The run is over; its last model is signed, or after a rejection the last one whose own loss was plausible."""
+    versions = state.versions[: state.good] if state.rejected else state.versions
     signed = (sign_model(state, versions[-1]),) if versions else ()
     fact = facts.Ended(code, signed)
     ended = RunEnded(state.run_id, state.plan_hash, code, state.standardise, signed)

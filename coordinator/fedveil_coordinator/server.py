@@ -1,12 +1,16 @@
 """The gRPC edge of the rounds: who is calling, what arrived, where it goes. No protocol in here.
 
 Promise: every call is checked against the allow-list by its certificate's SAN URI, and again while it lives; bytes are
-parsed inside the handler, so a malformed message is INVALID_ARGUMENT with the field path; no queue is unbounded; a call
-is ended by `context.abort`, never by cancelling its task (a cancelled handler leaves the client hanging, grpc #29248).
+parsed inside the handler, so a malformed message is INVALID_ARGUMENT with the field path; no queue is unbounded: the
+next message of a session is read once the driver has taken the last; who does not read is not waited for; a call is
+ended by `context.abort`, never by cancelling its task (a cancelled handler leaves the client hanging, grpc #29248).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -27,7 +31,7 @@ from numpy.typing import NDArray
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.driver import Driver
-from fedveil_coordinator.intake import Intake
+from fedveil_coordinator.intake import UPLOADS_AT_ONCE, Intake
 
 log = structlog.get_logger("fedveil.server")
 
@@ -38,11 +42,18 @@ OUTLET_BOUND = 1024
 CHUNK_TIMEOUT_S = 30.0
 """How long an upload may be silent."""
 
-UPLOADS_AT_ONCE = 4
-"""Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
+WRITE_TIMEOUT_S = 30.0
+"""How long one message or frame may take to be read by the other side."""
+
+WAIT_REPORT_S = 1.0
+"""How often the driver hears that an upload still waits for its turn."""
 
 DOWNLOADS_AT_ONCE = 4
-"""Sums sent at the same time; further ones wait."""
+"""Sums sent at the same time, one to an organisation; further ones wait."""
+
+CALLS_OF_ONE = 8
+"""Sessions, and downloads, that one organisation may have begun and not ended: the connection of an older one may be
+dead and not yet known to be."""
 
 RECHECK_S = 30.0
 """How often a quiet session's certificate is looked at again."""
@@ -95,11 +106,13 @@ class SessionOutlet:
     def send(self, message: CoordinatorMessage) -> None:
         """Queue a message; a full queue ends the session."""
         data = wire.encode_coordinator(message)
-        self._loop.call_soon_threadsafe(self._put, data)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so is the session
+            self._loop.call_soon_threadsafe(self._put, data)
 
     def close(self, code: str) -> None:
         """End the session with this code."""
-        self._loop.call_soon_threadsafe(self._put, code)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._put, code)
 
     def _put(self, item: bytes | str) -> None:
         if self._queue.qsize() >= OUTLET_BOUND and isinstance(item, bytes):
@@ -145,6 +158,65 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FedveilError
     await context.abort(status_of(error), f"[{error.code}] {error.what}", metadata_of(error))
 
 
+async def taken(post: Callable[[Callable[[], None]], None]) -> None:
+    """Hand something to the driver and wait until it has left the driver's queue."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def mark() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(mark)
+
+    post(tell)
+    await done
+
+
+async def write(context: grpc.aio.ServicerContext[Any, Any], data: bytes, org: OrgId) -> None:
+    """One message or frame. PeerError `reader_too_slow` if the other side does not read."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await context.write(data)
+    except TimeoutError:
+        raise PeerError("reader_too_slow", f"nothing was read for {WRITE_TIMEOUT_S:.0f} s", peer=org) from None
+
+
+class Turns:
+    """The calls of one kind that each organisation has begun and not ended."""
+
+    def __init__(self) -> None:
+        self._open: dict[OrgId, int] = {}
+
+    @contextlib.contextmanager
+    def one(self, org: OrgId) -> Iterator[None]:
+        """One more call of `org`; RoundAborted `too_many_calls`."""
+        if self._open.get(org, 0) >= CALLS_OF_ONE:
+            raise RoundAborted("too_many_calls", f"{CALLS_OF_ONE} calls of this kind by this organisation are open")
+        self._open[org] = self._open.get(org, 0) + 1
+        try:
+            yield
+        finally:
+            self._open[org] -= 1
+            if not self._open[org]:
+                del self._open[org]
+
+    def within(self, handler: Handler) -> Handler:
+        """The handler as one of those calls; a call that is refused counts until the refusal has been read."""
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> Any:
+            with self.one(identity.org_id):
+                try:
+                    return await handler(request, context, identity)
+                except FedveilError as error:
+                    log.warning("call.refused", org=identity.org_id, code=error.code)
+                    await abort(context, error)
+
+        return call
+
+
 class RoundsEdge:
     """The handlers of RoundsService."""
 
@@ -156,39 +228,49 @@ class RoundsEdge:
         self._uploading: set[OrgId] = set()
         self._slots = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self._download_of: dict[OrgId, asyncio.Lock] = {}
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
         methods: dict[str, Any] = {
-            "Session": grpc.stream_stream_rpc_method_handler(guarded("participant", self._identify, self.session)),
+            "Session": grpc.stream_stream_rpc_method_handler(
+                guarded("participant", self._identify, Turns().within(self.session))
+            ),
             "SubmitInput": grpc.stream_unary_rpc_method_handler(guarded("participant", self._identify, self.submit)),
-            "FetchSum": grpc.unary_stream_rpc_method_handler(guarded("participant", self._identify, self.fetch)),
+            "FetchSum": grpc.unary_stream_rpc_method_handler(
+                guarded("participant", self._identify, Turns().within(self.fetch))
+            ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def session(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], identity: Identity
     ) -> None:
-        """Everything but bulk, both ways, until either side ends it."""
+        """Everything but bulk, both ways, until either side ends it. An organisation that governance has not listed yet
+        has one too: on it, it learns of the roster that lists it.
+        """
+        org = identity.org_id
         outlet = SessionOutlet(asyncio.get_running_loop())
         failure: list[FedveilError] = []
 
         async def read() -> None:
             try:
                 async for data in requests:
-                    self._driver.received(identity.org_id, wire.parse_participant(data))
+                    message = wire.parse_participant(data)
+                    await taken(partial(self._driver.received, org, message))
                 outlet.close("")
             except PeerError as error:
                 failure.append(error)
                 outlet.close(error.code)
 
-        self._driver.connected(identity.org_id, outlet)
-        reader = asyncio.ensure_future(read())
+        reader: asyncio.Future[None] | None = None
         try:
+            await taken(partial(self._driver.connected, org, outlet))
+            reader = asyncio.ensure_future(read())
             while True:
                 item = await outlet.next(RECHECK_S)
                 if isinstance(item, bytes):
-                    await context.write(item)
+                    await write(context, item, org)
                 elif item is None:
                     self._identify(certificate_of(context))
                 elif item == "":
@@ -196,26 +278,70 @@ class RoundsEdge:
                 else:
                     raise failure[0] if failure else ended(item)
         finally:
-            reader.cancel()
-            self._driver.disconnected(identity.org_id, outlet)
+            if reader is not None:
+                reader.cancel()
+            self._driver.disconnected(org, outlet)
 
     async def submit(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], identity: Identity
     ) -> bytes:
         """A masked input: announced, leaf by leaf verified and spooled, receipted once the journal has it."""
         org = identity.org_id
+        self._check_listed(org)
         if org in self._uploading:
             raise RoundAborted("upload_in_progress", "another upload of this organisation is still going on")
         self._uploading.add(org)
+        accepted: Future[SignedBlob] | None = None
         try:
-            async with self._slots:
-                return await self._receive(requests, context, org)
+            await self._slot(org)
+            try:
+                header = await self._receive(requests, context, org)
+            finally:
+                self._slots.release()
+            accepted = self._driver.input_complete(org, header)
+            receipt = await asyncio.wrap_future(accepted)
         finally:
+            self._end_upload(org, accepted)
+        answer = pb.SubmitInputResponse()
+        tables.BLOB.put(answer, "receipt", receipt)
+        return answer.SerializeToString()
+
+    async def _slot(self, org: OrgId) -> None:
+        """Wait for a free upload slot; the driver hears of it meanwhile."""
+        while True:
+            try:
+                async with asyncio.timeout(WAIT_REPORT_S):
+                    await self._slots.acquire()
+                return
+            except TimeoutError:
+                self._driver.input_progress(org, 0)
+
+    def _end_upload(self, org: OrgId, accepted: "Future[SignedBlob] | None") -> None:
+        """The next upload may begin once the driver has answered this one, whether its caller is still there or not."""
+        if accepted is None or accepted.done():
             self._uploading.discard(org)
+            return
+        loop = asyncio.get_running_loop()
+
+        def answered(future: "Future[SignedBlob]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there are no more uploads
+                loop.call_soon_threadsafe(self._uploading.discard, org)
+
+        accepted.add_done_callback(answered)
+
+    def _check_listed(self, org: OrgId) -> None:
+        """PolicyRefusal unless `org` is a member of the current roster."""
+        if org not in self._driver.members:
+            raise PolicyRefusal(
+                "not_in_roster",
+                f"{org} is enrolled and in no roster yet",
+                not_done="the call was refused",
+                next_step="wait until the operator has signed the next roster (`fedveil run start` does)",
+            )
 
     async def _receive(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], org: OrgId
-    ) -> bytes:
+    ) -> SignedBlob:
         announcement = _frame(await _next(requests, org), "announcement").announcement
         header: SignedBlob = tables.BLOB.get(announcement, "header", "announcement.header")
         hashes = list(announcement.leaf_hashes)
@@ -231,19 +357,27 @@ class RoundsEdge:
                     raise wire.MalformedError("leaves", f"not 1 to {limits.LEAVES_PER_FRAME} leaves in a frame")
                 await asyncio.to_thread(intake.take, leaves.first, list(leaves.leaves))
                 self._identify(certificate_of(context))
-                self._driver.input_progress(org)
+                self._driver.input_progress(org, leaves.first + len(leaves.leaves))
             intake.complete()
             await asyncio.to_thread(spool.finish)
         except BaseException:
             spool.discard()
             raise
-        receipt = await asyncio.wrap_future(self._driver.input_complete(org, header))
-        answer = pb.SubmitInputResponse()
-        tables.BLOB.put(answer, "receipt", receipt)
-        return answer.SerializeToString()
+        return header
 
     async def fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:
-        """An opened sum: its signed blobs, then its leaves."""
+        """An opened sum: its signed blobs, then its leaves. One at a time for each organisation."""
+        org = identity.org_id
+        self._check_listed(org)
+        lock = self._download_of.setdefault(org, asyncio.Lock())
+        async with lock:
+            try:
+                await self._fetch(data, context, org)
+            except FedveilError as error:
+                log.warning("call.refused", org=org, code=error.code)
+                await abort(context, error)  # inside the lock: who does not read the refusal waits for itself alone
+
+    async def _fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], org: OrgId) -> None:
         try:
             request = pb.FetchSumRequest.FromString(data)
         except DecodeError:
@@ -255,17 +389,19 @@ class RoundsEdge:
         first = pb.FetchSumResponse()
         tables.BLOB.put(first.announcement, "result", result)
         tables.BLOB.put(first.announcement, "manifest", manifest)
-        await context.write(first.SerializeToString())
+        await write(context, first.SerializeToString(), org)
         body = wire.parse_body(BlobType.RESULT, result.body)
         assert isinstance(body, Result)
         async with self._downloads:
             reader = await asyncio.to_thread(self._open_sum, run_id, request.round)
             try:
-                await self._send_sum(reader, body.length, context)
+                await self._send_sum(reader, body.length, context, org)
             finally:
                 reader.close()
 
-    async def _send_sum(self, reader: SumReader, length: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _send_sum(
+        self, reader: SumReader, length: int, context: grpc.aio.ServicerContext[Any, Any], org: OrgId
+    ) -> None:
         """Frame by frame, in the memory of one frame."""
         step = limits.LEAVES_PER_FRAME * LEAF_COORDINATES
         for start in range(0, length, step):
@@ -273,7 +409,7 @@ class RoundsEdge:
             frame = pb.FetchSumResponse()
             frame.leaves.first = start // LEAF_COORDINATES
             frame.leaves.leaves.extend(bytes(leaf) for _, leaf in masks.leaves(piece))
-            await context.write(frame.SerializeToString())
+            await write(context, frame.SerializeToString(), org)
 
 
 def ended(code: str) -> FedveilError:

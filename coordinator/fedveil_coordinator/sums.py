@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
-from fedveil_common.errors import ConfigError, FedveilError, RoundAborted
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Frame, Revealing
 from fedveil_coordinator.run import RunState
+
+_SOURCES = frozenset({facts.Offered.__name__, facts.SumOpened.__name__})
 
 
 class SumStore(Protocol):
@@ -87,17 +89,27 @@ class Sums:
                 self._lineage = (key.run_id, lineage)
         except FedveilError as error:
             rejected = error.code
-        return Outcome(model_hash, scaling_hash, self._measure(state, manifest, decoded), rejected)
+        measured = None
+        try:
+            measured = self._measure(state, manifest, decoded, survivors)
+        except IntegrityError as error:
+            rejected = error.code
+        return Outcome(model_hash, scaling_hash, measured, rejected)
 
-    def _measure(self, state: RunState, manifest: Manifest, decoded: decode.Decoded) -> evaluation.Metrics | None:
+    def _measure(
+        self, state: RunState, manifest: Manifest, decoded: decode.Decoded, survivors: int
+    ) -> evaluation.Metrics | None:
+        """IntegrityError `model_rejected` if what was measured cannot come from rows that exist."""
         plan = state.plan
         due = manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
         if manifest.purpose is not Purpose.EVALUATE and not due:
             return None
+        sanity.check_measures(plan, decoded, survivors)
         try:
             return evaluation.metrics(plan, decoded)
         except RoundAborted:
-            return None  # nobody held out a row: nothing was measured
+            sanity.check_still_measured(state.best_loss)
+            return None  # nobody holds out a row: nothing was ever measured
 
     def lineage(self, state: RunState) -> provenance.Lineage:
         """The walk to the current model of a run: remembered, or made again from the stored sums."""
@@ -117,16 +129,26 @@ class Sums:
 
     def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
         """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""
-        if (run_id, round) not in self._known:
-            for kind, body in self._store.facts(run_id):
-                if kind in (facts.Offered.__name__, facts.SumOpened.__name__):
-                    self.note(run_id, facts.decode(kind, body))
-        if (run_id, round) not in self._known:
-            raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
-        return self._known[run_id, round]
+        known = self._known.get((run_id, round))
+        if known is not None:
+            return known
+        offered: SignedBlob | None = None  # a fold of its own: the driver may be noting the next offer meanwhile
+        for kind, body in self._store.facts(run_id):
+            match facts.decode(kind, body) if kind in _SOURCES else None:
+                case facts.Offered(manifest=manifest):
+                    offered = manifest
+                case facts.SumOpened(result=result) if offered is not None and _round_of(offered) == round:
+                    self._known[run_id, round] = (offered, result)
+                    return offered, result
+                case _:
+                    pass
+        raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
 
     def note(self, run_id: RunId, fact: facts.Fact) -> int | None:
-        """Remember where a sum came from, so that serving it costs no walk through the journal; the fact's round."""
+        """Remember where a sum came from, so that serving it costs no walk through the journal; the fact's round.
+
+        On the driver's thread only: `_offered` is its own.
+        """
         match fact:
             case facts.Offered():
                 self._offered[run_id] = fact.manifest

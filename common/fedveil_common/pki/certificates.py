@@ -81,7 +81,7 @@ def load_certificate(pem: bytes) -> x509.Certificate:
     if len(pem) <= MAX_PEM:
         try:
             return x509.load_pem_x509_certificate(pem)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             pass
     raise PeerError("bad_certificate", "a certificate cannot be read")
 
@@ -164,7 +164,7 @@ def read_request(der: bytes) -> x509.CertificateSigningRequest:
             p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
             if p256 and request.is_signature_valid:
                 return request
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         pass
     raise PeerError("bad_csr", "the certificate request is not one of a P-256 key signed by that key")
 
