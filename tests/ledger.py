@@ -17,6 +17,7 @@ from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.masking.quorum import opening_bound
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -39,8 +40,8 @@ from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import driver as coordinator
-from fedveil_participant.driver import Bench
 from fedveil_participant.events import Changes, ProtectUpdate
+from fedveil_participant.ports import Bench
 from fedveil_participant.stages import Advertised, Idle, Revealed, Stage, Voted
 from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster, Packet
@@ -253,7 +254,8 @@ class Ledger:
             if all(ways):
                 raise RuleBrokenError("both_recoverable", f"both secrets of {dealer} can be put together")
         for (org, t0), recipients in self.opened.items():
-            if org not in liars and len(recipients) > self.manifests[t0].corrupt:
+            manifest = self.manifests[t0]
+            if org not in liars and len(recipients) > opening_bound(len(manifest.cohort), manifest.corrupt):
                 raise RuleBrokenError("too_many_openings", f"{org} opened the shares of {sorted(recipients)}")
 
     def check_votes(self, liars: frozenset[OrgId] = frozenset()) -> None:

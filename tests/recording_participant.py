@@ -15,7 +15,7 @@ from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
-from fedveil_participant.driver import Bench
+from fedveil_participant.ports import Bench
 from fedveil_participant.store import ParticipantStore
 from numpy.typing import NDArray
 

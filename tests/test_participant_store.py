@@ -20,8 +20,8 @@ from fedveil_common.gate import Outbox
 from fedveil_common.ids import COORDINATOR, AttemptKey, FederationId, OrgId, RunId
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob
 from fedveil_common.secret import Passphrase, PrivateKey, Seed
-from fedveil_participant.driver import Journal
 from fedveil_participant.events import Changes, OpenedSum, SpentKey
+from fedveil_participant.ports import Journal
 from fedveil_participant.stages import Advertised, Frame, Idle, Preparing, Revealed
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_holdings, open_store
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock

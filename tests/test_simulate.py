@@ -109,10 +109,39 @@ def test_a_test_file_is_what_accuracy_is_measured_on(place: Path) -> None:
     assert result(place, "--seed", "5")["measured_on"] == "holdout rows"
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_test_file_among_the_tables_is_no_organisation(place: Path, link: bool) -> None:
+    """By whatever name it is given; it is said, and it changes nothing else."""
+    beside, inside = place / "test.csv", place / "hospitals" / "test.csv"
+    beside.write_text(table("acme"))
+    without = result(place, "--seed", "5", "--test", "test.csv")
+    beside.rename(inside)
+    if link:
+        beside.symlink_to(inside)
+    done = simulate(place, "--json", "--seed", "5", "--test", "test.csv" if link else "hospitals/../hospitals/test.csv")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert set(value["accuracy"]["local"]) == set(NAMES)
+    assert (value["accuracy"], value["log_loss"]) == (without["accuracy"], without["log_loss"])
+    assert "test.csv is the test file and no organisation" in done.stderr
+
+
+def test_seconds_count_from_the_start_of_the_command(place: Path) -> None:
+    """Reading the tables and loading the program included: `play_in_memory` is told when the command began."""
+    plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
+    tables = {name: table(name).encode() for name in NAMES}
+    clock = SystemClock()
+    began = clock.monotonic_s() - 1000.0
+    played = play_in_memory(plan, plans.canonical(plan), tables, 5, clock, began)
+    assert 1000.0 < played.first_round_s <= played.total_s <= clock.monotonic_s() - began
+    assert sum(float(str(one["seconds"])) for one in played.rounds) < 1000.0
+
+
 def test_real_processes_come_to_the_same_model(place: Path) -> None:
-    value = result(place, "--processes", "--test", "hospitals/acme.csv")
+    (place / "held_out.csv").write_text(table("acme"))
+    value = result(place, "--processes", "--test", "held_out.csv")
     check_shape(value, "mtls")
-    memory = result(place, "--seed", "5", "--test", "hospitals/acme.csv")
+    memory = result(place, "--seed", "5", "--test", "held_out.csv")
     assert value["accuracy"]["federated"] == pytest.approx(memory["accuracy"]["federated"], abs=0.03)
     assert value["log_loss"]["federated"] == pytest.approx(memory["log_loss"]["federated"], abs=0.01)
     assert value["accuracy"]["pooled"] == memory["accuracy"]["pooled"]
@@ -174,7 +203,7 @@ def test_no_process_is_left_when_a_run_of_processes_fails(monkeypatch: pytest.Mo
     monkeypatch.setattr(local_federation.LocalFederation, "enrol", fail)
     plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
     with pytest.raises(RuntimeError):
-        local_federation.play(plan, plans.canonical(plan), {name: b"" for name in NAMES}, real_world())
+        local_federation.play(plan, plans.canonical(plan), {name: b"" for name in NAMES}, real_world(), 0.0)
     assert [process.poll() is not None for process in started] == [True]
 
 

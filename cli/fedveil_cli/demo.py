@@ -1,31 +1,31 @@
 """`fedveil demo`: five hospitals on this machine, real processes, enrolment, mutual TLS, one of them killed on the way.
 
-Promise: nothing is staged. The coordinator and each hospital run as processes of their own, from the commands a person
-would type; hospitals hold rows of their own; one is ended by SIGKILL in the middle of a round and comes back; the bytes
-that the attack reads are those the coordinator's process received after TLS.
+Promise: nothing is staged. The coordinator and each hospital run as processes of their own, with the commands that
+a person would type; hospitals hold rows of their own; one is ended by SIGKILL in the middle of a round and comes back.
+The attack reads only what the coordinator's process wrote down of what came out of TLS: in this training, in a run
+where one hospital trains on one record, and in both again after a restart in which the masks are left out.
 """
 
 import signal
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fedveil_common import layout, modelfile
+from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError
-from fedveil_common.initial import initial_model
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
-from fedveil_participant import update as updates
 from fedveil_participant.training import alone
 
-from fedveil_cli import demo_attack, demo_record, demo_split, scoring
+from fedveil_cli import demo_attack, demo_record, demo_split, demo_unprotected, scoring
 from fedveil_cli.admin_client import AdminClient
-from fedveil_cli.local_federation import START_TIMEOUT_S, LocalFederation, Tell, rounds_of
+from fedveil_cli.demo_attack import Captured, Record
+from fedveil_cli.local_federation import START_TIMEOUT_S, Launch, LocalFederation, Tell, rounds_of
 from fedveil_cli.scoring import Score
 from fedveil_cli.world import FAILPOINT
 
@@ -39,14 +39,18 @@ WATCHED = "northgate"
 DATASET = "breast_cancer"
 
 
+PROCESSES = 13
+"""The coordinator and five hospitals, the killed one again, and all six again without protection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What reading one upload as an update gives: correlation with the hospital's true update."""
+    """What the attack makes of one hospital's uploads: correlation with its true update; the record it trained on."""
 
-    protected: float
-    unprotected: float
-    record_protected: float
-    record_unprotected: float
+    update: float
+    record: Record
+    uploads: tuple[str, str]
+    """SHA-256 of the two uploads that were read, for the update and for the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class DemoResult:
     pooled: Score
     local: Mapping[str, Score]
     rounds: list[dict[str, object]]
-    attack: Attack
+    protected: Attack
+    unprotected: Attack
     first_round_s: float
     total_s: float
     model_file: bytes
@@ -79,15 +84,23 @@ class DemoResult:
             "rounds": self.rounds,
             "protection": "masked",
             "transport": "mtls",
-            "attack": {
-                "update_correlation": {"protected": self.attack.protected, "unprotected": self.attack.unprotected},
-                "record_correlation": {
-                    "protected": self.attack.record_protected,
-                    "unprotected": self.attack.record_unprotected,
-                },
-            },
+            "attack": self._attack_json(),
             "first_round_s": self.first_round_s,
             "total_s": self.total_s,
+        }
+
+    def _attack_json(self) -> dict[str, Any]:
+        both = {"protected": self.protected, "unprotected": self.unprotected}
+        record = {
+            name: {"true": true, **{how: one.record.read[name] for how, one in both.items()}}
+            for name, true in self.protected.record.true.items()
+        }
+        return {
+            "hospital": WATCHED,
+            "update_correlation": {how: one.update for how, one in both.items()},
+            "record_correlation": {how: one.record.correlation for how, one in both.items()},
+            "record": record,
+            "uploads_sha256": {how: list(one.uploads) for how, one in both.items()},
         }
 
 
@@ -104,36 +117,36 @@ def compare(
     return federated, pooled, local
 
 
-def attack_update(plan: Plan, data: bytes, upload: bytes, model_file: bytes) -> tuple[float, float]:
-    """(protected, unprotected) correlation of what the coordinator can read with the hospital's true update.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The plans, and the tables: per hospital, the common test set, and the watched hospital's one record.
 
-    `upload`: the masked bytes of the first train round, as received after TLS. The unprotected upload is the same
-    hospital's same update, encoded and not masked. The truth is computed here from the hospital's own rows.
+    `again`: what runs without protection, for the update and for the record.
     """
-    shape = layout.layout_for(plan, Purpose.TRAIN, 0)
-    stored = modelfile.read_model(model_file)
-    source = scoring.source_of(data, "watched.csv", plan)
-    blocks = updates.contribution(plan, Purpose.TRAIN, 0, source, initial_model(plan), stored.standardisation)
-    plain = updates.encode(shape, blocks, bytes(32), plan.protection.value_bits).ring.astype("<u4").tobytes()
-    truth = np.asarray(blocks[0]) / float(blocks[1][0])
-    if len(plain) != len(upload):
-        raise IntegrityError("demo_upload_differs", f"the upload has {len(upload)} bytes, the plain one {len(plain)}")
-    return (
-        demo_attack.correlation(demo_attack.read_update(upload, shape), truth),
-        demo_attack.correlation(demo_attack.read_update(plain, shape), truth),
-    )
+
+    plan: Plan
+    one_record: Plan
+    again: tuple[Plan, Plan]
+    files: Mapping[str, bytes]
+    test: bytes
+    record: bytes
 
 
-def write_inputs(folder: Path, seed: int) -> tuple[Plan, bytes, dict[str, bytes], bytes]:
-    """(plan, canonical bytes, CSV per hospital, test CSV) for a seed; the plan and tables are written into `folder`."""
+def write_inputs(folder: Path, seed: int) -> Inputs:
+    """The inputs for a seed; the tables are written into `folder`, where the hospitals find them."""
     plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
     if seed != plan.training.seed:
         plan = plans.with_seed(plan, seed)
     divided = demo_split.split(seed)
     files = {name: demo_split.rows_csv(rows) for name, rows in divided.hospitals.items()}
+    record_plan = demo_record.one_record(plan, seed)
+    again = demo_record.one_round(plan, seed ^ 1), demo_record.one_record(plan, seed ^ 1)
+    record = demo_record.training_row(record_plan, files[WATCHED])
     for name, data in files.items():
         (folder / f"{name}.csv").write_bytes(data)
-    return plan, plans.canonical(plan), files, demo_split.rows_csv(divided.test)
+        single = record if name == WATCHED else demo_record.without_last_row(data)
+        (folder / f"{name}.{demo_record.DATASET}.csv").write_bytes(single)
+    return Inputs(plan, record_plan, again, files, demo_split.rows_csv(divided.test), record)
 
 
 def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
@@ -147,75 +160,128 @@ def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
 
 
 class Demo:
-    """One demo from an empty folder to its closing table. `tell(kind, facts)` is called as things happen."""
+    """One demo from an empty folder to its closing table. `tell(kind, facts)` is called as things happen.
 
-    def __init__(self, folder: Path, seed: int, clock: Clock, tell: Tell) -> None:
+    `began`: when the command did, on `clock.monotonic_s`. `launch`: see `local_federation`.
+    """
+
+    def __init__(self, folder: Path, seed: int, clock: Clock, began: float, tell: Tell, launch: Launch) -> None:
         self._folder = folder
-        self._seed = seed
+        self._inputs = write_inputs(folder, seed)
         self._clock = clock
         self._tell = tell
-        self._began = clock.monotonic_s()
-        self._federation = LocalFederation(folder, DATASET, clock, tell)
+        self._began = began
+        self._federation = LocalFederation(folder, DATASET, clock, tell, launch)
+        self._federation.more_data = (demo_record.DATASET,)
+        self._federation.more_plans = tuple(
+            plans.plan_hash(plans.canonical(plan)) for plan in (self._inputs.one_record, *self._inputs.again)
+        )
+        self._hash = plans.plan_hash(plans.canonical(self._inputs.plan))
+        self._names = list(self._inputs.files)
         self._dead = threading.Event()
         self._opened_without = threading.Event()
         self._first_round: float | None = None
 
     def run(self) -> DemoResult:
         """Everything; every process is ended before this returns or raises."""
+        inputs = self._inputs
+        comparing = ThreadPoolExecutor(1, thread_name_prefix="fedveil-compare")
         try:
-            return self._run()
+            admin = self._federation.found(self._watching_coordinator)
+            failpoint = {KILLED: {FAILPOINT: f"participant.after.ack:{KILL_AT}"}}
+            self._federation.enrol(admin, self._names, self._hash, failpoint)
+            run_id = self._train(admin)
+            report, trained = self._captured(admin, run_id, inputs.plan)
+            compared = comparing.submit(compare, inputs.plan, inputs.files, inputs.test, trained.model_file)
+            protected = self._attack(trained, self._side_run(admin, inputs.one_record, "masked"))
+            admin.close()
+            admin = self._restart_unprotected()
+            unprotected = self._attack(*[self._side_run(admin, plan, "none") for plan in inputs.again])
+            admin.close()
         finally:
             self._federation.processes.stop()
+            comparing.shutdown()
+        federated, pooled, local = compared.result()
+        return DemoResult(
+            federated,
+            pooled,
+            local,
+            rounds_of(report),
+            protected,
+            unprotected,
+            self._since_start() if self._first_round is None else self._first_round,
+            self._since_start(),
+            trained.model_file,
+            run_id,
+        )
 
-    def _run(self) -> DemoResult:
-        plan, canonical, files, test = write_inputs(self._folder, self._seed)
-        admin = self._federation.found(self._watching_coordinator)
-        failpoint = {KILLED: {FAILPOINT: f"participant.after.ack:{KILL_AT}"}}
-        self._federation.enrol(admin, list(files), plans.plan_hash(canonical), failpoint)
-        run_id = self._train(admin, canonical, list(files))
-        report = admin.get_run(run_id)
-        if report["code"] != "finished":
-            raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
-        model_file = admin.export_model(run_id)
-        federated, pooled, local = compare(plan, files, test, model_file)
-        attack = self._attack(plan, files, model_file, report)
-        total = self._clock.monotonic_s() - self._began
-        first = total if self._first_round is None else self._first_round - self._began
-        return DemoResult(federated, pooled, local, rounds_of(report), attack, first, total, model_file, run_id)
+    def _since_start(self) -> float:
+        return self._clock.monotonic_s() - self._began
 
     def _watching_coordinator(self, home: Path, passphrase: Path) -> list[str]:
         return ["-m", "fedveil_cli.demo_coordinator", str(home), str(passphrase), str(self._folder / "received")]
 
-    def _train(self, admin: AdminClient, canonical: bytes, names: list[str]) -> str:
+    def _train(self, admin: AdminClient) -> str:
         """`run start`, and the killed hospital's return."""
-        plan_hash = plans.plan_hash(canonical)
-        watcher = threading.Thread(target=self._bring_back, args=(plan_hash,), daemon=True)
+        watcher = threading.Thread(target=self._bring_back, daemon=True)
         watcher.start()
-        run_id = self._federation.start(admin, canonical)
+        run_id = self._federation.start(admin, plans.canonical(self._inputs.plan))
         for _, kind, facts in admin.watch(run_id):
             if kind == "round" and facts.get("purpose") == Purpose.TRAIN.value and self._first_round is None:
-                self._first_round = self._clock.monotonic_s()
+                self._first_round = self._since_start()
             if kind == "round" and self._dead.is_set():
                 self._opened_without.set()
             self._tell(kind, facts)
         self._opened_without.set()
         watcher.join(START_TIMEOUT_S)
-        self._federation.await_models(names)
         return run_id
 
-    def _bring_back(self, plan_hash: bytes) -> None:
+    def _bring_back(self) -> None:
         """Wait for the failpoint to kill the one hospital, then start it again from its folder alone."""
         code = self._federation.processes.running[KILLED].wait()
         if code == -signal.SIGKILL:
             self._dead.set()
             self._tell("killed", {"hospital": KILLED})
             self._opened_without.wait(START_TIMEOUT_S)  # the round goes on without it, then it comes back
-            self._federation.participate(KILLED, plan_hash, {})
+            self._federation.participate(KILLED, self._hash, {})
             self._tell("back", {"hospital": KILLED})
 
-    def _attack(self, plan: Plan, files: Mapping[str, bytes], model_file: bytes, report: Mapping[str, Any]) -> Attack:
-        first_train = next(one["number"] for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
-        upload = (self._folder / "received" / f"{first_train}-{WATCHED}.u32").read_bytes()
-        protected, unprotected = attack_update(plan, files[WATCHED], upload, model_file)
-        record_protected, record_unprotected = demo_record.attack_record(plan, files, self._seed)
-        return Attack(protected, unprotected, record_protected, record_unprotected)
+    def _restart_unprotected(self) -> AdminClient:
+        """Everybody again from their folders, in processes that leave the masks out."""
+        self._federation.processes.stop()
+        without = {demo_unprotected.ORDER: "1"}
+        admin = self._federation.serve(self._watching_coordinator, without)
+        for name in self._names:
+            self._federation.participate(name, self._hash, without)
+        self._federation.await_connected(admin, self._names)
+        return admin
+
+    def _side_run(self, admin: AdminClient, plan: Plan, protection: str) -> Captured:
+        """A run that is there for the attack only."""
+        self._tell("attack_run", {"plan": plan.name, "protection": protection})
+        run_id = admin.start_run(plans.canonical(plan))
+        for _ in admin.watch(run_id):
+            pass
+        return self._captured(admin, run_id, plan)[1]
+
+    def _captured(self, admin: AdminClient, run_id: str, plan: Plan) -> tuple[Mapping[str, Any], Captured]:
+        """The report of a run that has ended, and what the attack needs of it."""
+        report = admin.get_run(run_id)
+        if report["code"] != "finished":
+            raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
+        self._federation.await_models(self._names, run_id)
+        number = next(one["number"] for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
+        upload = (self._folder / "received" / f"{run_id}.{number}.{WATCHED}.u32").read_bytes()
+        captured = Captured(plan, upload, admin.export_model(run_id))
+        plain = 4 * captured.layout.length
+        if len(upload) != plain:
+            raise IntegrityError("demo_upload_differs", f"the upload has {len(upload)} bytes, the plain one {plain}")
+        return report, captured
+
+    def _attack(self, trained: Captured, single: Captured) -> Attack:
+        """The same code for protected and unprotected uploads."""
+        return Attack(
+            demo_attack.attack_update(trained, self._inputs.files[WATCHED]),
+            demo_attack.attack_record(single, self._inputs.record),
+            (trained.digest, single.digest),
+        )

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fedveil_cli import demo
+from fedveil_cli import demo, demo_record
+from fedveil_cli.demo_processes import Prepared
 from fedveil_cli.local_federation import temporary_folder
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import configure_logging
-from fedveil_cli.world import SystemClock
+from fedveil_cli.world import SystemClock, process_started_s
 
 
 class Progress:
@@ -50,44 +51,56 @@ class Progress:
 
 def run(seed: int, output: Output) -> None:
     """`fedveil demo`."""
+    clock = SystemClock()
+    began = process_started_s(clock)
     configure_logging(logging.ERROR)
-    progress = Progress()
-    with temporary_folder() as folder:
-        made = demo.Demo(pathlib.Path(folder), seed, SystemClock(), progress.tell)
+    with Prepared(demo.PROCESSES) as processes, temporary_folder() as folder:
+        progress = Progress()
+        made = demo.Demo(pathlib.Path(folder), seed, clock, began, progress.tell, processes.launch)
         if progress.console.is_terminal and not output.as_json:
             with Live(progress.table(), console=progress.console, refresh_per_second=8) as live:
                 progress.live = live
                 result = made.run()
         else:
             result = made.run()
+    output.result(result.to_json(), closing_lines(result))
+
+
+def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
+    """What is printed when everything has ended."""
+    masked, plain = result.protected, result.unprotected
+    attacks = [
+        ("update of the first round, correlation with the true one", f"{masked.update:+.3f}", f"{plain.update:+.3f}"),
+        (
+            "record, correlation with the true one",
+            f"{masked.record.correlation:+.3f}",
+            f"{plain.record.correlation:+.3f}",
+        ),
+    ]
+    attacks += [
+        (
+            f"  its {name}, truly {masked.record.true[name]:.4g}",
+            f"{masked.record.read[name]:.4g}",
+            f"{plain.record.read[name]:.4g}",
+        )
+        for name in demo_record.SHOWN
+    ]
     dropped = [
         (one["number"], [str(name) for name in names])
         for one in result.rounds
         if isinstance(names := one["dropped"], list) and names
     ]
-    lines: list[str | TextTable] = [
+    return [
         TextTable(("model", "accuracy", "log-loss"), demo.table_lines(result)),
         "",
-        "What the coordinator could see: the bytes it received after TLS, read as an update",
-        TextTable(
-            ("attack by the coordinator", "masked (this run)", "no protection"),
-            [
-                (
-                    "correlation with the hospital's update",
-                    f"{result.attack.protected:+.3f}",
-                    f"{result.attack.unprotected:+.3f}",
-                ),
-                (
-                    "correlation with the one record in a batch",
-                    f"{result.attack.record_protected:+.3f}",
-                    f"{result.attack.record_unprotected:+.3f}",
-                ),
-            ],
-        ),
-        "(31 and 30 numbers: unrelated ones correlate by about 0.2 either way)",
+        f"What the coordinator could read in the bytes it received from {demo.WATCHED} after TLS, by the same code:",
+        TextTable((f"attack on {demo.WATCHED}'s upload", "masked", "without masks"), attacks),
+        "update: of the first training round above; record: of a run in which it takes one step on one row",
+        "without masks: both once more, from other first models, by processes restarted with the masks left out",
+        "(31 and 30 numbers: unrelated ones correlate by about 0.2 either way;",
+        "noise read as a record lies somewhere about the mean of all hospitals, which is public)",
         "",
         *[f"round {number}: opened without {', '.join(names)}, which was killed" for number, names in dropped],
         "privacy: none, so the sum itself (never one update) is seen by all; see SECURITY.md",
-        f"first model after {result.first_round_s:.1f} s, everything after {result.total_s:.1f} s",
+        f"first model {result.first_round_s:.1f} s after the start of the command, everything {result.total_s:.1f} s",
     ]
-    output.result(result.to_json(), lines)

@@ -22,7 +22,7 @@ class CopyingSpool:
     def __init__(self, spool: Spool, copy: Path) -> None:
         self._spool = spool
         self._copy = copy
-        self._part = copy.with_suffix(".part")
+        self._part = copy.with_name(f"{copy.name}.part")
         self._stream = self._part.open("wb")
 
     def write(self, leaf_index: int, data: bytes) -> None:
@@ -44,12 +44,12 @@ class CopyingSpool:
 
 
 def main(home: Path, passphrase_file: Path, copies: Path) -> None:
-    """Serve `home` until SIGTERM, copying uploads to COPIES/ROUND-ORG.u32."""
+    """Serve `home` until SIGTERM, copying uploads to COPIES/RUN.ROUND.ORG.u32."""
     configure_logging()
     copies.mkdir(exist_ok=True)
 
     def wrap(key: AttemptKey, org_id: OrgId, spool: Spool) -> Spool:
-        return CopyingSpool(spool, copies / f"{key.round}-{org_id}.u32")
+        return CopyingSpool(spool, copies / f"{key.run_id}.{key.round}.{org_id}.u32")
 
     passphrase = Passphrase(passphrase_file.read_bytes().strip())
     serve(home, passphrase, real_world(), software(), lambda where: None, wrap)

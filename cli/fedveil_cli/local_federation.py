@@ -11,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from fedveil_common import layout
 from fedveil_common import plan as plans
@@ -25,9 +27,15 @@ from fedveil_common.secret import Passphrase
 
 from fedveil_cli import identity_commands, run_commands, service_commands
 from fedveil_cli.admin_client import AdminClient
+from fedveil_cli.identity_commands import OpenedGovernance
 from fedveil_cli.world import World, real_world
 
+COORDINATOR = "coordinator"
+JOINING = 2
+"""Organisations that join at the same time."""
+
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
 RUN_TIMEOUT_S = 3600.0
 
 Tell = Callable[[str, Mapping[str, str]], None]
@@ -40,48 +48,94 @@ def serve_arguments(home: Path, passphrase: Path) -> list[str]:
     return ["-m", "fedveil_cli", "--home", str(home), "serve", "--passphrase-file", str(passphrase)]
 
 
+class Process(Protocol):
+    """A process of ours; `subprocess.Popen` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code (minus the signal's number if a signal ended it); None while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code once it has ended. subprocess.TimeoutExpired after `timeout` seconds."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        ...
+
+
+Launch = Callable[[list[str], Path, Mapping[str, str]], Process]
+"""(arguments, log, more environment) -> `python ARGUMENTS`, running, its output going to the end of `log`."""
+
+
+def launch_python(arguments: list[str], log: Path, extra: Mapping[str, str]) -> Process:
+    """A new interpreter."""
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **extra},
+        )
+
+
 @dataclass(slots=True)
 class Processes:
     """Running processes by name."""
 
-    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    launch: Launch = launch_python
+    running: dict[str, Process] = field(default_factory=dict)
 
     def start(self, name: str, arguments: list[str], log: Path, extra: Mapping[str, str] | None = None) -> None:
         """Run `python ARGUMENTS`, output to `log`."""
-        with log.open("ab") as sink:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                env={**os.environ, **(extra or {})},
-            )
+        self.running[name] = self.launch(arguments, log, extra or {})
 
     def stop(self) -> None:
-        """SIGTERM to each, SIGKILL to those that do not go."""
-        for process in self.running.values():
+        """SIGTERM to each, SIGKILL to those that do not go; the coordinator last, when nobody is connected any more."""
+        self._stop([process for name, process in self.running.items() if name != COORDINATOR])
+        self._stop([process for name, process in self.running.items() if name == COORDINATOR])
+
+    def _stop(self, processes: Sequence[Process]) -> None:
+        for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for process in self.running.values():
+        for process in processes:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 class LocalFederation:
-    """A coordinator and its organisations in `folder`, each with the table `folder/NAME.csv` as `dataset`."""
+    """A coordinator and its organisations in `folder`, each with the table `folder/NAME.csv` as `dataset`.
 
-    def __init__(self, folder: Path, dataset: str, clock: Clock, tell: Tell) -> None:
+    `more_data`: further data sets of each, `folder/NAME.DATASET.csv`; `more_plans`: hashes of further plans that all
+    accept from the beginning.
+    """
+
+    def __init__(self, folder: Path, dataset: str, clock: Clock, tell: Tell, launch: Launch = launch_python) -> None:
         self.folder = folder
-        self.processes = Processes()
+        self.processes = Processes(launch)
         self.participant_command = ["-m", "fedveil_cli"]
         self.pause = threading.Event()
+        self.more_data: tuple[str, ...] = ()
+        self.more_plans: tuple[bytes, ...] = ()
         self._dataset = dataset
         self._clock = clock
         self._tell = tell
         self._governance = Passphrase(b"")
+        self._opened: OpenedGovernance | None = None
 
     @property
     def home(self) -> Path:
@@ -99,12 +153,26 @@ class LocalFederation:
         address = f"127.0.0.1:{free_port()}"
         identity_commands.run_init(self.home, "local", address, Passphrase(authority), self._governance, None, world)
         self._tell("founded", {"address": address})
-        self.processes.start("coordinator", arguments(self.home, secret), self.folder / "coordinator.log")
+        return self.serve(arguments)
+
+    def serve(
+        self, arguments: CoordinatorArguments = serve_arguments, extra: Mapping[str, str] | None = None
+    ) -> AdminClient:
+        """`serve`, for the first time or again; the operator's client."""
+        command = arguments(self.home, self.folder / "authority.txt")
+        self.processes.start(COORDINATOR, command, self.folder / "coordinator.log", extra)
+        self._governance_key()  # scrypt takes its time: meanwhile the coordinator starts
         self.wait_until(self._serving, "the coordinator's start")
         return run_commands.connect(self.home)
 
+    def _governance_key(self) -> OpenedGovernance:
+        """The governance key, opened once for all that the operator does here."""
+        if self._opened is None:
+            self._opened = identity_commands.open_governance(self.home, self._governance)
+        return self._opened
+
     def _serving(self) -> bool:
-        if self.processes.running["coordinator"].poll() is not None:
+        if self.processes.running[COORDINATOR].poll() is not None:
             raise IntegrityError("local_coordinator_died", "the coordinator ended before it served")
         try:
             service_commands.check_health(self.home)
@@ -115,16 +183,32 @@ class LocalFederation:
     def enrol(
         self, admin: AdminClient, names: list[str], plan_hash: bytes, extra: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """`invite`, `join`, `participate` for each; `extra`: environment of single ones."""
+        """`invite`, `join`, `participate` for each; `extra`: environment of single ones.
+
+        Two join at a time, and each takes part at once while the next ones join.
+        """
         world = real_world()
-        for name in names:
-            report = identity_commands.run_invite(self.home, name, False, self._governance, admin, world)
+        governance = self._governance_key()
+
+        def join(name: str) -> None:
+            report = governance.invite(name, False, admin, world)
             identity_commands.run_join(self.folder / "homes" / name, str(report["token"]), None, world)
             self.participate(name, plan_hash, extra.get(name, {}))
             self._tell("joined", {"organisation": name})
-        self.wait_until(
-            lambda: all(one["connected"] for one in admin.status()["participants"]), "the organisations' connection"
-        )
+
+        with ThreadPoolExecutor(JOINING, thread_name_prefix="fedveil-join") as pool:
+            for joined in [pool.submit(join, name) for name in names]:
+                joined.result()
+        self.await_connected(admin, names)
+
+    def await_connected(self, admin: AdminClient, names: list[str]) -> None:
+        """Until each of them is connected."""
+
+        def all_here() -> bool:
+            connected = {one["org"] for one in admin.status()["participants"] if one["connected"]}
+            return connected >= set(names)
+
+        self.wait_until(all_here, "the organisations' connection")
 
     def participate(self, name: str, plan_hash: bytes, extra: Mapping[str, str]) -> None:
         """`participate`, for the first time or again."""
@@ -135,9 +219,11 @@ class LocalFederation:
             "participate",
             "--data",
             f"{self._dataset}={self.folder / name}.csv",
-            "--accept",
-            plan_hash.hex(),
         ]
+        for dataset in self.more_data:
+            arguments += ["--data", f"{dataset}={self.folder / name}.{dataset}.csv"]
+        for accepted in (plan_hash, *self.more_plans):
+            arguments += ["--accept", accepted.hex()]
         self.processes.start(name, arguments, self.log_of(name), extra)
 
     def log_of(self, name: str) -> Path:
@@ -146,13 +232,14 @@ class LocalFederation:
 
     def start(self, admin: AdminClient, canonical: bytes) -> str:
         """`run start --detach`."""
-        identity_commands.publish_next_roster(self.home, self._governance, admin)
+        self._governance_key().publish_next_roster(admin)
         return admin.start_run(canonical)
 
-    def await_models(self, names: list[str]) -> None:
+    def await_models(self, names: list[str], run_id: str) -> None:
         """Until every organisation has verified and stored the end of the run."""
+        told = f"run_ended run={run_id} "
         self.wait_until(
-            lambda: all("run_ended" in self.log_of(name).read_text(errors="replace") for name in names),
+            lambda: all(told in self.log_of(name).read_text(errors="replace") for name in names),
             "the models' arrival",
         )
 
@@ -177,9 +264,8 @@ class Played:
     transport: str
 
 
-def play(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], world: World) -> Played:
-    """The run over mutual TLS, one process each."""
-    began = world.clock.monotonic_s()
+def play(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], world: World, began: float) -> Played:
+    """The run over mutual TLS, one process each. `began`: when the command did, on `world.clock.monotonic_s`."""
     names = sorted(tables)
     with temporary_folder() as folder:
         federation = LocalFederation(Path(folder), plan.data.dataset, world.clock, lambda kind, facts: None)
@@ -196,7 +282,7 @@ def play(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], world: World
             report = admin.get_run(run_id)
             model = b""
             if report["model"]:
-                federation.await_models(names)
+                federation.await_models(names, run_id)
                 model = admin.export_model(run_id)
         finally:
             federation.processes.stop()

@@ -30,7 +30,7 @@ from fedveil_cli.local_federation import Played
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.scoring import Score
 from fedveil_cli.service_commands import configure_logging
-from fedveil_cli.world import real_world
+from fedveil_cli.world import process_started_s, real_world
 
 MAX_TABLE = 4 * 1024 * 1024 * 1024
 RUN = RunId("simulation")
@@ -48,50 +48,64 @@ def simulate(
     configure_logging(logging.ERROR)
     canonical, _ = operating.prepare_plan(read_file(plan_file, "the plan", MAX_PLAN), str(plan_file))
     plan = plans.parse_canonical(canonical)
-    tables = read_tables(folder)
+    tables = read_tables(folder, test)
+    if test is not None and holds(folder, test):
+        output.note(f"{test} is the test file and no organisation: its rows are left out of the training")
     sources = {name: scoring.source_of(data, str(folder / f"{name}.csv"), plan) for name, data in tables.items()}
     held_out = (
         None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
     )
     operating.check_cohort(canonical, len(tables))
     world = real_world()
+    began = process_started_s(world.clock)
     if seed is not None:
         output.warn("a seed fixes every key and mask: this simulation is not private")
     if processes:
-        played = local_federation.play(plan, canonical, tables, world)
+        played = local_federation.play(plan, canonical, tables, world, began)
     else:
         chosen = int.from_bytes(world.entropy.take(6), "big") if seed is None else seed
-        played = play_in_memory(plan, canonical, tables, chosen, world.clock)
+        played = play_in_memory(plan, canonical, tables, chosen, world.clock, began)
     error = operating.end_error(played.code, RUN)
     if error is not None:
         raise error
     show(plan, sources, held_out, played, output)
 
 
-def read_tables(folder: pathlib.Path) -> dict[str, bytes]:
-    """NAME.csv for each organisation in `folder`. ConfigError `no_tables`, `bad_name`."""
+def holds(folder: pathlib.Path, test: pathlib.Path) -> bool:
+    """Whether the test file is one of the tables in `folder`, by whatever path it was named."""
+    return any(path.suffix == ".csv" and path.resolve() == test.resolve() for path in folder.iterdir())
+
+
+def read_tables(folder: pathlib.Path, test: pathlib.Path | None) -> dict[str, bytes]:
+    """NAME.csv for each organisation in `folder`, the test file left out. ConfigError `no_tables`, `bad_name`."""
     if not folder.is_dir():
         raise ConfigError("no_tables", f"{folder} is no folder", next_step="--data FOLDER with one NAME.csv each")
     found = {
         check_name(path.stem, "the organisation"): read_file(path, "a table", MAX_TABLE)
         for path in sorted(folder.iterdir())
-        if path.suffix == ".csv"
+        if path.suffix == ".csv" and (test is None or path.resolve() != test.resolve())
     }
     if not found:
         raise ConfigError("no_tables", f"{folder} holds no NAME.csv", next_step="one NAME.csv per organisation")
     return found
 
 
-def play_in_memory(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], seed: int, clock: Clock) -> Played:
-    """The run over the in-memory network; simulated time does not count, the clock's does."""
-    began = clock.monotonic_s()
+def play_in_memory(
+    plan: Plan, canonical: bytes, tables: Mapping[str, bytes], seed: int, clock: Clock, began: float | None = None
+) -> Played:
+    """The run over the in-memory network; simulated time does not count, the clock's does.
+
+    `began`: when the command did, on `clock.monotonic_s`; by default now.
+    """
+    called = clock.monotonic_s()
+    before = 0.0 if began is None else called - began
     members = {OrgId(name): {plan.data.dataset: data} for name, data in tables.items()}
     cluster = Cluster(make_charter(list(tables), seed), seed, members, canonical)
     first: list[float] = []
 
     def heard(run_id: RunId, event: object) -> None:
         if getattr(event, "kind", "") == "round":
-            first.append(clock.monotonic_s() - began)
+            first.append(clock.monotonic_s() - called)
 
     cluster.coordinator.listeners.append(heard)
     for org in members:
@@ -117,8 +131,9 @@ def play_in_memory(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], se
     ends = [member.memory.ends[RUN][2] for member in cluster.members.values() if RUN in member.memory.ends]
     model = next((data for data in ends if data), b"")
     trained = local_federation.trained_rounds(plan)
-    first_round = first[trained] if len(first) > trained else clock.monotonic_s() - began
-    return Played(code, model, rounds, first_round, clock.monotonic_s() - began, "memory")
+    total = clock.monotonic_s() - called
+    first_round = first[trained] if len(first) > trained else total
+    return Played(code, model, rounds, before + first_round, before + total, "memory")
 
 
 def show(plan: Plan, sources: Mapping[str, Source], held_out: Source | None, played: Played, output: Output) -> None:

@@ -6,6 +6,7 @@ COUNT-th hit of NAME the process ends as by `kill -9`. That is how tests show th
 """
 
 import os
+import pathlib
 import re
 import signal
 import threading
@@ -17,6 +18,10 @@ from fedveil_common.errors import ConfigError
 from fedveil_common.ports import Clock, Entropy, Failpoints, NoFailpoints
 
 FAILPOINT = "FEDVEIL_FAILPOINT"
+_START_TIME = 19
+"""proc(5), /proc/[pid]/stat: field 22, counted from behind the name of the program (field 3 is the first)."""
+
+_IMPORTED_S = time.monotonic()
 _FAILPOINT_FORM = re.compile(r"([A-Za-z0-9_.-]{1,100})(?::([1-9][0-9]{0,8}))?\Z")
 
 
@@ -30,6 +35,22 @@ class SystemClock:
     def wall_s(self) -> float:
         """Seconds since 1970-01-01 UTC, as this machine believes."""
         return time.time()
+
+
+def process_started_s(clock: Clock) -> float:
+    """When this process began, on `clock.monotonic_s`: what a command needs to count from its own start.
+
+    Linux: from /proc, 10 ms exact. A shell that replaces itself (`exec fedveil ...`) gives the command its own start.
+    Elsewhere: when this module was imported.
+    """
+    try:
+        fields = (
+            pathlib.Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return _IMPORTED_S
+    return clock.monotonic_s() - age if age >= 0 else _IMPORTED_S
 
 
 class SystemEntropy:

@@ -1,11 +1,15 @@
 """`join`: from a pasted token to a membership. Every private key is made here and never travels.
 
-Promise: keys are on the disk before the request is sent, so that a join whose answer was lost is repeated with the same
-keys and gets the same certificate; a wrong fingerprint ends the join before a key exists. What the coordinator answers
-is checked against governance's signature: name, role and whether an older key is replaced come from the signed invite.
+Promise: the home is not touched before the coordinator has proved itself (`meet`): a wrong fingerprint ends the join
+before a key exists. Keys are on the disk before the request is sent, so that a join whose answer was lost is repeated
+with the same keys and gets the same certificate. What the coordinator answers is checked against governance's
+signature: name, role and whether an older key is replaced come from the signed invite.
 """
 
+import contextlib
+import http.client
 import pathlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,10 +30,26 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster, accept_roster, verify_roster
 from fedveil_common.secret import Passphrase, PrivateKey
 
-from fedveil_participant.enrolment_client import fetch_trust, post_join
+from fedveil_participant.enrolment_client import dial, fetch_trust, post_join
 from fedveil_participant.membership import Membership, has_membership, load_membership, save_membership
 
 _PENDING = "joining.key"
+
+FINAL = frozenset(
+    {
+        "already_member",
+        "bad_csr",
+        "bad_join_proof",
+        "key_in_use",
+        "member_revoked",
+        "rekey_mismatch",
+        "token_expired",
+        "token_unknown",
+        "token_used",
+        "wrong_federation",
+    }
+)
+"""Refusals after which the keys of a join are of no use: nobody is enrolled with them, and nobody will be."""
 
 
 class KeyVault(Protocol):
@@ -81,31 +101,70 @@ class _Pending:
         return "_Pending(<redacted>)"
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A coordinator that proved itself, with the line to it open; nothing is stored yet and nothing was said."""
+
+    token: Token
+    chain: bytes
+    trust: Trust
+    authority: x509.Certificate
+    connection: http.client.HTTPSConnection
+
+    def __repr__(self) -> str:
+        return "Meeting(<redacted>)"
+
+
+@contextlib.contextmanager
+def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> Iterator[Meeting]:
+    """The coordinator that issued the token, if it is the one. `home` is looked at and not touched.
+
+    Raises ConfigError `token_...`, `other_federation`, `weak_passphrase`; PeerError `fingerprint_mismatch` before
+    anything but two GETs is sent, `authority_mismatch`, `server_not_trusted`; Unreachable.
+    """
+    token = invites.parse_token(token_text)
+    if passphrase is not None and len(passphrase.expose()) < sealed_keys.MIN_PASSPHRASE:
+        raise ConfigError(
+            "weak_passphrase",
+            f"the passphrase has fewer than {sealed_keys.MIN_PASSPHRASE} bytes",
+            next_step="choose a longer one, for example six words",
+        )
+    chain, trust, authority = fetch_trust(token)
+    _check_home(home, trust)
+    connection = dial(token, trust, authority)
+    try:
+        yield Meeting(token, chain, trust, authority, connection)
+    finally:
+        connection.close()
+
+
 def join(
     home: pathlib.Path,
-    token_text: str,
+    met: Meeting,
     vault: KeyVault,
     passphrase: Passphrase | None,
     clock: Clock,
     entropy: Entropy,
 ) -> JoinResult:
-    """Join the federation that issued the token. `passphrase`: that of the journal key, if it has one.
+    """Join the federation of the coordinator that was met. `passphrase`: that of the journal key, if it has one.
 
-    Raises ConfigError `token_...`, `other_federation`; PeerError `fingerprint_mismatch` before a key
-    is made or anything but two GETs is sent, `server_not_trusted`, `token_used`, `token_expired` and what else the
-    coordinator refuses with; Unreachable, after which the same call may be repeated.
+    Raises PeerError `token_used`, `token_expired` and what else the coordinator refuses with, after which no key of
+    this join is left; ConfigError `home_is_another_member`; Unreachable, after which the whole may be repeated.
     """
-    token = invites.parse_token(token_text)
-    chain, trust, authority = fetch_trust(token)
-    _check_home(home, trust)
-    durable.make_folder(home)
+    token, trust, authority = met.token, met.trust, met.authority
     pending = _pending(home, token, passphrase, entropy)
     csr = certificates.make_request(pending.tls_key)
     proof = invites.make_proof(trust.federation_id, token.token_id, csr, token.invite_key, pending.protocol_key)
     own_key = signing.public_key(pending.protocol_key)
     request = JoinRequest(trust.federation_id, token.token_id, csr, own_key, proof)
-    answer = post_join(token, trust, authority, request, vault)
+    try:
+        answer = post_join(met.connection, request, vault)
+    except PeerError as error:
+        if error.code in FINAL:
+            durable.remove(home / _PENDING)
+        raise
     invite = _check_answer(answer, token, trust, authority, pending, clock.wall_s())
+    _check_name(home, invite)
     roster = _check_roster(answer, trust, invite, own_key, vault)
     if invite.replaces:
         vault.mark_rekeyed()
@@ -120,10 +179,10 @@ def join(
         trust.fingerprint,
         answer.certificate,
         certificates.certificate_pem(authority),
-        chain,
+        met.chain,
         answer.signed_roster,
     )
-    save_membership(member, certificates.key_pem(pending.tls_key))
+    save_membership(member, certificates.key_pem(pending.tls_key), passphrase, entropy)
     durable.remove(home / _PENDING)
     return JoinResult(
         trust.federation_id,
@@ -146,22 +205,28 @@ def _check_home(home: pathlib.Path, trust: Trust) -> None:
         )
 
 
-def _pending(home: pathlib.Path, token: Token, passphrase: Passphrase | None, entropy: Entropy) -> _Pending:
-    """The keys of an unfinished join with this token, or new ones, on the disk before they are used."""
-    path = home / _PENDING
-    if path.exists():
-        data = sealed_keys.read_private(path)
-        if passphrase is not None:
-            data = sealed_keys.open_key(data, passphrase, "joining")
-        fields = Fields(canonical(data, _PENDING), _PENDING, {"protocol_key", "tls_key", "token_id"})
-        found = _Pending(
-            fields.hex("token_id", invites.TOKEN_ID_BYTES),
-            certificates.load_key(fields.text("tls_key", 4096).encode("ascii")),
-            PrivateKey(fields.hex("protocol_key", 32)),
+def _check_name(home: pathlib.Path, invite: Invite) -> None:
+    """A home is one organisation's. Whose invite the token is stands in no token: only the answer says it."""
+    if has_membership(home) and load_membership(home).org_id != invite.org_id:
+        raise ConfigError(
+            "home_is_another_member",
+            f"{home} belongs to {load_membership(home).org_id}, and the token is for {invite.org_id}",
+            not_done=f"{load_membership(home).org_id} is as it was; the coordinator has enrolled {invite.org_id}",
+            next_step=f"make a folder for {invite.org_id} (mode 0700), move {home / _PENDING} into it, and join with "
+            "the same token and that --home",
         )
-        if found.token_id == token.token_id:
-            return found
-    made = _Pending(token.token_id, certificates.new_key(entropy), PrivateKey(entropy.take(32)))
+
+
+def _pending(home: pathlib.Path, token: Token, passphrase: Passphrase | None, entropy: Entropy) -> _Pending:
+    """The keys of an unfinished join with this token, or new ones, on the disk before they are used.
+
+    Keys of another token, and a file that is in no form of ours, are replaced. SealedError `passphrase_missing`,
+    `passphrase_wrong` for a sealed file: its keys may be enrolled already.
+    """
+    path = home / _PENDING
+    found = _read_pending(path, passphrase) if path.exists() else None
+    kept = found is not None and found.token_id == token.token_id
+    made = found if found is not None and kept else _Pending(token.token_id, *_new_keys(entropy))
     text = jcs.dumps(
         {
             "protocol_key": made.protocol_key.expose().hex(),
@@ -169,8 +234,37 @@ def _pending(home: pathlib.Path, token: Token, passphrase: Passphrase | None, en
             "token_id": made.token_id.hex(),
         }
     )
-    durable.write_file(path, text if passphrase is None else sealed_keys.seal_key(text, passphrase, "joining", entropy))
+    if not kept or passphrase is not None:  # with a passphrase, keys that were in clear no longer are
+        data = text if passphrase is None else sealed_keys.seal_key(text, passphrase, "joining", entropy)
+        durable.write_file(path, data)
     return made
+
+
+def _new_keys(entropy: Entropy) -> tuple[ec.EllipticCurvePrivateKey, PrivateKey]:
+    return certificates.new_key(entropy), PrivateKey(entropy.take(32))
+
+
+def _read_pending(path: pathlib.Path, passphrase: Passphrase | None) -> _Pending | None:
+    """The keys in the file, whether it is sealed or in clear; None if it is in no form of ours."""
+    data = sealed_keys.read_private(path)
+    try:
+        return _parse_pending(data)
+    except (PeerError, ConfigError):
+        if sealed_keys.FORMAT.encode() not in data:
+            return None
+    try:
+        return _parse_pending(sealed_keys.open_key(data, passphrase, "joining"))
+    except (PeerError, ConfigError):
+        return None
+
+
+def _parse_pending(data: bytes) -> _Pending:
+    fields = Fields(canonical(data, _PENDING), _PENDING, {"protocol_key", "tls_key", "token_id"})
+    return _Pending(
+        fields.hex("token_id", invites.TOKEN_ID_BYTES),
+        certificates.load_key(fields.text("tls_key", 4096).encode("ascii", "replace")),
+        PrivateKey(fields.hex("protocol_key", 32)),
+    )
 
 
 def _check_answer(

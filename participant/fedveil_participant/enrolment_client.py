@@ -53,12 +53,10 @@ def fetch_trust(token: Token) -> tuple[bytes, Trust, x509.Certificate]:
     return chain, trust, authority
 
 
-def post_join(
-    token: Token, trust: Trust, authority: x509.Certificate, request: JoinRequest, outbox: Outbox
-) -> JoinAnswer:
-    """The coordinator's answer to `request`, over TLS pinned to `authority`.
+def dial(token: Token, trust: Trust, authority: x509.Certificate) -> http.client.HTTPSConnection:
+    """A connection, over TLS pinned to `authority`, to a server that proved to be the coordinator. Nothing is sent.
 
-    Raises PeerError `server_not_trusted`, whatever the coordinator refuses with, `bad_document`; Unreachable.
+    Raises PeerError `server_not_trusted`; Unreachable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain, dates, server usage and host name
     context.load_verify_locations(cadata=certificates.certificate_pem(authority).decode("ascii"))
@@ -67,7 +65,19 @@ def post_join(
     expected = Subject(trust.federation_id, Role.COORDINATOR, COORDINATOR)
     if peer is None or subject_of(x509.load_der_x509_certificate(peer)) != expected:
         connection.close()
-        raise PeerError("server_not_trusted", "the server's certificate is not that of the coordinator")
+        raise PeerError(
+            "server_not_trusted",
+            "the server's certificate is not that of the coordinator",
+            not_done="nothing was sent and nothing was stored",
+        )
+    return connection
+
+
+def post_join(connection: http.client.HTTPSConnection, request: JoinRequest, outbox: Outbox) -> JoinAnswer:
+    """The coordinator's answer to `request`, on what `dial` returned.
+
+    Raises whatever the coordinator refuses with, PeerError `bad_document`; Unreachable.
+    """
     body = request.encode()
     outbox.record("Join", len(body), hashlib.sha256(body).digest())
     return JoinAnswer.decode(_answer(connection, "POST", "/join", body, MAX_ANSWER))
@@ -82,7 +92,7 @@ def _connect(token: Token, context: ssl.SSLContext) -> http.client.HTTPSConnecti
         raise PeerError(
             "server_not_trusted",
             f"the server at {host}:{port + 1} is not the federation's coordinator: {error.verify_message}",
-            not_done="the join request was not sent",
+            not_done="nothing was sent and nothing was stored",
             next_step="telephone the operator",
         ) from error
     except OSError as error:

@@ -1,7 +1,7 @@
 """A participant's folder, as far as identity goes: what `join` wrote and every later start reads.
 
 participant.json   federation, name, address, fingerprint; written last, so it marks a whole join
-tls.key            0600; the key of certificate.pem; made here, never sent
+tls.key            0600; the key of certificate.pem; made here, never sent; sealed if the journal key has a passphrase
 certificate.pem ca.pem trust.json roster.json
 journal.key journal.db   the store; the protocol key lives sealed in it: no journal, no key (FLSA/1 A3)
 """
@@ -10,16 +10,19 @@ import pathlib
 from dataclasses import dataclass
 
 from fedveil_common import durable, jcs
-from fedveil_common.errors import ConfigError
+from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import certificates, sealed_keys
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import read_role
 from fedveil_common.pki.names import Subject
+from fedveil_common.ports import Entropy
+from fedveil_common.secret import Passphrase
 
 _MARK = "participant.json"
 _KEY = "tls.key"
+_PURPOSE = "tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,20 @@ class Membership:
     trust_chain: bytes
     signed_roster: bytes
 
-    def key_pem(self) -> bytes:
-        """The TLS private key. Secret. ConfigError `key_missing`, `key_exposed`."""
-        return sealed_keys.read_private(self.home / _KEY)
+    def key_pem(self, passphrase: Passphrase | None = None) -> bytes:
+        """The TLS private key. Secret. ConfigError `key_missing`, `key_exposed`, `bad_key_file`; SealedError
+        `passphrase_missing`, `passphrase_wrong` if it is sealed. A key in clear needs no passphrase.
+        """
+        data = sealed_keys.read_private(self.home / _KEY)
+        return data if _is_clear(data) else sealed_keys.open_key(data, passphrase, _PURPOSE)
+
+    def seal_key(self, passphrase: Passphrase, entropy: Entropy) -> bool:
+        """Puts the TLS key under `passphrase` if it is in clear; whether it was. Hold the `FolderLock` of the home."""
+        data = sealed_keys.read_private(self.home / _KEY)
+        if not _is_clear(data):
+            return False
+        durable.write_file(self.home / _KEY, sealed_keys.seal_key(data, passphrase, _PURPOSE, entropy))
+        return True
 
     def check_certificate(self, now: float) -> None:
         """Returns if my certificate is of this federation's authority, for my name and role, and valid at `now`.
@@ -55,11 +69,12 @@ class Membership:
         )
 
 
-def save_membership(member: Membership, key_pem: bytes) -> None:
-    """Write a whole membership into its folder; the mark comes last."""
+def save_membership(member: Membership, key_pem: bytes, passphrase: Passphrase | None, entropy: Entropy) -> None:
+    """Write a whole membership into its folder, the key sealed if there is a passphrase; the mark comes last."""
     durable.make_folder(member.home)
+    key = key_pem if passphrase is None else sealed_keys.seal_key(key_pem, passphrase, _PURPOSE, entropy)
     for name, data in {
-        _KEY: key_pem,
+        _KEY: key,
         "certificate.pem": member.certificate_pem,
         "ca.pem": member.authority_pem,
         "trust.json": member.trust_chain,
@@ -84,23 +99,34 @@ def has_membership(home: pathlib.Path) -> bool:
 
 
 def load_membership(home: pathlib.Path) -> Membership:
-    """The membership in `home`; ConfigError `not_joined`, PeerError `bad_document`, StorageError."""
+    """The membership in `home`; ConfigError `not_joined`, StorageError, of which `own_file_damaged`."""
     if not has_membership(home):
         raise ConfigError("not_joined", f"{home} belongs to no federation", next_step="run `fedveil join` first")
     names = {"address", "federation_id", "fingerprint", "org_id", "role", "version"}
-    fields = Fields(canonical(_read(home, _MARK), _MARK), _MARK, names)
-    return Membership(
-        home,
-        FederationId(fields.name("federation_id")),
-        OrgId(fields.name("org_id")),
-        read_role(fields.text("role", 64), _MARK),
-        fields.text("address", 512),
-        fields.hex("fingerprint", 32),
-        _read(home, "certificate.pem"),
-        _read(home, "ca.pem"),
-        _read(home, "trust.json"),
-        _read(home, "roster.json"),
-    )
+    try:
+        fields = Fields(canonical(_read(home, _MARK), _MARK), _MARK, names)
+        return Membership(
+            home,
+            FederationId(fields.name("federation_id")),
+            OrgId(fields.name("org_id")),
+            read_role(fields.text("role", 64), _MARK),
+            fields.text("address", 512),
+            fields.hex("fingerprint", 32),
+            _read(home, "certificate.pem"),
+            _read(home, "ca.pem"),
+            _read(home, "trust.json"),
+            _read(home, "roster.json"),
+        )
+    except PeerError as error:  # nobody else wrote it
+        raise StorageError(
+            "own_file_damaged",
+            f"{home / _MARK} is damaged: {error.what}",
+            next_step="ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
+        ) from error
+
+
+def _is_clear(data: bytes) -> bool:
+    return data.startswith(b"-----BEGIN ")
 
 
 def _read(home: pathlib.Path, name: str) -> bytes:

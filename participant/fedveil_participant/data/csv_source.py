@@ -39,6 +39,7 @@ from fedveil_participant.data.version import VersionDigest
 MAX_RECORD = 4_194_304
 """Longest line, in characters."""
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Column = FloatColumn | CategoryColumn | TargetColumn | PersonColumn
@@ -140,6 +141,9 @@ def _rows(
     try:
         records = _records(text, problems)
         _, header = next(records, (1, []))
+        if not header and not problems.total:
+            problems.add(1, "", "empty_file", "the file is empty; its first line names the columns")
+            problems.stop_if_any()
         places = _places(header, list(named), problems)
         problems.stop_if_any()
         names = [unicodedata.normalize("NFC", name.strip()) for name in header]
@@ -200,6 +204,10 @@ def _places(header: list[str], wanted: list[str], problems: Problems) -> dict[st
     names = [unicodedata.normalize("NFC", name.strip()) for name in header]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.add(1, name, "column_twice", "the header names this column more than once")
+    other = next((said for mark, said in _OTHER_SEPARATORS.items() if len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        problems.add(1, "", "separator", f"the header is one column and holds {other}: columns are separated by commas")
+        return {}
     for name in wanted:
         if name not in names:
             problems.add(1, name, "column_missing", "the plan reads this column and the header lacks it")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedveil_common.blobs import BlobStore, SealedBlobStore
 from fedveil_common.database import Database, open_database
-from fedveil_common.errors import IntegrityError, SealedError
+from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
 from fedveil_common.secret import Seed
@@ -16,7 +16,7 @@ from fedveil_common.secret import Seed
 from fedveil_participant.store import tables
 from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
-from fedveil_participant.store.key import journal_key, make_journal_key
+from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.sealer import Sealer
 
 FILE = "journal.db"
@@ -33,6 +33,17 @@ class ParticipantStore(RoundJournal, Holdings):
         RoundJournal.__init__(self, database, updates, sealer, home / "inputs", clock)
         Holdings.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
         self._drop_unnamed_models()
+
+    def presumes_spent(self, dataset: str) -> bool:
+        """Whether anything of this data set counts as spent only because of a re-key: what `forgive_spent` settles."""
+        with self._database.read() as connection:
+            if any(row.text("dataset") == dataset for row in tables.PRESUMED_SPENT.select(connection)):
+                return True
+        try:
+            self.admit_version(dataset, b"")
+        except PolicyRefusal:
+            return True
+        return False
 
     def close(self) -> None:
         """Every connection is closed."""
@@ -81,7 +92,8 @@ def _check_key(database: Database, sealer: Sealer) -> None:
             "journal_key_wrong",
             f"{database.path} was made under another journal key",
             not_done="nothing was opened",
-            next_step="restore the journal.key that belongs to it, or enrol anew (invite --rekey)",
+            next_step="put back the journal.key that belongs to it, or ask the operator for "
+            "`fedveil invite ORG --rekey`, then `fedveil join` with another --home",
         ) from error
 
 
@@ -96,4 +108,5 @@ __all__ = [
     "make_journal_key",
     "open_holdings",
     "open_store",
+    "seal_journal_key",
 ]

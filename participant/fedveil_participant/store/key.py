@@ -12,6 +12,7 @@ from fedveil_common import durable
 from fedveil_common.crypto import aead
 from fedveil_common.crypto.labels import labelled
 from fedveil_common.errors import ConfigError, IntegrityError, SealedError, StorageError
+from fedveil_common.pki import sealed_keys
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Passphrase, Seed
 
@@ -27,6 +28,35 @@ def make_journal_key(home: Path, passphrase: Passphrase | None, entropy: Entropy
     if path.exists():
         raise ConfigError("journal_key_exists", f"{path} exists already", next_step="use it, or another --home")
     key = Seed(entropy.take(32))
+    durable.make_folder(home)
+    _write(path, key, passphrase, entropy)
+    return key
+
+
+def seal_journal_key(home: Path, passphrase: Passphrase, entropy: Entropy) -> bool:
+    """Puts the journal key of `home` under `passphrase` if it is in clear; whether it was. Errors as `journal_key`, and
+    ConfigError `weak_passphrase`.
+
+    The key stays the same: a copy of the file from before still opens the journal. Hold the `FolderLock` of `home`.
+    """
+    try:
+        key = journal_key(home, None)
+    except SealedError as error:
+        if error.code == "passphrase_missing":
+            return False
+        raise
+    if len(passphrase.expose()) < sealed_keys.MIN_PASSPHRASE:
+        raise ConfigError(
+            "weak_passphrase",
+            f"the passphrase has fewer than {sealed_keys.MIN_PASSPHRASE} bytes",
+            not_done=f"{home / FILE} is in clear as before",
+            next_step="choose a longer one, for example six words",
+        )
+    _write(home / FILE, key, passphrase, entropy)
+    return True
+
+
+def _write(path: Path, key: Seed, passphrase: Passphrase | None, entropy: Entropy) -> None:
     if passphrase is None:
         content: dict[str, object] = {"version": 1, "key": key.expose().hex()}
     else:
@@ -37,14 +67,14 @@ def make_journal_key(home: Path, passphrase: Passphrase | None, entropy: Entropy
             "scrypt": {"n": SCRYPT_N, "r": SCRYPT_R, "p": SCRYPT_P, "salt": salt.hex()},
             "sealed": aead.seal(wrapping, _NONCE, key.expose(), labelled("journal/key")).hex(),
         }
-    durable.make_folder(home)
     durable.write_file(path, json.dumps(content).encode("ascii"))
-    return key
 
 
 def journal_key(home: Path, passphrase: Passphrase | None) -> Seed:
-    """The journal key of `home`. SealedError `no_journal_key`, `passphrase_missing`, `passphrase_wrong`; ConfigError
-    `key_file_exposed` if others may read it; StorageError `key_file_damaged`. The file is never changed.
+    """The journal key of `home`. The file is never changed.
+
+    SealedError `no_journal_key`, `passphrase_missing`, `passphrase_wrong`; ConfigError `key_file_exposed` if others may
+    read it, `key_not_sealed` if it is in clear and a passphrase is given; StorageError `key_file_damaged`.
     """
     path = home / FILE
     if not path.exists():
@@ -52,7 +82,7 @@ def journal_key(home: Path, passphrase: Passphrase | None) -> Seed:
             "no_journal_key",
             f"{path} does not exist",
             not_done="the journal was not opened and no attempt is joined",
-            next_step="restore the file, or ask the operator for `fedveil invite ORG --rekey` and join again",
+            next_step="ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
         )
     with durable.storing(path):
         mode, text = path.stat().st_mode & 0o077, path.read_bytes()
@@ -61,13 +91,17 @@ def journal_key(home: Path, passphrase: Passphrase | None) -> Seed:
     try:
         content = json.loads(text)
         if "key" in content:
-            return Seed(bytes.fromhex(content["key"]))
+            return _in_clear(Seed(bytes.fromhex(content["key"])), path, passphrase)
         costs, sealed = content["scrypt"], bytes.fromhex(content["sealed"])
         salt, n, r, p = bytes.fromhex(costs["salt"]), int(costs["n"]), int(costs["r"]), int(costs["p"])
         if n > _LARGEST_N or r != SCRYPT_R or p != SCRYPT_P:
             raise ValueError("costs")
     except (ValueError, KeyError, TypeError) as error:
-        raise StorageError("key_file_damaged", f"{path} is not a journal key", next_step="restore it") from error
+        raise StorageError(
+            "key_file_damaged",
+            f"{path} is not a journal key",
+            next_step="ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
+        ) from error
     if passphrase is None:
         raise SealedError("passphrase_missing", f"{path} is under a passphrase", next_step="give --passphrase-file")
     try:
@@ -79,6 +113,16 @@ def journal_key(home: Path, passphrase: Passphrase | None) -> Seed:
             not_done="the journal was not opened",
             next_step="try again; the file was not changed",
         ) from error
+
+
+def _in_clear(key: Seed, path: Path, passphrase: Passphrase | None) -> Seed:
+    if passphrase is not None:  # whoever gives one believes that the key is sealed
+        raise ConfigError(
+            "key_not_sealed",
+            f"a passphrase was given and {path} is in clear",
+            next_step="`fedveil participate --passphrase-file FILE` seals it; without a passphrase it opens as it is",
+        )
+    return key
 
 
 def _stretch(passphrase: Passphrase, salt: bytes, n: int, r: int, p: int) -> bytes:

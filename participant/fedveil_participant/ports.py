@@ -1,0 +1,96 @@
+"""What the participant's driver needs from its surroundings: connection, journal, bench, workers.
+
+Built in `fedveil_cli`, in the store and in simulations.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from fedveil_common.errors import FedveilError
+from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
+from fedveil_common.plan import Plan
+from fedveil_common.provenance import Lineage
+from fedveil_common.secret import Seed
+from numpy.typing import NDArray
+
+from fedveil_participant.events import Changes, SpentKey
+from fedveil_participant.lineage import SumDownload
+from fedveil_participant.stages import Stage
+
+
+class Link(Protocol):
+    """The connection to the coordinator. All methods may be called from any thread."""
+
+    def open(self, on_message: Callable[[CoordinatorMessage], None], on_closed: Callable[[FedveilError], None]) -> None:
+        """Begin a session; what arrives goes to `on_message`, its end (or failure to begin) to `on_closed`, once."""
+        ...
+
+    def send(self, message: ParticipantMessage) -> None:
+        """Queue a message on the session; dropped if there is none."""
+        ...
+
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
+        """Upload a masked input; returns the coordinator's receipt. Raises FedveilError."""
+        ...
+
+    def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
+        """Download an opened sum. Raises FedveilError."""
+        ...
+
+
+class Journal(Protocol):
+    """What the driver keeps. `stage` is sealed by the store; one transaction per call."""
+
+    def save(
+        self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
+    ) -> None:
+        """Replace the stage, apply the changes, append to the trail: in one transaction."""
+        ...
+
+    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None: ...  # noqa: D102
+    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]: ...  # noqa: D102
+    def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
+    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None: ...  # noqa: D102
+    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
+    def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
+    def admit_version(self, dataset: str, version: bytes) -> None: ...  # noqa: D102
+    def drop_updates(self) -> None: ...  # noqa: D102
+    def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
+    def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
+    def save_newer_roster(self, signed: bytes) -> None: ...  # noqa: D102
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None: ...  # noqa: D102
+    def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
+    def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
+
+
+class Bench(Protocol):
+    """Where data is read and models are trained: the organisation's own table, behind its own checks."""
+
+    def accept(self, plan: Plan) -> bytes:
+        """The version label of the registered data set under this plan. Raises FedveilError if it does not fit."""
+        ...
+
+    def contribution(
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+    ) -> NDArray[np.float64]:
+        """The update and everything else that enters the sum, before quantisation: float64, shape (d,).
+
+        `lineage` is None for purpose standardise. PolicyRefusal `data_changed` if the data is no longer `version`.
+        """
+        ...
+
+    def encode(
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
+    ) -> NDArray[np.uint32]:
+        """Quantise to the ring 2^32 under the plan's layout: uint32, shape (d,)."""
+        ...
+
+
+class Workers(Protocol):
+    """Where long work runs: a bounded pool in production, inline in a simulation."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work`, which posts what comes of it and raises nothing but defects."""
+        ...
