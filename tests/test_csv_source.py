@@ -96,7 +96,9 @@ def test_no_value_of_the_file_is_in_the_message() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", [(1, "a", "column_missing"), (1, "c", "column_missing"), (1, "y", "column_missing")]),
+        ("", [(1, "", "empty_file")]),
+        ("a;c;y\n1;F;0\n", [(1, "", "separator")]),
+        ("a\tc\ty\n1\tF\t0\n", [(1, "", "separator")]),
         ("a,c\n1,F\n", [(1, "y", "column_missing")]),
         ("a,c,y,a\n1,F,1,2\n", [(1, "a", "column_twice")]),
         ("a,c,y\n", [(1, "", "no_rows")]),

@@ -61,7 +61,7 @@ def test_the_five_commands_end_with_a_model_that_everyone_verifies(home: House) 
         home.participate(name, plan_hash)
     home.until(lambda: home.connected() == list(NAMES), "the organisations' return")
     again = home.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")
-    assert again.returncode == 2
+    assert again.returncode == 4
     assert "[model_spent]" in again.stderr
     for name in NAMES:
         assert home.end(name) == 0

@@ -98,12 +98,14 @@ def revoke(
 ) -> None:
     """End an organisation's membership at once. Opens the governance key to sign the next roster."""
     from fedveil_cli import identity_commands, run_commands
-    from fedveil_cli.passphrases import given_passphrase
+    from fedveil_cli.passphrases import governance_passphrase_if_any
 
     output = Output(as_json)
     folder = home_folder(home)
-    governance = given_passphrase(governance_passphrase_file, "governance-passphrase", output)
-    report = identity_commands.run_revoke(folder, organisation, reason, governance, run_commands.connect(folder))
+    identity_commands.check_reason(reason)
+    admin = run_commands.connect(folder)
+    governance = governance_passphrase_if_any(governance_passphrase_file, output)
+    report = identity_commands.run_revoke(folder, organisation, reason, governance, admin)
     lines = [f"{report['ended']} live sessions ended, {report['open']} still open"]
     output.result(dict(report), [*lines, str(report.get("warning", f"roster version {report['roster_version']}"))])
 

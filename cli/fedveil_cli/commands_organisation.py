@@ -41,6 +41,9 @@ def join(
     folder = options.home_folder(home)
     report = identity_commands.run_join(folder, secret.expose().decode(), given, real_world())
     output.report(report)
+    output.note("telephone the operator: the fingerprint must be theirs, and they may ask for the check words")
+    if not report["in_roster"]:
+        output.note("the roster lists you from the operator's next `fedveil run start` on; `fedveil participate` waits")
 
 
 def participate(

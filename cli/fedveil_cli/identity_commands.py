@@ -1,8 +1,9 @@
 """What `init`, `invite`, `join`, `fingerprint` and `revoke` do, as functions on plain values; `run start` signs rosters
 with `publish_next_roster`.
 
-Promise: the governance key is opened here, in the operator's own process, used, and forgotten; it is never handed to a
-function of the coordinator's service. What is returned may be printed; only `invite` returns a secret (the token).
+Promise: the governance key is opened here, in the operator's own process, used, and forgotten with the command; it is
+never handed to a function of the coordinator's service. What is returned may be printed; only `invite` returns a secret
+(the token).
 """
 
 import pathlib
@@ -21,9 +22,10 @@ from fedveil_coordinator.store import FILE as COORDINATOR_DATABASE
 from fedveil_participant import enrolment
 from fedveil_participant.membership import load_membership
 from fedveil_participant.store import FILE as JOURNAL
-from fedveil_participant.store import journal_key, make_journal_key, open_store
+from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store, seal_journal_key
 from fedveil_participant.store.key import FILE as JOURNAL_KEY
 
+from fedveil_cli.files import check_writable
 from fedveil_cli.world import World
 
 Report = dict[str, object]
@@ -59,6 +61,7 @@ def run_init(
     world: World,
 ) -> Report:
     """Found a federation. Raises what `founding.init` raises; ConfigError `data_folder_in_use`."""
+    check_writable(home)
     durable.make_folder(home)
     with FolderLock(home):
         made = founding.init(
@@ -81,6 +84,35 @@ def run_fingerprint(home: pathlib.Path) -> Report:
     return _fingerprint(federation.federation_id, federation.trust.fingerprint)
 
 
+class OpenedGovernance:
+    """The governance key of one federation, opened once for several acts of one command, and gone with this object."""
+
+    def __init__(self, federation: founding.Federation, key: PrivateKey) -> None:
+        self._federation = federation
+        self._key = key
+
+    def invite(self, org: str, rekey: bool, admin: AdminClient, world: World) -> Report:
+        """As `run_invite`."""
+        org_id = OrgId(check_name(org, "the organisation"))
+        replaces = _held_key(org_id, admin) if rekey else b""
+        trust, address = self._federation.trust, self._federation.address
+        made = membership.make_invite(trust, address, org, self._key, world.clock, world.entropy, replaces=replaces)
+        replaced = admin.register_invite(wire.encode_blob(made.signed))
+        return {"org": org_id, "token": made.token, "expires": made.expires, "rekey": bool(replaced)}
+
+    def publish_next_roster(self, admin: AdminClient) -> Report:
+        """As `publish_next_roster`."""
+        roster, added, removed = _publish(self._federation, self._key, admin)
+        participants = list(roster.participants)
+        return {"version": roster.version, "added": added, "removed": removed, "participants": participants}
+
+
+def open_governance(home: pathlib.Path, governance_passphrase: Passphrase | None) -> OpenedGovernance:
+    """The governance key of the federation in `home`. SealedError `passphrase_missing`, `passphrase_wrong`."""
+    federation = founding.load_federation(home)
+    return OpenedGovernance(federation, federation.governance_key(governance_passphrase))
+
+
 def run_invite(
     home: pathlib.Path,
     org: str,
@@ -93,34 +125,24 @@ def run_invite(
 
     Raises ConfigError `bad_name`, `reserved_name`, `already_member`, `unknown_member`; SealedError; Unreachable.
     """
-    federation = founding.load_federation(home)
-    org_id = OrgId(check_name(org, "the organisation"))
-    key = federation.governance_key(governance_passphrase)
-    replaces = _held_key(org_id, admin) if rekey else b""
-    made = membership.make_invite(
-        federation.trust, federation.address, org, key, world.clock, world.entropy, replaces=replaces
-    )
-    replaced = admin.register_invite(wire.encode_blob(made.signed))
-    return {"org": org_id, "token": made.token, "expires": made.expires, "rekey": bool(replaced)}
+    check_name(org, "the organisation")  # before the passphrase is tried
+    return open_governance(home, governance_passphrase).invite(org, rekey, admin, world)
 
 
 def run_join(home: pathlib.Path, token: str, passphrase: Passphrase | None, world: World) -> Report:
-    """Join a federation with a pasted token; makes journal and keys. Raises what `enrolment.join` raises."""
+    """Join a federation with a pasted token; makes journal and keys. Raises what `enrolment.meet` and `join` raise."""
     invites.parse_token(token)  # a mistyped token leaves no folder behind
     if (home / COORDINATOR_DATABASE).exists():
         raise ConfigError("home_in_use", f"{home} is the folder of a coordinator", next_step="join with another --home")
-    durable.make_folder(home)
-    with FolderLock(home):
-        key = (
-            journal_key(home, passphrase)
-            if (home / JOURNAL_KEY).exists() or (home / JOURNAL).exists()
-            else make_journal_key(home, passphrase, world.entropy)
-        )
-        store = open_store(home, key, world.clock, world.entropy, create=not (home / JOURNAL).exists())
-        try:
-            made = enrolment.join(home, token, store, passphrase, world.clock, world.entropy)
-        finally:
-            store.close()
+    check_writable(home)
+    with enrolment.meet(home, token, passphrase) as met:
+        durable.make_folder(home)
+        with FolderLock(home):
+            store = _store_to_join(home, passphrase, world)
+            try:
+                made = enrolment.join(home, met, store, passphrase, world.clock, world.entropy)
+            finally:
+                store.close()
     return {
         "federation_id": made.federation_id,
         "org": made.org_id,
@@ -132,6 +154,23 @@ def run_join(home: pathlib.Path, token: str, passphrase: Passphrase | None, worl
     }
 
 
+def _store_to_join(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> ParticipantStore:
+    """The store of `home`, or a new one. A journal key in clear is put under the passphrase, if there is one."""
+    if (home / JOURNAL_KEY).exists() or (home / JOURNAL).exists():
+        if passphrase is not None:
+            seal_journal_key(home, passphrase, world.entropy)
+        key = journal_key(home, passphrase)
+    else:
+        key = make_journal_key(home, passphrase, world.entropy)
+    return open_store(home, key, world.clock, world.entropy, create=not (home / JOURNAL).exists())
+
+
+def check_reason(reason: str) -> None:
+    """ConfigError `reason_missing` for an empty one."""
+    if not reason.strip():
+        raise ConfigError("reason_missing", "a reason must be given", next_step="--reason TEXT")
+
+
 def run_revoke(
     home: pathlib.Path,
     org: str,
@@ -141,8 +180,10 @@ def run_revoke(
 ) -> Report:
     """End a membership: at the coordinator at once, in the next roster version if the governance key can be opened.
 
-    Raises SealedError `passphrase_wrong` before anything is done; ConfigError `unknown_member`; Unreachable.
+    Raises ConfigError `reason_missing`, SealedError `passphrase_wrong` before anything is done; ConfigError
+    `unknown_member`; Unreachable.
     """
+    check_reason(reason)
     federation = founding.load_federation(home)
     org_id = OrgId(check_name(org, "the organisation"))
     key = None if governance_passphrase is None else federation.governance_key(governance_passphrase)
@@ -161,10 +202,7 @@ def publish_next_roster(home: pathlib.Path, governance_passphrase: Passphrase | 
 
     Raises SealedError; PeerError if the coordinator's draft does not prove its members; Unreachable.
     """
-    federation = founding.load_federation(home)
-    key = federation.governance_key(governance_passphrase)
-    roster, added, removed = _publish(federation, key, admin)
-    return {"version": roster.version, "added": added, "removed": removed, "participants": list(roster.participants)}
+    return open_governance(home, governance_passphrase).publish_next_roster(admin)
 
 
 def _publish(

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from fedveil_cli import commands_anyone, commands_operator, commands_organisation, commands_run, reserved
 from fedveil_cli.options import RootHome, RootJson, example
-from fedveil_cli.output import print_error
+from fedveil_cli.output import output_lost, print_error
 
 TRACEBACK = "FEDVEIL_TRACEBACK"
 INTERRUPTED = 130
@@ -67,6 +67,8 @@ def _failure(arguments: list[str]) -> FedveilError | int:
     except typer.Abort:
         return INTERRUPTED
     except OSError as error:
+        if error.errno == errno.EPIPE:
+            return output_lost(error)  # of --help: results say so themselves
         if error.errno in FULL_OR_FAILING:
             from fedveil_common.durable import storage_error
 

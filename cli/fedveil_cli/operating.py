@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from fedveil_common import plan as plans
-from fedveil_common.errors import ConfigError, FedveilError, PeerError, RoundAborted
+from fedveil_common.errors import ConfigError, FedveilError, PeerError, PolicyRefusal, RoundAborted
 
 Event = tuple[int, str, dict[str, str]]
 Plain = dict[str, Any]
-
-TRY_LATER = frozenset({"not_enough_participants"})
-"""Ends of a run that another start may mend (exit code 75)."""
 
 
 class Admin(Protocol):
@@ -66,18 +63,49 @@ def raise_for_end(report: Plain) -> None:
 
 
 def end_error(code: str, run_id: str) -> FedveilError | None:
-    """The error that the end of a run stands for; None for `finished`."""
-    if code == "finished":
-        return None
-    what = f"run {run_id} ended with {code}"
-    hint = f"fedveil run show {run_id}"
-    if code in TRY_LATER:
-        return RoundAborted(code, what, not_done="no model was made", next_step=f"{hint} names who was missing")
-    if code == "model_rejected":
-        return PeerError(
-            code, what, not_done="the implausible model was not kept; the one before it is", next_step=hint
-        )
-    return ConfigError(code, what, not_done="no further round was run", next_step=hint)
+    """The error that the end of a run stands for; None for `finished`. One case for each row of docs/errors."""
+    show = f"fedveil run show {run_id}"
+    further = "no further round was run"
+    match code:
+        case "finished":
+            return None
+        case "not_enough_participants":
+            return RoundAborted(
+                "not_enough_participants",
+                f"run {run_id} ended: too few accepted the plan in time",
+                not_done=further,
+                next_step="`fedveil status` says who is here",
+            )
+        case "too_many_attempts":
+            return RoundAborted(
+                "too_many_attempts",
+                f"run {run_id} ended: every attempt at one round was aborted",
+                not_done=further,
+                next_step=f"{show} names the rounds; `fedveil round show` who was missing",
+            )
+        case "aborted_by_operator":
+            return RoundAborted(
+                "aborted_by_operator",
+                f"run {run_id} ended by `run abort`",
+                not_done=further,
+                next_step=show,
+            )
+        case "model_spent":
+            return PolicyRefusal(
+                "model_spent",
+                f"run {run_id} ended: its next model was already asked of this data",
+                not_done=further,
+                next_step="take another training.seed, or new data",
+            )
+        case "model_rejected":
+            return PeerError(
+                "model_rejected",
+                f"run {run_id} ended: its last sum cannot come from honest inputs",
+                not_done="the implausible model was not kept; the one before it is",
+                next_step="look for the participant whose data or software is wrong before another run",
+            )
+        case _:  # not_in_this_release, bad_plan: what enough participants answered to the plan
+            return ConfigError(code, f"run {run_id} ended with {code}", not_done=further, next_step=show)
 
 
 def event_line(event: Event) -> str:

@@ -16,7 +16,7 @@ from fedveil_common.errors import ConfigError
 from fedveil_common.ids import check_name
 from fedveil_common.secret import Secret
 
-from fedveil_cli.files import read_file
+from fedveil_cli.files import check_home, read_file
 from fedveil_cli.output import Output
 
 HOME = "FEDVEIL_HOME"
@@ -59,9 +59,13 @@ GovernancePassphraseFile = Annotated[
 
 
 def home_folder(home: pathlib.Path | None) -> pathlib.Path:
-    """What the callback of `Home` made of the option: always a folder's path, which need not exist."""
+    """What the callback of `Home` made of the option: always a folder's path, which need not exist.
+
+    ConfigError `home_unusable` if something else than a folder is there.
+    """
     if home is None:
         raise TypeError("the option --home lost its callback")
+    check_home(home)
     return home
 
 

@@ -5,13 +5,16 @@ from outside (names in a plan, reasons of a peer, file names) is printed without
 characters are escaped: it can neither hide, nor move, nor colour what a person decides upon.
 """
 
+import contextlib
+import errno
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from fedveil_common.errors import FedveilError
+from fedveil_common.errors import FedveilError, StorageError
 
 UNBOUNDED = 100_000
 """Columns of a stdout that is no terminal: nothing is folded there."""
@@ -37,16 +40,19 @@ class Output:
     as_json: bool
 
     def result(self, value: Mapping[str, object], text: Sequence[str | TextTable]) -> None:
-        """The command's result on stdout: `value` under --json, else `text`, line by line. NaN is a ValueError."""
-        if self.as_json:
-            print(json.dumps(dict(value), allow_nan=False), flush=True)
-            return
-        for part in text:
-            if isinstance(part, TextTable):
-                _print_table(part, sys.stdout)
-            else:
-                print(safe_text(part))
-        sys.stdout.flush()
+        """The command's result on stdout: `value` under --json, else `text`, line by line. NaN is a ValueError.
+
+        StorageError `disk_full` or `output_lost` if stdout takes it not: what the command did before is done.
+        """
+        line = json.dumps(dict(value), allow_nan=False) if self.as_json else ""
+        with _onto_stdout() as stream:
+            if self.as_json:
+                print(line, file=stream)
+            for part in () if self.as_json else text:
+                if isinstance(part, TextTable):
+                    _print_table(part, stream)
+                else:
+                    print(safe_text(part), file=stream)
 
     def report(self, value: Mapping[str, object]) -> None:
         """A flat result: under --json as it is, else a line for each entry."""
@@ -54,7 +60,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """One line about what goes on, on stderr."""
-        print(f"fedveil: {safe_text(text)}", file=sys.stderr, flush=True)
+        _print_aside(f"fedveil: {safe_text(text)}")
 
     def warn(self, text: str) -> None:
         """One line that a person should not miss, on stderr."""
@@ -69,7 +75,7 @@ def print_error(code: str, what: str, not_done: str, next_step: str, *, as_json:
     """The parts of an error on stderr. Further lines of `what` (the problems of a plan or table) follow indented."""
     if as_json:
         value = {"error": {"code": code, "what": what, "not_done": not_done, "next": next_step}}
-        print(json.dumps(value), file=sys.stderr, flush=True)
+        _print_aside(json.dumps(value))
         return
     first, *rest = what.rstrip("\n").split("\n")
     if rest:
@@ -79,7 +85,55 @@ def print_error(code: str, what: str, not_done: str, next_step: str, *, as_json:
         lines = [f"fedveil: error: [{code}] {safe_text(first)}; {safe_text(not_done)}"]
     if next_step:
         lines.append(f"fedveil: hint: {safe_text(next_step)}")
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    _print_aside("\n".join(lines))
+
+
+@contextlib.contextmanager
+def _onto_stdout() -> Iterator[TextIO]:
+    """stdout, flushed at the end; its failures as StorageError."""
+    stream = sys.stdout
+    if stream is None:  # closed by whoever started this process
+        raise output_lost(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+    try:
+        yield stream
+        stream.flush()
+    except OSError as error:
+        _drop_output(stream)
+        raise output_lost(error) from None
+
+
+def output_lost(error: OSError) -> StorageError:
+    """`disk_full` or `output_lost`: stdout did not take the result of something that was done."""
+    kept = "what was done is kept; only the output is missing"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageError(
+            "disk_full",
+            "no space is left for the output",
+            not_done=kept,
+            next_step="free some space; look at the state before you give the command again",
+        )
+    reason = error.strerror or type(error).__name__
+    return StorageError(
+        "output_lost",
+        f"stdout cannot be written: {reason}",
+        not_done=kept,
+        next_step="open stdout; look at the state before you give the command again",
+    )
+
+
+def _drop_output(stream: TextIO) -> None:
+    """What is still buffered would fail again when the interpreter ends, and take the exit code with it."""
+    with contextlib.suppress(OSError, ValueError):
+        number, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def _print_aside(text: str) -> None:
+    """A line on stderr. One that cannot be written is lost: it changes no result."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def _print_table(table: TextTable, stream: TextIO) -> None:

@@ -14,17 +14,19 @@ from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
+from fedveil_common.ports import Entropy
 from fedveil_common.roster import Roster, accept_roster, verify_roster
-from fedveil_common.secret import Passphrase
+from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
 from fedveil_participant.bench import CsvBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.driver import Bench, Consent, Driver
+from fedveil_participant.driver import Consent, Driver
 from fedveil_participant.membership import Membership
+from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
-from fedveil_participant.store import ParticipantStore, journal_key, open_store
+from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
 
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
@@ -54,15 +56,35 @@ def participate(
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
     member = membership.load_membership(home)
     with FolderLock(home):
-        store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
+        key = _journal_key(member, passphrase, world.entropy, tell)
+        credentials = transport.channel_credentials(
+            member.certificate_pem, member.key_pem(passphrase), member.authority_pem
+        )
+        store = open_store(home, key, world.clock, world.entropy)
         try:
-            return _participate(member, store, data, accept, until_ended, world, software, tell, make_bench)
+            return _participate(
+                member, credentials, store, data, accept, until_ended, world, software, tell, make_bench
+            )
         finally:
             store.close()
 
 
+def _journal_key(member: Membership, passphrase: Passphrase | None, entropy: Entropy, tell: Tell) -> Seed:
+    """The journal key. A passphrase also seals what this home has in clear: it is never given in vain."""
+    if passphrase is None:
+        return journal_key(member.home, None)
+    sealed = ["journal.key"] if seal_journal_key(member.home, passphrase, entropy) else []
+    key = journal_key(member.home, passphrase)  # before anything else is put under a passphrase that may be wrong
+    if member.seal_key(passphrase, entropy):
+        sealed.append("tls.key")
+    if sealed:
+        tell("sealed", {"files": ",".join(sealed), "note": "copies made of them before are not"})
+    return key
+
+
 def _participate(
     member: Membership,
+    credentials: grpc.ChannelCredentials,
     store: ParticipantStore,
     data: Mapping[str, Path],
     accept: frozenset[bytes],
@@ -88,10 +110,17 @@ def _participate(
         roster, newer = newer, None
         store.save_roster(waiting)
 
+    told: set[int] = set()
+
     def verify(notice: RosterNotice, before: Roster) -> Roster:
         newer = verify_chain(notice.trust_chain, member.fingerprint)
         found = verify_roster(notice.signed_roster, newer.governance, newer.earlier)
-        return accept_roster(before, found, me=member.org_id, my_key=own_key)
+        accept_roster(before, found, me=member.org_id, my_key=own_key)
+        listed = any(_lists(one, member.org_id, own_key) for one in (before, found))
+        if not listed and found.version not in told:
+            told.add(found.version)
+            tell("not_yet_listed", {"roster": str(found.version), "next": "the operator's next `fedveil run start`"})
+        return found
 
     standing = store.standing()
     accepted = {
@@ -109,11 +138,7 @@ def _participate(
         opened=standing.opened,
         stage=stage,
     )
-    channel = grpc.secure_channel(
-        member.address,
-        transport.channel_credentials(member.certificate_pem, member.key_pem(), member.authority_pem),
-        options=transport.CHANNEL_OPTIONS,
-    )
+    channel = grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
     link = CoordinatorLink(channel, store)
     driver = Driver(
         state,
@@ -155,3 +180,7 @@ def _participate(
     if failure:
         stop_process(failure[0])
     return {str(run): code for run, code in driver.ended.items()}
+
+
+def _lists(roster: Roster, org_id: OrgId, key: bytes) -> bool:
+    return org_id in roster.participants and roster.key_of(org_id) == key

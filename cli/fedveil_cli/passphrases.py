@@ -50,6 +50,22 @@ def governance_passphrase(file: pathlib.Path | None, output: Output, *, confirm:
     return passphrase(file, "governance-passphrase", "--governance-passphrase-file", output, confirm=confirm)
 
 
+def governance_passphrase_if_any(file: pathlib.Path | None, output: Output) -> Passphrase | None:
+    """The passphrase of the governance key: given, or typed at a terminal, where nothing may be typed (None).
+
+    None without a warning where nobody can be asked.
+    """
+    found = given_passphrase(file, "governance-passphrase", output)
+    if found is not None or not sys.stdin.isatty():
+        return found
+    typed = getpass.getpass("governance-passphrase (empty: revoke at the coordinator only): ")
+    if typed:
+        option = "--governance-passphrase-file"
+        return _passphrase(typed.encode("utf-8", "surrogateescape"), "governance-passphrase", option)
+    output.warn("without the governance key the roster is not changed: the coordinator alone ends the membership")
+    return None
+
+
 def journal_passphrase(home: pathlib.Path, file: pathlib.Path | None, output: Output) -> Passphrase | None:
     """The passphrase of an organisation's journal key: given, or typed if the key in `home` is sealed under one.
 

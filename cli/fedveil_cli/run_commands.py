@@ -44,7 +44,13 @@ def start(home: pathlib.Path, plan: pathlib.Path, governance: Passphrase | None,
 
 
 def _follow(admin: AdminClient, run_id: str, output: Output) -> None:
-    report = operating.follow(admin, run_id, lambda event: output.note(operating.event_line(event)))
+    try:
+        report = operating.follow(admin, run_id, lambda event: output.note(operating.event_line(event)))
+    except KeyboardInterrupt:
+        output.note(
+            f"run {run_id} goes on; `fedveil run watch {run_id}` follows it, `fedveil run abort {run_id}` ends it"
+        )
+        raise
     error = operating.end_error(str(report["code"]), run_id)
     if error is not None:
         raise error
@@ -130,14 +136,22 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
 def _waiting_lines(waiting: dict[str, Any] | None) -> list[str]:
     if not waiting:
         return []
-    names = ", ".join(waiting.get("for") or []) or "nobody"
     until = waiting.get("until_s")
-    text = f"waiting in phase {waiting['phase']} for {names}"
+    text = f"waiting in phase {waiting['phase']} for {_awaited(waiting)}"
     lines = [text if until is None else f"{text}, at most {until:.0f} s more"]
     if waiting.get("overdue"):
         lines.append(f"overdue: {', '.join(waiting['overdue'])}")
     lines.extend(f"{org} declined the plan: {code}" for org, code in (waiting.get("declined") or {}).items())
     return lines
+
+
+def _awaited(waiting: dict[str, Any]) -> str:
+    names = ", ".join(waiting.get("for") or [])
+    lacking = waiting.get("needed", 0) - len(waiting.get("present") or [])
+    if waiting["phase"] != "cohort" or lacking <= 0:
+        return names or "nobody"
+    more = f"{lacking} more participant{'' if lacking == 1 else 's'} that accepted the plan"
+    return f"{more}, of {names}" if names else f"{more}; all of the roster have"
 
 
 def _shown(value: object) -> str:

@@ -5,8 +5,10 @@ look which it is.
 """
 
 import contextlib
+import fcntl
 import importlib.metadata
 import logging
+import os
 import pathlib
 import ssl
 import sys
@@ -16,11 +18,11 @@ from http.client import HTTPException, HTTPSConnection
 import structlog
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
-from fedveil_common.ids import RunId
+from fedveil_common.ids import RunId, check_name
 from fedveil_common.pki import invites
 from fedveil_common.secret import Passphrase
 
-from fedveil_cli.files import write_file
+from fedveil_cli.files import check_writable, write_file
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
 
@@ -68,6 +70,7 @@ def serve(home: pathlib.Path, passphrase: Passphrase, output: Output) -> None:
     """`serve`: until SIGTERM or SIGINT; prints where it listens."""
     from fedveil_cli import serving
 
+    check_writable(home)
     configure_logging()
 
     def ready(where: dict[str, str | int]) -> None:
@@ -87,6 +90,7 @@ def participate(
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
     from fedveil_cli import participating
 
+    check_writable(home)
     configure_logging(logging.WARNING)  # what happens is told below, in words
     for name, path in data.items():
         if not path.is_file():
@@ -95,10 +99,22 @@ def participate(
             )
 
     def tell(kind: str, facts: Mapping[str, str]) -> None:
-        output.note(" ".join([kind, *(f"{name}={value}" for name, value in facts.items() if value)]))
+        for line in told_lines(kind, facts):
+            output.note(line)
 
     ended = participating.participate(home, data, accept, passphrase, until_ended, real_world(), software(), tell)
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
+
+
+def told_lines(kind: str, facts: Mapping[str, str]) -> list[str]:
+    """What happened, for people: one line, and one for each further line of a fact (the problems of a table)."""
+    first: list[str] = [kind]
+    further: list[str] = []
+    for name, value in facts.items():
+        head, *rest = value.rstrip("\n").split("\n")
+        first += [f"{name}={head}"] if value else []
+        further += [f"  {line.removeprefix('; ')}" for line in rest if line]
+    return [" ".join(first), *further]
 
 
 def status(home: pathlib.Path, output: Output) -> None:
@@ -121,9 +137,54 @@ def status(home: pathlib.Path, output: Output) -> None:
 
 
 def health(home: pathlib.Path, output: Output) -> None:
-    """`health`: whether the coordinator of this home answers."""
+    """`health`: whether the coordinator of this home answers and, in an organisation's home, its participant runs.
+
+    Unreachable `participant_not_running`, and those of `check_health`.
+    """
+    if is_operator(home):
+        address = check_health(home)
+        output.result({"address": address, "serving": True}, [f"{address} serves"])
+        return
+    from fedveil_participant import membership
+
+    member = membership.load_membership(home)
+    if not is_held(home):
+        raise Unreachable(
+            "participant_not_running",
+            f"no participant of {member.org_id} runs in {home}",
+            next_step="`fedveil participate` starts it",
+        )
     address = check_health(home)
-    output.result({"address": address, "serving": True}, [f"{address} serves"])
+    lines = [f"the participant of {member.org_id} runs", f"{address} serves"]
+    output.result({"address": address, "serving": True, "org_id": member.org_id, "running": True}, lines)
+
+
+def is_held(home: pathlib.Path) -> bool:
+    """Whether a process holds the `FolderLock` of `home`. The lock is tried only if the process that took it last is
+    there, so that a look does not stand in the way of one that starts.
+    """
+    try:
+        with (home / "lock").open("rb") as stream:
+            holder = stream.read(32).strip()
+            if not holder.isdigit() or not _is_alive(int(holder)):
+                return False
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def check_health(home: pathlib.Path) -> str:
@@ -160,19 +221,39 @@ def check_health(home: pathlib.Path) -> str:
 
 
 def budget_set(home: pathlib.Path, name: str, reason: str, passphrase: Passphrase | None, output: Output) -> None:
-    """`budget set NAME --reason TEXT`: what a re-key presumed spent for a data set is not."""
+    """`budget set NAME --reason TEXT`: what a re-key presumed spent for a data set is not.
+
+    ConfigError `bad_name`, `reason_missing`, `unknown_dataset`.
+    """
     from fedveil_participant import membership
     from fedveil_participant.store import journal_key, open_store
 
+    from fedveil_cli import identity_commands
+
     world = real_world()
     membership.load_membership(home)
+    check_name(name, "the data set")
+    identity_commands.check_reason(reason)
+    check_writable(home)
     with FolderLock(home):
         store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
         try:
-            store.forgive_spent(name, reason)
+            known = sorted(store.datasets())
+            if name not in known:
+                raise ConfigError(
+                    "unknown_dataset",
+                    f"no data set {name} is registered here; there is {', '.join(known) or 'none'}",
+                    next_step=f"`fedveil participate --data {name}=FILE` registers it",
+                )
+            presumed = store.presumes_spent(name)
+            if presumed:
+                store.forgive_spent(name, reason)
         finally:
             store.close()
-    output.result({"dataset": name, "reason": reason}, [f"{name}: versions presumed spent after the re-key are free"])
+    said = (
+        "versions presumed spent after the re-key are free" if presumed else "nothing is presumed spent, none was freed"
+    )
+    output.result({"dataset": name, "reason": reason, "freed": presumed}, [f"{name}: {said}"])
 
 
 def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output) -> None:

@@ -6,7 +6,9 @@ the governance key or an invite key: those are used in the operator's own comman
 
 import asyncio
 import contextlib
+import errno
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import grpc.aio
 import structlog
 import uvicorn
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import ConfigError
+from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
@@ -23,7 +25,7 @@ from fedveil_common.pki.governance import verify_chain
 from fedveil_common.ringfile import RingFile
 from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
-from fedveil_coordinator import enrollment_http, founding
+from fedveil_coordinator import enrollment_http, enrollment_listener, founding
 from fedveil_coordinator.admin import AdminEdge
 from fedveil_coordinator.allowlist import AllowList, Identity
 from fedveil_coordinator.driver import Driver
@@ -40,6 +42,9 @@ log = structlog.get_logger("fedveil.serve")
 
 GRACE_S = 5.0
 """How long calls under way may go on when the coordinator is told to stop."""
+
+BACKLOG = 128
+"""Connections that wait at the enrolment listener."""
 
 WrapSpool = Callable[[AttemptKey, OrgId, Spool], Spool]
 """The demo watches what the coordinator receives; production hands spools on as they are."""
@@ -104,6 +109,7 @@ async def _serve(
         return RingFile(store.journal.sum_path(run_id, number))
 
     host, port = federation.listen
+    listening = listen(host, port + 1)
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
@@ -120,14 +126,13 @@ async def _serve(
     web = _Web(
         uvicorn.Config(
             application,
-            host=host,
-            port=port + 1,
             log_config=None,
             access_log=False,
             ssl_keyfile=str(federation.server_key_file),
             ssl_certfile=str(federation.server_certificate_file),
             timeout_keep_alive=5,
             limit_concurrency=64,
+            http=enrollment_listener.PromptConnection,
         )
     )
     driver.resume()
@@ -135,7 +140,7 @@ async def _serve(
     thread.start()
     await server.start()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    enrolment = asyncio.ensure_future(web.serve())
+    enrolment = asyncio.ensure_future(web.serve(sockets=[listening]))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -143,12 +148,17 @@ async def _serve(
     while not web.started and not enrolment.done():
         await asyncio.sleep(0.01)
     if enrolment.done():
-        raise port_in_use(port + 1)
-    ready({"federation_id": federation.federation_id, "address": f"{host}:{port}", "enrolment": port + 1})
+        enrolment.result()
+        raise Unreachable("enrolment_stopped", "the enrolment listener ended before it served")
+    address = founding.dial_address(host, port)
+    ready({"federation_id": federation.federation_id, "address": address, "enrolment": port + 1})
     await stop.wait()
     log.info("stopping")
     web.should_exit = True
-    await server.stop(GRACE_S)
+    stopped = asyncio.ensure_future(server.stop(GRACE_S))
+    await asyncio.sleep(0)  # it takes no new call from now on
+    driver.call(lambda: end_sessions(driver))
+    await stopped
     await enrolment
     driver.stop()
     thread.join(GRACE_S)
@@ -170,10 +180,42 @@ def _drive(driver: Driver) -> None:
         stop_process(error)
 
 
+def end_sessions(driver: Driver) -> None:
+    """Tell every participant that the coordinator stops; on the driver's thread."""
+    for org_id in driver.connected_members:
+        driver.end_session(org_id, "stopping")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. ConfigError `port_in_use` if somebody has the port, `port_unavailable`."""
+    try:
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a restart; never SO_REUSEPORT
+            if listening.family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listening.bind((host, port))
+            listening.listen(BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(port) from None
+        raise ConfigError(
+            "port_unavailable",
+            f"{founding.dial_address(host, port)} cannot be opened: {error.strerror or type(error).__name__}",
+            not_done="the coordinator did not start",
+            next_step="a federation's address is fixed by `fedveil init`; a port below 1024 needs a privilege",
+        ) from None
+    return listening
+
+
 def bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> None:
-    """Take the port. ConfigError `port_in_use` if somebody has it."""
+    """Take the port. ConfigError `port_in_use` if somebody has it, `port_unavailable`."""
+    listen(host, port).close()  # it knows the reason; gRPC only says no
     with contextlib.suppress(RuntimeError):
-        if server.add_secure_port(f"{host}:{port}", credentials) == port:
+        if server.add_secure_port(founding.dial_address(host, port), credentials) == port:
             return
     raise port_in_use(port)
 

@@ -146,8 +146,10 @@ def accept_roster(
 ) -> Roster:
     """`new` (already verified) if it may follow `pinned`: same federation, no rollback, no second body of one version.
 
-    `me` and `my_key`: a roster that lists me under another key is refused: someone acts in my name. A roster without
-    me is accepted (I was revoked). A member once listed keeps its key under its invite: the invite is void for another.
+    `me` and `my_key`: a roster that lists me under another key is refused: someone acts in my name. Only the key under
+    which `pinned` lists me may stand there still: I have joined anew, and no roster says so yet. A roster without me is
+    accepted (I was revoked, or am not yet listed). A member once listed keeps its key under its invite: the invite is
+    void for another.
     Raises PeerError `wrong_federation`, `roster_rollback`, `roster_fork`, `roster_lists_other_key`, `invite_reused`.
     """
     expected = pinned.federation_id if pinned is not None else federation_id
@@ -155,8 +157,9 @@ def accept_roster(
         raise PeerError("wrong_federation", f"the roster belongs to {new.federation_id}, mine to {expected}")
     if pinned is not None:
         _check_succession(pinned, new)
+    mine = {my_key, *(member.protocol_key for member in (pinned.members if pinned else ()) if member.org_id == me)}
     for member in new.members:
-        if me is not None and my_key is not None and member.org_id == me and member.protocol_key != my_key:
+        if me is not None and my_key is not None and member.org_id == me and member.protocol_key not in mine:
             raise PeerError(
                 "roster_lists_other_key",
                 f"roster version {new.version} lists {me} under another key than mine",

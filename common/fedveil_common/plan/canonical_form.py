@@ -13,7 +13,7 @@ from fedveil_common import initial, jcs
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.plan import spec
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, printable
-from fedveil_common.plan.reading import read_plan
+from fedveil_common.plan.reading import RELEASES, read_plan
 from fedveil_common.plan.section import Findings
 from fedveil_common.plan.yaml_tree import MAX_BYTES, json_tree, read_tree
 
@@ -32,7 +32,8 @@ def parse_plan(text: bytes, filename: str) -> spec.Plan:
     if findings.problems:
         raise PlanError(filename, (*findings.problems, *findings.later))
     if findings.later:
-        raise NotInThisReleaseError(tuple(f"line {p.line}: {p.path}" for p in findings.later), filename)
+        named = tuple(f"line {p.line}: {p.path}" for p in findings.later)
+        raise NotInThisReleaseError(named, tuple(RELEASES[p.path] for p in findings.later), filename)
     return plan
 
 
@@ -54,7 +55,8 @@ def parse_canonical(data: bytes) -> spec.Plan:
         paths = ", ".join(sorted({printable(problem.path) for problem in findings.problems})[:20])
         raise _not_canonical(f"problems at {paths}")
     if findings.later:
-        raise NotInThisReleaseError(tuple(problem.path for problem in findings.later))
+        fields = tuple(problem.path for problem in findings.later)
+        raise NotInThisReleaseError(fields, tuple(RELEASES[field] for field in fields))
     if canonical(plan) != data:
         raise _not_canonical("its bytes are not the canonical form of what they say")
     return plan

@@ -39,13 +39,17 @@ class PlanError(ConfigError):
 
 
 class NotInThisReleaseError(ConfigError):
-    """`not_in_this_release`: the plan asks for what this release lacks; `fields` names every such field."""
+    """`not_in_this_release`: the plan asks for what this release lacks; `fields` names every such field.
 
-    def __init__(self, fields: tuple[str, ...], filename: str = "plan") -> None:
+    `brought`: for each field the release that has it, in the same order.
+    """
+
+    def __init__(self, fields: tuple[str, ...], brought: tuple[str, ...], filename: str = "plan") -> None:
         self.fields = fields
+        named = ", ".join(f"{field} (comes with {release})" for field, release in zip(fields, brought, strict=True))
         super().__init__(
             "not_in_this_release",
-            f"{filename} asks for what this release does not have: {', '.join(fields)}",
+            f"{filename} asks for what this release does not have: {named}",
             not_done="the plan was refused; no field of a plan is ever ignored",
             next_step="take these fields out of the plan or use the release that brings them",
         )

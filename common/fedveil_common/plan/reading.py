@@ -4,6 +4,7 @@ Promise: all problems at once; a field that belongs to a later release is named 
 ignored and never taken for a typing error. Source: the plan file's annotations, FLSA/1 2.5.5, A1, A2, A6, A17.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fedveil_common import initial
@@ -17,18 +18,31 @@ MAX_COHORT = 256
 MAX_VALUE_BITS = 24
 """With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
 
+RELEASES: Mapping[str, str] = {
+    "version": "a later release",
+    "kind": "release 0.4",
+    "data.target.type": "release 0.2",
+    "model.kind": "release 0.2",
+    "training.proximal_mu": "release 0.2",
+    "strategy.kind": "release 0.2",
+    "protection.kind": "release 0.3",
+    "protection.value_bits": "a later release",
+    "privacy": "release 0.4",
+}
+"""Field -> what brings the values of it that this release lacks, as for commands (`fedveil_cli.reserved`)."""
+
 
 def read_plan(root: Node, findings: Findings) -> spec.Plan:
     """The plan in `root`; meaningful only if `findings` stayed empty."""
     top = Section(root, "", 1, findings)
     version = top.integer("version", 1)
     if version > 1:
-        findings.not_yet(top.line_of("version"), "version", f"version {version} of the plan file")
+        _not_yet(findings, top.line_of("version"), "version", f"version {version} of the plan file")
     name = top.name("name")
     kind = top.choice("kind", ("train", "statistics"))
     statistics = kind == "statistics"
     if statistics:
-        findings.not_yet(top.line_of("kind"), "kind", "kind statistics")
+        _not_yet(findings, top.line_of("kind"), "kind", "kind statistics")
     data = _data(top.section("data"), statistics)
     cohort = _cohort(top.section("cohort"))
     protection = _protection(top.section("protection"))
@@ -61,6 +75,10 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
     if findings.problems or findings.later:
         return plan
     return _with_initial(plan, initial_line, findings)
+
+
+def _not_yet(findings: Findings, line: int, path: str, what: str) -> None:
+    findings.not_yet(line, path, what, RELEASES[path])
 
 
 def _with_initial(plan: spec.Plan, line: int, findings: Findings) -> spec.Plan:
@@ -202,7 +220,7 @@ def _target(section: Section) -> spec.Target:
     column = section.column("column") or "\0target"
     kind = section.choice("type", ("binary", "float", "category"))
     if kind == "category":
-        section.findings.not_yet(section.line, section.at("type"), "a target of type category")
+        _not_yet(section.findings, section.line, section.at("type"), "a target of type category")
         section.skip()
         return spec.BinaryTarget(column)
     if kind == "float":
@@ -223,7 +241,7 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
     kind = section.choice("kind", ("linear", "logistic", "softmax", "mlp", "trainer"), default=None)
     line = section.line_of("initial")
     if kind not in {"linear", "logistic"}:
-        section.findings.not_yet(section.line_of("kind"), section.at("kind"), f"model {kind}")
+        _not_yet(section.findings, section.line_of("kind"), section.at("kind"), f"model {kind}")
         section.skip()
         return spec.ModelSpec(spec.ModelKind.LOGISTIC, 0.0, ""), line
     wanted = spec.BinaryTarget if kind == "logistic" else spec.FloatTarget
@@ -270,7 +288,7 @@ def _proximal(section: Section) -> float:
     line = section.line_of("proximal_mu")
     value = section.number("proximal_mu", 0.0, default=0.0)
     if value != 0:
-        section.findings.not_yet(line, section.at("proximal_mu"), "a proximal term other than 0")
+        _not_yet(section.findings, line, section.at("proximal_mu"), "a proximal term other than 0")
     return 0.0
 
 
@@ -278,7 +296,7 @@ def _strategy(section: Section) -> spec.StrategySpec:
     kinds = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
     kind = section.choice("kind", kinds, default="fedavg")
     if kind != "fedavg":
-        section.findings.not_yet(section.line_of("kind"), section.at("kind"), f"strategy {kind}")
+        _not_yet(section.findings, section.line_of("kind"), section.at("kind"), f"strategy {kind}")
         section.skip()
     section.close()
     return spec.StrategySpec("fedavg")
@@ -337,13 +355,15 @@ def _protection(section: Section) -> spec.ProtectionSpec:
     line = section.line_of("kind")
     kind = section.choice("kind", ("masked", "paillier"))
     if kind == "paillier":
-        section.findings.not_yet(line, section.at("kind"), "protection paillier")
+        _not_yet(section.findings, line, section.at("kind"), "protection paillier")
         section.take("key", required=False)
         section.take("s", required=False)
     bits_line = section.line_of("value_bits")
     bits = section.integer("value_bits", 8, 64, default=16)
     if bits > MAX_VALUE_BITS:
-        section.findings.not_yet(bits_line, section.at("value_bits"), f"more than {MAX_VALUE_BITS} bits (a wider ring)")
+        _not_yet(
+            section.findings, bits_line, section.at("value_bits"), f"more than {MAX_VALUE_BITS} bits (a wider ring)"
+        )
     update_norm = section.number("update_norm", 0.0, 1e9, above=True)
     section.close()
     return spec.ProtectionSpec("masked", min(bits, MAX_VALUE_BITS), update_norm)
@@ -356,7 +376,7 @@ def _privacy(top: Section) -> str:
         case None | Scalar(value="none") | Scalar(refused=True):
             pass
         case Fields():
-            top.findings.not_yet(line, "privacy", "differential privacy")
+            _not_yet(top.findings, line, "privacy", "differential privacy")
         case _:
             top.findings.wrong(line, "privacy", "choice", "expected none (or a block, which a later release brings)")
     return "none"

@@ -5,7 +5,7 @@ A plan that came through `parse_plan` or `parse_canonical` passes; one that was 
 
 from fedveil_common.plan import spec
 from fedveil_common.plan.problems import NotInThisReleaseError
-from fedveil_common.plan.reading import MAX_VALUE_BITS
+from fedveil_common.plan.reading import MAX_VALUE_BITS, RELEASES
 
 
 def check_release(plan: spec.Plan) -> None:
@@ -22,4 +22,4 @@ def check_release(plan: spec.Plan) -> None:
     }
     fields = tuple(field for field, lacks in lacking.items() if lacks)
     if fields:
-        raise NotInThisReleaseError(fields)
+        raise NotInThisReleaseError(fields, tuple(RELEASES[field] for field in fields))

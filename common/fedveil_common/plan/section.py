@@ -29,9 +29,9 @@ class Findings:
         """Records a problem."""
         self.problems.append(PlanProblem(line, path, code, text))
 
-    def not_yet(self, line: int, path: str, what: str) -> None:
-        """Records a field, or a value of it, that a later release brings."""
-        self.later.append(PlanProblem(line, path, "not_in_this_release", f"{what} comes with a later release"))
+    def not_yet(self, line: int, path: str, what: str, release: str) -> None:
+        """Records a field, or a value of it, that `release` brings."""
+        self.later.append(PlanProblem(line, path, "not_in_this_release", f"{what} comes with {release}"))
 
 
 class Section:
