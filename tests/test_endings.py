@@ -16,6 +16,7 @@ from fedveil_common.messages import Purpose, RunEnded
 from fedveil_common.plan import Metric, Plan
 from fedveil_common.provenance import Lineage
 from fedveil_coordinator import facts
+from fedveil_coordinator.reporting import run_report
 from fedveil_participant.bench import CsvBench
 from fedveil_simulation.cluster import Cluster
 from numpy.typing import NDArray
@@ -261,3 +262,18 @@ def test_measures_that_no_rows_can_give(name: str, value: float) -> None:
     with pytest.raises(IntegrityError) as caught:
         sanity.check_measures(plan, bad, 3)
     assert caught.value.code == "model_rejected"
+
+
+def test_a_run_that_waited_in_vain_says_who_was_missing_also_after_a_restart() -> None:
+    canonical = plan_bytes(min_participants=4, wait_s=60)
+    cluster = federation(FIVE[:4], plan=canonical, start=False)
+    for org in FIVE[:2]:
+        cluster.start_member(org)
+    cluster.members[FIVE[2]].accepted = frozenset()
+    cluster.start_member(FIVE[2])
+    cluster.settle()
+    assert run(cluster, canonical) == "not_enough_participants"
+    for _ in range(2):
+        report = run_report(state(cluster), "ended", cluster.clock.monotonic_s(), {})
+        assert report["missing"] == {FIVE[2]: "consent_missing", FIVE[3]: ""}
+        cluster.restart_coordinator()

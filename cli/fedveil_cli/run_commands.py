@@ -112,6 +112,8 @@ def status(home: pathlib.Path, output: Output) -> None:
 
 def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
     lines: list[str | TextTable] = [f"run {report['run_id']}: {report['status']} {report['code']}".rstrip()]
+    for org, answer in (report.get("missing") or {}).items():
+        lines.append(f"missing: {org}" + (f", which declined the plan: {answer}" if answer else ""))
     rows = [
         (
             str(one["number"]),

@@ -179,10 +179,13 @@ class SumApplied:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The run is over: `finished` or an error code; the signed model manifest, if there is a model."""
+    """The run is over: `finished` or an error code; the signed model manifest, if there is a model; who was missing and
+    how it had answered (empty: not at all), where the run waited for more participants than came.
+    """
 
     code: str
     model: tuple[SignedBlob, ...]
+    missing: tuple[tuple[OrgId, str], ...] = ()
 
 
 Fact = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import round as rounds
-from fedveil_coordinator.run import RoundRecord, RunState
+from fedveil_coordinator.run import RoundRecord, RunState, participants_needed
 
 Plain = dict[str, object]
 
@@ -42,7 +42,7 @@ def waiting_report(state: RunState, at: float) -> Plain | None:
     if state.ended is not None:
         return None
     if state.attempt is None:
-        needed = state.plan.cohort.min_participants
+        needed = participants_needed(state)
         return {
             "phase": "cohort",
             "for": [org for org in state.roster.participants if org not in state.willing],
@@ -75,6 +75,7 @@ def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, fl
         "privacy": state.plan.privacy,
         "status": status,
         "code": state.ended.code if state.ended is not None else "",
+        "missing": dict(state.ended.missing) if state.ended is not None else {},
         "steps": state.step,
         "steps_planned": state.plan.training.rounds,
         "rounds": [round_report(record, seconds.get(record.round)) for record in state.records],

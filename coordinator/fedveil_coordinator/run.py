@@ -385,7 +385,7 @@ def _advance(state: RunState, event: Event) -> Step:
         return _end(state, "too_many_attempts")
     if waited < _pause(state):
         return state, ()
-    needed = max(state.plan.cohort.min_participants, corrupt_bound(state.plan, state.roster) + 2)
+    needed = participants_needed(state)
     if len(state.willing) >= needed:
         if state.undecided and waited < state.plan.cohort.progress_s:
             return state, ()
@@ -396,6 +396,11 @@ def _advance(state: RunState, event: Event) -> Step:
     if final and len(state.roster.participants) - len(final) < needed:
         return _end(state, max(final, key=final.count))  # waiting longer cannot bring enough of them
     return state, ()
+
+
+def participants_needed(state: RunState) -> int:
+    """How many must be there and willing before an offer: what the plan asks for, and what A1 asks for at this c."""
+    return max(state.plan.cohort.min_participants, corrupt_bound(state.plan, state.roster) + 2)
 
 
 def _pause(state: RunState) -> float:
@@ -465,7 +470,11 @@ def _end(state: RunState, code: str) -> Step:
     """The run is over; its last model is signed, or after a rejection the last one whose own loss was plausible."""
     versions = state.versions[: state.good] if state.rejected else state.versions
     signed = (sign_model(state, versions[-1]),) if versions else ()
-    fact = facts.Ended(code, signed)
+    missing: tuple[tuple[OrgId, str], ...] = ()
+    if code == "not_enough_participants" or code in FINAL_ANSWERS:
+        absent = [org for org in state.roster.participants if org not in state.willing]
+        missing = tuple((org, state.answers.get(org, "")) for org in absent)
+    fact = facts.Ended(code, signed, missing)
     ended = RunEnded(state.run_id, state.plan_hash, code, state.standardise, signed)
     after = replace(state, ended=fact, attempt=None, working=False)
     return after, (
