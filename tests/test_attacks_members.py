@@ -5,6 +5,8 @@ check replaced, where the attack must succeed. A "success" here is a wrong sum, 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from federation import (
 )
 from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import OrgId
+from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking import shares as sealing
 from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
@@ -36,6 +38,7 @@ from fedveil_coordinator import acceptance, facts
 from fedveil_coordinator.intake import LEAF_BYTES, Intake
 from fedveil_participant.stages import Advertised, Inputting
 from fedveil_simulation.cluster import Cluster, Packet
+from fedveil_simulation.journals import CoordinatorMemory
 
 BAD = FIVE[2]
 """The member that misbehaves."""
@@ -123,7 +126,8 @@ def test_attack_15_shares_of_another_secret(dies: str, check: str, monkeypatch: 
     if check == "check_self_seed":
         monkeypatch.setattr(sealing, check, lambda *arguments: None)
     else:
-        monkeypatch.setattr(masks.hmac, "compare_digest", lambda one, other: True)
+        trusting = SimpleNamespace(compare_digest=lambda one, other: True)
+        monkeypatch.setattr(masks, "hmac", trusting)  # the one comparison in this module
     cluster, code = play(cheat=True)
     assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1)), "noise is published as the sum"
 
@@ -206,37 +210,52 @@ def test_attack_30_the_same_input_again_is_receipted_and_counts_once() -> None:
     assert check_sums(cluster) == 2
 
 
+def second_input() -> tuple[Cluster, Inputting, SignedBlob, bytes]:
+    """BAD's stage, another input of it, and the header that it signs for that."""
+    cluster, stage, data = collecting()
+    other = bytes(len(data))
+    hashes = tuple(masks.leaf_hashes(stage.t2, BAD, np.frombuffer(other, dtype="<u4")))
+    changed = resigned(cluster.charter, stage.header, leaf_root=transcript.leaf_root(hashes))
+    return cluster, replace(stage, header=changed, leaf_hashes=hashes), changed, other
+
+
 def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first wins. Stopped by the store, which keeps the first file; else by `acceptance.accept_input` (first
-    wins, the two headers are the evidence). With both replaced the second input stands under the first one's header.
+    """The first wins. Stopped twice: by the store, which keeps the first file, and by `acceptance._first_wins`: the two
+    headers are the evidence. With both replaced the second input is journaled, proposed and summed.
     """
 
-    def second() -> tuple[Cluster, SignedBlob, bytes]:
-        cluster, stage, data = collecting()
-        other = bytes(len(data))
-        hashes = masks.leaf_hashes(stage.t2, BAD, np.frombuffer(other, dtype="<u4"))
-        return cluster, resigned(cluster.charter, stage.header, leaf_root=transcript.leaf_root(hashes)), other
+    def overwrite(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, data: bytes) -> None:
+        memory.inputs[key, org] = data
 
-    cluster, header, other = second()
+    cluster, _, header, other = second_input()
     with pytest.raises(PeerError) as caught:
         upload(cluster, header, other)
     assert caught.value.code == "input_differs"
     cluster.play(lambda: cluster.ended(RUN))
     assert check_sums(cluster) == 2
-    cluster, header, other = second()
-    spool = cluster.memory.inputs
-    monkeypatch.setattr(type(cluster.memory), "write_input", lambda *arguments: None)
+    monkeypatch.setattr(CoordinatorMemory, "write_input", overwrite)
+    cluster, _, header, other = second_input()
     with pytest.raises(PeerError) as caught:
         upload(cluster, header, other)
     assert caught.value.code == "input_not_expected"
     assert blamed(cluster) == [(BAD, "equivocation")]
-    assert other not in spool.values()
-    monkeypatch.undo()
-    cluster, header, other = second()
-    (place,) = [place for place in cluster.memory.inputs if place[1] == BAD]
-    cluster.memory.inputs[place] = other
-    cluster.play(lambda: cluster.memory.sums != {}, 60)
-    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1))
+    assert [one.header for one in inputs_of(cluster, BAD)] != [header]
+    monkeypatch.setattr(acceptance, "_first_wins", lambda *arguments: True)
+    cluster, stage, header, other = second_input()
+    driver = cluster.members[BAD].driver
+    assert driver is not None
+    driver.state = replace(driver.state, stage=stage)  # BAD stands by its second input
+    upload(cluster, header, other)
+    assert [one.header for one in inputs_of(cluster, BAD)][1:] == [header]
+    assert blamed(cluster) == []
+    cluster.play(lambda: (RUN, 1) in cluster.memory.sums, 60)
+    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1)), "noise is published as the sum"
+
+
+def inputs_of(cluster: Cluster, org: OrgId) -> list[facts.InputAccepted]:
+    """The inputs of a member that were journaled."""
+    found = [one for one in fact(cluster, facts.InputAccepted) if isinstance(one, facts.InputAccepted)]
+    return [one for one in found if one.header.signer_id == org]
 
 
 # --- 31: leaves -------------------------------------------------------------------------------------------------------
@@ -275,8 +294,14 @@ def header(**changes: object) -> Header:
 
 
 @pytest.mark.parametrize(("stream", "code", "leaf"), STREAMS.values(), ids=STREAMS)
-def test_attack_31_leaves(stream: list[tuple[int, bytes]], code: str, leaf: str) -> None:
-    """Stopped by `Intake`, which names the leaf; what was written is a true prefix, and `complete` never passes."""
+def test_attack_31_leaves(
+    stream: list[tuple[int, bytes]], code: str, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by `Intake`, which names the leaf; what was written is a true prefix, and `complete` never passes.
+
+    With the comparison of hashes replaced (a corrupted leaf), or `Intake.take` and `complete` (all others), what comes
+    is handed on and taken for the input, which it is not.
+    """
     written: list[bytes] = []
     good = Intake(header(), HASHES, lambda index, data: None)
     for index, data in enumerate(LEAVES):
@@ -295,6 +320,17 @@ def test_attack_31_leaves(stream: list[tuple[int, bytes]], code: str, leaf: str)
     assert f"leaf {leaf}" in caught.value.what
     assert written == LEAVES[: len(written)]
     assert len(LEAVES[0]) == LEAF_BYTES
+    if stream == STREAMS["corrupted"][0]:
+        monkeypatch.setattr(transcript, "input_leaf", lambda t2, org, index, data: HASHES[index])
+        stream = [*stream, (2, LEAVES[2])]
+    else:
+        monkeypatch.setattr(Intake, "take", lambda self, first, leaves: [self._write(first, leaf) for leaf in leaves])
+        monkeypatch.setattr(Intake, "complete", lambda self: None)
+    written.clear()
+    taking = Intake(header(), HASHES, lambda index, data: written.append(data))
+    take_all()
+    assert written == [data for _, data in stream]
+    assert b"".join(written) != b"".join(LEAVES)
 
 
 @pytest.mark.parametrize("hashes", [HASHES[:2], [*HASHES, HASHES[0]], [], [HASHES[1], HASHES[0], HASHES[2]]])

@@ -10,9 +10,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from federation import FIVE, RUN, THREE, body_of, federation, journal, plan_bytes, run, state, trail
+from federation import (
+    FIVE,
+    PLAN,
+    RUN,
+    SETTINGS,
+    THREE,
+    body_of,
+    federation,
+    journal,
+    plan_bytes,
+    run,
+    state,
+    trail,
+)
+from fedveil_common import plan as plans
 from fedveil_common import transcript
 from fedveil_common.crypto import signing
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking import masks, quorum
 from fedveil_common.messages import (
@@ -22,12 +37,14 @@ from fedveil_common.messages import (
     Manifest,
     Offer,
     Reveal,
+    ShareSet,
     SignedBlob,
 )
-from fedveil_common.secret import PrivateKey, Seed
+from fedveil_common.secret import PrivateKey, Seed, Share
 from fedveil_coordinator import run as runs
-from fedveil_participant import checks, lineage
-from fedveil_participant.stages import Revealed
+from fedveil_participant import checks, lineage, round
+from fedveil_participant.events import Received
+from fedveil_participant.stages import Encoding, Held, Revealed
 from fedveil_simulation import charter as charters
 from fedveil_simulation.charter import make_charter
 from numpy.typing import NDArray
@@ -195,6 +212,7 @@ FIGURES: dict[str, tuple[dict[str, object], str]] = {
     "q one lower": ({"quorum": 3, "threshold": 3, "min_survivors": 3}, "wrong_quorum"),
     "t one lower": ({"threshold": 3}, "wrong_threshold"),
     "t of one": ({"threshold": 1}, "wrong_threshold"),
+    "t of none": ({"threshold": 0}, "wrong_threshold"),
     "t over N": ({"threshold": 6}, "wrong_threshold"),
     "survivors below q": ({"min_survivors": 3}, "wrong_min_survivors"),
 }
@@ -248,17 +266,26 @@ def test_attack_05_two_members(monkeypatch: pytest.MonkeyPatch) -> None:
     `checks.manifest_cohort_size` (the plan that was agreed to).
     """
     pair = {"cohort": (FIVE[0], VICTIM), "quorum": 2, "threshold": 2, "min_survivors": 2}
+
+    def refused_by(rogue: Rogue) -> str:
+        """The function that raised: all three say the same code."""
+        driver = rogue.cluster.members[VICTIM].driver
+        assert driver is not None
+        with pytest.raises(FedveilError) as caught:
+            round.step(driver.state, Received(Offer(rogue.manifest(**pair)), 1.0, Seed(bytes(32))))
+        assert caught.value.code == "cohort_too_small"
+        return caught.traceback[-1].name
+
     rogue = Rogue()
     rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
-    assert falls_for(rogue, rogue.offered)
+    assert refused_by(rogue) == "check_parameters"
     with monkeypatch.context() as one:
         one.setattr(quorum, "check_parameters", nothing)
-        rogue = Rogue()
-        rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
+        assert refused_by(rogue) == "manifest_quorum"
     with monkeypatch.context() as two:
         two.setattr(checks, "manifest_quorum", nothing)
-        rogue = Rogue()
-        rogue.say(VICTIM, Offer(rogue.manifest(**pair))).refused("cohort_too_small")
+        assert refused_by(rogue) == "manifest_cohort_size"
+    assert falls_for(rogue, rogue.offered)
     monkeypatch.setattr(checks, "manifest_quorum", nothing)
     monkeypatch.setattr(checks, "manifest_cohort_size", nothing)
     monkeypatch.setattr(checks, "enough_survivors", nothing)  # the same limit again, at the vote
@@ -301,27 +328,76 @@ def one_bit(blob: bytes) -> bytes:
     return bytes([blob[0] ^ 1]) + blob[1:]
 
 
+def with_bins() -> bytes:
+    """The small plan with an auc, whose 128 bins make a vector long enough for statistics."""
+    text = PLAN.format(**SETTINGS).replace("[loss, accuracy]", "[loss, accuracy, auc]")
+    return plans.canonical(plans.parse_plan(text.encode(), "small.yaml"))
+
+
+def chi_square(words: NDArray[np.uint32]) -> float:
+    """Of the half bytes of these words, against the uniform distribution: 15 degrees of freedom."""
+    bytes_ = words.astype("<u4").view(np.uint8)
+    halves = np.concatenate([bytes_ & 15, bytes_ >> 4])
+    counts = np.bincount(halves, minlength=16)
+    return float(((counts - len(halves) / 16) ** 2).sum() / (len(halves) / 16))
+
+
 def test_attack_06_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two members get another manifest than three. Stopped by `checks.advert_of`: their adverts are under another T0.
-
-    With it replaced, members deal shares across the two views. Even then the masks would not cancel (each pair key
-    depends on the member's own T0, see attack 17).
+    """Two members are told another model than three. Stopped by `checks.derived_model` at those two (attack 7). With it
+    replaced, stopped by the view checks at everyone: `checks.advert_of` (an advert under another T0) and
+    `checks.received_share` (a share under another T1). With these replaced too nobody learns anything: each pair key
+    depends on the member's own view, so that what is opened is noise, whatever self seeds are revealed.
     """
+    others = FIVE[3:]
 
-    def scene() -> tuple[Rogue, SignedBlob]:
-        rogue = Rogue()
-        other = rogue.manifest(nonce=b"\3" * 32)
+    def told(rogue: Rogue, two: bool) -> dict[OrgId, SignedBlob]:
+        other = rogue.manifest(model_hash=one_bit(rogue.body.model_hash))
+        return {org: other if two and org in others else rogue.offered for org in FIVE}
+
+    def advertised(two: bool) -> tuple[Rogue, dict[OrgId, SignedBlob]]:
+        rogue = Rogue(plan=with_bins())
+        views = told(rogue, two)
         for org in FIVE:
-            rogue.say(org, Offer(other if org in FIVE[3:] else rogue.offered)).accepted("advert")
-        return rogue, other
+            rogue.say(org, Offer(views[org]))
+        return rogue, views
 
-    rogue, _ = scene()
+    def opened_sum(two: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """What the coordinator opens with every self seed in hand, and the truth."""
+        rogue, views = advertised(two)
+        t0s = {org: transcript.t0(views[org].body) for org in FIVE}
+        bodies = {org: rogue.advert(org).body for org in FIVE}
+        t1s = {org: transcript.t1(t0s[org], bodies) for org in FIVE}
+        for org in FIVE:
+            rogue.say(org, replace(rogue.keyset(), t0=t0s[org])).accepted("shares")
+        for org in FIVE:
+            rogue.say(org, replace(rogue.delivery(org), t1=t1s[org])).accepted("ack")
+        for org in FIVE:
+            rogue.say(org, ShareSet(t1s[org], FIVE, ())).accepted("input")
+        total, truth = np.zeros(rogue.body.length, np.uint32), np.zeros(rogue.body.length, np.uint32)
+        for org in FIVE:
+            stage = next(stage for kind, stage in journal(rogue.cluster, org).stages if kind == "dealers")
+            assert isinstance(stage, Encoding)
+            total += rogue.masked(org)
+            masks.unmask_in_place(total, [masks.self_key(stage.t2, stage.self_seed, org)], ())
+            truth += rogue.truth(org)
+        return total, truth
+
+    rogue, _ = advertised(two=True)
+    assert {org for org in FIVE if rogue.said(org, AdvertMessage)} == set(FIVE[:3])
+    total, truth = opened_sum(two=False)
+    np.testing.assert_array_equal(total, truth)
+    assert chi_square(total - truth) > 1_000, "the statistic finds what is not uniform"
+    monkeypatch.setattr(checks, "derived_model", nothing)
+    rogue, _ = advertised(two=True)
     rogue.say(VICTIM, rogue.keyset()).refused("wrong_transcript")
-    rogue, _ = scene()
     monkeypatch.setattr(checks, "advert_of", lambda blob, frame: body_of(blob))
-    rogue.say(VICTIM, rogue.keyset()).accepted("shares")
-    whole = Rogue().reach("advert")
-    whole.say(VICTIM, whole.keyset()).accepted("shares")
+    monkeypatch.setattr(
+        checks, "received_share", lambda blob, *rest: Held(blob.signer_id, Share(bytes(33)), Share(bytes(33)))
+    )
+    total, truth = opened_sum(two=True)
+    assert len(total) > 128
+    assert not np.any(total == truth), "no coordinate of the truth appears"
+    assert chi_square(total - truth) < 37.7, "uniform at the level of one in a thousand"
 
 
 def test_attack_07_model_hash_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,25 +447,38 @@ def test_attack_08_model_not_from_the_last_sum(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
+def last_bit(leaf: bytes) -> bytes:
+    return leaf[:-4] + bytes([leaf[-4] ^ 1]) + leaf[-3:]
+
+
+def same(leaf: bytes) -> bytes:
+    return leaf
+
+
 def test_attack_08_a_sum_under_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A leaf of the sum that members download is altered. Stopped by `lineage.sum_is_signed`."""
+    """A leaf of the sum that members download is altered, in the measured loss, of which no model depends: so the hash
+    of the model in the next manifest does not tell. Stopped by `lineage.sum_is_signed`. An altered update is stopped by
+    `checks.derived_model` as well.
+    """
     plan = plan_bytes(rounds=2)
 
-    def play() -> tuple[str, int]:
+    def play(alter: Callable[[bytes], bytes]) -> tuple[str, int]:
         cluster = federation(plan=plan)
         download = cluster.download
 
         def altered(run_id: RunId, round: int) -> lineage.SumDownload:
             got = download(run_id, round)
-            leaves = ((index, one_bit(data)) for index, data in got.leaves)
-            return replace(got, leaves=leaves)
+            return replace(got, leaves=((index, alter(data)) for index, data in got.leaves))
 
         cluster.download = altered  # type: ignore[method-assign]
         cluster.start_run(RUN, plan)
-        cluster.play(lambda: cluster.ended(RUN))
-        return cluster.memory.runs[RUN][2], sum(trail(cluster, org, 2).count("advert") for org in FIVE)
+        cluster.play(lambda: cluster.ended(RUN), 30)
+        code = cluster.memory.runs[RUN][2] if cluster.memory.runs[RUN][1] == "ended" else "waiting"
+        return code, sum(trail(cluster, org, 2).count("advert") for org in FIVE)
 
-    assert play() == ("not_enough_participants", 0), "nobody advertises in round 2"
+    assert play(same) == ("finished", 5)
+    assert play(last_bit)[1] == 0, "nobody advertises in round 2"
+    assert play(one_bit)[1] == 0
     monkeypatch.setattr(lineage, "sum_is_signed", nothing)
-    monkeypatch.setattr(checks, "derived_model", nothing)  # the second, independent line: the hash in the manifest
-    assert play()[1] > 0
+    assert play(last_bit)[1] == 5
+    assert play(one_bit)[1] == 0, "the second, independent line: the hash in the manifest"

@@ -20,25 +20,19 @@ from fedveil_common.messages import (
     AckMessage,
     Advert,
     BlobType,
-    Certificate,
     CoordinatorMessage,
     KeySet,
     Offer,
     Proposal,
-    Reveal,
-    RevealMessage,
     ShareAck,
     ShareMsg,
     Shares,
-    ShareSet,
     SignedBlob,
-    Vote,
-    VoteMessage,
 )
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey, Seed, Share
 from fedveil_participant import checks
-from fedveil_participant.stages import Acked, Advertised, Encoding, Held, Inputting, PeerKeys, Shared, Stage
+from fedveil_participant.stages import Acked, Advertised, Encoding, Held, PeerKeys, Shared, Stage
 from numpy.typing import NDArray
 from rogue import Outcome, Rogue
 
@@ -96,28 +90,42 @@ def stage_of(rogue: Rogue, org: OrgId, kind: str) -> Stage:
 
 
 def in_the_middle(rogue: Rogue) -> KeySet:
-    return rogue.keyset(replaced={PEER: tampered(rogue.advert(PEER), channel_key=agreement.public_key(MINE))})
+    """The channel key of every other member is one of the attacker's own."""
+    made = {
+        org: tampered(rogue.advert(org), channel_key=agreement.public_key(PrivateKey(bytes([index + 1]) * 32)))
+        for index, org in enumerate(FIVE)
+        if org != VICTIM
+    }
+    return rogue.keyset(replaced=made)
 
 
 def test_attack_09_and_rival_R4_channel_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `checks.advert_signature`. Without it the coordinator reads the shares meant for the peer."""
+    """Stopped by `checks.advert_signature`. Without it the coordinator opens every share that the victim deals, and has
+    both of its secrets before anyone has voted.
+    """
     rogue, outcome = attack(
         "advert", in_the_middle, "bad_signature", "advert_signature", monkeypatch, "shares", lambda r: r.keyset()
     )
     (message,) = [one for one in outcome.said if isinstance(one, Shares)]
-    (stolen,) = [
-        body for one in message.shares if isinstance(body := body_of(one), ShareMsg) and body.recipient == PEER
-    ]
     own = unchecked_advert(rogue.advert(VICTIM), None)
-    read = sealing.open_share(stolen, FIVE.index(PEER) + 1, MINE, own.channel_key, own.kappa_commit, rogue.t0)
+    keys: dict[int, bytes] = {}
+    seeds: dict[int, bytes] = {}
+    for blob in message.shares:
+        stolen = body_of(blob)
+        assert isinstance(stolen, ShareMsg)
+        x = FIVE.index(stolen.recipient) + 1
+        mine = PrivateKey(bytes([x]) * 32)
+        read = sealing.open_share(stolen, x, mine, own.channel_key, own.kappa_commit, rogue.t0)
+        keys[x], seeds[x] = read.key_share.expose(), read.self_share.expose()
     stage = stage_of(rogue, VICTIM, "shares")
     assert isinstance(stage, Shared)
-    assert read.key_share == next(one.key_share for one in stage.dealt if one.recipient == PEER)
+    assert shamir.reconstruct(keys, rogue.body.threshold) == stage.mask_key.expose()
+    assert shamir.reconstruct(seeds, rogue.body.threshold) == stage.self_seed.expose()
 
 
 def test_attack_09_and_rival_R4_mask_key_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `checks.advert_signature`. Without it the victim would mask with a key that the attacker knows."""
-    attack(
+    """Stopped by `checks.advert_signature`. Without it the victim masks with a stream whose key the attacker has."""
+    rogue, _ = attack(
         "advert",
         lambda r: r.keyset(replaced={PEER: tampered(r.advert(PEER), mask_key=agreement.public_key(MINE))}),
         "bad_signature",
@@ -126,6 +134,14 @@ def test_attack_09_and_rival_R4_mask_key_replaced(monkeypatch: pytest.MonkeyPatc
         "shares",
         lambda r: r.keyset(),
     )
+    stage = stage_of(rogue, VICTIM, "shares")
+    assert isinstance(stage, Shared)
+    public = {one.org_id: one.mask_key for one in stage.peers}
+    t2 = transcript.t2(stage.t1, FIVE)
+    streams = masks.mask_keys(t2, VICTIM, stage.mask_key, stage.self_seed, public)
+    assert VICTIM < PEER
+    known = masks.pair_key(t2, MINE, public[VICTIM], VICTIM, PEER, public[VICTIM], agreement.public_key(MINE))
+    assert Seed(known) in [one.key for one in streams]
 
 
 def test_attack_09_own_advert_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +187,39 @@ def test_attack_10_advert_of_another_attempt(monkeypatch: pytest.MonkeyPatch) ->
     rogue.say(VICTIM, replay).refused("wrong_transcript")
     rogue.say(VICTIM, rogue.keyset()).accepted("shares")
     rogue, replay = scene()
+    old = stage_of(rogue, PEER, "advert")
+    assert isinstance(old, Advertised)
+    assert old.frame.key.attempt == 1
     monkeypatch.setattr(checks, "advert_of", unchecked_advert)
-    rogue.say(VICTIM, replay).accepted("shares")
+    outcome = rogue.say(VICTIM, replay)
+    outcome.accepted("shares")
+    (message,) = [one for one in outcome.said if isinstance(one, Shares)]
+    own = unchecked_advert(rogue.advert(VICTIM), None)
+    (dealt,) = [body for one in message.shares if isinstance(body := body_of(one), ShareMsg) and body.recipient == PEER]
+    read = sealing.open_share(dealt, FIVE.index(PEER) + 1, old.channel_key, own.channel_key, own.kappa_commit, rogue.t0)
+    assert read.key_share.expose() != bytes(33), "opened with a key of the attempt before"
+
+
+def test_attack_11_one_key_for_masks_and_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by `checks.fresh_keys`. Without it, once PEER has dropped, the mask key that its shares give is the key
+    of the channel, too, and whoever rebuilt it opens what the victim dealt to PEER.
+    """
+
+    def forge(rogue: Rogue) -> KeySet:
+        channel = unchecked_advert(rogue.advert(PEER), None).channel_key
+        return rogue.keyset(replaced={PEER: rogue.again(rogue.advert(PEER), mask_key=channel)})
+
+    rogue, outcome = attack("advert", forge, "key_reused", "fresh_keys", monkeypatch, "shares", lambda r: r.keyset())
+    stage = stage_of(rogue, PEER, "advert")
+    assert isinstance(stage, Advertised)
+    rebuilt = stage.channel_key  # what PEER would have dealt as its mask key
+    (message,) = [one for one in outcome.said if isinstance(one, Shares)]
+    (dealt,) = [body for one in message.shares if isinstance(body := body_of(one), ShareMsg) and body.recipient == PEER]
+    own = unchecked_advert(rogue.advert(VICTIM), None)
+    read = sealing.open_share(dealt, FIVE.index(PEER) + 1, rebuilt, own.channel_key, own.kappa_commit, rogue.t0)
+    mine = stage_of(rogue, VICTIM, "shares")
+    assert isinstance(mine, Shared)
+    assert read.self_share == next(one.self_share for one in mine.dealt if one.recipient == PEER)
 
 
 def test_attack_10_advert_relabelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,9 +281,9 @@ def trusting(
     blob: SignedBlob, t1: bytes, t0: bytes, me: OrgId, x: int, channel_key: PrivateKey, dealer: PeerKeys, roster: Roster
 ) -> Held:
     """A recipient that keeps whatever it gets."""
-    message = body_of(blob)
-    assert isinstance(message, ShareMsg)
     try:
+        message = body_of(blob)
+        assert isinstance(message, ShareMsg)
         opened = sealing.open_share(message, x, channel_key, dealer.channel_key, dealer.kappa_commit, t0)
     except PeerError:
         return Held(dealer.org_id, Share(bytes(33)), Share(bytes(33)))
@@ -305,6 +352,8 @@ BAD_SHARES: dict[str, Callable[[Rogue], SignedBlob]] = {
         r.shares(PEER)[VICTIM], ciphertext=cipher(r)[:-1] + bytes([cipher(r)[-1] ^ 1])
     ),
     "bit flipped on the way": lambda r: tampered(r.shares(PEER)[VICTIM], nonce=b"\x01" * 12),
+    "cut short": lambda r: r.again(r.shares(PEER)[VICTIM], ciphertext=cipher(r)[:-1]),
+    "nothing in it": lambda r: r.again(r.shares(PEER)[VICTIM], ciphertext=b""),
     "another commitment": lambda r: r.again(r.shares(PEER)[VICTIM], self_share_commit=b"\x02" * 32),
     "wrong x": lambda r: resealed(r, 1),
     "another T1": lambda r: r.again(r.shares(PEER)[VICTIM], t1=b"\x03" * 32),
@@ -376,190 +425,3 @@ def test_attack_17_split_dealers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "header_of", nothing)
     rogue.say(VICTIM, lie).accepted("vote")
     assert not np.any(total(rogue) == truth), "no coordinate of the truth appears"
-
-
-# --- 18: both secrets of one peer -------------------------------------------------------------------------------------
-
-
-def forget_the_vote(rogue: Rogue, org: OrgId) -> None:
-    """What the one vote per attempt prevents: the member goes back to the stage before it, as from an old disk."""
-    driver = rogue.cluster.members[org].driver
-    assert driver is not None
-    driver.state = replace(driver.state, stage=stage_of(rogue, org, "input"))
-
-
-def seeds_of(rogue: Rogue, helpers: tuple[OrgId, ...], kind: str) -> dict[int, bytes]:
-    """The shares of the peer's secret of one kind that these revealed, by x."""
-    found = {}
-    for org in helpers:
-        for message in rogue.said(org, RevealMessage):
-            assert isinstance(message, RevealMessage)
-            body = body_of(message.reveal)
-            assert isinstance(body, Reveal)
-            shares = dict(body.self_shares if kind == "self" else body.key_shares)
-            if PEER in shares:
-                found[FIVE.index(org) + 1] = shares[PEER]
-    return found
-
-
-def test_attack_18_two_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The coordinator proposes the peer as survivor, then as dropped, to have both of its secrets. Stopped by the stage
-    `Voted`: a second vote is refused and stays in the journal as a refusal. Replaced here by members that forget
-    their vote: then both secrets are interpolated and the peer's update is read from its masked input.
-    """
-    helpers = tuple(org for org in FIVE if org != PEER)
-    rogue = Rogue().reach("reveal")
-    second = rogue.proposal(helpers)
-    voted = Rogue().reach("vote")
-    voted.say(VICTIM, voted.proposal(helpers)).refused("second_vote")
-    assert journal(voted.cluster, VICTIM).notes[-1][1][0] == ("code", "second_vote")
-    assert rogue.say(VICTIM, second).said == (), "after the reveal it is late: nothing at all"
-    assert len(seeds_of(rogue, helpers, "self")) == len(helpers)
-    assert seeds_of(rogue, helpers, "key") == {}
-    for org in helpers:
-        forget_the_vote(rogue, org)
-        rogue.say(org, second).accepted("vote")
-    for org in helpers:
-        rogue.say(org, rogue.certificate(helpers, rogue.t3(helpers))).accepted("reveal")
-    threshold = rogue.body.threshold
-    seed = Seed(shamir.reconstruct(seeds_of(rogue, helpers, "self"), threshold))
-    key = PrivateKey(shamir.reconstruct(seeds_of(rogue, helpers, "key"), threshold))
-    public = {org: unchecked_advert(rogue.advert(org), None).mask_key for org in FIVE}
-    stolen = rogue.masked(PEER)
-    for one in masks.mask_keys(rogue.t2, PEER, key, seed, public):
-        masks.mask_in_place(stolen, [replace(one, subtract=not one.subtract)])
-    np.testing.assert_array_equal(stolen, rogue.truth(PEER))
-
-
-def one_vote_short(rogue: Rogue) -> Certificate:
-    return rogue.certificate(FIVE[: rogue.body.quorum - 1])
-
-
-def a_vote_twice(rogue: Rogue) -> Certificate:
-    good = one_vote_short(rogue)
-    return replace(good, votes=tuple(sorted((*good.votes, good.votes[0]), key=lambda vote: vote.signer_id)))
-
-
-def by_a_stranger(rogue: Rogue) -> Certificate:
-    good = one_vote_short(rogue)
-    return replace(good, votes=(*good.votes, replace(good.votes[0], signer_id=OrgId("zeta"))))
-
-
-def over_another_set(rogue: Rogue) -> Certificate:
-    return replace(rogue.certificate(), t3=b"\x09" * 32)
-
-
-def a_vote_for_another_set(rogue: Rogue) -> Certificate:
-    good = one_vote_short(rogue)
-    return replace(good, votes=(*good.votes, signed(rogue.charter, OTHER, BlobType.VOTE, Vote(b"\x09" * 32))))
-
-
-def a_vote_unsigned(rogue: Rogue) -> Certificate:
-    good = one_vote_short(rogue)
-    return replace(good, votes=(*good.votes, replace(rogue.vote(OTHER), sig=bytes(64))))
-
-
-@pytest.mark.parametrize(
-    ("forge", "code"),
-    [
-        (one_vote_short, "certificate_too_small"),
-        (a_vote_twice, "duplicate_signer"),
-        (by_a_stranger, "not_a_member"),
-        (over_another_set, "wrong_transcript"),
-        (a_vote_for_another_set, "wrong_transcript"),
-        (a_vote_unsigned, "bad_signature"),
-    ],
-)
-def test_attack_18_forged_certificate(
-    forge: Callable[[Rogue], Certificate], code: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped by `checks.vote_certificate`; with it replaced, the secret shares are out."""
-    _, outcome = attack("vote", forge, code, "vote_certificate", monkeypatch, "reveal", lambda r: r.certificate())
-    assert any(isinstance(one, RevealMessage) for one in outcome.said)
-
-
-# --- 22, 23: the proposal ---------------------------------------------------------------------------------------------
-
-
-def test_attack_22_everyone_dropped_but_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `checks.enough_survivors`: three inputs of five, of which one colludes, are under the quorum of four.
-
-    Without it the victim votes for a sum of itself and one colluder: that sum is its update.
-    """
-    pair = (VICTIM, OTHER)
-    _, outcome = attack(
-        "input",
-        lambda r: r.proposal(pair),
-        "too_few_survivors",
-        "enough_survivors",
-        monkeypatch,
-        "vote",
-        lambda r: r.proposal(),
-    )
-    assert any(isinstance(one, VoteMessage) for one in outcome.said)
-
-
-def header_changed(org: OrgId) -> Message:
-    return lambda r: r.proposal(replaced={org: tampered(r.header(org), leaf_root=b"\x04" * 32)})
-
-
-def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `checks.header_of`: a vote would cover an input that its owner never sent."""
-    attack("input", header_changed(PEER), "bad_signature", "header_of", monkeypatch, "vote", lambda r: r.proposal())
-
-
-def test_attack_23_header_under_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corrupt member signs a header of another length. Stopped by `checks.header_of`."""
-    attack(
-        "input",
-        lambda r: r.proposal(replaced={PEER: r.again(r.header(PEER), length=1)}),
-        "wrong_shape",
-        "header_of",
-        monkeypatch,
-        "vote",
-        lambda r: r.proposal(),
-    )
-
-
-def test_attack_23_own_header_altered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped twice: `checks.header_of` (the signature) and, without it, `checks.own_header`."""
-    rogue = Rogue().reach("input")
-    rogue.say(VICTIM, header_changed(VICTIM)(rogue)).refused("bad_signature")
-    monkeypatch.setattr(checks, "header_of", nothing)
-    rogue.say(VICTIM, header_changed(VICTIM)(rogue)).refused("own_header_altered")
-    monkeypatch.setattr(checks, "own_header", nothing)
-    rogue.say(VICTIM, header_changed(VICTIM)(rogue)).accepted("vote")
-
-
-def test_attack_23_header_missing_makes_a_witness() -> None:
-    """A member left out of U3 may vote as a witness: it then reveals its peers' shares and no seed of its own (A9)."""
-    rest = tuple(org for org in FIVE if org != VICTIM)
-    rogue = Rogue().reach("input")
-    assert isinstance(stage_of(rogue, VICTIM, "input"), Inputting)
-    for org in FIVE:
-        rogue.say(org, rogue.proposal(rest)).accepted("vote")
-    rogue.say(VICTIM, rogue.certificate(rest, rogue.t3(rest))).accepted("reveal")
-    body = body_of(rogue.reveal(VICTIM))
-    assert isinstance(body, Reveal)
-    assert body.self_seed == b""
-    assert {org for org, _ in body.self_shares} == set(rest)
-    assert body.key_shares == ()
-
-
-def test_attack_17_dealers_below_the_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `checks.dealers`; without it the victim masks towards two peers only."""
-    attack(
-        "ack",
-        lambda r: ShareSet(r.t1, FIVE[:3], ()),
-        "below_quorum",
-        "dealers",
-        monkeypatch,
-        "dealers",
-        lambda r: r.share_set(),
-    )
-
-
-def test_attack_17_dealers_without_me() -> None:
-    """Stopped by `checks.dealers`. (Without it the machine has no own key in the set and cannot mask at all.)"""
-    rogue = Rogue().reach("ack")
-    rogue.say(VICTIM, rogue.share_set(tuple(org for org in FIVE if org != VICTIM))).refused("wrong_dealers")

@@ -25,6 +25,7 @@ from tests.federation import (
     journal,
     parse,
     plan_bytes,
+    revealed,
     run,
     silence,
     state,
@@ -102,6 +103,34 @@ def test_attack_29_one_too_many_is_a_clean_abort_that_names_them(phase: str) -> 
         assert max(record.attempt for record in state(cluster).records) == 2
     for org in FIVE[2:]:
         assert "abort_vote" in trail(cluster, org, ROUND)
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "certified"),
+    [("input", "too_few_survivors", True), ("vote", "too_few_votes", False), ("reveal", "too_few_reveals", False)],
+)
+def test_attack_29_one_too_many_lost_later_opens_nothing(phase: str, code: str, certified: bool) -> None:
+    """N - q + 1 = 2 lost for good once their input, vote or reveal was journaled and before it was sent: no second sum.
+
+    Before the vote the attempt is aborted under a certificate and the other three are a cohort of their own. After it
+    the three that are left can neither open nor undo their votes: the updates are spent, and the run ends.
+    """
+    cluster = started()
+    silence(cluster, FIVE[:2], phase, ROUND)
+    assert run(cluster) == ("finished" if certified else "model_spent")
+    secrets_revealed(cluster)
+    recorded = [facts.decode(kind, body) for kind, body in cluster.memory.facts(RUN)]
+    assert bool([fact for fact in recorded if isinstance(fact, facts.AbortCertified)]) == certified
+    if certified:
+        (started_fact,) = [fact for fact in recorded if isinstance(fact, facts.AbortStarted)]
+        assert (started_fact.reason, set(started_fact.missing)) == (code, set(FIVE[:2]))
+        assert next(record for record in state(cluster).records if record.round == ROUND).cohort == tuple(FIVE[2:])
+        return
+    assert [fact.reason for fact in recorded if isinstance(fact, facts.AttemptDied)] == [code]
+    assert (RUN, ROUND) not in cluster.memory.sums
+    assert len(revealed(cluster, RUN, ROUND)) == (phase == "reveal")
+    for org in FIVE[2:]:
+        assert cluster.members[org].memory.kept.spent, "what was sent stays spent"
 
 
 def test_a_cohort_of_three_aborts_without_a_leak_and_goes_on_with_the_same_update() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -299,6 +300,141 @@ def test_a_manifest_out_of_its_limits_names_the_field(changes: dict[str, Any], p
     assert wire.parse_body(m.BlobType.MANIFEST, manifest())
     with pytest.raises(MalformedError) as caught:
         wire.parse_body(m.BlobType.MANIFEST, manifest(**changes))
+    assert caught.value.path == path
+
+
+def blob() -> m.SignedBlob:
+    return m.SignedBlob(OrgId("a"), m.BlobType.VOTE, b"body", bytes(64))
+
+
+def padded(data: bytes) -> bytes:
+    """The same message for a lenient parser: its first length is a varint of one byte more than it needs."""
+    assert data[1] < 0x80
+    return data[:1] + bytes([data[1] | 0x80, 0x00]) + data[2:]
+
+
+def swapped(first: bytes, second: bytes) -> bytes:
+    """Two fields in the other order: protobuf takes any."""
+    return second + first
+
+
+REFUSED: dict[str, tuple[Callable[[bytes], object], bytes, str]] = {
+    "blob, padded": (wire.parse_blob, padded(wire.encode_blob(blob())), "blob"),
+    "blob, unknown field": (wire.parse_blob, wire.encode_blob(blob()) + unknown_field(), "blob"),
+    "blob, twice": (wire.parse_blob, wire.encode_blob(blob()) * 2, "blob"),
+    "body, padded": (lambda data: wire.parse_body(m.BlobType.VOTE, data), padded(wire.encode_body(vote())), "vote"),
+    "body, other order": (
+        lambda data: wire.parse_body(m.BlobType.ABORT, data),
+        swapped(pb.AbortVote(t0=bytes(32)).SerializeToString(), pb.AbortVote(attempt=1).SerializeToString()),
+        "abort",
+    ),
+    "coordinator, padded": (
+        wire.parse_coordinator,
+        padded(wire.encode_coordinator(m.PlanOffer(RunId("r"), b"p"))),
+        "message",
+    ),
+    "coordinator, unknown field": (
+        wire.parse_coordinator,
+        wire.encode_coordinator(m.PlanOffer(RunId("r"), b"p")) + unknown_field(),
+        "message",
+    ),
+    "participant, padded": (
+        wire.parse_participant,
+        padded(wire.encode_participant(m.RunEndedAck(RunId("r")))),
+        "message",
+    ),
+    "participant, two messages": (
+        wire.parse_participant,
+        wire.encode_participant(m.PlanAnswer(bytes(32), True, "")) + wire.encode_participant(m.RunEndedAck(RunId("r"))),
+        "message",
+    ),
+    "nothing": (wire.parse_participant, b"", "message"),
+}
+
+
+@pytest.mark.parametrize(("parse", "data", "path"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_the_one_encoding_is_refused(parse: Callable[[bytes], object], data: bytes, path: str) -> None:
+    """Protobuf parses all of these into a value; here there is one encoding of a value, for it is what is signed."""
+    with pytest.raises(MalformedError) as caught:
+        parse(data)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("kind", [m.BlobType.MODEL, m.BlobType.INVITE])
+def test_a_body_that_is_json_is_not_read_as_protobuf(kind: m.BlobType) -> None:
+    with pytest.raises(MalformedError) as caught:
+        wire.parse_body(kind, b"{}")
+    assert caught.value.path == "type"
+
+
+def test_what_is_no_body_has_no_encoding() -> None:
+    with pytest.raises(TypeError):
+        wire.encode_body(m.RunEndedAck(RunId("r")))  # type: ignore[arg-type]
+
+
+def test_an_offer_without_a_manifest_names_the_field() -> None:
+    empty = pb.SessionResponse()
+    empty.offer.SetInParent()
+    with pytest.raises(MalformedError) as caught:
+        wire.parse_coordinator(empty.SerializeToString())
+    assert caught.value.path == "offer.manifest"
+
+
+@pytest.mark.parametrize("count", [0, limits.MAX_MEMBERS, limits.MAX_MEMBERS + 1])
+def test_a_key_set_has_one_advert_and_at_most_one_of_each_member(count: int) -> None:
+    adverts = tuple(m.SignedBlob(OrgId(f"m{i:03}"), m.BlobType.ADVERT, b"x", bytes(64)) for i in range(count))
+    data = wire.encode_coordinator(m.KeySet(bytes(32), adverts))
+    if count == limits.MAX_MEMBERS:
+        assert wire.parse_coordinator(data) == m.KeySet(bytes(32), adverts)
+        return
+    with pytest.raises(MalformedError) as caught:
+        wire.parse_coordinator(data)
+    assert caught.value.path == "key_set.adverts"
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [(0, False), (1, True), (limits.MAX_PLAN, True), (limits.MAX_PLAN + 1, False)]
+)
+def test_a_plan_has_some_bytes_and_not_too_many(size: int, fits: bool) -> None:
+    data = wire.encode_coordinator(m.PlanOffer(RunId("r"), bytes(size)))
+    if fits:
+        assert wire.parse_coordinator(data) == m.PlanOffer(RunId("r"), bytes(size))
+        return
+    with pytest.raises(MalformedError) as caught:
+        wire.parse_coordinator(data)
+    assert caught.value.path == "plan_offer.canonical_plan"
+
+
+@pytest.mark.parametrize("numbers", [(), (1, 1), (2, 1), (0,), tuple(range(1, 18))])
+def test_protocol_numbers_are_some_sorted_and_above_zero(numbers: tuple[int, ...]) -> None:
+    assert wire.parse_participant(wire.encode_participant(m.ParticipantHello("x", (1, 2))))
+    with pytest.raises(MalformedError):
+        wire.parse_participant(wire.encode_participant(m.ParticipantHello("x", numbers)))
+
+
+SHARE = bytes(33)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "path"),
+    [
+        ([("b", SHARE), ("a", SHARE)], "reveal.self_shares"),
+        ([("a", SHARE), ("a", SHARE)], "reveal.self_shares"),
+        ([("a", SHARE), ("A", SHARE)], "reveal.self_shares[1].dealer"),
+        ([("a", SHARE[1:])], "reveal.self_shares[0].share"),
+        ([(f"m{i:03}", SHARE) for i in range(limits.MAX_MEMBERS + 1)], "reveal.self_shares"),
+    ],
+    ids=["unsorted", "twice", "no name", "short", "too many"],
+)
+def test_revealed_shares_out_of_their_limits_name_the_field(pairs: list[tuple[str, bytes]], path: str) -> None:
+    most = tuple((OrgId(f"m{i:03}"), SHARE) for i in range(limits.MAX_MEMBERS))
+    body = m.Reveal(bytes(32), b"", most, ())
+    assert wire.parse_body(m.BlobType.REVEAL, wire.encode_body(body)) == body
+    message = pb.Reveal(t3=bytes(32))
+    for dealer, share_ in pairs:
+        message.self_shares.add(dealer=dealer, share=share_)
+    with pytest.raises(MalformedError) as caught:
+        wire.parse_body(m.BlobType.REVEAL, message.SerializeToString(deterministic=True))
     assert caught.value.path == path
 
 
