@@ -189,7 +189,7 @@ def test_mask_keys_insist_on_our_own_key_and_survivors_are_never_opened() -> Non
 def test_values_that_hold_secrets_show_and_pickle_nothing() -> None:
     work, _ = dealt()
     mask = masks.MaskKey(Seed(bytes([0xEE]) * 32), subtract=False)
-    for value in (mask, work.own, Share(bytes([0xEE]) * 33)):
+    for value in (mask, work.shares[A], Share(bytes([0xEE]) * 33)):
         assert "redacted" in repr(value)
         assert "ee" not in repr(value).replace("Seed", "").replace("redacted", "").lower()
         with pytest.raises(TypeError):

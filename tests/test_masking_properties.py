@@ -46,7 +46,7 @@ class Attempt:
             dealt = shares.deal_to_all(
                 T1, dealer, self.xs, channel[dealer], channel_public, *secrets, threshold, Draws(own)
             )
-            self.held[dealer, dealer] = dealt.own
+            self.held[dealer, dealer] = dealt.shares[dealer]
             commit = shares.kappa_commit(T0, dealer, kappa[dealer])
             for message in dealt.messages:
                 to = message.recipient

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fedveil_common import transcript, wire
-from fedveil_common.crypto import agreement, shamir, signing
+from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
@@ -417,33 +417,22 @@ def _share(state: State, stage: Advertised, message: KeySet, draws: Draws) -> St
     checks.fresh_keys(adverts.values())
     checks.enough(len(adverts), manifest, "key set")
     t1 = transcript.t1(frame.t0, {org: blob.body for org, blob in blobs.items()})
-    xs = {org: x for org, x in x_coordinates(manifest).items() if org in adverts}
-    degree = manifest.threshold - 1
-    key_shares = shamir.deal(
-        stage.mask_key.expose(), manifest.threshold, list(xs.values()), draws.below("key", shamir.PRIME, degree)
+    xs = x_coordinates(manifest)
+    made = sealing.deal_to_all(
+        t1,
+        state.me,
+        xs,
+        stage.channel_key,
+        {org: advert.channel_key for org, advert in adverts.items() if org in xs},
+        stage.mask_key,
+        stage.self_seed,
+        stage.kappa,
+        manifest.threshold,
+        draws,
     )
-    self_shares = shamir.deal(
-        stage.self_seed.expose(), manifest.threshold, list(xs.values()), draws.below("self", shamir.PRIME, degree)
-    )
-    dealt = tuple(Dealt(org, key_shares[x], self_shares[x]) for org, x in xs.items() if org != state.me)
-    signed = tuple(
-        _sign(
-            state,
-            BlobType.SHARE,
-            sealing.seal_share(
-                t1,
-                state.me,
-                one.recipient,
-                xs[one.recipient],
-                stage.channel_key,
-                adverts[one.recipient].channel_key,
-                one.key_share,
-                one.self_share,
-                stage.kappa,
-                draws.bytes("nonce", 12, one.recipient.encode()),
-            ),
-        )
-        for one in dealt
+    signed = tuple(_sign(state, BlobType.SHARE, message) for message in made.messages)
+    dealt = tuple(
+        Dealt(org, share.key_share, share.self_share) for org, share in made.shares.items() if org != state.me
     )
     peers = tuple(
         PeerKeys(org, adverts[org].mask_key, adverts[org].channel_key, adverts[org].kappa_commit)

@@ -38,10 +38,10 @@ class OpenedShare:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """A dealer's whole work: one sealed message per other member of U1, and the shares it keeps for itself."""
+    """A dealer's whole work: one sealed message per other member of U1, and the shares of every member, its own too."""
 
     messages: tuple[ShareMsg, ...]
-    own: OpenedShare
+    shares: Mapping[OrgId, OpenedShare]
 
 
 def selfseed_commit(t0: bytes, org: OrgId, seed: Seed) -> bytes:
@@ -104,7 +104,7 @@ def deal_to_all(
         for recipient in members
         if recipient != dealer
     )
-    return Dealt(messages, OpenedShare(key_shares[xs[dealer]], self_shares[xs[dealer]], kappa))
+    return Dealt(messages, {org: OpenedShare(key_shares[xs[org]], self_shares[xs[org]], kappa) for org in members})
 
 
 def seal_share(
