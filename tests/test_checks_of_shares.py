@@ -89,7 +89,7 @@ def test_a_key_set_of_three_of_the_four_that_the_quorum_needs(monkeypatch: pytes
     four = tuple(org for org in FIVE if org != OTHER)
     three = rogue.keyset((FIVE[0], VICTIM, PEER))
     monkeypatch.setattr(
-        shares.shamir, "deal", lambda secret, threshold, xs, coefficients: dict.fromkeys(xs, Share(bytes(33)))
+        sealing.shamir, "deal", lambda secret, threshold, xs, coefficients: dict.fromkeys(xs, Share(bytes(33)))
     )
     stopped(state_of(rogue), rogue.keyset(four), three, "below_quorum", "enough", "shares", monkeypatch)
 
