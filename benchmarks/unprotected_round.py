@@ -26,7 +26,6 @@ import numpy as np
 HERE = Path(__file__).resolve()
 ROUNDS = 6
 RUN = "unprotected"
-PIECE_LEAVES = 4
 ZERO = bytes(32)
 TIMEOUT_S = 300.0
 
@@ -47,11 +46,9 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
     from fedveil_cli.world import SystemClock
     from fedveil_common import limits, wire
     from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-    from fedveil_common.masking import masks
     from fedveil_common.messages import BlobType, Header, RosterNotice, SignedBlob
     from fedveil_common.pki import transport
-    from fedveil_common.ringfile import RingFile
-    from fedveil_common.transcript import LEAF_COORDINATES
+    from fedveil_common.ringfile import RingFile, leaf_count, leaf_length
     from fedveil_common.wire import tables
     from fedveil_coordinator import founding
     from fedveil_coordinator.allowlist import AllowList
@@ -64,7 +61,6 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
     store = open_store(home, clock)
     journal, lines = store.journal, home / "unprotected.log"
     blank = SignedBlob(COORDINATOR, BlobType.RESULT, b"none", bytes(64))
-    piece = PIECE_LEAVES * LEAF_COORDINATES
 
     class Rounds:
         """What the edge asks of a driver."""
@@ -112,19 +108,24 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
                 for outlet in list(self.outlets.values()):
                     outlet.send(RosterNotice(b"offer", str(number).encode()))
                 members = [self.arrived.get(timeout=TIMEOUT_S) for _ in range(participants)]
-                journal.write_sum(self.key.run_id, number, self.pieces(members))
+                self.add_up(number, members)
                 append(lines, f"sum {number}")
                 times.append(clock.monotonic_s() - began)
                 journal.discard_inputs(self.key)
             peak = memory_kb(os.getpid(), "VmHWM")
             out.write_text(json.dumps({"times": times, "over_idle_kb": peak - idle}))
 
-        def pieces(self, members: list[OrgId]) -> Any:
-            for start in range(0, parameters, piece):
-                total = np.zeros(min(piece, parameters - start), dtype=np.float32)
-                for org in members:
-                    total += journal.read_input_piece(self.key, org, start, len(total)).view(np.float32)
-                yield total.view(np.uint32)
+        def add_up(self, number: int, members: list[OrgId]) -> None:
+            sink = journal.new_sum(self.key.run_id, number, parameters, 32)
+            inputs = [journal.open_input(self.key, org) for org in members]
+            for index in range(leaf_count(parameters)):
+                total = np.zeros(leaf_length(parameters, index), dtype=np.float32)
+                for source in inputs:
+                    total += source.leaf(index).view(np.float32)
+                sink.write(index, total.tobytes())
+            sink.finish(replace=True)
+            for source in inputs:
+                source.close()
 
     class Edge(RoundsEdge):
         """Sends unsigned sums: there is no certificate behind them."""
@@ -135,13 +136,12 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
             tables.BLOB.put(first.announcement, "result", blank)
             tables.BLOB.put(first.announcement, "manifest", blank)
             await context.write(first.SerializeToString())
-            step = limits.LEAVES_PER_FRAME * LEAF_COORDINATES
             with RingFile(journal.sum_path(RunId(RUN), request.round)) as file:
-                for start in range(0, parameters, step):
+                for start in range(0, file.leaves, limits.LEAVES_PER_FRAME):
                     frame = pb.FetchSumResponse()
-                    frame.leaves.first = start // LEAF_COORDINATES
-                    ring = await asyncio.to_thread(file.read, start, min(step, parameters - start))
-                    frame.leaves.leaves.extend(bytes(leaf) for _, leaf in masks.leaves(ring))
+                    frame.leaves.first = start
+                    for index in range(start, min(start + limits.LEAVES_PER_FRAME, file.leaves)):
+                        frame.leaves.leaves.append(bytes(await asyncio.to_thread(file.packed, index)))
                     await context.write(frame.SerializeToString())
 
     async def serve() -> None:
@@ -170,6 +170,7 @@ def participant(home: Path, parameters: int) -> None:
     from fedveil_common.masking import masks
     from fedveil_common.messages import BlobType, Header, SignedBlob
     from fedveil_common.pki import transport
+    from fedveil_common.ringfile import RingFile, write_whole
     from fedveil_participant import membership
     from fedveil_participant.client import CoordinatorLink
     from fedveil_participant.store import journal_key, open_store
@@ -193,14 +194,12 @@ def participant(home: Path, parameters: int) -> None:
         update = (np.sin(np.arange(parameters, dtype=np.float64)) / np.sqrt(parameters)).astype(np.float32)
         ring = update.view(np.uint32)
         kept = home / "vector.f32"
-        with kept.open("wb") as file:
-            file.write(ring.data)
-            file.flush()
-            os.fsync(file.fileno())
-        hashes = tuple(masks.leaf_hashes(ZERO, org, ring))
+        write_whole(kept, ring, 32)
+        hashes = tuple(masks.leaf_hashes(ZERO, org, ring, 32))
         root = transcript.leaf_root(hashes)
         header = Header(ZERO, org, parameters, 32, len(hashes), root, False, b"")
-        link.submit_input(SignedBlob(org, BlobType.HEADER, wire.encode_body(header), bytes(64)), hashes, ring)
+        with RingFile(kept) as source:
+            link.submit_input(SignedBlob(org, BlobType.HEADER, wire.encode_body(header), bytes(64)), hashes, source)
     inbox.get(timeout=TIMEOUT_S)  # until the coordinator goes
     link.close()
     store.close()

@@ -12,6 +12,7 @@ from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.crypto import signing
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,
     Body,
@@ -87,11 +88,11 @@ def table(index: int) -> dict[str, bytes]:
 
 
 class RecordingMemory(ParticipantMemory):
-    """A participant's journal that also keeps, for each attempt, the quantised input before it was masked."""
+    """A participant's journal that also keeps, for each attempt, the integers of its input before they were masked."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoded: dict[tuple[AttemptKey, bytes], NDArray[np.uint32]] = {}
+        self.encoded: dict[tuple[AttemptKey, bytes], NDArray[np.int64]] = {}
         self.stages: list[tuple[str, Stage]] = []
         self.on_save: Callable[[str, AttemptKey], None] = lambda kind, key: None
 
@@ -105,7 +106,9 @@ class RecordingMemory(ParticipantMemory):
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = CsvBench({}, Seed(bytes(32)), lambda path: b"")
             values = self.updates[stage.frame.update_key][1]
-            self.encoded[key, stage.t2] = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding)
+            bits, length = manifest.ring_bits, manifest.length
+            made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, bits, 0, length)
+            self.encoded[key, stage.t2] = ring.signed(made, bits).astype(np.int64)
         self.on_save(kind, key)
 
 
@@ -172,23 +175,20 @@ def revealed(cluster: Cluster, run_id: RunId, round: int) -> set[AttemptKey]:
     }
 
 
-def expected_sum(cluster: Cluster, round: int, run_id: RunId = RUN) -> NDArray[np.uint32]:
+def expected_sum(cluster: Cluster, round: int, run_id: RunId = RUN) -> NDArray[np.int64]:
     """The sum of the survivors' quantised inputs, from the participants' own journals alone."""
     (opened,) = revealed(cluster, run_id, round)
     (survivors,) = {orgs for (key, _), orgs in voted(cluster, run_id, round).items() if key == opened}
-    total: NDArray[np.uint32] | None = None
-    for org in survivors:
-        (ring,) = [ring for (key, _), ring in journal(cluster, org).encoded.items() if key == opened]
-        total = ring.copy() if total is None else total + ring
-    assert total is not None
-    return total
+    found = [vector for org in survivors for (key, _), vector in journal(cluster, org).encoded.items() if key == opened]
+    assert len(found) == len(survivors)
+    return np.asarray(np.sum(np.stack(found), axis=0))
 
 
 def check_sums(cluster: Cluster, run_id: RunId = RUN) -> int:
     """Every sum that the coordinator holds of this run is the exact sum of its survivors; how many there are."""
     rounds = [number for run, number in cluster.memory.sums if run == run_id]
     for number in rounds:
-        opened = cluster.memory.sums[run_id, number]
+        opened = cluster.memory.read_sum(run_id, number)
         np.testing.assert_array_equal(opened, expected_sum(cluster, number, run_id))
     return len(rounds)
 

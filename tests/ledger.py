@@ -6,7 +6,7 @@ The ledger learns from what a member sends (`heard`), stores (`saved`) and encod
 coordinator wrote enters an expected sum. `check` raises RuleBrokenError with the code of the rule.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from fedveil_common import wire
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking.quorum import opening_bound
+from fedveil_common.masking.ring import Ring, signed
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -45,10 +46,10 @@ from fedveil_participant.ports import Bench
 from fedveil_participant.stages import Advertised, Idle, Revealed, Stage, Voted
 from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster, Packet
-from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
+from fedveil_simulation.journals import CoordinatorMemory, PackedMemory, ParticipantMemory
 from numpy.typing import NDArray
 
-Ring = NDArray[np.uint32]
+Vector = NDArray[np.int64]
 
 MARK = 1000
 """What a member adds, in grid steps, to the one coordinate of the update that is its own."""
@@ -114,11 +115,20 @@ class MarkedBench:
         return values
 
     def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
-    ) -> NDArray[np.uint32]:
-        ring = self._bench.encode(plan, purpose, step, values, rounding)
-        self._encoded(ring.tobytes())
-        return ring
+        self,
+        plan: Plan,
+        purpose: Purpose,
+        step: int,
+        values: NDArray[np.float64],
+        rounding: Seed,
+        bits: int,
+        start: int,
+        count: int,
+    ) -> Ring:
+        assert (start, count) == (0, len(values)), "a story's vector is one piece"
+        made = self._bench.encode(plan, purpose, step, values, rounding, bits, start, count)
+        self._encoded(signed(made, bits).astype(np.int64).tobytes())
+        return made
 
 
 @dataclass
@@ -203,14 +213,14 @@ class Ledger:
     def check_sums(self, liars: frozenset[OrgId] = frozenset()) -> None:
         """(a) An opened sum is the integer sum of what its survivors encoded, each exactly once."""
         for key, t3, ring in self.sums:
-            found = np.frombuffer(ring, dtype=np.uint32)
+            found = np.frombuffer(ring, dtype=np.int64)
             (survivors,) = self.survivors.get(t3, {()})
             if not survivors:
                 raise RuleBrokenError("wrong_sum", f"{key} was opened under a T3 that nobody voted for")
             self.check_marks(found, self.manifests[self.t0_of[t3]], survivors, liars)
-            total = np.zeros(len(found), dtype=np.uint32)
+            total = np.zeros(len(found), dtype=np.int64)
             for org in survivors:
-                total += np.frombuffer(self._input(org, self.t0_of[t3]), dtype=np.uint32)
+                total += np.frombuffer(self._input(org, self.t0_of[t3]), dtype=np.int64)
             if not np.array_equal(total, found):
                 raise RuleBrokenError("wrong_sum", f"{key}: {found} was opened, {survivors} put in {total}")
 
@@ -221,17 +231,17 @@ class Ledger:
         return ring
 
     def check_marks(
-        self, ring: Ring, manifest: Manifest, survivors: tuple[OrgId, ...], liars: frozenset[OrgId]
+        self, found: Vector, manifest: Manifest, survivors: tuple[OrgId, ...], liars: frozenset[OrgId]
     ) -> None:
         """(a) again, from the sum alone: each survivor's mark stands in it once, nobody else's at all."""
         if liars & set(survivors):
             return  # a liar may have put in anything
-        signed, length = ring.astype(np.int32), manifest.length
+        length = manifest.length
         names = sorted(FIVE)
         if manifest.purpose is Purpose.TRAIN:
-            counts = [round(float(signed[index]) / MARK) for index in range(len(names))]
+            counts = [round(float(found[index]) / MARK) for index in range(len(names))]
         else:
-            rows = round(float(signed[0]) / float((2**15 - 1) // 400))  # block `holdout` comes first
+            rows = round(float(found[0]) / float((2**15 - 1) // 400))  # block `holdout` comes first
             counts = [rows // BASE**index % BASE for index in range(len(names))]
         expected = [int(org in survivors) for org in names]
         if counts != expected:
@@ -343,14 +353,14 @@ class LedgerSpool(CoordinatorMemory):
         if countdown == 0:
             raise CrashError(COORDINATOR)
 
-    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None:
-        super().write_sum(run_id, round, pieces)
+    def store_sum(self, run_id: RunId, round: int, made: PackedMemory) -> None:
+        super().store_sum(run_id, round, made)
         active = self.cluster.coordinator.active
         assert active is not None
         assert active.attempt is not None
         assert isinstance(active.attempt.stage, attempts.Opening)
         key, t3 = active.attempt.key, active.attempt.stage.t3
-        self.cluster.ledger.sums.append((key, t3, self.sums[run_id, round].tobytes()))
+        self.cluster.ledger.sums.append((key, t3, self.read_sum(run_id, round).astype(np.int64).tobytes()))
 
 
 class LedgerCluster(Cluster):
@@ -409,7 +419,11 @@ class LedgerCluster(Cluster):
         super().dispatch(packet)
 
     def upload(
-        self, org_id: OrgId, header: bytes, leaf_hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, memoryview]]
+        self,
+        org_id: OrgId,
+        header: bytes,
+        leaf_hashes: tuple[bytes, ...],
+        leaves: Iterable[tuple[int, bytes | bytearray]],
     ) -> SignedBlob:
         pieces = [(index, bytes(leaf)) for index, leaf in leaves]
         body = body_of(wire.parse_blob(header))
@@ -425,7 +439,7 @@ class LedgerCluster(Cluster):
         self, org_id: OrgId, header: bytes, leaf_hashes: tuple[bytes, ...], leaves: list[tuple[int, bytes]]
     ) -> SignedBlob:
         """An upload, whoever makes it."""
-        return super().upload(org_id, header, leaf_hashes, ((index, memoryview(leaf)) for index, leaf in leaves))
+        return super().upload(org_id, header, leaf_hashes, leaves)
 
     def _deliver(self, packet: Packet) -> None:
         try:

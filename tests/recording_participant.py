@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from fedveil_cli import participating
 from fedveil_cli.main import main
+from fedveil_common.masking.ring import Ring, signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
@@ -39,14 +40,24 @@ class RecordingBench:
         return self._bench.contribution(plan, version, purpose, lineage)
 
     def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
-    ) -> NDArray[np.uint32]:
-        ring = self._bench.encode(plan, purpose, step, values, rounding)
-        path = self._folder / f"{purpose.value}-{step}.u32"
+        self,
+        plan: Plan,
+        purpose: Purpose,
+        step: int,
+        values: NDArray[np.float64],
+        rounding: Seed,
+        bits: int,
+        start: int,
+        count: int,
+    ) -> Ring:
+        ring = self._bench.encode(plan, purpose, step, values, rounding, bits, start, count)
+        assert (start, count) == (0, len(values)), "a test's vector is one piece"
+        data = signed(ring, bits).astype("<i8").tobytes()
+        path = self._folder / f"{purpose.value}-{step}.i64"
         # encoded again after a crash: the same vector, or two would be masked under one T2
         if path.exists():
-            assert path.read_bytes() == ring.astype("<u4").tobytes()
-        path.write_bytes(ring.astype("<u4").tobytes())
+            assert path.read_bytes() == data
+        path.write_bytes(data)
         return ring
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from federation import FIVE, RUN, body_of, federation, journal, plan_bytes, signed
 from fedveil_common import transcript
 from fedveil_common.ids import COORDINATOR, OrgId
+from fedveil_common.masking import packing, ring
 from fedveil_common.messages import (
     AbortCertificate,
     AbortMessage,
@@ -189,6 +190,9 @@ class Rogue:
         )
         state = replace(state, connected=frozenset(self.names), answers=dict.fromkeys(self.names, ""))
         made = runs.manifest_of(state, bytes(32))
+        cohort = changes.get("cohort", made.cohort)
+        assert isinstance(cohort, tuple)
+        changes = {"ring_bits": ring.smallest(len(cohort), made.value_bits), **changes}
         return signed(self.charter, COORDINATOR, BlobType.MANIFEST, replace(made, **changes))  # type: ignore[arg-type]
 
     def again(self, blob: SignedBlob, **changes: object) -> SignedBlob:
@@ -307,15 +311,19 @@ class Rogue:
 
     # --- what the attacker knows --------------------------------------------------------------------------------------
 
-    def masked(self, org: OrgId) -> NDArray[np.uint32]:
+    def masked(self, org: OrgId) -> ring.Ring:
         """The masked input that a member uploaded."""
         (data,) = [data for name, _, data in self.cluster.uploads if name == org]
-        return np.frombuffer(data, dtype="<u4").copy()
+        return packing.unpack(data, self.body.length, self.body.ring_bits)
 
-    def truth(self, org: OrgId) -> NDArray[np.uint32]:
+    def read(self, residues: ring.Ring) -> NDArray[np.int64]:
+        """Residues as the signed integers of this attempt's ring."""
+        return ring.signed(residues, self.body.ring_bits).astype(np.int64)
+
+    def truth(self, org: OrgId) -> NDArray[np.int64]:
         """The member's quantised input before masking: from its own journal, to compare with."""
-        (ring,) = journal(self.cluster, org).encoded.values()
-        return ring
+        (vector,) = journal(self.cluster, org).encoded.values()
+        return vector
 
     def reveal(self, org: OrgId) -> SignedBlob:
         message = self.said(org, RevealMessage)[-1]

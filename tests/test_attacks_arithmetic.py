@@ -13,6 +13,7 @@ from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, masks, quorum, shares
+from fedveil_common.masking.ring import residues, signed, zeros
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import Secret, Seed, Share
 from numpy.typing import NDArray
@@ -148,7 +149,7 @@ def test_attack_32_other_shapes_and_types_are_misuse(values: NDArray[np.float64]
             action()
 
 
-@pytest.mark.parametrize(("scale", "limit"), [(0.0, 7), (np.inf, 7), (np.nan, 7), (1.0, 0), (1.0, 2**31)])
+@pytest.mark.parametrize(("scale", "limit"), [(0.0, 7), (np.inf, 7), (np.nan, 7), (1.0, 0), (1.0, 2**47)])
 def test_attack_32_no_scale_or_limit_without_a_meaning(scale: float, limit: int) -> None:
     with pytest.raises(ValueError, match=r"scale|limit"):
         fixedpoint.quantise(np.zeros(1), scale, limit, bytes(32), 0)
@@ -165,11 +166,11 @@ def test_attack_33_wraparound_at_the_limit_and_one_beyond(sign: int, monkeypatch
 
     def total(members: int) -> int:
         quorum.check_no_wrap(members, bits, 32)
-        acc = np.zeros(1, dtype=np.uint32)
+        acc = zeros(1, 32)
         for _ in range(members):
             values = np.full(1, float(sign))
-            acc += fixedpoint.to_ring(fixedpoint.quantise(values, float(abs(extreme)), abs(extreme), bytes(32), 0)[0])
-        return int(fixedpoint.from_ring(acc)[0])
+            acc += residues(fixedpoint.quantise(values, float(abs(extreme)), abs(extreme), bytes(32), 0)[0], 32)
+        return int(signed(acc, 32)[0])
 
     assert total(256) == 256 * extreme
     assert isinstance(refused(lambda: total(257), "ring_would_wrap"), PeerError)

@@ -32,13 +32,14 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking import shares as sealing
+from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
 from fedveil_common.secret import Seed, Share
 from fedveil_coordinator import acceptance, facts
-from fedveil_coordinator.intake import LEAF_BYTES, Intake
+from fedveil_coordinator.intake import Intake
 from fedveil_participant.stages import Advertised, Inputting
 from fedveil_simulation.cluster import Cluster, Packet
-from fedveil_simulation.journals import CoordinatorMemory
+from fedveil_simulation.journals import CoordinatorMemory, PackedMemory
 
 BAD = FIVE[2]
 """The member that misbehaves."""
@@ -129,7 +130,7 @@ def test_attack_15_shares_of_another_secret(dies: str, check: str, monkeypatch: 
         trusting = SimpleNamespace(compare_digest=lambda one, other: True)
         monkeypatch.setattr(masks, "hmac", trusting)  # the one comparison in this module
     cluster, code = play(cheat=True)
-    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1)), "noise is published as the sum"
+    assert not np.any(cluster.memory.read_sum(RUN, 1) == expected_sum(cluster, 1)), "noise is published as the sum"
 
 
 # --- 16: a false share in a reveal ------------------------------------------------------------------------------------
@@ -195,9 +196,8 @@ def upload(cluster: Cluster, header: SignedBlob, data: bytes) -> SignedBlob:
     """BAD uploads this under that header, with hashes that fit."""
     body = body_of(header)
     assert isinstance(body, Header)
-    ring = np.frombuffer(data, dtype="<u4")
-    hashes = tuple(masks.leaf_hashes(body.t2, BAD, ring))
-    return cluster.upload(BAD, wire.encode_blob(header), hashes, masks.leaves(ring))
+    hashes = (transcript.input_leaf(body.t2, BAD, 0, data),)
+    return cluster.upload(BAD, wire.encode_blob(header), hashes, [(0, data)])
 
 
 def test_attack_30_the_same_input_again_is_receipted_and_counts_once() -> None:
@@ -214,7 +214,7 @@ def second_input() -> tuple[Cluster, Inputting, SignedBlob, bytes]:
     """BAD's stage, another input of it, and the header that it signs for that."""
     cluster, stage, data = collecting()
     other = bytes(len(data))
-    hashes = tuple(masks.leaf_hashes(stage.t2, BAD, np.frombuffer(other, dtype="<u4")))
+    hashes = (transcript.input_leaf(stage.t2, BAD, 0, other),)
     changed = resigned(cluster.charter, stage.header, leaf_root=transcript.leaf_root(hashes))
     return cluster, replace(stage, header=changed, leaf_hashes=hashes), changed, other
 
@@ -224,8 +224,8 @@ def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyP
     headers are the evidence. With both replaced the second input is journaled, proposed and summed.
     """
 
-    def overwrite(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, data: bytes) -> None:
-        memory.inputs[key, org] = data
+    def overwriting(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, length: int, bits: int) -> PackedMemory:
+        return PackedMemory(length, bits, lambda made, replace: memory.inputs.update({(key, org): made}))
 
     cluster, _, header, other = second_input()
     with pytest.raises(PeerError) as caught:
@@ -233,7 +233,7 @@ def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyP
     assert caught.value.code == "input_differs"
     cluster.play(lambda: cluster.ended(RUN))
     assert check_sums(cluster) == 2
-    monkeypatch.setattr(CoordinatorMemory, "write_input", overwrite)
+    monkeypatch.setattr(CoordinatorMemory, "spool", overwriting)
     cluster, _, header, other = second_input()
     with pytest.raises(PeerError) as caught:
         upload(cluster, header, other)
@@ -249,7 +249,7 @@ def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyP
     assert [one.header for one in inputs_of(cluster, BAD)][1:] == [header]
     assert blamed(cluster) == []
     cluster.play(lambda: (RUN, 1) in cluster.memory.sums, 60)
-    assert not np.any(cluster.memory.sums[RUN, 1] == expected_sum(cluster, 1)), "noise is published as the sum"
+    assert not np.any(cluster.memory.read_sum(RUN, 1) == expected_sum(cluster, 1)), "noise is published as the sum"
 
 
 def inputs_of(cluster: Cluster, org: OrgId) -> list[facts.InputAccepted]:
@@ -264,8 +264,9 @@ def inputs_of(cluster: Cluster, org: OrgId) -> list[facts.InputAccepted]:
 T2 = b"\x21" * 32
 LENGTH = 2 * transcript.LEAF_COORDINATES + 5
 RING = np.arange(LENGTH, dtype=np.uint32)
-LEAVES = [bytes(leaf) for _, leaf in masks.leaves(RING)]
-HASHES = masks.leaf_hashes(T2, BAD, RING)
+BITS = 20
+LEAVES = [leaf for _, leaf in masks.leaves(RING, BITS)]
+HASHES = masks.leaf_hashes(T2, BAD, RING, BITS)
 FLIPPED = bytes([LEAVES[1][0] ^ 1]) + LEAVES[1][1:]
 STREAMS: dict[str, tuple[list[tuple[int, bytes]], str, str]] = {
     "corrupted": ([(0, LEAVES[0]), (1, FLIPPED)], "bad_leaf", "1"),
@@ -274,6 +275,7 @@ STREAMS: dict[str, tuple[list[tuple[int, bytes]], str, str]] = {
     "duplicated": ([(0, LEAVES[0]), (0, LEAVES[0])], "duplicate_leaf", "0"),
     "extra": ([*enumerate(LEAVES), (3, LEAVES[2])], "extra_leaf", "3"),
     "too long": ([(0, LEAVES[0] + b"\0\0\0\0")], "bad_leaf", "0"),
+    "short last": ([*enumerate(LEAVES[:2]), (2, LEAVES[2][:-1])], "bad_leaf", "2"),
     "empty leaf": ([(0, b"")], "bad_leaf", "0"),
     "nothing at all": ([], "missing_leaf", "0"),
 }
@@ -284,7 +286,7 @@ def header(**changes: object) -> Header:
         "t2": T2,
         "org_id": BAD,
         "length": LENGTH,
-        "ring_bits": 32,
+        "ring_bits": BITS,
         "leaf_count": 3,
         "leaf_root": transcript.leaf_root(HASHES),
         "tag_ok": False,
@@ -319,7 +321,7 @@ def test_attack_31_leaves(
     assert (caught.value.code, caught.value.peer) == (code, BAD)
     assert f"leaf {leaf}" in caught.value.what
     assert written == LEAVES[: len(written)]
-    assert len(LEAVES[0]) == LEAF_BYTES
+    assert len(LEAVES[0]) == size_bytes(transcript.LEAF_COORDINATES, BITS)
     if stream == STREAMS["corrupted"][0]:
         monkeypatch.setattr(transcript, "input_leaf", lambda t2, org, index, data: HASHES[index])
         stream = [*stream, (2, LEAVES[2])]
@@ -331,6 +333,18 @@ def test_attack_31_leaves(
     take_all()
     assert written == [data for _, data in stream]
     assert b"".join(written) != b"".join(LEAVES)
+
+
+def test_attack_31_padding_that_is_not_zero() -> None:
+    """A second form of the same residues under hashes of its own: stopped by `packing.unpack`, the leaf is named."""
+    padded = LEAVES[2][:-1] + bytes([LEAVES[2][-1] | 0x80])
+    hashes = [*HASHES[:2], transcript.input_leaf(T2, BAD, 2, padded)]
+    intake = Intake(header(leaf_root=transcript.leaf_root(hashes)), hashes, lambda index, data: None)
+    intake.take(0, LEAVES[:2])
+    with pytest.raises(PeerError) as caught:
+        intake.take(2, [padded])
+    assert caught.value.code == "bad_leaf"
+    assert "leaf 2" in caught.value.what
 
 
 @pytest.mark.parametrize("hashes", [HASHES[:2], [*HASHES, HASHES[0]], [], [HASHES[1], HASHES[0], HASHES[2]]])
@@ -348,10 +362,10 @@ def test_attack_31_a_corrupted_leaf_would_change_the_sum(monkeypatch: pytest.Mon
         cluster = federation()
         honest = cluster.upload
 
-        def corrupt(org: OrgId, head: bytes, hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, memoryview]]):  # type: ignore[no-untyped-def]
+        def corrupt(org: OrgId, head: bytes, hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, bytes]]):  # type: ignore[no-untyped-def]
             if org != BAD:
                 return honest(org, head, hashes, leaves)
-            changed = ((index, memoryview(bytes([leaf[0] ^ 1]) + bytes(leaf[1:]))) for index, leaf in leaves)
+            changed = ((index, bytes([leaf[0] ^ 1]) + bytes(leaf[1:])) for index, leaf in leaves)
             return honest(org, head, hashes, changed)
 
         cluster.upload = corrupt  # type: ignore[method-assign]
@@ -366,7 +380,7 @@ def test_attack_31_a_corrupted_leaf_would_change_the_sum(monkeypatch: pytest.Mon
     monkeypatch.setattr(Intake, "take", lambda self, first, leaves: [self._write(first, leaf) for leaf in leaves])
     monkeypatch.setattr(Intake, "complete", lambda self: None)
     cluster = play()
-    assert cluster.memory.sums[RUN, 1][0] != expected_sum(cluster, 1)[0]
+    assert cluster.memory.read_sum(RUN, 1)[0] != expected_sum(cluster, 1)[0]
 
 
 def test_self_seed_is_what_it_says() -> None:

@@ -10,6 +10,7 @@ from fedveil_common import transcript
 from fedveil_common.crypto import shamir
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
+from fedveil_common.masking.ring import Ring, zeros
 from fedveil_common.messages import (
     BlobType,
     Certificate,
@@ -78,7 +79,7 @@ def test_attack_18_two_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     stolen = rogue.masked(PEER)
     for one in masks.mask_keys(rogue.t2, PEER, key, seed, public):
         masks.mask_in_place(stolen, [replace(one, subtract=not one.subtract)])
-    np.testing.assert_array_equal(stolen, rogue.truth(PEER))
+    np.testing.assert_array_equal(rogue.read(stolen), rogue.truth(PEER))
 
 
 def one_vote_short(rogue: Rogue) -> Certificate:
@@ -131,7 +132,7 @@ def test_attack_18_forged_certificate(
 # --- 22, 23: the proposal ---------------------------------------------------------------------------------------------
 
 
-def opened_sum(rogue: Rogue, survivors: tuple[OrgId, ...], masked: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def opened_sum(rogue: Rogue, survivors: tuple[OrgId, ...], masked: Ring) -> NDArray[np.int64]:
     """What the coordinator opens from the survivors' masked inputs (added up: `masked`) and everyone's reveals."""
     public = {org: unchecked_advert(rogue.advert(org), None).mask_key for org in FIVE}
     reveals = {}
@@ -147,6 +148,14 @@ def opened_sum(rogue: Rogue, survivors: tuple[OrgId, ...], masked: NDArray[np.ui
     total = masked.copy()
     own = [masks.self_key(rogue.t2, Seed(reveals[org].self_seed), org) for org in survivors]
     masks.unmask_in_place(total, own, residual)
+    return rogue.read(total)
+
+
+def added(rogue: Rogue, orgs: tuple[OrgId, ...]) -> Ring:
+    """The masked inputs of these, added up."""
+    total = zeros(rogue.body.length, rogue.body.ring_bits)
+    for org in orgs:
+        total += rogue.masked(org)  # type: ignore[arg-type]
     return total
 
 
@@ -157,9 +166,8 @@ def test_attack_22_everyone_dropped_but_a_few(monkeypatch: pytest.MonkeyPatch) -
     """
     pair = (VICTIM, OTHER)
     control = Rogue().reach("reveal")
-    whole = sum((control.masked(org) for org in FIVE), np.zeros(control.body.length, dtype=np.uint32))
-    truth = sum((control.truth(org) for org in FIVE), np.zeros(control.body.length, dtype=np.uint32))
-    np.testing.assert_array_equal(opened_sum(control, FIVE, whole), truth)
+    truth = sum((control.truth(org) for org in FIVE), np.zeros(control.body.length, dtype=np.int64))
+    np.testing.assert_array_equal(opened_sum(control, FIVE, added(control, FIVE)), truth)
     rogue, outcome = attack(
         "input",
         lambda r: r.proposal(pair),
@@ -172,7 +180,7 @@ def test_attack_22_everyone_dropped_but_a_few(monkeypatch: pytest.MonkeyPatch) -
     assert any(isinstance(one, VoteMessage) for one in outcome.said)
     rogue.everyone(lambda org: rogue.proposal(pair), but=(VICTIM,))
     rogue.everyone(lambda org: rogue.certificate(t3=rogue.t3(pair)))
-    read = opened_sum(rogue, pair, rogue.masked(VICTIM) + rogue.masked(OTHER)) - rogue.truth(OTHER)
+    read = opened_sum(rogue, pair, added(rogue, pair)) - rogue.truth(OTHER)
     np.testing.assert_array_equal(read, rogue.truth(VICTIM))
 
 
@@ -189,10 +197,9 @@ def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) ->
     rogue, _ = attack(
         "input", header_changed(PEER), "bad_signature", "header_of", monkeypatch, "vote", lambda r: r.proposal()
     )
-    put_in = np.zeros(rogue.body.length, dtype=np.uint32)
-    put_in[0] = 12_345
-    changed = rogue.masked(PEER) + put_in
-    root = transcript.leaf_root(masks.leaf_hashes(rogue.t2, PEER, changed))
+    bits, changed = rogue.body.ring_bits, rogue.masked(PEER)
+    changed[0] += changed.dtype.type(12_345)
+    root = transcript.leaf_root(masks.leaf_hashes(rogue.t2, PEER, changed, bits))
     forged = rogue.proposal(replaced={PEER: tampered(rogue.header(PEER), leaf_root=root)})
     t3 = transcript.t3(rogue.t2, {blob.signer_id: blob.body for blob in forged.headers})
     rogue = Rogue().reach("input")
@@ -200,10 +207,9 @@ def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) ->
     rogue.everyone(lambda org: forged)
     rogue.everyone(lambda org: rogue.certificate(voters, t3), but=(PEER,))
     seeds: dict[int, bytes] = {}
-    total, truth = put_in.copy(), np.zeros(rogue.body.length, dtype=np.uint32)
+    truth = np.zeros(rogue.body.length, dtype=np.int64)
     own = []
     for org in FIVE:
-        total += rogue.masked(org)
         truth += rogue.truth(org)
         if org != PEER:
             body = body_of(rogue.reveal(org))
@@ -212,8 +218,11 @@ def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) ->
             own.append(masks.self_key(rogue.t2, Seed(body.self_seed), org))
             seeds[FIVE.index(org) + 1] = dict(body.self_shares)[PEER]
     own.append(masks.self_key(rogue.t2, Seed(shamir.reconstruct(seeds, rogue.body.threshold)), PEER))
+    total = added(rogue, FIVE)
+    total[0] += total.dtype.type(12_345)
     masks.unmask_in_place(total, own, ())
-    np.testing.assert_array_equal(total, truth + put_in)
+    truth[0] += 12_345
+    np.testing.assert_array_equal(rogue.read(total), truth)
 
 
 def test_attack_23_header_under_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking import shares as sealing
+from fedveil_common.masking.ring import zeros
 from fedveil_common.messages import (
     AckMessage,
     Advert,
@@ -406,16 +407,16 @@ def test_attack_17_split_dealers(monkeypatch: pytest.MonkeyPatch) -> None:
             rogue.say(org, rogue.share_set(dealers)).accepted("input")
         return rogue
 
-    def total(rogue: Rogue) -> NDArray[np.uint32]:
-        acc = np.zeros(rogue.body.length, dtype=np.uint32)
+    def total(rogue: Rogue) -> NDArray[np.int64]:
+        acc = zeros(rogue.body.length, rogue.body.ring_bits)
         for org in FIVE:
             acc += rogue.masked(org)
         masks.unmask_in_place(acc, self_masks(rogue, FIVE), ())
-        return acc
+        return rogue.read(acc)
 
     honest = scene(split=False)
     honest.say(VICTIM, honest.proposal()).accepted("vote")
-    truth = sum((honest.truth(org) for org in FIVE), np.zeros(honest.body.length, dtype=np.uint32))
+    truth = sum((honest.truth(org) for org in FIVE), np.zeros(honest.body.length, dtype=np.int64))
     np.testing.assert_array_equal(total(honest), truth)
     rogue = scene(split=True)
     rogue.say(VICTIM, rogue.proposal()).refused("wrong_transcript")

@@ -16,6 +16,8 @@ from fedveil_common.crypto import shamir
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking import masks, quorum
+from fedveil_common.masking.packing import unpack
+from fedveil_common.masking.ring import residues, zeros
 from fedveil_common.messages import (
     BlobType,
     Certificate,
@@ -65,7 +67,7 @@ def complained(rogue: Rogue) -> Rogue:
     return rogue
 
 
-def read_by_colluders(rogue: Rogue, openings: Openings) -> NDArray[np.uint32]:
+def read_by_colluders(rogue: Rogue, openings: Openings) -> NDArray[np.int64]:
     """The victim's input from the shares opened in public and those of the corrupt members: no vote is needed."""
     x = {org: index + 1 for index, org in enumerate(rogue.body.cohort)}
     keys: dict[int, bytes] = {}
@@ -89,7 +91,7 @@ def read_by_colluders(rogue: Rogue, openings: Openings) -> NDArray[np.uint32]:
     stolen = rogue.masked(VICTIM)
     for one in masks.mask_keys(rogue.t2, VICTIM, key, seed, public):
         masks.mask_in_place(stolen, [replace(one, subtract=not one.subtract)])
-    return stolen
+    return rogue.read(stolen)
 
 
 def both_complaints(rogue: Rogue) -> OpeningRequest:
@@ -146,12 +148,12 @@ class Liar(Rogue):
         self.parsed = plans.parse_canonical(self.canonical)
         self.first = self.body
         self.served: dict[tuple[RunId, int], SumDownload] = {}
-        self.rings: dict[tuple[RunId, int], NDArray[np.uint32]] = {}
+        self.rings: dict[tuple[RunId, int], NDArray[np.int64]] = {}
         self.cluster.download = self.serve  # type: ignore[method-assign]
 
     def serve(self, run_id: RunId, round: int) -> SumDownload:
         known = self.served[run_id, round]
-        return SumDownload(known.result, known.manifest, iter(masks_leaves(self.rings[run_id, round])))
+        return SumDownload(known.result, known.manifest, iter(self.leaves(self.rings[run_id, round])))
 
     def offer(self, **changes: object) -> None:
         """Offer this to everyone."""
@@ -161,16 +163,16 @@ class Liar(Rogue):
     def sign(self, manifest: Manifest) -> SignedBlob:
         return signed(self.charter, COORDINATOR, BlobType.MANIFEST, manifest)
 
-    def publish(self, t3: bytes, ring: NDArray[np.uint32], survivors: int = 5) -> ResultNotice:
+    def publish(self, t3: bytes, ring: NDArray[np.int64], survivors: int = 5) -> ResultNotice:
         """Sign this as the sum of the offered round, and serve it from now on."""
-        hashes = [transcript.sum_leaf(t3, index, leaf) for index, leaf in masks_leaves(ring)]
+        hashes = [transcript.sum_leaf(t3, index, leaf) for index, leaf in self.leaves(ring)]
         body = Result(t3, survivors, len(ring), transcript.leaf_root(hashes), b"", 0.0)
         blob = signed(self.charter, COORDINATOR, BlobType.RESULT, body)
         place = (self.body.key.run_id, self.body.key.round)
         self.served[place], self.rings[place] = SumDownload(blob, self.offered, iter(())), ring
         return ResultNotice(self.body.key, blob)
 
-    def play(self, survivors: tuple[OrgId, ...]) -> tuple[bytes, NDArray[np.uint32]]:
+    def play(self, survivors: tuple[OrgId, ...]) -> tuple[bytes, NDArray[np.int64]]:
         """The rest of the offered attempt, honestly, with these survivors: its T3 and its sum."""
         self.everyone(lambda org: self.keyset())
         self.everyone(self.delivery)
@@ -182,10 +184,11 @@ class Liar(Rogue):
         self.everyone(lambda org: Certificate(t3, votes))
         return t3, self.open(survivors)
 
-    def open(self, survivors: tuple[OrgId, ...]) -> NDArray[np.uint32]:
+    def open(self, survivors: tuple[OrgId, ...]) -> NDArray[np.int64]:
         """As the coordinator opens it."""
         last = {org: data for org, _, data in self.cluster.uploads}
-        total = np.zeros(self.body.length, dtype=np.uint32)
+        length, bits = self.body.length, self.body.ring_bits
+        total = zeros(length, bits)
         reveals = {}
         for org in FIVE:
             body = body_of(self.reveal(org))
@@ -196,7 +199,7 @@ class Liar(Rogue):
         residual: list[masks.MaskKey] = []
         for org in FIVE:
             if org in survivors:
-                total += np.frombuffer(last[org], dtype="<u4")
+                total += unpack(last[org], length, bits)  # type: ignore[arg-type]
                 continue
             found = {x[one]: dict(body.key_shares)[org] for one, body in reveals.items() if one != org}
             few = dict(sorted(found.items())[: self.body.threshold])
@@ -205,14 +208,15 @@ class Liar(Rogue):
             residual.extend(masks.residual_keys(self.t2, org, key, kept, public[org]))
         own = [masks.self_key(self.t2, Seed(reveals[org].self_seed), org) for org in survivors]
         masks.unmask_in_place(total, own, residual)
-        return total
+        return self.read(total)
+
+    def leaves(self, ring: NDArray[np.int64]) -> list[tuple[int, bytes]]:
+        """A sum as it travels."""
+        bits = self.first.ring_bits
+        return list(masks.leaves(residues(ring, bits), bits))
 
 
-def masks_leaves(ring: NDArray[np.uint32]) -> list[tuple[int, bytes]]:
-    return [(index, bytes(leaf)) for index, leaf in masks.leaves(ring)]
-
-
-def stepped(liar: Liar, ring: NDArray[np.uint32]) -> bytes:
+def stepped(liar: Liar, ring: NDArray[np.int64]) -> bytes:
     """The hash of the model that this sum of the first step leads to."""
     return provenance.advance(provenance.begin(liar.parsed, None), ring).model_hash
 
@@ -222,7 +226,7 @@ def refusals(liar: Liar) -> set[str]:
     return {one.code for one in liar.said(VICTIM, Refusal) if isinstance(one, Refusal)}
 
 
-def at_step_one(liar: Liar, round: int, result: ResultNotice, ring: NDArray[np.uint32], **more: object) -> None:
+def at_step_one(liar: Liar, round: int, result: ResultNotice, ring: NDArray[np.int64], **more: object) -> None:
     """Offer step 1 of the run in this round, under the model that this published sum leads to."""
     previous = (SumRef(RUN, 1, transcript.result_hash(result.result.body)),)
     key = AttemptKey(RUN, round, 1)
@@ -235,7 +239,7 @@ def test_a_step_is_summed_once_whatever_model_it_is_about(monkeypatch: pytest.Mo
     is answered once (`checks.update_key`), only the first Result of a round is believed (`lineage.first_result`).
     """
 
-    def scene() -> tuple[Liar, NDArray[np.uint32], NDArray[np.uint32], ResultNotice]:
+    def scene() -> tuple[Liar, NDArray[np.int64], NDArray[np.int64], ResultNotice]:
         liar = Liar()
         liar.offer()
         t3, ring = liar.play(FIVE)
@@ -279,12 +283,12 @@ def test_a_step_is_summed_once_whatever_model_it_is_about(monkeypatch: pytest.Mo
     liar.cluster.settle()
     at_step_one(liar, 3, lie, other)
     _, third = liar.play(tuple(org for org in FIVE if org != VICTIM))
-    found = (second - third).view(np.int32).astype(np.int64)
+    found = second - third
     (truth,) = [vector for (key, _), vector in journal(liar.cluster, VICTIM).encoded.items() if key.round == 2]
     where = layout.layout_for(liar.parsed, Purpose.TRAIN, 1).slices()
     counts = slice(where[layout.WEIGHT].start, None)
-    error = np.abs(found - truth.view(np.int32))[counts]
-    assert truth.view(np.int32)[counts].max() > 3000
+    error = np.abs(found - truth)[counts]
+    assert truth[counts].max() > 3000
     assert error.max() <= 3, "the victim's rows, holdout rows, right answers and loss, up to rounding"
 
 
@@ -344,7 +348,7 @@ def test_an_update_made_under_one_plan_is_not_sent_under_another() -> None:
 
     def sent(one: object) -> list[int]:
         found = [vector for (key, _), vector in journal(one, VICTIM).encoded.items() if key.run_id == RunId("run-b")]  # type: ignore[arg-type]
-        return [int(value) for value in found[0].view(np.int32)]
+        return [int(value) for value in found[0]]
 
     assert np.abs(np.array(sent(cluster)) - np.array(sent(fresh))).max() <= 1, "up to stochastic rounding"
 

@@ -10,7 +10,9 @@ import pytest
 from fedveil_common import durable
 from fedveil_common.blobs import CHUNK_BYTES, SALT_BYTES, BlobStore, SealedBlobStore
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, StorageError
-from fedveil_common.ringfile import RingFile, RingWriter, read_ring, write_ring
+from fedveil_common.masking.packing import pack
+from fedveil_common.masking.ring import Ring, signed, word
+from fedveil_common.ringfile import RingFile, RingWriter, leaf_count, read_signed, write_whole
 from fedveil_common.secret import Seed
 from fedveil_common.transcript import LEAF_COORDINATES
 from fedveil_simulation.ports import SeededEntropy
@@ -210,86 +212,96 @@ def test_another_key_opens_nothing(tmp_path: pathlib.Path) -> None:
 # --- ring files -------------------------------------------------------------------------------------------------------
 
 
-def ramp(length: int) -> np.ndarray:
-    return (np.arange(length, dtype=np.uint64) * 2_654_435_761 % 2**32).astype(np.uint32)
+def ramp(length: int, bits: int = 32) -> Ring:
+    values = np.arange(length, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (values >> np.uint64(64 - bits)).astype(word(bits))
 
 
 @pytest.mark.parametrize("length", [1, LEAF_COORDINATES - 1, LEAF_COORDINATES, LEAF_COORDINATES + 1, 50_000])
-@pytest.mark.parametrize("piece", [1_000, LEAF_COORDINATES, 40_000])
-def test_a_vector_comes_back_however_it_was_cut(tmp_path: pathlib.Path, length: int, piece: int) -> None:
-    values = ramp(length)
-    write_ring(tmp_path / "v", (values[start : start + piece] for start in range(0, length, piece)))
-    assert np.array_equal(read_ring(tmp_path / "v"), values)
-    assert (tmp_path / "v").read_bytes()[: 4 * length] == values.astype("<u4").tobytes()
+@pytest.mark.parametrize("bits", [8, 20, 32, 33, 64])
+def test_a_vector_comes_back_leaf_by_leaf(tmp_path: pathlib.Path, length: int, bits: int) -> None:
+    values = ramp(length, bits)
+    write_whole(tmp_path / "v", values, bits)
     with RingFile(tmp_path / "v") as file:
-        assert file.length == length
-        for start, count in ((0, 1), (length - 1, 1), (length // 2, length // 3), (length, 0)):
-            assert np.array_equal(file.read(start, count), values[start : start + count])
+        assert (file.length, file.bits, file.leaves) == (length, bits, leaf_count(length))
+        assert np.array_equal(file.whole(), values)
+        for index in range(file.leaves):
+            piece = values[index * LEAF_COORDINATES : (index + 1) * LEAF_COORDINATES]
+            assert np.array_equal(file.leaf(index), piece)
+            assert file.packed(index) == pack(piece, bits)
         with pytest.raises(ValueError, match="not in a file"):
-            file.read(length, 1)
+            file.packed(file.leaves)
+    assert np.array_equal(read_signed(tmp_path / "v"), signed(values, bits))
 
 
 def test_a_turned_bit_in_a_vector_is_found_when_its_leaf_is_read(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run.1.1.acme"
-    write_ring(path, [ramp(50_000)])
+    write_whole(path, ramp(50_000), 32)
     flip(path, 4 * LEAF_COORDINATES + 5)
     with RingFile(path) as file:
-        assert len(file.read(0, LEAF_COORDINATES)) == LEAF_COORDINATES
+        assert len(file.leaf(0)) == LEAF_COORDINATES
         with pytest.raises(IntegrityError) as caught:
-            file.read(LEAF_COORDINATES, 1)
+            file.leaf(1)
     assert caught.value.code == "ring_file_damaged"
     assert "run.1.1.acme" in caught.value.what
     assert "leaf 1" in caught.value.what
 
 
-def test_no_byte_of_a_vector_file_may_change_or_be_missing(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("bits", [20, 32])
+def test_no_byte_of_a_vector_file_may_change_or_be_missing(tmp_path: pathlib.Path, bits: int) -> None:
     path = tmp_path / "v"
-    write_ring(path, [ramp(20)])
+    write_whole(path, ramp(20, bits), bits)
     good = path.read_bytes()
     for position in range(len(good)):
         for bad in (good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :], good[:position]):
             path.write_bytes(bad)
             with pytest.raises(IntegrityError) as caught:
-                read_ring(path)
+                read_signed(path)
             assert caught.value.code == "ring_file_damaged"
 
 
-def test_leaves_come_in_order_and_whole(tmp_path: pathlib.Path) -> None:
-    leaf = ramp(LEAF_COORDINATES).tobytes()
-    writer = RingWriter(tmp_path / "v")
-    for index, data in ((1, leaf), (0, b""), (0, leaf[:-1]), (0, leaf + b"1234")):
-        with pytest.raises(ValueError, match="does not follow"):
+def test_leaves_come_in_any_order_each_once_and_whole(tmp_path: pathlib.Path) -> None:
+    leaf = pack(ramp(LEAF_COORDINATES), 32)
+    writer = RingWriter(tmp_path / "v", LEAF_COORDINATES + 2, 32)
+    for index, data in ((2, leaf), (-1, leaf), (0, b""), (0, leaf[:-1]), (0, leaf + b"1234"), (1, leaf)):
+        with pytest.raises(ValueError, match=f"leaf {index}"):
             writer.write(index, data)
-    writer.write(0, leaf)
     writer.write(1, leaf[:8])
-    for index in (0, 1, 2):
-        with pytest.raises(ValueError, match="does not follow"):
-            writer.write(index, leaf[:8])
+    writer.write(0, leaf)
+    for index, data in ((0, leaf), (1, leaf[:8])):
+        with pytest.raises(ValueError, match="twice"):
+            writer.write(index, data)
     assert list(tmp_path.glob("v")) == []
     writer.finish()
-    assert len(read_ring(tmp_path / "v")) == LEAF_COORDINATES + 2
+    assert len(read_signed(tmp_path / "v")) == LEAF_COORDINATES + 2
+    half = RingWriter(tmp_path / "w", LEAF_COORDINATES + 2, 32)
+    half.write(1, leaf[:8])
+    with pytest.raises(ValueError, match="leaf 0 is missing"):
+        half.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
 
 
 def test_the_first_input_stays(tmp_path: pathlib.Path) -> None:
-    def send(data: bytes) -> None:
-        writer = RingWriter(tmp_path / "v")
+    def send(data: bytes, bits: int = 32) -> None:
+        writer = RingWriter(tmp_path / "v", len(data) * 8 // bits, bits)
         writer.write(0, data)
         writer.finish()
 
     send(b"1234")
     send(b"1234")
-    for other in (b"1235", b"12341234"):
+    for data, bits in ((b"1235", 32), (b"12341234", 32), (b"1234", 16)):
         with pytest.raises(PeerError) as caught:
-            send(other)
+            send(data, bits)
         assert caught.value.code == "input_differs"
-    assert read_ring(tmp_path / "v").tobytes() == b"1234"
+    with RingFile(tmp_path / "v") as file:
+        assert file.packed(0) == b"1234"
     assert [path.name for path in tmp_path.iterdir()] == ["v"]
 
 
 def test_an_empty_vector_and_a_missing_one(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        write_ring(tmp_path / "v", [])
+        RingWriter(tmp_path / "v", 0, 32)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FedveilError) as caught:
-        read_ring(tmp_path / "v")
+        read_signed(tmp_path / "v")
     assert caught.value.code == "ring_file_missing"

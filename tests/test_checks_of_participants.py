@@ -207,7 +207,7 @@ DETERMINED: dict[str, object] = {
     "protection": "plain",
     "graph": "sparse",
     "ring_bits": 33,
-    "value_bits": 17,
+    "value_bits": 15,
     "update_norm": 5.000001,
     "leaf_coordinates": 8_192,
     "prg": "CHACHA20",

@@ -3,6 +3,7 @@
 Rows 3, 4, 15, 18, 19, 20 and 55 of the fault list, as far as the storage alone answers for them.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -15,10 +16,12 @@ import pytest
 import sqlalchemy as sa
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import SumRef
+from fedveil_common.ports import LeafSink
+from fedveil_common.ringfile import leaf_count
 from fedveil_coordinator.driver import Journal
 from fedveil_coordinator.enrollment import EnrolmentStore
-from fedveil_coordinator.server import Spool
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.store.members import Certificate, Invite
 from fedveil_simulation.journals import CoordinatorMemory
@@ -53,10 +56,16 @@ def reopen(store: CoordinatorStore, opened: Open) -> CoordinatorStore:
 
 
 def spool(store: CoordinatorStore, key: AttemptKey, org: OrgId, *leaves: bytes) -> None:
-    writer: Spool = store.journal.spool(key, org)
+    writer: LeafSink = store.journal.spool(key, org, sum(map(len, leaves)) // 4, 32)
     for index, leaf in enumerate(leaves):
         writer.write(index, leaf)
     writer.finish()
+
+
+def whole_input(journal: Journal, key: AttemptKey, org: OrgId) -> Ring:
+    with contextlib.closing(journal.open_input(key, org)) as source:
+        leaves: list[Any] = [source.leaf(index) for index in range(leaf_count(source.length))]
+        return np.concatenate(leaves)
 
 
 def has_input(store: CoordinatorStore, key: AttemptKey, org: OrgId) -> bool:
@@ -132,19 +141,21 @@ def test_inputs_and_sums(opened: Open) -> None:
     spool(store, KEY, BETA, tail)
     spool(store, AttemptKey(RUN, 1, 11), ACME, tail)
     expected = np.frombuffer(LEAF + tail, dtype="<u4")
-    store.journal.write_sum(RUN, 1, iter([expected[:10_000], expected[10_000:]]))
+    total = store.journal.new_sum(RUN, 1, len(expected), 32)
+    total.write(1, tail)
+    total.write(0, LEAF)
+    total.finish(replace=True)
     store = reopen(store, opened)
     journal = store.journal
-    assert np.array_equal(journal.read_input_piece(KEY, ACME, 0, len(expected)), expected)
-    assert np.array_equal(journal.read_input_piece(KEY, ACME, 16_000, 387), expected[16_000:])
-    assert np.array_equal(journal.read_sum(RUN, 1), expected)
+    assert np.array_equal(whole_input(journal, KEY, ACME), expected)
+    assert np.array_equal(journal.read_sum(RUN, 1), expected.view("<i4"))
     assert has_input(store, KEY, BETA)
     journal.discard_inputs(KEY)
     journal.discard_inputs(KEY)
     assert [has_input(store, KEY, org) for org in (ACME, BETA)] == [False, False]
     assert has_input(store, AttemptKey(RUN, 1, 11), ACME)
     with pytest.raises(StorageError) as caught:
-        journal.read_input_piece(KEY, ACME, 0, 1)
+        journal.open_input(KEY, ACME)
     assert caught.value.code == "ring_file_missing"
 
 
@@ -153,7 +164,7 @@ KEYS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
 DIGESTS = st.sampled_from([b"q" * 32, b"r" * 32])
 BODIES = st.sampled_from([b"\x01\x00\x00\x00", b"\xff" * 12, LEAF, LEAF + b"\x07\x00\x00\x00"])
 
-# (method of the journal, its arguments); `write_input` stands for a spool that is written and finished
+# (method of the journal, its arguments); `write_input` and `write_sum` stand for one that is made and finished
 OPERATIONS = st.one_of(
     st.tuples(
         st.just("append"),
@@ -164,7 +175,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("owe"), st.tuples(RUNS, st.lists(ORGS, max_size=3).map(tuple))),
     st.tuples(st.just("delivered"), st.tuples(RUNS, ORGS)),
     st.tuples(st.just("save_answer"), st.tuples(DIGESTS, st.builds(SumRef, RUNS, st.integers(1, 2), DIGESTS))),
-    st.tuples(st.just("write_sum"), st.tuples(RUNS, st.integers(1, 2), st.lists(BODIES, min_size=1, max_size=2))),
+    st.tuples(st.just("write_sum"), st.tuples(RUNS, st.integers(1, 2), BODIES)),
     st.tuples(st.just("write_input"), st.tuples(KEYS, ORGS, BODIES)),
     st.tuples(st.just("discard_inputs"), st.tuples(KEYS)),
 )
@@ -174,13 +185,13 @@ def outcome(store: CoordinatorStore | CoordinatorMemory, name: str, arguments: t
     """What the caller of one operation sees: a value, or the code of a refusal."""
     journal = store.journal if isinstance(store, CoordinatorStore) else store
     try:
-        if name == "write_sum":
-            run, number, bodies = arguments
-            return journal.write_sum(run, number, iter([np.frombuffer(body, dtype="<u4") for body in bodies]))
-        if name == "write_input" and isinstance(store, CoordinatorStore):
-            key, org, body = arguments
-            spool(store, key, org, *(body[at : at + len(LEAF)] for at in range(0, len(body), len(LEAF))))
-            return None
+        if name in ("write_sum", "write_input"):
+            *place, body = arguments
+            make = journal.new_sum if name == "write_sum" else journal.spool
+            sink = make(*place, len(body) // 4, 32)
+            for index, at in enumerate(range(0, len(body), len(LEAF))):
+                sink.write(index, body[at : at + len(LEAF)])
+            return sink.finish(replace=name == "write_sum")
         return getattr(journal, name)(*arguments)
     except FedveilError as error:
         return error.code
@@ -200,9 +211,7 @@ def held(store: CoordinatorStore | CoordinatorMemory, memory: CoordinatorMemory)
         "answers": [journal.answer(digest) for digest in (b"q" * 32, b"r" * 32)],
         "sums": {place: journal.read_sum(*place).tobytes() for place in memory.sums},
         "inputs": {
-            (key, org): journal.read_input_piece(key, org, 0, len(body) // 4).tobytes()
-            for (key, org), body in memory.inputs.items()
-            if key.run_id in running
+            (key, org): whole_input(journal, key, org).tobytes() for key, org in memory.inputs if key.run_id in running
         },
     }
 
@@ -243,12 +252,12 @@ def test_a_second_input_cannot_replace_the_first(opened: Open) -> None:
     with pytest.raises(PeerError) as caught:
         spool(store, KEY, ACME, b"4321")
     assert caught.value.code == "input_differs"
-    assert store.journal.read_input_piece(KEY, ACME, 0, 1).tobytes() == b"1234"
+    assert whole_input(store.journal, KEY, ACME).tobytes() == b"1234"
 
 
 def test_a_half_received_input_is_gone_after_a_restart(opened: Open, tmp_path: pathlib.Path) -> None:
     store = opened(create=True)
-    store.journal.spool(KEY, ACME).write(0, LEAF)
+    store.journal.spool(KEY, ACME, 20_000, 32).write(0, LEAF)
     assert len(list((tmp_path / "home/spool").iterdir())) == 1
     store = reopen(store, opened)
     assert not has_input(store, KEY, ACME)
@@ -272,9 +281,10 @@ def test_a_turned_bit_in_a_spooled_input_names_run_and_member(opened: Open) -> N
     data = bytearray(path.read_bytes())
     data[70_000] ^= 1
     path.write_bytes(data)
-    assert len(store.journal.read_input_piece(KEY, ACME, 0, 16_384)) == 16_384  # the leaf before it is whole
-    with pytest.raises(IntegrityError) as caught:
-        store.journal.read_input_piece(KEY, ACME, 16_384, 10)
+    with contextlib.closing(store.journal.open_input(KEY, ACME)) as source:
+        assert len(source.leaf(0)) == 16_384  # the leaf before it is whole
+        with pytest.raises(IntegrityError) as caught:
+            source.leaf(1)
     assert caught.value.code == "ring_file_damaged"
     assert "run-1.1.1.acme" in caught.value.what
 
@@ -364,16 +374,19 @@ def test_a_kill_at_any_effect_keeps_it_whole_or_not_at_all(
 def test_a_kill_while_a_sum_is_written_leaves_none(opened: Open) -> None:
     opened(create=True).close()
 
-    def pieces() -> Iterator[np.ndarray]:
-        yield np.zeros(40_000, dtype=np.uint32)
+    def work() -> None:
+        sink = opened().journal.new_sum(RUN, 1, 40_000, 32)
+        sink.write(0, LEAF)
         die()
 
-    killed(lambda: opened().journal.write_sum(RUN, 1, pieces()))
+    killed(work)
     store = opened()
     with pytest.raises(StorageError) as caught:
         store.journal.read_sum(RUN, 1)
     assert caught.value.code == "ring_file_missing"
-    store.journal.write_sum(RUN, 1, [np.ones(5, dtype=np.uint32)])
+    sink = store.journal.new_sum(RUN, 1, 5, 32)
+    sink.write(0, np.ones(5, dtype="<u4").tobytes())
+    sink.finish(replace=True)
     assert store.journal.read_sum(RUN, 1).tolist() == [1] * 5
 
 

@@ -29,14 +29,15 @@ from fedveil_cli import demo_record, demo_split
 from fedveil_cli.world import SystemClock, process_started_s
 from fedveil_common import layout
 from fedveil_common import plan as plans
+from fedveil_common.masking import packing, ring
 from fedveil_common.messages import Purpose
+from numpy.typing import NDArray
 from test_simulate import check_shape
 
 HOSPITALS = {"northgate", "riverside", "hillcrest", "lakeview", "st-anna"}
 MARK = "FEDVEIL_TEST_MARK"
 TICK_S = 0.02
 """The kernel counts the start of a process in ticks of 10 ms."""
-
 
 OFFLINE = """
 import fcntl, os, socket, struct, sys
@@ -88,8 +89,18 @@ class Shown:
     def upload(self, how: str, which: int) -> Path:
         """The copy of the upload that was read for the update (0) or the record (1)."""
         digest = self.value["attack"]["uploads_sha256"][how][which]
-        (found,) = [path for path in self.kept.glob("*.u32") if hashlib.sha256(path.read_bytes()).hexdigest() == digest]
+        (found,) = [
+            path for path in self.kept.glob("*.packed") if hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        ]
         return found
+
+
+def integers(demo: Shown, how: str, which: int) -> NDArray[np.int64]:
+    """What an upload says as it is: values of 16 bits in the smallest ring for five."""
+    plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
+    length = layout.layout_for(demo_record.one_record(plan, 7) if which else plan, Purpose.TRAIN, 0).length
+    bits = ring.smallest(len(HOSPITALS), 16)
+    return ring.signed(packing.unpack(demo.upload(how, which).read_bytes(), length, bits), bits).astype(np.int64)
 
 
 def isolated() -> bool:
@@ -189,23 +200,20 @@ def test_what_is_attacked_is_what_the_coordinator_received_in_four_runs(demo: Sh
     attacked = [demo.upload(how, which) for how in ("protected", "unprotected") for which in (0, 1)]
     runs = [path.name.split(".")[0] for path in attacked]
     assert len(set(runs)) == 4
-    assert set(runs) == {path.name.split(".")[0] for path in demo.kept.glob("*.u32")}
+    assert set(runs) == {path.name.split(".")[0] for path in demo.kept.glob("*.packed")}
     for path in attacked:
         run, number, org, _ = path.name.split(".")
         assert org == watched
-        sizes = {other: (demo.kept / f"{run}.{number}.{other}.u32").stat().st_size for other in HOSPITALS}
+        sizes = {other: (demo.kept / f"{run}.{number}.{other}.packed").stat().st_size for other in HOSPITALS}
         assert set(sizes.values()) == {path.stat().st_size}
 
 
 def test_only_the_masked_uploads_are_masked(demo: Shown) -> None:
-    """A quantised coordinate has 16 bits; of 32 random bits, so many begin with 17 equal ones only once in 2^16."""
+    """A quantised coordinate has 16 bits; of residues modulo 2^19 that are uniform, seven in eight have more."""
     for which in (0, 1):
-        masked, plain = (
-            np.abs(np.frombuffer(demo.upload(how, which).read_bytes(), dtype="<i4").astype(np.int64))
-            for how in ("protected", "unprotected")
-        )
+        masked, plain = (np.abs(integers(demo, how, which)) for how in ("protected", "unprotected"))
         assert (plain < 2**15).all()
-        assert np.count_nonzero(masked < 2**15) <= 2
+        assert np.count_nonzero(masked >= 2**15) > len(masked) / 2
 
 
 def test_the_record_is_read_from_those_bytes(demo: Shown) -> None:
@@ -217,7 +225,7 @@ def test_the_record_is_read_from_those_bytes(demo: Shown) -> None:
     where = layout.layout_for(record_plan, Purpose.TRAIN, 0).slices()[layout.UPDATE]
     x = {}
     for how in ("protected", "unprotected"):
-        update = np.frombuffer(demo.upload(how, 1).read_bytes(), dtype="<i4")[where].astype(np.float64)
+        update = integers(demo, how, 1)[where].astype(np.float64)
         x[how] = update[:-1] / update[-1]
     tables = {}
     for name in HOSPITALS:

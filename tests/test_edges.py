@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import grpc
 import grpc.aio
-import numpy as np
 import pytest
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli.workers import CoordinatorWorkers, ParticipantWorkers
@@ -21,18 +20,17 @@ from fedveil_common import plan as plans
 from fedveil_common import transcript, wire
 from fedveil_common.errors import FedveilError, Unreachable
 from fedveil_common.grpc_errors import KEY, error_of
-from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import PlanAnswer
 from fedveil_common.pki import certificates, transport
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
-from fedveil_common.ports import NoFailpoints
+from fedveil_common.ports import LeafSource, NoFailpoints
 from fedveil_common.secret import Seed
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.enrollment import stored_certificate
-from fedveil_coordinator.intake import LEAF_BYTES
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_participant import driver as participant
@@ -64,36 +62,6 @@ protection: {kind: masked, value_bits: 16, update_norm: 5.0}
 privacy: none
 """
 ROWS = b"x,z,y\n" + b"".join(b"%d,%d,%d\n" % (i, (i * 7) % 5 - 2, i % 2) for i in range(-9, 10))
-
-
-class MemorySpool:
-    """Collects the leaves of one upload and hands them to the memory journal."""
-
-    def __init__(self, memory: CoordinatorMemory, key: AttemptKey, org_id: OrgId) -> None:
-        self._memory, self._key, self._org_id, self._data = memory, key, org_id, bytearray()
-
-    def write(self, leaf_index: int, data: bytes) -> None:
-        assert leaf_index * LEAF_BYTES == len(self._data)
-        self._data.extend(data)
-
-    def finish(self) -> None:
-        self._memory.write_input(self._key, self._org_id, bytes(self._data))
-
-    def discard(self) -> None:
-        self._data.clear()
-
-
-@dataclass
-class MemorySum:
-    """An opened sum as the memory journal has it."""
-
-    ring: np.ndarray[tuple[int], np.dtype[np.uint32]]
-
-    def read(self, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-        return self.ring[start : start + count]
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass
@@ -165,8 +133,8 @@ def served() -> Iterator[Served]:
         edge = RoundsEdge(
             driver,
             lambda pem: allowed.identify(pem, clock.wall_s()),
-            lambda attempt, org: MemorySpool(memory, attempt, org),
-            lambda run_id, number: MemorySum(memory.read_sum(run_id, number)),
+            memory.spool,
+            memory.open_sum,
         )
         server.add_generic_rpc_handlers((edge.handlers(),))
         held["port"] = server.add_secure_port(
@@ -348,11 +316,11 @@ def uploading(served: Served) -> tuple[grpc.Channel, bytes, list[bytes], list[by
     """A coordinator that waits for the input of acme, and everything for an upload that would be accepted."""
     canonical = plans.canonical(plans.parse_plan(PLAN, "plan.yaml"))
     members = [start(served, name, canonical) for name in NAMES]
-    held: list[tuple[object, tuple[bytes, ...], object]] = []
+    held: list[tuple[object, tuple[bytes, ...], bytes | bytearray]] = []
     ready = threading.Event()
 
-    def hold(header: object, hashes: tuple[bytes, ...], ring: object) -> object:
-        held.append((header, hashes, ring))
+    def hold(header: object, hashes: tuple[bytes, ...], source: LeafSource) -> object:
+        held.append((header, hashes, source.packed(0)))
         ready.set()
         raise Unreachable("held", "this test uploads by hand")
 
@@ -360,10 +328,8 @@ def uploading(served: Served) -> tuple[grpc.Channel, bytes, list[bytes], list[by
     eventually(lambda: len(served.driver.connected_members) == 3)
     served.driver.call(lambda: served.driver.start_run(RunId("run-1"), canonical))
     assert ready.wait(20)
-    header, hashes, ring = held[0]
-    from fedveil_common.masking import masks
-
-    leaves = [bytes(leaf) for _, leaf in masks.leaves(ring)]  # type: ignore[arg-type]
+    header, hashes, leaf = held[0]
+    leaves = [bytes(leaf)]
     channel = served.channel("acme")
     return channel, wire.encode_blob(header), list(hashes), leaves, SimpleNamespace(members=members)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fedveil_common import modelfile, provenance, sanity
 from fedveil_common import plan as plans
+from fedveil_common.decode import Readings
 from fedveil_common.errors import IntegrityError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.layout import HOLDOUT, UPDATE, layout_for
@@ -253,14 +254,17 @@ def test_measures_that_no_rows_can_give(name: str, value: float) -> None:
     plan = plans.parse_canonical(plan_bytes())
     plan = replace(plan, evaluation=replace(plan.evaluation, metrics=(Metric.LOSS, Metric.ACCURACY, Metric.AUC)))
     blocks = layout_for(plan, Purpose.EVALUATE, plan.training.rounds).blocks
-    honest = {block.name: np.zeros(block.length) for block in blocks}
-    honest |= {"holdout": np.array([30.0]), "correct": np.array([20.0]), "loss": np.array([21.0])}
-    honest["neg"][3], honest["pos"][40] = 10.0, 20.0
-    sanity.check_measures(plan, honest, 3)
-    bad = {**honest, name: honest[name].copy()}
-    bad[name][0] = value
+    values = {block.name: np.zeros(block.length) for block in blocks}
+    values |= {"holdout": np.array([30.0]), "correct": np.array([20.0]), "loss": np.array([21.0])}
+    values["neg"][3], values["pos"][40] = 10.0, 20.0
+
+    def opened() -> dict[str, Readings]:
+        return {name: Readings(one, 1.0) for name, one in values.items()}  # type: ignore[arg-type]
+
+    sanity.check_measures(plan, opened(), 3)
+    values[name][0] = value
     with pytest.raises(IntegrityError) as caught:
-        sanity.check_measures(plan, bad, 3)
+        sanity.check_measures(plan, opened(), 3)
     assert caught.value.code == "model_rejected"
 
 

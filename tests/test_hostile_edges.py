@@ -27,6 +27,7 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import ParticipantHello, ParticipantMessage, RosterNotice, RunEndedAck
 from fedveil_common.pki import certificates
 from fedveil_common.pki.invites import Role
+from fedveil_common.ports import LeafSource
 from fedveil_coordinator import enrollment_listener, server
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.facts import Offered, SumOpened, decode
@@ -36,7 +37,6 @@ from starlette.routing import Route
 from test_edges import (
     NAMES,
     PLAN,
-    MemorySum,
     Served,
     announcement,
     collected,
@@ -205,13 +205,13 @@ def opened(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     frame = bytes(4 * 1024 * 1024 - 1024)
     real = server.RoundsEdge._send_sum
 
-    async def long(self: object, reader: MemorySum, length: int, context: object, org: OrgId) -> None:
+    async def long(self: object, source: LeafSource, context: object, org: OrgId) -> None:
         if org == "acme":
             for _ in range(8):
                 padding = pb.FetchSumResponse()
                 padding.leaves.leaves.append(frame[: 1024 * 1024])
                 await server.write(context, padding.SerializeToString(), org)  # type: ignore[arg-type]
-        await real(self, reader, length, context, org)  # type: ignore[arg-type]
+        await real(self, source, context, org)  # type: ignore[arg-type]
 
     monkeypatch.setattr(server.RoundsEdge, "_send_sum", long)
     return served

@@ -84,11 +84,11 @@ def check_sums(home: House, run: str, report: dict[str, object], rounds: int) ->
         for one in opened:
             step = {"standardise": 0, "evaluate": rounds}.get(one["purpose"], one["number"] - 2)
             recorded = [
-                np.frombuffer((home.folder / name / "recorded" / f"{one['purpose']}-{step}.u32").read_bytes(), "<u4")
+                np.frombuffer((home.folder / name / "recorded" / f"{one['purpose']}-{step}.i64").read_bytes(), "<i8")
                 for name in one["survivors"]
             ]
-            expected = np.sum(np.stack([ring.view("<i4").astype(np.int64) for ring in recorded]), axis=0)
-            found = store.journal.read_sum(run, one["number"]).astype("<u4").view("<i4").astype(np.int64)  # type: ignore[arg-type]
+            expected = np.sum(np.stack(recorded), axis=0)
+            found = store.journal.read_sum(run, one["number"])  # type: ignore[arg-type]
             assert np.array_equal(found, expected), one
             assert one["survivors"] == list(NAMES)
             assert one["attempt"] == 1

@@ -10,6 +10,7 @@ from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, masks, quorum, shares
+from fedveil_common.masking.ring import residues, signed
 from fedveil_common.secret import PrivateKey, Seed, Share
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -190,12 +191,12 @@ def test_chunked_equals_whole(length: int, cuts: list[int], start: int, number: 
     edges = sorted({0, length, *[cut for cut in cuts if cut < length]})
     values = prg.words(other, 0, length).astype(np.float64) - 2.0**31
     whole, clamps = fixedpoint.quantise(values, 0.3, 2**28, key, start)
-    ring = fixedpoint.to_ring(whole)
+    ring = residues(whole, 32)
     masks.mask_in_place(ring, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start)
     pieces, total = [], 0
     for low, high in itertools.pairwise(edges):
         part, count = fixedpoint.quantise(values[low:high], 0.3, 2**28, key, start + low)
-        piece = fixedpoint.to_ring(part)
+        piece = residues(part, 32)
         masks.mask_in_place(piece, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start + low)
         pieces.append(piece)
         total += count
@@ -218,15 +219,15 @@ def test_the_inner_chunks_of_a_stream_do_not_show(length: int) -> None:
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20))
 def test_ring_and_back(values: list[int]) -> None:
     integers = np.array(values, dtype=np.int64)
-    ring = fixedpoint.to_ring(integers)
+    ring = residues(integers, 32)
     assert ring.tolist() == [v % 2**32 for v in values]
-    assert fixedpoint.from_ring(ring).tolist() == values
+    assert signed(ring, 32).tolist() == values
 
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**40])
 def test_what_does_not_fit_the_ring_is_refused(value: int) -> None:
     with pytest.raises(ValueError, match="ring"):
-        fixedpoint.to_ring(np.array([0, value], dtype=np.int64))
+        residues(np.array([0, value], dtype=np.int64), 32)
 
 
 @pytest.mark.parametrize("peak", [1e308, 1.0, 1e-300, 5e-324])
@@ -286,7 +287,7 @@ def test_a_norm_without_a_meaning_is_misuse(norm: float) -> None:
 
 def test_only_ring_vectors_are_decoded() -> None:
     with pytest.raises(ValueError, match="uint32"):
-        fixedpoint.from_ring(np.zeros(2, dtype=np.uint64))
+        signed(np.zeros(2, dtype=np.uint64), 32)
 
 
 def test_a_sum_is_opened_leaf_by_leaf_as_it_is_at_once() -> None:

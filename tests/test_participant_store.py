@@ -4,6 +4,7 @@ Rows 16, 19, 20, 29 and 54 of the fault list, as far as the storage alone answer
 """
 
 import base64
+import contextlib
 import os
 import pathlib
 import signal
@@ -18,12 +19,15 @@ from fedveil_common.blobs import BlobStore, BlobWriter
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PolicyRefusal, SealedError, StorageError
 from fedveil_common.gate import Outbox
 from fedveil_common.ids import COORDINATOR, AttemptKey, FederationId, OrgId, RunId
+from fedveil_common.masking import masks
+from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob
 from fedveil_common.secret import Passphrase, PrivateKey, Seed
 from fedveil_participant.events import Changes, OpenedSum, SpentKey
 from fedveil_participant.ports import Journal
 from fedveil_participant.stages import Advertised, Frame, Idle, Preparing, Revealed
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_holdings, open_store
+from fedveil_simulation.journals import ParticipantMemory
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 
 RUN = RunId("run-1")
@@ -365,21 +369,29 @@ def test_a_spent_key_that_a_turned_bit_would_free_is_found(opened: Open, home: p
 # --- inputs and updates -----------------------------------------------------------------------------------------------
 
 
+def write_input(store: ParticipantStore | ParticipantMemory, key: AttemptKey, ring: Ring) -> None:
+    sink = store.new_input(key, len(ring), 32)
+    for index, leaf in masks.leaves(ring, 32):
+        sink.write(index, leaf)
+    sink.finish(replace=True)
+
+
 def test_the_masked_input_stays_until_it_is_discarded(opened: Open) -> None:
     store = opened(create=True)
     ring = np.arange(20_000, dtype=np.uint32) * 3
     store.save(KEY, PREPARING, "dealers", (), Changes())
-    store.write_input(KEY, ring)
-    store.write_input(AttemptKey(RUN, 9, 9), ring)
+    write_input(store, KEY, ring)
+    write_input(store, AttemptKey(RUN, 9, 9), ring)
     store = reopen(store, opened)
-    assert np.array_equal(store.read_input(KEY), ring)
+    with contextlib.closing(store.open_input(KEY)) as source:
+        assert np.array_equal(source.whole(), ring)
     with pytest.raises(StorageError) as other:  # of no open attempt: swept at start
-        store.read_input(AttemptKey(RUN, 9, 9))
+        store.open_input(AttemptKey(RUN, 9, 9))
     assert other.value.code == "input_gone"
     store.discard_input(KEY)
     store.discard_input(KEY)
     with pytest.raises(StorageError) as caught:
-        store.read_input(KEY)
+        store.open_input(KEY)
     assert caught.value.code == "input_gone"
 
 

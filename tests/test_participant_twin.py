@@ -2,6 +2,7 @@
 any sequence of operations has the same outcomes, and leaves the same behind for a restart.
 """
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_participant_store import ADVERTISED, KEY, OTHER, PREPARING, REVEALED, RUN, SPENT
+from tests.test_participant_store import ADVERTISED, KEY, OTHER, PREPARING, REVEALED, RUN, SPENT, write_input
 
 RUNS = st.sampled_from([RUN, RunId("run-2")])
 ATTEMPTS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
@@ -59,6 +60,11 @@ def outcome(journal: ParticipantStore | ParticipantMemory, operation: tuple[str,
     """What the caller of one operation sees: a value, or the code of a refusal."""
     name, arguments = operation
     try:
+        if name == "write_input":
+            return write_input(journal, *arguments)  # type: ignore[arg-type,func-returns-value]
+        if name == "read_input":
+            with contextlib.closing(journal.open_input(*arguments)) as source:  # type: ignore[arg-type]
+                return bytes(source.packed(0))
         found = getattr(journal, name)(*arguments)
     except FedveilError as error:
         return error.code

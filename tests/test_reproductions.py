@@ -70,7 +70,7 @@ def x_of(org: OrgId) -> int:
     return 1 + FIVE.index(org)
 
 
-def opened(rogue: Rogue, victim: OrgId, known: dict[int, tuple[bytes, bytes]]) -> NDArray[np.uint32]:
+def opened(rogue: Rogue, victim: OrgId, known: dict[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
     """The victim's masked input without its masks, from t shares of both of its secrets."""
     threshold = rogue.body.threshold
     key, seed = (shamir.reconstruct({x: two[part] for x, two in known.items()}, threshold) for part in (0, 1))
@@ -79,7 +79,7 @@ def opened(rogue: Rogue, victim: OrgId, known: dict[int, tuple[bytes, bytes]]) -
     ring = rogue.masked(victim)
     for mask in masks.mask_keys(rogue.t2, victim, PrivateKey(key), Seed(seed), public):
         masks.mask_in_place(ring, (replace(mask, subtract=not mask.subtract),))
-    return ring
+    return rogue.read(ring)
 
 
 def test_a_deadline_that_has_passed_for_nothing_is_not_named_again() -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
+from fedveil_common.masking.ring import Ring, zeros
+from fedveil_common.ringfile import leaf_length
 from fedveil_common.secret import Seed
-from fedveil_coordinator.opening import Unmasking, open_chunks
-from numpy.typing import NDArray
+from fedveil_coordinator.opening import Unmasking, open_leaves
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROOTS = ("common", "coordinator", "participant", "simulation", "cli")
@@ -59,24 +60,32 @@ def test_a_bare_cipher_is_found(text: str) -> None:
     assert bare_ciphers(ast.parse(text))
 
 
+BITS = 24
+
+
 def peak_of_opening(members: int, length: int) -> int:
     """Most bytes held while a sum of `members` inputs is opened; the inputs are made as they are read."""
     orgs = tuple(OrgId(f"org-{index:02}") for index in range(members))
 
-    def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-        return np.full(count, orgs.index(org) + 1, dtype=np.uint32)
+    def read(org: OrgId, index: int) -> Ring:
+        return zeros(leaf_length(length, index), BITS) + np.uint32(orgs.index(org) + 1)
 
     keys = tuple(bytes([index]) * 32 for index in range(members))
     residual = tuple(masks.MaskKey(Seed(key), subtract=True) for key in keys)
+    seen = 0
+
+    def write(index: int, data: bytearray) -> None:
+        nonlocal seen
+        seen += len(data)
+
     tracemalloc.start()
     try:
-        seen = sum(
-            len(values) for _, values, _ in open_chunks(Unmasking(bytes(32), length, orgs, keys, residual), read)
-        )
+        unmasking = Unmasking(bytes(32), length, BITS, orgs, masks.opening_keys(keys, residual))
+        open_leaves(unmasking, read, write)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert seen == length
+    assert seen >= length * BITS // 8
     return peak
 
 

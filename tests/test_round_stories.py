@@ -39,6 +39,7 @@ from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
+from fedveil_common.masking.packing import unpack
 from fedveil_common.messages import (
     Header,
     RunEnded,
@@ -321,17 +322,19 @@ def uploads_another_vector(cluster: LedgerCluster, liar: OrgId, when: str) -> No
         blob = wire.parse_blob(header)
         body = body_of(blob)
         assert isinstance(body, Header)
-        ring = np.frombuffer(b"".join(leaf for _, leaf in leaves), dtype="<u4") + np.uint32(7)
-        hashes = tuple(masks.leaf_hashes(body.t2, liar, ring))
+        (whole,) = [leaf for _, leaf in leaves]
+        ring = unpack(whole, body.length, body.ring_bits)
+        ring += ring.dtype.type(7)
+        hashes = tuple(masks.leaf_hashes(body.t2, liar, ring, body.ring_bits))
         other = wire.encode_blob(resigned(cluster.charter, blob, leaf_root=transcript.leaf_root(hashes)))
         try:
-            false = honest(org_id, other, hashes, [(index, bytes(leaf)) for index, leaf in masks.leaves(ring)])
+            false = honest(org_id, other, hashes, list(masks.leaves(ring, body.ring_bits)))
         except PeerError:
             false = None
         if false is not None:
             place = (liar, cluster.ledger.t0_of[body.t2])
             (truth,) = cluster.ledger.encoded[place]
-            cluster.ledger.given[place] = (np.frombuffer(truth, dtype="<u4") + np.uint32(7)).tobytes()
+            cluster.ledger.given[place] = (np.frombuffer(truth, dtype=np.int64) + 7).tobytes()
         if when == "instead" and false is not None:
             return false
         return receipt or honest(org_id, header, leaf_hashes, leaves)

@@ -11,7 +11,7 @@ seed fixes it there. What the members put into the sums is made up (`ledger.Mark
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -260,7 +260,11 @@ class ScribeCluster(LedgerCluster):
         super().dispatch(packet)
 
     def upload(
-        self, org_id: OrgId, header: bytes, leaf_hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, memoryview]]
+        self,
+        org_id: OrgId,
+        header: bytes,
+        leaf_hashes: tuple[bytes, ...],
+        leaves: Iterable[tuple[int, bytes | bytearray]],
     ) -> SignedBlob:
         body = body_of(wire.parse_blob(header))
         assert isinstance(body, Header)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fedveil_common import decode, evaluation, initial, layout, sanity, standardisation, strategies, transcript
 from fedveil_common.errors import IntegrityError, PolicyRefusal, RoundAborted
+from fedveil_common.masking import ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, parse_plan, with_seed
 from fedveil_participant.data.csv_source import Source, read_source
@@ -156,6 +157,11 @@ def test_the_first_model_is_the_one_of_the_specification() -> None:
     assert abs(many.std() - 0.01) < 5 * 0.01 / math.sqrt(40_000)
 
 
+def encoded(made: layout.Layout, blocks: list[np.ndarray], key: bytes, value_bits: int = 16) -> np.ndarray:
+    """The signed integers of one input in a ring of 32 bits."""
+    return ring.signed(encode(made, np.concatenate(blocks), key, value_bits, 32).ring, 32)
+
+
 @CALM
 @given(st.lists(st.floats(-5, 5), min_size=5, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 8))
 def test_decoding_what_was_encoded_errs_by_less_than_a_grid_step_each(
@@ -163,40 +169,61 @@ def test_decoding_what_was_encoded_errs_by_less_than_a_grid_step_each(
 ) -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 1)
     blocks = [np.array(values), np.array([0.5])]
-    total = np.zeros(made.length, dtype=np.uint32)
+    total = np.zeros(made.length, dtype=np.int32)
     for member in range(count):
-        total += encode(made, blocks, hashlib.sha256(f"{key}/{member}".encode()).digest(), 16).ring
+        total += encoded(made, blocks, hashlib.sha256(f"{key}/{member}".encode()).digest())
     decoded = decode.decode(made, total)
     for block, sent in zip(made.blocks, blocks, strict=True):
         # one grid step for rounding, and one where the cap of the block cuts the last fraction of a step
-        assert np.abs(decoded[block.name] - count * sent).max() <= count * (2.0 / block.scale)
+        assert np.abs(decoded[block.name].at() - count * sent).max() <= count * (2.0 / block.scale)
 
 
 def test_every_block_is_capped_in_integers_and_clamps_are_counted() -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 0)
     wild = [np.full(block.length, sign * 1e300) for block, sign in zip(made.blocks, [1, -1] * 4, strict=False)]
-    encoded = encode(made, wild, KEY, 16)
-    assert encoded.clamps == made.length
-    signed = encoded.ring.view(np.int32)
+    made_ring = encode(made, np.concatenate(wild), KEY, 16, 20)
+    assert made_ring.clamps == made.length
+    values = ring.signed(made_ring.ring, 20)
     for block, where in zip(made.blocks, made.slices().values(), strict=True):
-        assert set(np.abs(signed[where]).tolist()) == {block.limit}
+        assert set(np.abs(values[where]).tolist()) == {block.limit}
     with pytest.raises(ValueError, match="fit the layout"):
-        encode(made, wild[:-1], KEY, 16)
+        encode(made, np.concatenate(wild[:-1]), KEY, 16, 20)
+
+
+@CALM
+@given(st.integers(0, 135), st.integers(1, 140))
+def test_a_piece_of_a_vector_is_encoded_as_in_the_whole(start: int, count: int) -> None:
+    made = layout.layout_for(PLAN, Purpose.TRAIN, 0)
+    values = np.random.default_rng(3).normal(size=made.length)
+    whole = encode(made, values, KEY, 16, 20)
+    count = min(count, made.length - start)
+    piece = encode(made, values, KEY, 16, 20, start, count)
+    assert piece.ring.tolist() == whole.ring[start : start + count].tolist()
 
 
 def test_decode_refuses_vectors_of_another_shape_or_type() -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 1)
-    for bad in (np.zeros(5, np.uint32), np.zeros(6, np.int64)):
-        with pytest.raises(ValueError, match="uint32"):
+    for bad in (np.zeros(5, np.int32), np.zeros(6, np.uint32), np.zeros(6, np.float64)):
+        with pytest.raises(ValueError, match="signed integers"):
             decode.decode(made, bad)  # type: ignore[arg-type]
 
 
 # --- strategy ---
 
 
+def opened(update: object, weight: float) -> dict[str, decode.Readings]:
+    """An opened sum with these values as they are."""
+    return {"update": reading(np.array(update, dtype=np.float64)), "weight": reading(np.array([weight]))}
+
+
+def reading(values: np.ndarray) -> decode.Readings:
+    """A block that reads as these values."""
+    return decode.Readings(values, 1.0)
+
+
 def test_federated_averaging_is_the_weighted_mean() -> None:
     model = np.array([1.0, 2.0], dtype=np.float32)
-    stepped = strategies.apply(PLAN, model, {"update": np.array([0.5, -1.0]), "weight": np.array([2.0])})
+    stepped = strategies.apply(PLAN, model, opened([0.5, -1.0], 2.0))
     assert stepped.dtype == np.float32
     assert stepped.tolist() == [1.25, 1.5]
 
@@ -204,10 +231,10 @@ def test_federated_averaging_is_the_weighted_mean() -> None:
 def test_no_weight_aborts_the_round_and_infinity_is_rejected() -> None:
     model = np.ones(2, dtype=np.float32)
     with pytest.raises(RoundAborted) as aborted:
-        strategies.apply(PLAN, model, {"update": np.zeros(2), "weight": np.zeros(1)})
+        strategies.apply(PLAN, model, opened([0.0, 0.0], 0.0))
     assert aborted.value.code == "no_weight"
     with pytest.raises(IntegrityError) as rejected:
-        strategies.apply(PLAN, model, {"update": np.array([1e300, 0]), "weight": np.ones(1)})
+        strategies.apply(PLAN, model, opened([1e300, 0.0], 1.0))
     assert rejected.value.code == "model_rejected"
 
 
@@ -215,11 +242,8 @@ def test_a_long_model_is_stepped_as_a_short_one() -> None:
     draw = np.random.default_rng(0)
     model = draw.normal(size=40_000).astype(np.float32)
     update = draw.normal(size=40_000)
-    whole = strategies.apply(PLAN, model, {"update": update, "weight": np.array([3.0])})
-    parts = [
-        strategies.apply(PLAN, model[i : i + 7], {"update": update[i : i + 7], "weight": np.array([3.0])})
-        for i in range(0, 40_000, 7)
-    ]
+    whole = strategies.apply(PLAN, model, opened(update, 3.0))
+    parts = [strategies.apply(PLAN, model[i : i + 7], opened(update[i : i + 7], 3.0)) for i in range(0, 40_000, 7)]
     assert (whole == np.concatenate(parts)).all()
 
 
@@ -228,10 +252,10 @@ def test_a_long_model_is_stepped_as_a_short_one() -> None:
 
 def sum_of(plan: Plan, purpose: Purpose, step: int, sources: list[Source], model=None, scaling=None):  # type: ignore[no-untyped-def]
     made = layout.layout_for(plan, purpose, step)
-    total = np.zeros(made.length, dtype=np.uint32)
+    total = np.zeros(made.length, dtype=np.int32)
     for index, member in enumerate(sources):
         blocks = contribution(plan, purpose, step, member, model, scaling)
-        total += encode(made, blocks, hashlib.sha256(bytes([index])).digest(), plan.protection.value_bits).ring
+        total += encoded(made, blocks, hashlib.sha256(bytes([index])).digest(), plan.protection.value_bits)
     return decode.decode(made, total)
 
 
@@ -300,7 +324,7 @@ def test_an_update_that_is_not_finite_stops_here(value: float) -> None:
     assert caught.value.code == "update_not_finite"
     made = layout.layout_for(PLAN, Purpose.TRAIN, 1)
     with pytest.raises(PolicyRefusal) as caught:
-        encode(made, [update, np.ones(1)], KEY, 16)
+        encode(made, np.append(update, 1.0), KEY, 16, 20)
     assert caught.value.code == "update_not_finite"
     broken = MODEL.copy()
     broken[0] = value
@@ -318,7 +342,7 @@ def test_a_trainer_that_returns_another_shape_is_misuse() -> None:
     with pytest.raises(ValueError, match="trainer"):
         contribution(PLAN, Purpose.TRAIN, 1, source(20), MODEL, SCALING, Fixed(np.zeros(4)))
     with pytest.raises(ValueError, match="shape"):
-        strategies.apply(PLAN, MODEL, {"update": np.zeros(4), "weight": np.ones(1)})
+        strategies.apply(PLAN, MODEL, opened([0.0] * 4, 1.0))
     with pytest.raises(ValueError, match="statistics"):
         layout.layout_for(PLAN, Purpose.STATISTICS, 0)
 
@@ -362,20 +386,22 @@ def test_summed_metrics_are_those_of_all_holdout_rows(seed: int) -> None:
 def test_large_holdouts_are_weighed_down_to_the_cap() -> None:
     plan = parse_plan(plan_text(cap=10), "p")
     decoded = sum_of(plan, Purpose.EVALUATE, 0, [source(200)], MODEL, SCALING)
-    assert decoded["holdout"][0] == pytest.approx(10)
+    assert decoded["holdout"].only == pytest.approx(10)
     assert evaluation.metrics(plan, decoded).rows == pytest.approx(10)
-    assert decoded["neg"].sum() + decoded["pos"].sum() == pytest.approx(10, abs=128 / (32767 // 10))
+    assert decoded["neg"].at().sum() + decoded["pos"].at().sum() == pytest.approx(10, abs=128 / (32767 // 10))
 
 
 def test_a_holdout_without_rows_or_classes() -> None:
-    zero = {block.name: np.zeros(block.length) for block in layout.layout_for(PLAN, Purpose.EVALUATE, 0).blocks}
+    blocks = layout.layout_for(PLAN, Purpose.EVALUATE, 0).blocks
+    zero = {block.name: reading(np.zeros(block.length)) for block in blocks}
     with pytest.raises(RoundAborted) as caught:
         evaluation.metrics(PLAN, zero)
     assert caught.value.code == "no_holdout_rows"
-    one = {**zero, "holdout": np.array([3.0]), "correct": np.array([3.0]), "neg": np.eye(64)[0] * 3}
+    three = reading(np.array([3.0]))
+    one = {**zero, "holdout": three, "correct": three, "neg": reading(np.eye(64)[0] * 3)}
     assert evaluation.metrics(PLAN, one) == evaluation.Metrics(0.0, 1.0, None, 3.0)
     with pytest.raises(ValueError, match="evaluation"):
-        evaluation.metrics(PLAN, {"update": np.zeros(1)})
+        evaluation.metrics(PLAN, {"update": reading(np.zeros(1))})
 
 
 def test_linear_losses_are_squared_errors_on_the_scaled_target() -> None:
@@ -396,10 +422,10 @@ def test_a_sum_of_honest_updates_passes_and_a_poisoned_one_does_not() -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 1)
     honest = np.zeros(5)
     honest[0] = 5.0  # as long as an honest update can be
-    total = sum(encode(made, [honest, np.ones(1)], bytes([i]) * 32, 16).ring for i in range(3))
-    sanity.check_norm(PLAN, decode.decode(made, np.asarray(total, dtype=np.uint32)), 3)
-    evil = encode(made, [np.full(5, 1e9), np.ones(1)], KEY, 16).ring  # every coordinate at its cap
-    poisoned = decode.decode(made, np.asarray(total + 2 * evil, dtype=np.uint32))
+    total = sum(encoded(made, [honest, np.ones(1)], bytes([i]) * 32) for i in range(3))
+    sanity.check_norm(PLAN, decode.decode(made, np.asarray(total, dtype=np.int32)), 3)
+    evil = encoded(made, [np.full(5, 1e9), np.ones(1)], KEY)  # every coordinate at its cap
+    poisoned = decode.decode(made, np.asarray(total + 2 * evil, dtype=np.int32))
     with pytest.raises(IntegrityError) as caught:
         sanity.check_norm(PLAN, poisoned, 5)
     assert caught.value.code == "model_rejected"
@@ -408,7 +434,7 @@ def test_a_sum_of_honest_updates_passes_and_a_poisoned_one_does_not() -> None:
 @pytest.mark.parametrize(("update", "weight"), [(np.nan, 1.0), (np.inf, 1.0), (0.0, 4.0), (0.0, -1.0), (0.0, np.nan)])
 def test_sums_that_no_honest_cohort_makes(update: float, weight: float) -> None:
     with pytest.raises(IntegrityError):
-        sanity.check_norm(PLAN, {"update": np.full(5, update), "weight": np.array([weight])}, 3)
+        sanity.check_norm(PLAN, opened([update] * 5, weight), 3)
 
 
 def test_a_new_model_may_not_be_twice_as_bad_as_the_best() -> None:

@@ -3,7 +3,7 @@
 A rule that cannot fail says nothing. The rules and the stories are in `ledger` and `test_round_stories`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import hypothesis
@@ -15,6 +15,7 @@ from federation import FIVE, RUN, parse, rebuilt
 from fedveil_common import wire
 from fedveil_common.errors import StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import residues, signed
 from fedveil_common.messages import (
     AckMessage,
     Certificate,
@@ -34,6 +35,7 @@ from fedveil_participant.events import Action, Changes
 from fedveil_participant.round import State
 from fedveil_participant.stages import Acked, Revealed, Stage, Voted
 from fedveil_simulation.cluster import Packet
+from fedveil_simulation.journals import PackedMemory, packed
 from hypothesis.stateful import (
     run_state_machine_as_test,
 )
@@ -44,7 +46,6 @@ from ledger import (
     RuleBrokenError,
     observed,
 )
-from numpy.typing import NDArray
 from test_round_stories import KINDS, RoundStories, ends_well, quiet, told
 
 __all__ = ["quiet"]
@@ -96,19 +97,19 @@ def forgetting(cluster: LedgerCluster, org: OrgId, *kinds: str) -> None:
 def test_rule_a_can_fail(extra: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that adds one member twice, or is off by one."""
     played(observed(3)).ledger.check()
-    honest = LedgerSpool.write_sum
+    honest = LedgerSpool.store_sum
 
-    def write_sum(self: LedgerSpool, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None:
-        ring = np.concatenate(list(pieces))
+    def store_sum(self: LedgerSpool, run_id: RunId, round: int, made: PackedMemory) -> None:
+        values = signed(made.whole, made.bits).astype(np.int64)
         if extra == "one step":
-            ring[0] += np.uint32(1)
+            values[0] += 1
         else:
             (place,) = [place for place in self.cluster.ledger.encoded if place[0] == FIVE[0]]
             (again,) = self.cluster.ledger.encoded[place]
-            ring += np.frombuffer(again, dtype="<u4")
-        honest(self, run_id, round, iter([ring]))
+            values += np.frombuffer(again, dtype=np.int64)
+        honest(self, run_id, round, packed(residues(values, made.bits), made.bits))
 
-    monkeypatch.setattr(LedgerSpool, "write_sum", write_sum)
+    monkeypatch.setattr(LedgerSpool, "store_sum", store_sum)
     cluster = observed(3)
     assert code_of(played(cluster, lambda: bool(cluster.ledger.sums)).ledger.check) == code
 
@@ -239,15 +240,16 @@ def test_rule_d_can_fail_by_poor_entropy(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_rule_e_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that opens an attempt a second time, without one of its members."""
-    honest = LedgerSpool.write_sum
+    honest = LedgerSpool.store_sum
 
-    def write_sum(self: LedgerSpool, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None:
-        honest(self, run_id, round, pieces)
+    def store_sum(self: LedgerSpool, run_id: RunId, round: int, made: PackedMemory) -> None:
+        honest(self, run_id, round, made)
         (place,) = [place for place in self.cluster.ledger.encoded if place[0] == FIVE[0]]
         (own,) = self.cluster.ledger.encoded[place]
-        honest(self, run_id, round, iter([self.sums[run_id, round] - np.frombuffer(own, dtype="<u4")]))
+        without = signed(made.whole, made.bits).astype(np.int64) - np.frombuffer(own, dtype=np.int64)
+        honest(self, run_id, round, packed(residues(without, made.bits), made.bits))
 
-    monkeypatch.setattr(LedgerSpool, "write_sum", write_sum)
+    monkeypatch.setattr(LedgerSpool, "store_sum", store_sum)
     cluster = observed(3)
     played(cluster, lambda: bool(cluster.ledger.sums))
     assert code_of(cluster.ledger.check_opened) == "second_sum"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fedveil_cli import demo_split
 from fedveil_common import design, evaluation, initial, layout, prediction, standardisation, strategies
-from fedveil_common.decode import Decoded
+from fedveil_common.decode import Decoded, Readings
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, canonical, check_release, parse_canonical, parse_plan, with_seed
 from fedveil_participant.data.csv_source import Source, read_features, read_source
@@ -197,7 +197,8 @@ def federated(plan: Plan, sources: list[Source]) -> tuple[np.ndarray, standardis
     def summed(purpose: Purpose, step: int, model=None, scaling=None) -> Decoded:  # type: ignore[no-untyped-def]
         parts = [contribution(plan, purpose, step, member, model, scaling) for member in sources]
         names = [block.name for block in layout.layout_for(plan, purpose, step).blocks]
-        return dict(zip(names, [np.sum(values, axis=0) for values in zip(*parts, strict=True)], strict=True))
+        sums = [Readings(np.asarray(np.sum(values, axis=0)), 1.0) for values in zip(*parts, strict=True)]
+        return dict(zip(names, sums, strict=True))
 
     scaling = standardisation.from_sum(plan, summed(Purpose.STANDARDISE, 0))
     model = initial.initial_model(plan)

@@ -13,6 +13,7 @@ from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, masks, quorum, shares
+from fedveil_common.masking.ring import residues, signed
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import PrivateKey, Seed, Share
 
@@ -57,7 +58,7 @@ def test_the_row_of_flsa1_section_6(case: dict[str, Any]) -> None:
     ring = np.array(given["vector"], dtype=np.uint32)
     masks.mask_in_place(ring, streams)
     assert ring.tolist() == case["out"]["masked"]
-    assert [x.hex() for x in masks.leaf_hashes(t2, one, ring)] == [mid["leaf"]]
+    assert [x.hex() for x in masks.leaf_hashes(t2, one, ring, 32)] == [mid["leaf"]]
 
 
 @cases("transcript", "transcript")
@@ -75,8 +76,8 @@ def test_leaves_and_roots(case: dict[str, Any]) -> None:
     given = case["in"]
     under, org = _hex(given["transcript"]), OrgId(given["org"])
     ring = (np.arange(given["length"], dtype=np.uint64) * np.uint64(2654435761)).astype(np.uint32)
-    own = masks.leaf_hashes(under, org, ring)
-    total = [transcript.sum_leaf(under, index, data) for index, data in masks.leaves(ring)]
+    own = masks.leaf_hashes(under, org, ring, 32)
+    total = [transcript.sum_leaf(under, index, data) for index, data in masks.leaves(ring, 32)]
     assert [x.hex() for x in own] == case["mid"]["input_leaves"]
     assert [x.hex() for x in total] == case["mid"]["sum_leaves"]
     assert transcript.leaf_root(own).hex() == case["out"]["input_root"]
@@ -151,7 +152,7 @@ def test_masked_inputs_and_their_opened_sum(case: dict[str, Any]) -> None:
         ring = np.array(given["vectors"][org], dtype=np.uint32)
         masks.mask_in_place(ring, masks.mask_keys(t2, org, privates[org], seeds[org], keys))
         assert ring.tolist() == case["out"]["masked"][org]
-        assert [x.hex() for x in masks.leaf_hashes(t2, org, ring)] == mid["leaf_hashes"][org]
+        assert [x.hex() for x in masks.leaf_hashes(t2, org, ring, 32)] == mid["leaf_hashes"][org]
         assert masks.self_key(t2, seeds[org], org).hex() == mid["self_keys"][org]
         if org in survivors:
             acc += ring
@@ -208,9 +209,9 @@ def test_fixed_point(case: dict[str, Any]) -> None:
     integers, clamps = quantised(given)
     assert integers.tolist() == case["out"]["integers"]
     assert clamps == case["out"]["clamps"]
-    ring = fixedpoint.to_ring(integers)
+    ring = residues(integers, 32)
     assert ring.tolist() == case["out"]["ring"]
-    assert fixedpoint.from_ring(ring).tolist() == case["out"]["integers"]
+    assert signed(ring, 32).tolist() == case["out"]["integers"]
 
 
 @cases("masking", "fixedpoint", failing=True)

@@ -17,6 +17,7 @@ from typing import Any
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError
+from fedveil_common.masking import packing, ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
@@ -270,10 +271,11 @@ class Demo:
         if report["code"] != "finished":
             raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
         self._federation.await_models(self._names, run_id)
-        number = next(one["number"] for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
-        upload = (self._folder / "received" / f"{run_id}.{number}.{WATCHED}.u32").read_bytes()
-        captured = Captured(plan, upload, admin.export_model(run_id))
-        plain = 4 * captured.layout.length
+        first = next(one for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
+        upload = (self._folder / "received" / f"{run_id}.{first['number']}.{WATCHED}.packed").read_bytes()
+        bits = ring.smallest(len(first["survivors"]) + len(first["dropped"]), plan.protection.value_bits)
+        captured = Captured(plan, upload, bits, admin.export_model(run_id))
+        plain = packing.size_bytes(captured.layout.length, bits)
         if len(upload) != plain:
             raise IntegrityError("demo_upload_differs", f"the upload has {len(upload)} bytes, the plain one {plain}")
         return report, captured

@@ -1,9 +1,9 @@
 """What a curious coordinator can try with the bytes of an upload: the same code against protected and unprotected ones.
 
-An upload is a vector of little-endian u32 ring elements. Without masks it IS the organisation's quantised update, so
-reading it as fixed point recovers the update exactly; and if the update came from a single record by one step of
-gradient descent from the known first model, the ratio of weights to bias is the record itself. With masks the same
-reading yields noise. The attacker knows everything that is public: plan, layout, first model, standardisation. The
+An upload of one leaf is a packed vector of residues modulo 2^bits. Without masks it IS the organisation's quantised
+update, so reading it as fixed point recovers the update exactly; and if the update came from a single record by one
+step of gradient descent from the known first model, the ratio of weights to bias is the record itself. With masks the
+same reading yields noise. The attacker knows everything that is public: plan, layout, first model, standardisation. The
 truth that the readings are compared with is computed here from the hospital's own rows, which no attacker has.
 """
 
@@ -16,6 +16,8 @@ from fedveil_common import modelfile
 from fedveil_common.decode import decode
 from fedveil_common.initial import initial_model
 from fedveil_common.layout import UPDATE, WEIGHT, Layout
+from fedveil_common.masking.packing import unpack
+from fedveil_common.masking.ring import signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_participant import update as updates
@@ -27,10 +29,13 @@ from fedveil_cli import scoring
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A hospital's upload in the first train round of a run, as received after TLS, and the model file of that run."""
+    """A hospital's upload in the first train round of a run, as received after TLS (residues modulo
+    2^bits, packed), and the model file of that run.
+    """
 
     plan: Plan
     upload: bytes
+    bits: int
     model_file: bytes
 
     @property
@@ -53,19 +58,18 @@ class Record:
     true: dict[str, float]
 
 
-def read_update(upload: bytes, layout: Layout) -> NDArray[np.float64]:
+def read_update(upload: bytes, layout: Layout, bits: int) -> NDArray[np.float64]:
     """The update that an upload would hold if it were not masked: float64, shape (parameters,)."""
-    decoded = decode(layout, np.frombuffer(upload, dtype="<u4"))
-    weight = float(decoded[WEIGHT][0])
-    return np.asarray(decoded[UPDATE] / (weight or 1.0), dtype=np.float64)
+    decoded = decode(layout, signed(unpack(upload, layout.length, bits), bits))
+    return decoded[UPDATE].at() / (decoded[WEIGHT].only or 1.0)
 
 
-def read_record(upload: bytes, layout: Layout) -> NDArray[np.float64]:
+def read_record(upload: bytes, layout: Layout, bits: int) -> NDArray[np.float64]:
     """The one record behind an update of one gradient step on it: its inputs as the model sees them (standardised).
 
     For linear and logistic models the step is (y - p) * (x, 1), so weights divided by the bias are x.
     """
-    update = read_update(upload, layout)
+    update = read_update(upload, layout, bits)
     return np.asarray(update[:-1] / (update[-1] or 1.0), dtype=np.float64)
 
 
@@ -81,7 +85,7 @@ def attack_update(captured: Captured, table: bytes) -> float:
     source = scoring.source_of(table, "watched.csv", plan)
     blocks = updates.contribution(plan, Purpose.TRAIN, 0, source, initial_model(plan), standardisation)
     truth = np.asarray(blocks[0]) / float(blocks[1][0])
-    return correlation(read_update(captured.upload, captured.layout), truth)
+    return correlation(read_update(captured.upload, captured.layout, captured.bits), truth)
 
 
 def attack_record(captured: Captured, table: bytes) -> Record:
@@ -89,7 +93,7 @@ def attack_record(captured: Captured, table: bytes) -> Record:
     plan = captured.plan
     scaling = modelfile.read_model(captured.model_file).standardisation
     source = scoring.source_of(table, "watched.csv", plan)
-    guess = read_record(captured.upload, captured.layout)
+    guess = read_record(captured.upload, captured.layout, captured.bits)
     truth = prepare(plan, source, scaling).train.inputs[0]
     names = [feature.name for feature in plan.data.float_features]
     natural = scaling.mean + guess * scaling.std

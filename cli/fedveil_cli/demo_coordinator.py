@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.ports import LeafSink
 from fedveil_common.secret import Passphrase
-from fedveil_coordinator.server import Spool
 
 from fedveil_cli.service_commands import configure_logging, software
 from fedveil_cli.serving import serve
@@ -19,22 +19,22 @@ from fedveil_cli.world import real_world
 class CopyingSpool:
     """Hands everything on, and copies it to a file of its own."""
 
-    def __init__(self, spool: Spool, copy: Path) -> None:
+    def __init__(self, spool: LeafSink, copy: Path) -> None:
         self._spool = spool
         self._copy = copy
         self._part = copy.with_name(f"{copy.name}.part")
         self._stream = self._part.open("wb")
 
-    def write(self, leaf_index: int, data: bytes) -> None:
-        """One verified leaf."""
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        """One verified leaf; an upload's come in order."""
         self._stream.write(data)
-        self._spool.write(leaf_index, data)
+        self._spool.write(index, data)
 
-    def finish(self) -> None:
+    def finish(self, *, replace: bool = False) -> None:
         """The upload is complete."""
         self._stream.close()
         self._part.replace(self._copy)
-        self._spool.finish()
+        self._spool.finish(replace=replace)
 
     def discard(self) -> None:
         """The upload came to nothing."""
@@ -44,12 +44,12 @@ class CopyingSpool:
 
 
 def main(home: Path, passphrase_file: Path, copies: Path) -> None:
-    """Serve `home` until SIGTERM, copying uploads to COPIES/RUN.ROUND.ORG.u32."""
+    """Serve `home` until SIGTERM, copying uploads to COPIES/RUN.ROUND.ORG.packed."""
     configure_logging()
     copies.mkdir(exist_ok=True)
 
-    def wrap(key: AttemptKey, org_id: OrgId, spool: Spool) -> Spool:
-        return CopyingSpool(spool, copies / f"{key.run_id}.{key.round}.{org_id}.u32")
+    def wrap(key: AttemptKey, org_id: OrgId, spool: LeafSink) -> LeafSink:
+        return CopyingSpool(spool, copies / f"{key.run_id}.{key.round}.{org_id}.packed")
 
     passphrase = Passphrase(passphrase_file.read_bytes().strip())
     serve(home, passphrase, real_world(), software(), lambda where: None, wrap)

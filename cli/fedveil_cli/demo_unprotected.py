@@ -1,14 +1,15 @@
 """What the demo compares with: the same processes without protection. It cannot be reached from any other command.
 
 Only a process that the demo forked for its unprotected runs calls `remove_masks`. Everything else stays as it is: keys,
-shares, votes, signatures, checks, TLS. The one function that adds the stream of a mask to a vector adds nothing, in the
-participants and in the coordinator alike, so the round ends with the right sum, and what a participant uploads is its
-quantised update as it is.
+shares, votes, signatures, checks, TLS. The one function that makes the streams of masks makes none, in the participants
+and in the coordinator alike, so the round ends with the right sum, and what a participant uploads is its quantised
+update as it is.
 """
 
+from collections.abc import Iterable
+
+from fedveil_common.crypto.prg import Streams
 from fedveil_common.masking import masks
-from numpy import uint32
-from numpy.typing import NDArray
 
 ORDER = "without masks"
 """What the demo adds to the command of such a process; no environment variable, so nobody can set it from outside."""
@@ -16,9 +17,10 @@ ORDER = "without masks"
 
 def remove_masks() -> None:
     """From now on this process masks nothing and unmasks nothing."""
-    assert "add_stream" in vars(masks)  # renamed there, it would have to be renamed here
-    vars(masks)["add_stream"] = _add_nothing
+    assert "streams" in vars(masks)  # renamed there, it would have to be renamed here
+    vars(masks)["streams"] = _no_streams
 
 
-def _add_nothing(acc: NDArray[uint32], key: bytes, start_word: int = 0, *, subtract: bool = False) -> None:
-    """In place of `crypto.prg.add_stream`."""
+def _no_streams(keys: Iterable[masks.MaskKey], start_word: int, bits: int) -> Streams:
+    """In place of `masks.streams`."""
+    return Streams((), start_word, 4 if bits <= 32 else 8)

@@ -22,6 +22,7 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
+from fedveil_common.ports import LeafSink
 from fedveil_common.ringfile import RingFile
 from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
@@ -31,7 +32,7 @@ from fedveil_coordinator.allowlist import AllowList, Identity
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
-from fedveil_coordinator.server import RoundsEdge, Spool
+from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -46,7 +47,7 @@ GRACE_S = 5.0
 BACKLOG = 128
 """Connections that wait at the enrolment listener."""
 
-WrapSpool = Callable[[AttemptKey, OrgId, Spool], Spool]
+WrapSpool = Callable[[AttemptKey, OrgId, LeafSink], LeafSink]
 """The demo watches what the coordinator receives; production hands spools on as they are."""
 
 
@@ -102,8 +103,8 @@ async def _serve(
 
     operations = Operations(driver, store, trust, federation.trust_chain, allowed, world.clock, world.entropy, software)
 
-    def open_spool(key: AttemptKey, org_id: OrgId) -> Spool:
-        return wrap_spool(key, org_id, store.journal.spool(key, org_id))
+    def open_spool(key: AttemptKey, org_id: OrgId, length: int, bits: int) -> LeafSink:
+        return wrap_spool(key, org_id, store.journal.spool(key, org_id, length, bits))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))

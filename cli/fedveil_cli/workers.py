@@ -58,6 +58,12 @@ class ParticipantWorkers:
 
     def __init__(self) -> None:
         self._jobs = ThreadPoolExecutor(THREADS, thread_name_prefix="fedveil-job")
+        self._pieces = ThreadPoolExecutor(THREADS, thread_name_prefix="fedveil-piece")
+
+    @property
+    def pool(self) -> Executor | None:
+        """For the pieces of one job."""
+        return self._pieces
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work`, which posts what comes of it."""

@@ -1,26 +1,51 @@
 """From the opened ring sum to numbers: the one place that interprets a coordinate.
 
-Promise: the coordinator and every participant get bit-identical float64 values, so that models derived from them agree.
-Source: FLSA/1 2.5.4.
+Promise: the coordinator and every participant get bit-identical float64 values, so that models derived from them agree;
+a block is converted only where it is read, so that a large sum needs no second copy in float64. Source: FLSA/1 2.5.4.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedveil_common.layout import Layout
+from fedveil_common.masking.ring import Signed
 
-Decoded = Mapping[str, NDArray[np.float64]]
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """One block of an opened sum: signed integers, and the scale that turns them into the block's own units.
 
-def decode(layout: Layout, ring_sum: NDArray[np.uint32]) -> dict[str, NDArray[np.float64]]:
-    """Each block of an opened sum in its own units: two's complement of 2^32, divided by the block's scale.
-
-    `ring_sum`: uint32, shape (layout.length,); raises ValueError for anything else. The result is as public as the sum.
+    For what never was on a grid (the same figures without a federation): the values themselves, and scale 1.
     """
-    if ring_sum.dtype != np.uint32 or ring_sum.shape != (layout.length,):
-        raise ValueError(f"a sum of {layout.length} uint32 words was expected")
-    signed = ring_sum.view(np.int32)
+
+    integers: Signed | NDArray[np.float64]
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.integers)
+
+    def at(self, where: slice = slice(None)) -> NDArray[np.float64]:
+        """The values there, in the block's units: float64, in fresh memory. As public as the sum."""
+        return self.integers[where].astype(np.float64) / self.scale
+
+    @property
+    def only(self) -> float:
+        """The value of a block of one coordinate."""
+        return float(self.at(slice(0, 1))[0])
+
+
+Decoded = Mapping[str, Readings]
+
+
+def decode(layout: Layout, opened: Signed) -> dict[str, Readings]:
+    """Each block of an opened sum in its own units: signed integers, divided by the block's scale when read.
+
+    `opened`: int32 or int64, shape (layout.length,); raises ValueError for anything else.
+    """
+    if opened.dtype not in (np.dtype(np.int32), np.dtype(np.int64)) or opened.shape != (layout.length,):
+        raise ValueError(f"a sum of {layout.length} signed integers was expected")
     slices = layout.slices()
-    return {block.name: signed[slices[block.name]].astype(np.float64) / block.scale for block in layout.blocks}
+    return {block.name: Readings(opened[slices[block.name]], block.scale) for block in layout.blocks}

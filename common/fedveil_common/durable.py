@@ -96,7 +96,7 @@ class TemporaryFile:
         with storing(self._path):
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
-    def write(self, data: bytes, offset: int) -> None:
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """All of `data` at `offset`."""
         with self._or_discard():
             view = memoryview(data)

@@ -34,7 +34,7 @@ def metrics(plan: Plan, decoded: Decoded) -> Metrics:
     """
     if HOLDOUT not in decoded:
         raise ValueError("this sum carries no evaluation")
-    rows = float(decoded[HOLDOUT][0])
+    rows = decoded[HOLDOUT].only
     if not rows > 0:
         raise RoundAborted(
             "no_holdout_rows",
@@ -42,13 +42,13 @@ def metrics(plan: Plan, decoded: Decoded) -> Metrics:
             not_done="the model was not measured and not accepted",
             next_step="raise evaluation.holdout in the plan or take another training.seed",
         )
-    accuracy = float(decoded[CORRECT][0]) / rows if CORRECT in decoded else None
+    accuracy = decoded[CORRECT].only / rows if CORRECT in decoded else None
     auc = _auc(decoded) if POSITIVE in decoded else None
-    return Metrics(float(decoded[LOSS][0]) / rows, accuracy, auc, rows)
+    return Metrics(decoded[LOSS].only / rows, accuracy, auc, rows)
 
 
 def _auc(decoded: Decoded) -> float | None:
-    negative, positive = decoded[NEGATIVE], decoded[POSITIVE]
+    negative, positive = decoded[NEGATIVE].at(), decoded[POSITIVE].at()
     pairs = float(negative.sum()) * float(positive.sum())
     if not pairs > 0:
         return None

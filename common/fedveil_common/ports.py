@@ -1,9 +1,12 @@
-"""What the machines need from the world: time, entropy, failpoints. Built in `fedveil_cli` and in simulations only.
+"""What the machines need from the world: time, entropy, failpoints, packed vectors at rest.
 
-Nobody else calls `time.*`, `secrets`, `os.urandom` or a random generator.
+Built in `fedveil_cli`, in the stores and in simulations only. Nobody else calls `time.*`, `secrets`,
+`os.urandom` or a random generator.
 """
 
 from typing import Protocol
+
+from fedveil_common.masking.ring import Ring
 
 
 class Clock(Protocol):
@@ -39,3 +42,47 @@ class NoFailpoints:
 
     def hit(self, name: str) -> None:
         """Returns at once."""
+
+
+class LeafSink(Protocol):
+    """A packed vector in the making. Ends with one of `finish` and `discard`."""
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        """Packed leaf `index`; each once, in any order, from any thread."""
+        ...
+
+    def finish(self, *, replace: bool = False) -> None:
+        """The whole is durable in its place. The first vector in a place stays, unless `replace`: PeerError
+        `input_differs` if another one is there.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Nothing remains; nothing happens after `finish`."""
+        ...
+
+
+class LeafSource(Protocol):
+    """A packed vector at rest, read leaf by leaf from any thread."""
+
+    @property
+    def length(self) -> int:
+        """Coordinates."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """The ring is 2^bits."""
+        ...
+
+    def packed(self, index: int) -> bytes | bytearray:
+        """Leaf `index` as it travels."""
+        ...
+
+    def leaf(self, index: int) -> Ring:
+        """The residues of leaf `index`, in fresh memory."""
+        ...
+
+    def close(self) -> None:
+        """Done with it."""
+        ...

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedveil_common import layout, standardisation, strategies, transcript
 from fedveil_common.decode import decode
 from fedveil_common.initial import initial_model
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.standardisation import Standardisation
@@ -30,11 +31,11 @@ class Lineage:
     @property
     def model_hash(self) -> bytes:
         """H("model", ...) of the parameters."""
-        return transcript.model_hash(self.model.astype("<f4", copy=False).tobytes())
+        return transcript.model_hash(self.model.astype("<f4", copy=False).data)
 
 
-def begin(plan: Plan, standardise_sum: NDArray[np.uint32] | None) -> Lineage:
-    """The walk's start. `standardise_sum`: the opened sum of purpose standardise (uint32), None if the plan needs none.
+def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
+    """The walk's start. `standardise_sum`: the opened sum of purpose standardise, None if the plan needs none.
 
     Raises ValueError if the sum is missing, superfluous or of another length than the layout says.
     """
@@ -49,8 +50,8 @@ def begin(plan: Plan, standardise_sum: NDArray[np.uint32] | None) -> Lineage:
     return Lineage(plan, scaling, 0, initial_model(plan))
 
 
-def advance(lineage: Lineage, train_sum: NDArray[np.uint32]) -> Lineage:
-    """One model step by the opened sum (uint32) of the train round that received `lineage.model`.
+def advance(lineage: Lineage, train_sum: Signed) -> Lineage:
+    """One model step by the opened sum of the train round that received `lineage.model`.
 
     Raises RoundAborted `no_weight` or IntegrityError `model_rejected` as the strategy does.
     """

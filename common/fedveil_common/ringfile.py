@@ -1,61 +1,84 @@
-"""Vectors of ring elements on disk: little-endian u32, read back piece by piece, each leaf checked as it is read.
+"""Vectors of ring elements on disk, packed leaf by leaf as they travel, each leaf checked as it is read.
 
 Promise: a ring file exists only whole and durable; a leaf (16,384 coordinates) that changed on the disk is found before
-it is added to anything; reading a piece costs the memory of that piece. The check is a CRC-32 a leaf: it guards against
+it is used for anything; reading a leaf costs the memory of that leaf. The check is a CRC-32 a leaf: it guards against
 the disk, while who made the vector was checked by signature and hash when it arrived.
-Format: the elements; CRC-32 of each leaf (u32 little-endian); number of elements (u64); the 8 bytes "FVRING01".
+Format: the packed leaves (`masking.packing`); CRC-32 of each leaf (u32 little-endian); number of elements (u64); bits
+of the ring (u32); the 8 bytes "FVRING02".
 """
 
 import os
+import threading
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedveil_common import durable
 from fedveil_common.errors import IntegrityError, PeerError, StorageError
+from fedveil_common.masking.packing import pack, size_bytes, unpack
+from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, zeros
 from fedveil_common.transcript import LEAF_COORDINATES
 
-_MAGIC = b"FVRING01"
-_LEAF_BYTES = 4 * LEAF_COORDINATES
-_FOOTER = 16
+_MAGIC = b"FVRING02"
+_TRAILER = 20
+
+
+def leaf_count(length: int) -> int:
+    """How many leaves a vector of `length` coordinates has."""
+    return -(-length // LEAF_COORDINATES)
+
+
+def leaf_length(length: int, index: int) -> int:
+    """How many coordinates leaf `index` holds; the last is shorter."""
+    return min(LEAF_COORDINATES, length - index * LEAF_COORDINATES)
 
 
 class RingWriter:
-    """A ring file in the making: leaves 0, 1, 2, ..., all full but the last. For one thread at a time."""
+    """A ring file in the making: `length` elements modulo 2^bits; its leaves come in any order, from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, length: int, bits: int) -> None:
+        """ValueError for an empty vector; StorageError."""
+        if length < 1:
+            raise ValueError("a ring file has at least one element")
         self._path = path
-        self._checks: list[int] = []
-        self._size_bytes = 0
+        self._length, self._bits = length, bits
+        self._leaf_bytes = size_bytes(LEAF_COORDINATES, bits)
+        self._checks: list[int | None] = [None] * leaf_count(length)
+        self._lock = threading.Lock()
         self._file = durable.TemporaryFile(path.parent)
 
-    def write(self, leaf_index: int, data: bytes) -> None:
-        """The next leaf. ValueError if it is another one or does not fit; StorageError discards the file."""
-        full = self._size_bytes == len(self._checks) * _LEAF_BYTES
-        if leaf_index != len(self._checks) or not full or len(data) % 4 or not 0 < len(data) <= _LEAF_BYTES:
-            raise ValueError(f"leaf {leaf_index} of {len(data)} bytes does not follow {len(self._checks)} leaves")
-        self._file.write(data, self._size_bytes)
-        self._checks.append(zlib.crc32(data))
-        self._size_bytes += len(data)
+    def write(self, index: int, data: bytes | bytearray | memoryview) -> None:
+        """Leaf `index`, packed. ValueError if it does not fit or came before; StorageError discards the file."""
+        if not 0 <= index < len(self._checks):
+            raise ValueError(f"leaf {index} of {len(self._checks)} does not exist")
+        if len(data) != size_bytes(leaf_length(self._length, index), self._bits):
+            raise ValueError(f"leaf {index} cannot have {len(data)} bytes")
+        with self._lock:
+            if self._checks[index] is not None:
+                raise ValueError(f"leaf {index} came twice")
+            self._checks[index] = zlib.crc32(data)
+        self._file.write(data, index * self._leaf_bytes)
 
     def finish(self, *, replace: bool = False) -> None:
         """The file is durable under its name. If there is one already, it stays and must be of the same content (the
-        first one wins), unless `replace`. ValueError for an empty file; PeerError `input_differs`; StorageError.
+        first one wins), unless `replace`. ValueError if a leaf is missing; PeerError `input_differs`; StorageError.
         """
-        if not self._checks:
+        missing = [index for index, check in enumerate(self._checks) if check is None]
+        if missing:
             self.discard()
-            raise ValueError("a ring file has at least one element")
-        footer = _footer(self._checks, self._size_bytes // 4)
+            raise ValueError(f"leaf {missing[0]} is missing")
+        footer = _footer([check or 0 for check in self._checks], self._length, self._bits)
         if not replace and self._path.exists():
             self.discard()
             with RingFile(self._path) as first:
                 if first.footer != footer:
                     raise PeerError("input_differs", f"{self._path.name} was already stored with another content")
             return
-        self._file.write(footer, self._size_bytes)
+        last = len(self._checks) - 1
+        end = last * self._leaf_bytes + size_bytes(leaf_length(self._length, last), self._bits)
+        self._file.write(footer, end)
         self._file.commit(self._path.name)
 
     def discard(self) -> None:
@@ -64,7 +87,7 @@ class RingWriter:
 
 
 class RingFile:
-    """A ring file open for reading; `read` may be called from any thread. Close it, or use it in `with`."""
+    """A ring file open for reading, from any thread. Close it, or use it in `with`."""
 
     def __init__(self, path: Path) -> None:
         """StorageError `ring_file_missing`; IntegrityError `ring_file_damaged`."""
@@ -76,46 +99,61 @@ class RingFile:
         except OSError as error:
             raise durable.storage_error(error, path) from error
         try:
-            with durable.storing(path):
-                size = os.fstat(self._descriptor).st_size
-                footer = os.pread(self._descriptor, _FOOTER, max(0, size - _FOOTER))
-            self.length = int.from_bytes(footer[:8], "little")
-            leaves = -(-self.length // LEAF_COORDINATES)
-            if footer[8:] != _MAGIC or size != 4 * self.length + 4 * leaves + _FOOTER:
-                raise self._damaged("its end is missing")
-            with durable.storing(path):
-                self._checks = np.frombuffer(os.pread(self._descriptor, 4 * leaves, 4 * self.length), dtype="<u4")
+            self._open()
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def read(self, start: int, count: int) -> NDArray[np.uint32]:
-        """Elements start .. start+count: uint32, shape (count,), in fresh memory. IntegrityError `ring_file_damaged`
-        naming the file and leaf; ValueError outside the file.
+    def _open(self) -> None:
+        with durable.storing(self.path):
+            size = os.fstat(self._descriptor).st_size
+            trailer = os.pread(self._descriptor, _TRAILER, max(0, size - _TRAILER))
+        self.length = int.from_bytes(trailer[:8], "little")
+        self.bits = int.from_bytes(trailer[8:12], "little")
+        self.leaves = leaf_count(self.length)
+        if trailer[12:] != _MAGIC or not MIN_BITS <= self.bits <= MAX_BITS or not 0 < self.length < size:
+            raise self._damaged("its end is missing")
+        self._leaf_bytes = size_bytes(LEAF_COORDINATES, self.bits)
+        end = (self.leaves - 1) * self._leaf_bytes + size_bytes(leaf_length(self.length, self.leaves - 1), self.bits)
+        if size != end + 4 * self.leaves + _TRAILER:
+            raise self._damaged("its size is not that of its content")
+        with durable.storing(self.path):
+            self._checks = np.frombuffer(os.pread(self._descriptor, 4 * self.leaves, end), dtype="<u4")
+
+    def packed(self, index: int) -> bytearray:
+        """Leaf `index` as it travels, in fresh memory. IntegrityError `ring_file_damaged` naming file and leaf;
+        ValueError outside the file.
         """
-        if start < 0 or count < 0 or start + count > self.length:
-            raise ValueError(f"elements {start} to {start + count} are not in a file of {self.length}")
-        first, last = start // LEAF_COORDINATES, -(-(start + count) // LEAF_COORDINATES)
-        begin, end = first * _LEAF_BYTES, min(last * _LEAF_BYTES, 4 * self.length)
-        values = np.empty((end - begin) // 4, dtype="<u4")
-        view, done = values.view(np.uint8).data, 0
+        if not 0 <= index < self.leaves:
+            raise ValueError(f"leaf {index} is not in a file of {self.leaves}")
+        data = bytearray(size_bytes(leaf_length(self.length, index), self.bits))
+        view, done = memoryview(data), 0
         with durable.storing(self.path):
             while done < len(view):
-                got = os.preadv(self._descriptor, [view[done:]], begin + done)
+                got = os.preadv(self._descriptor, [view[done:]], index * self._leaf_bytes + done)
                 if got == 0:
                     raise self._damaged("it is too short")
                 done += got
-        for index in range(first, last):
-            leaf = view[(index - first) * _LEAF_BYTES : (index - first + 1) * _LEAF_BYTES]
-            if zlib.crc32(leaf) != int(self._checks[index]):
-                raise self._damaged(f"leaf {index} does not match its check sum")
-        offset = start - first * LEAF_COORDINATES
-        return values[offset : offset + count]
+        if zlib.crc32(data) != int(self._checks[index]):
+            raise self._damaged(f"leaf {index} does not match its check sum")
+        return data
+
+    def leaf(self, index: int) -> Ring:
+        """The residues of leaf `index`, in fresh memory. Errors as `packed`."""
+        return unpack(self.packed(index), leaf_length(self.length, index), self.bits)
+
+    def whole(self) -> Ring:
+        """The whole vector, shape (length,), in fresh memory. Errors as `packed`."""
+        values = zeros(self.length, self.bits)
+        for index in range(self.leaves):
+            start = index * LEAF_COORDINATES
+            values[start : start + LEAF_COORDINATES] = self.leaf(index)
+        return values
 
     @property
     def footer(self) -> bytes:
-        """Check sums and length: equal for equal content (not against an adversary: CRC-32)."""
-        return _footer([int(check) for check in self._checks], self.length)
+        """Check sums, length and ring: equal for equal content (not against an adversary: CRC-32)."""
+        return _footer([int(check) for check in self._checks], self.length, self.bits)
 
     def close(self) -> None:
         """The file is closed."""
@@ -136,31 +174,33 @@ class RingFile:
         )
 
 
-def write_ring(path: Path, pieces: Iterable[NDArray[np.uint32]]) -> None:
-    """A ring file of consecutive pieces (uint32) of any lengths, in place of an older one. ValueError if there is
-    nothing in them; StorageError.
+def _footer(checks: list[int], length: int, bits: int) -> bytes:
+    sums = np.array(checks, dtype="<u4").tobytes()
+    return sums + length.to_bytes(8, "little") + bits.to_bytes(4, "little") + _MAGIC
+
+
+def write_ring(path: Path, leaves: Iterable[tuple[int, bytes]], length: int, bits: int) -> None:
+    """A ring file of packed leaves (index, data), in place of an older one. ValueError if one is missing;
+    StorageError.
     """
-    writer = RingWriter(path)
+    writer = RingWriter(path, length, bits)
     try:
-        rest, index = np.empty(0, dtype="<u4"), 0
-        for piece in pieces:
-            rest = np.concatenate([rest, piece]) if len(rest) else piece.astype("<u4", copy=False)
-            while len(rest) >= LEAF_COORDINATES:
-                writer.write(index, rest[:LEAF_COORDINATES].tobytes())
-                rest, index = rest[LEAF_COORDINATES:], index + 1
-        if len(rest):
-            writer.write(index, rest.tobytes())
+        for index, data in leaves:
+            writer.write(index, data)
         writer.finish(replace=True)
     except BaseException:
         writer.discard()
         raise
 
 
-def _footer(checks: list[int], length: int) -> bytes:
-    return np.array(checks, dtype="<u4").tobytes() + length.to_bytes(8, "little") + _MAGIC
+def write_whole(path: Path, ring: Ring, bits: int) -> None:
+    """A ring file of a whole vector."""
+    pieces = range(0, len(ring), LEAF_COORDINATES)
+    packed = ((i, bytes(pack(ring[at : at + LEAF_COORDINATES], bits))) for i, at in enumerate(pieces))
+    write_ring(path, packed, len(ring), bits)
 
 
-def read_ring(path: Path) -> NDArray[np.uint32]:
-    """The whole vector: uint32, shape (d,). Errors as `RingFile`."""
+def read_signed(path: Path) -> Signed:
+    """The whole vector as signed integers, shape (d,). Errors as `RingFile`."""
     with RingFile(path) as file:
-        return file.read(0, file.length)
+        return signed(file.whole(), file.bits)

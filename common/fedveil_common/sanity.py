@@ -6,9 +6,7 @@ Source: FLSA/1 section 4 (public sanity of the sum); each coordinate of an hones
 
 import math
 
-import numpy as np
-
-from fedveil_common.decode import Decoded
+from fedveil_common.decode import Decoded, Readings
 from fedveil_common.errors import IntegrityError
 from fedveil_common.layout import (
     CORRECT,
@@ -23,6 +21,7 @@ from fedveil_common.layout import (
 )
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
+from fedveil_common.transcript import LEAF_COORDINATES
 
 LOSS_FACTOR = 2.0
 """A model whose holdout loss exceeds this many times the best so far is rejected."""
@@ -37,14 +36,23 @@ def check_norm(plan: Plan, decoded: Decoded, survivors: int) -> None:
     Slack: rounding moves each coordinate of each input by less than one grid step, hence the norm of the sum by less
     than survivors x sqrt(parameters) x update_norm / M; the same for the weight.
     """
-    update, weight = decoded[UPDATE], float(decoded[WEIGHT][0])
+    update, weight = decoded[UPDATE], decoded[WEIGHT].only
     step = 1.0 / plan.protection.max_value
     bound = survivors * plan.protection.update_norm * (1.0 + math.sqrt(len(update)) * step)
-    norm = float(np.linalg.norm(update))
+    norm = _norm(update)
     if not norm <= bound:
         raise _rejected(f"the summed update has norm {norm:.6g}, honest inputs give at most {bound:.6g}")
     if not 0.0 <= weight <= survivors * (1.0 + step):
         raise _rejected(f"the weights sum to {weight:.6g} for {survivors} survivors")
+
+
+def _norm(update: Readings) -> float:
+    """The L2 norm, in the memory of one leaf."""
+    squares = 0.0
+    for start in range(0, len(update), LEAF_COORDINATES):
+        leaf = update.at(slice(start, start + LEAF_COORDINATES))
+        squares += float(leaf @ leaf)
+    return math.sqrt(squares)
 
 
 def check_loss(best_so_far: float | None, loss: float) -> None:
@@ -61,8 +69,8 @@ def check_measures(plan: Plan, decoded: Decoded, survivors: int) -> None:
     can still claim too much within these bounds.
     """
     scales = {block.name: block.scale for block in layout_for(plan, Purpose.EVALUATE, plan.training.rounds).blocks}
-    sums = {name: float(decoded[name].sum()) for name in scales}
-    least = {name: float(decoded[name].min()) * scales[name] for name in scales}
+    sums = {name: float(decoded[name].at().sum()) for name in scales}
+    least = {name: float(decoded[name].at().min()) * scales[name] for name in scales}
     slack = {name: survivors * len(decoded[name]) / scales[name] for name in scales}
     rows = sums[HOLDOUT]
     bounds = {HOLDOUT: survivors * float(plan.training.weight_cap), CORRECT: rows, LOSS: rows * LOSS_CAP}

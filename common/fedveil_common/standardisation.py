@@ -59,7 +59,7 @@ def from_sum(plan: Plan, decoded: Decoded) -> Standardisation:
     """
     lo, half = _ranges(plan)
     features = plan.data.float_features
-    moments = [[float(decoded[f"{kind}:{f.name}"][0]) for f in features] for kind in ("present", "sum", "squares")]
+    moments = [[decoded[f"{kind}:{f.name}"].only for f in features] for kind in ("present", "sum", "squares")]
     present, total, squares = (np.array(column, dtype=np.float64) for column in moments)
     known = present >= 0.5
     rows = np.where(known, present, 1.0)

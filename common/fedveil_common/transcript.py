@@ -38,14 +38,14 @@ def t3(t2_hash: bytes, headers: Mapping[OrgId, bytes]) -> bytes:
     return h("T3", t2_hash, *fields)
 
 
-def input_leaf(t2_hash: bytes, org_id: OrgId, index: int, data: bytes | memoryview) -> bytes:
+def input_leaf(t2_hash: bytes, org_id: OrgId, index: int, data: bytes | bytearray | memoryview) -> bytes:
     """h_l of a masked input: H("chunk", T2, org, u32be(l), packed leaf)."""
-    return h("chunk", t2_hash, org_id.encode(), u32(index), bytes(data))
+    return h("chunk", t2_hash, org_id.encode(), u32(index), data)
 
 
-def sum_leaf(t3_hash: bytes, index: int, data: bytes | memoryview) -> bytes:
+def sum_leaf(t3_hash: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:
     """h_l of an opened sum: H("sumleaf", T3, u32be(l), packed leaf)."""
-    return h("sumleaf", t3_hash, u32(index), bytes(data))
+    return h("sumleaf", t3_hash, u32(index), data)
 
 
 def leaf_root(leaves: Sequence[bytes]) -> bytes:
@@ -67,7 +67,7 @@ def model_hash(model: bytes | memoryview) -> bytes:
     """H("model", h_0, ..) over 64 KiB leaves of float32 little-endian bytes in plan order; the last leaf is shorter."""
     view = memoryview(model).cast("B")
     leaves = [
-        h("modelleaf", u32(index), bytes(view[start : start + MODEL_LEAF_BYTES]))
+        h("modelleaf", u32(index), view[start : start + MODEL_LEAF_BYTES])
         for index, start in enumerate(range(0, len(view), MODEL_LEAF_BYTES))
     ]
     return h("model", *leaves)

@@ -7,18 +7,18 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import structlog
 from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -31,10 +31,9 @@ from fedveil_common.messages import (
     SignedBlob,
     SumRef,
 )
-from fedveil_common.ports import Clock, Entropy, Failpoints
+from fedveil_common.ports import Clock, Entropy, Failpoints, LeafSink, LeafSource
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
-from numpy.typing import NDArray
 
 from fedveil_coordinator import acceptance, facts, run
 from fedveil_coordinator import attempt as attempts
@@ -101,9 +100,9 @@ class Journal(Protocol):
     def delivered(self, run_id: RunId, org_id: OrgId) -> None: ...  # noqa: D102
     def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
     def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
-    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None: ...  # noqa: D102
-    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
-    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]: ...  # noqa: D102
+    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> LeafSink: ...  # noqa: D102
+    def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
+    def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from fedveil_common import transcript
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
+from fedveil_common.masking import packing
 from fedveil_common.messages import Header
-
-LEAF_BYTES = 4 * transcript.LEAF_COORDINATES
+from fedveil_common.ringfile import leaf_length
 
 UPLOADS_AT_ONCE = 4
 """Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
@@ -36,14 +36,24 @@ class Intake:
                 raise self._fault("duplicate_leaf", f"leaf {index} came twice")
             if index > self._next:
                 raise self._fault("leaf_out_of_order", f"leaf {index} came before leaf {self._next}")
-            size = min(LEAF_BYTES, 4 * self._header.length - index * LEAF_BYTES)
-            if len(data) != size:
-                raise self._fault("bad_leaf", f"leaf {index} has {len(data)} bytes, not {size}")
+            self._check_form(index, data)
             made = transcript.input_leaf(self._header.t2, self._header.org_id, index, data)
             if made != self._hashes[index]:
                 raise self._fault("bad_leaf", f"leaf {index} does not match its announced hash")
             self._write(index, data)
             self._next = index + 1
+
+    def _check_form(self, index: int, data: bytes) -> None:
+        """The size of a packed leaf, and zeros in the padding that only a last leaf can have."""
+        length, bits = leaf_length(self._header.length, index), self._header.ring_bits
+        size = packing.size_bytes(length, bits)
+        if len(data) != size:
+            raise self._fault("bad_leaf", f"leaf {index} has {len(data)} bytes, not {size}")
+        if length % 8:
+            try:
+                packing.unpack(data, length, bits)
+            except PeerError as error:
+                raise self._fault("bad_leaf", f"leaf {index}: {error.what}") from None
 
     def complete(self) -> None:
         """Raises PeerError `missing_leaf` unless every leaf has come."""

@@ -1,35 +1,39 @@
-"""From a certificate and its reveals to the opened sum: recover the seeds, then add and unmask chunk by chunk.
+"""From a certificate and its reveals to the opened sum: recover the seeds, then add and unmask leaf by leaf.
 
 Promise: for each dealer exactly one of its two secrets is recovered (the self seed of a survivor, the mask key of a
-dropped one); a secret that does not match what the dealer committed to convicts the dealer; memory is a few chunks plus
-the sum itself. Pure: inputs in, value out. Source: FLSA/1 sections 2.3, 2.9, 2.10 (docs/protocol.md).
+dropped one); a secret that does not match what the dealer committed to convicts the dealer; memory is a few leaves.
+Pure: inputs in, value out. Source: FLSA/1 sections 2.3, 2.9, 2.10 (docs/protocol.md).
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
 from fedveil_common import transcript, wire
 from fedveil_common.crypto import shamir
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks, shares
+from fedveil_common.masking.packing import pack
+from fedveil_common.masking.ring import Ring, zeros
 from fedveil_common.messages import BlobType, Reveal
+from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.secret import PrivateKey, Seed
-from numpy.typing import NDArray
+from fedveil_common.transcript import LEAF_COORDINATES
 
 from fedveil_coordinator.attempt import Frame, Revealing, advert_body
 
-CHUNK_LEAVES = 4
-"""Leaves worked on at once by one worker: 4 x 64 KiB of each input stay in cache while masks are taken off."""
+STRETCH_LEAVES = 16
+"""Leaves of one job at least: the ciphers of all streams are set up once a job."""
 
-IN_FLIGHT = 4
-"""Pieces submitted to the pool and not yet yielded: bounds the memory beside the sum."""
+STRETCHES = 2
+"""Jobs that a vector is cut into: as many as the pool has threads."""
 
-ReadInput = Callable[[OrgId, int, int], NDArray[np.uint32]]
-"""(survivor, first coordinate, count) -> that piece of its spooled masked input, uint32, shape (count,)."""
+ReadInput = Callable[[OrgId, int], Ring]
+"""(survivor, leaf index) -> the residues of that leaf of its spooled masked input."""
+
+WriteSum = Callable[[int, bytearray], None]
+"""(leaf index, packed leaf of the opened sum): called from the pool's threads, in no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,9 @@ class Unmasking:
 
     t3: bytes
     length: int
+    bits: int
     survivors: tuple[OrgId, ...]
-    self_keys: tuple[bytes, ...]
-    residual: tuple[masks.MaskKey, ...]
-
-
-Piece = tuple[int, NDArray[np.uint32], list[bytes]]
-"""First coordinate, opened coordinates, leaf hashes of one piece of a sum."""
-
-Pieces = Iterator[NDArray[np.uint32]]
-"""Consecutive pieces of an opened sum."""
+    keys: tuple[masks.MaskKey, ...]
 
 
 def recover(frame: Frame, stage: Revealing) -> Unmasking:
@@ -83,7 +80,8 @@ def recover(frame: Frame, stage: Revealing) -> Unmasking:
         held = {x_of[r]: dict(reveal.key_shares)[org] for r, reveal in reveals.items() if r != org}
         recovered = PrivateKey(interpolate(org, held))
         residual.extend(masks.residual_keys(stage.t2, org, recovered, public, adverts[org].mask_key))
-    return Unmasking(stage.t3, manifest.length, survivors, tuple(self_keys), tuple(residual))
+    keys = masks.opening_keys(self_keys, residual)
+    return Unmasking(stage.t3, manifest.length, manifest.ring_bits, survivors, keys)
 
 
 def _reveal(stage: Revealing, org: OrgId) -> Reveal:
@@ -92,38 +90,32 @@ def _reveal(stage: Revealing, org: OrgId) -> Reveal:
     return body
 
 
-def open_chunks(unmasking: Unmasking, read: ReadInput, pool: Executor | None = None) -> Iterator[Piece]:
-    """(first coordinate, opened piece, its leaf hashes) for consecutive pieces of the sum.
+def open_leaves(unmasking: Unmasking, read: ReadInput, write: WriteSum, pool: Executor | None = None) -> list[bytes]:
+    """Opens the sum: adds the inputs, takes the masks off, packs, hashes, writes, leaf by leaf; its leaf hashes.
 
-    With a pool, pieces are computed in parallel and yielded in order, at most IN_FLIGHT of them at a time.
+    With a pool, stretches of the vector are opened side by side. The first error of one is raised once all have ended.
     """
-    size = CHUNK_LEAVES * transcript.LEAF_COORDINATES
+    bits = unmasking.bits
+    count = leaf_count(unmasking.length)
+    hashes: list[bytes] = [b""] * count
 
-    def piece(start: int) -> Piece:
-        count = min(size, unmasking.length - start)
-        total = np.zeros(count, dtype=np.uint32)
-        for org in unmasking.survivors:
-            total += read(org, start, count)
-        masks.unmask_in_place(total, unmasking.self_keys, unmasking.residual, start)
-        first_leaf = start // transcript.LEAF_COORDINATES
-        hashes = [transcript.sum_leaf(unmasking.t3, first_leaf + index, data) for index, data in masks.leaves(total)]
-        return start, total, hashes
+    def stretch(first: int, last: int) -> None:
+        streams = masks.streams(unmasking.keys, first * LEAF_COORDINATES, bits)
+        for index in range(first, last):
+            total = zeros(leaf_length(unmasking.length, index), bits)
+            for org in unmasking.survivors:
+                total += read(org, index)
+            streams.apply(total)
+            packed = pack(total, bits)
+            hashes[index] = transcript.sum_leaf(unmasking.t3, index, packed)
+            write(index, packed)
 
-    starts = range(0, unmasking.length, size)
     if pool is None:
-        yield from map(piece, starts)
-        return
-    pending: deque[Future[Piece]] = deque()
-    for start in starts:
-        pending.append(pool.submit(piece, start))
-        if len(pending) >= IN_FLIGHT:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-def collect(pieces: Iterator[Piece], hashes: list[bytes]) -> Pieces:
-    """The pieces themselves, in order; their leaf hashes are appended to `hashes` on the way."""
-    for _, values, leaf_hashes in pieces:
-        hashes.extend(leaf_hashes)
-        yield values
+        stretch(0, count)
+        return hashes
+    size = max(STRETCH_LEAVES, -(-count // STRETCHES))
+    running = [pool.submit(stretch, first, min(first + size, count)) for first in range(0, count, size)]
+    errors = [error for one in running if (error := one.exception()) is not None]
+    if errors:
+        raise errors[0]
+    return hashes

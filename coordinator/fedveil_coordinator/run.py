@@ -17,7 +17,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import IntegrityError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.masking import quorum
+from fedveil_common.masking import quorum, ring
 from fedveil_common.messages import (
     AbortCertificate,
     BlobType,
@@ -446,7 +446,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         min_survivors=max(q, 3),
         graph="complete",
         length=shape.length,
-        ring_bits=32,
+        ring_bits=ring.smallest(len(cohort), plan.protection.value_bits),
         value_bits=plan.protection.value_bits,
         update_norm=plan.protection.update_norm,
         leaf_coordinates=transcript.LEAF_COORDINATES,

@@ -11,23 +11,21 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
 import structlog
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundAborted
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
-from fedveil_common.masking import masks
-from fedveil_common.messages import BlobType, CoordinatorMessage, Result, SignedBlob
-from fedveil_common.transcript import LEAF_COORDINATES
+from fedveil_common.messages import CoordinatorMessage, SignedBlob
+from fedveil_common.ports import LeafSink, LeafSource
+from fedveil_common.ringfile import leaf_count
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.driver import Driver
@@ -62,38 +60,10 @@ Identify = Callable[[bytes], Identity]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Awaitable[Any]]
 
 
-class Spool(Protocol):
-    """Where the leaves of one upload are written until it is complete."""
+OpenSpool = Callable[[AttemptKey, OrgId, int, int], LeafSink]
+"""(attempt, organisation, length, ring bits) -> where the leaves of one upload are written until it is complete."""
 
-    def write(self, leaf_index: int, data: bytes) -> None:
-        """One verified leaf."""
-        ...
-
-    def finish(self) -> None:
-        """Make the whole durable, in its place."""
-        ...
-
-    def discard(self) -> None:
-        """Forget it."""
-        ...
-
-
-OpenSpool = Callable[[AttemptKey, OrgId], Spool]
-
-
-class SumReader(Protocol):
-    """An opened sum, read piece by piece."""
-
-    def read(self, start: int, count: int) -> NDArray[np.uint32]:
-        """Coordinates start .. start+count."""
-        ...
-
-    def close(self) -> None:
-        """Done with it."""
-        ...
-
-
-OpenSum = Callable[[RunId, int], SumReader]
+OpenSum = Callable[[RunId, int], LeafSource]
 
 
 class SessionOutlet:
@@ -348,7 +318,7 @@ class RoundsEdge:
         if not 1 <= len(hashes) <= limits.MAX_LEAVES or any(len(one) != 32 for one in hashes):
             raise wire.MalformedError("announcement.leaf_hashes", "not a list of 32-byte hashes")
         attempt, body = self._driver.expect_input(org, header)
-        spool = self._open_spool(attempt.key, org)
+        spool = self._open_spool(attempt.key, org, body.length, body.ring_bits)
         try:
             intake = Intake(body, hashes, spool.write)
             while (data := await _next(requests, org)) is not None:
@@ -390,26 +360,25 @@ class RoundsEdge:
         tables.BLOB.put(first.announcement, "result", result)
         tables.BLOB.put(first.announcement, "manifest", manifest)
         await write(context, first.SerializeToString(), org)
-        body = wire.parse_body(BlobType.RESULT, result.body)
-        assert isinstance(body, Result)
         async with self._downloads:
             reader = await asyncio.to_thread(self._open_sum, run_id, request.round)
             try:
-                await self._send_sum(reader, body.length, context, org)
+                await self._send_sum(reader, context, org)
             finally:
                 reader.close()
 
-    async def _send_sum(
-        self, reader: SumReader, length: int, context: grpc.aio.ServicerContext[Any, Any], org: OrgId
-    ) -> None:
+    async def _send_sum(self, source: LeafSource, context: grpc.aio.ServicerContext[Any, Any], org: OrgId) -> None:
         """Frame by frame, in the memory of one frame."""
-        step = limits.LEAVES_PER_FRAME * LEAF_COORDINATES
-        for start in range(0, length, step):
-            piece = await asyncio.to_thread(reader.read, start, min(step, length - start))
+
+        def read(first: int, last: int) -> bytes:
             frame = pb.FetchSumResponse()
-            frame.leaves.first = start // LEAF_COORDINATES
-            frame.leaves.leaves.extend(bytes(leaf) for _, leaf in masks.leaves(piece))
-            await write(context, frame.SerializeToString(), org)
+            frame.leaves.first = first
+            frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(first, last))
+            return frame.SerializeToString()
+
+        count, step = leaf_count(source.length), limits.LEAVES_PER_FRAME
+        for first in range(0, count, step):
+            await write(context, await asyncio.to_thread(read, first, min(first + step, count)), org)
 
 
 def ended(code: str) -> FedveilError:

@@ -4,17 +4,16 @@ Promise: a sum is durable before its leaf root is handed on; a model is computed
 makes; what is implausible is said by a code, never by an exception that would end the process. Any thread.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
-from numpy.typing import NDArray
+from fedveil_common.ports import LeafSink, LeafSource
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Frame, Revealing
@@ -28,10 +27,13 @@ class SumStore(Protocol):
 
     def facts(self, run_id: RunId) -> list[tuple[str, bytes]]: ...  # noqa: D102
     def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
-    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None: ...  # noqa: D102
-    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]: ...  # noqa: D102
-    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-        """Coordinates start .. start+count of a spooled masked input."""
+    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> LeafSink:
+        """An opened sum on its way in."""
+        ...
+
+    def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
+    def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource:
+        """A spooled masked input."""
         ...
 
 
@@ -61,30 +63,36 @@ class Sums:
         """
         key = frame.key
         unmasking = opening.recover(frame, revealing)
-        hashes: list[bytes] = []
-
-        def read(org: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-            return self._store.read_input_piece(key, org, start, count)
-
-        pieces = opening.open_chunks(unmasking, read, pool)
-        self._store.write_sum(key.run_id, key.round, opening.collect(pieces, hashes))
+        sink = self._store.new_sum(key.run_id, key.round, unmasking.length, unmasking.bits)
+        inputs: dict[OrgId, LeafSource] = {}
+        try:
+            for org in unmasking.survivors:
+                inputs[org] = self._store.open_input(key, org)
+            hashes = opening.open_leaves(unmasking, lambda org, index: inputs[org].leaf(index), sink.write, pool)
+            sink.finish(replace=True)
+        except BaseException:
+            sink.discard()
+            raise
+        finally:
+            for source in inputs.values():
+                source.close()
         return transcript.leaf_root(hashes)
 
     def process(self, state: RunState, manifest: Manifest, survivors: int) -> Outcome:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""
         plan, key = state.plan, manifest.key
-        ring = self._store.read_sum(key.run_id, key.round)
-        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), ring)
+        opened = self._store.read_sum(key.run_id, key.round)
+        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), opened)
         model_hash, scaling_hash, rejected = b"", b"", ""
         try:
             if manifest.purpose is Purpose.STANDARDISE:
-                lineage = provenance.begin(plan, ring)
+                lineage = provenance.begin(plan, opened)
                 scaling_hash = lineage.standardisation.hash
                 self._store.save_answer(manifest.query_digest, self._reference(key))
                 self._lineage = (key.run_id, lineage)
             elif manifest.purpose is Purpose.TRAIN:
                 sanity.check_norm(plan, decoded, survivors)
-                lineage = provenance.advance(self.lineage(state), ring)
+                lineage = provenance.advance(self.lineage(state), opened)
                 model_hash, scaling_hash = lineage.model_hash, lineage.standardisation.hash
                 self._lineage = (key.run_id, lineage)
         except FedveilError as error:

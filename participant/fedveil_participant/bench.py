@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from fedveil_common import layout as layouts
 from fedveil_common.errors import ConfigError, PolicyRefusal
+from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, canonical
 from fedveil_common.provenance import Lineage
@@ -64,12 +65,19 @@ class CsvBench:
         return np.concatenate(blocks)
 
     def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
-    ) -> NDArray[np.uint32]:
-        """The values as ring elements under the sum's layout: uint32, shape (d,). Deterministic in `rounding`."""
+        self,
+        plan: Plan,
+        purpose: Purpose,
+        step: int,
+        values: NDArray[np.float64],
+        rounding: Seed,
+        bits: int,
+        start: int,
+        count: int,
+    ) -> Ring:
+        """Coordinates start .. start+count as ring elements under the sum's layout. Deterministic in `rounding`."""
         shape = layouts.layout_for(plan, purpose, step)
-        blocks = [values[where] for where in shape.slices().values()]
-        return update.encode(shape, blocks, rounding.expose(), plan.protection.value_bits).ring
+        return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, bits, start, count).ring
 
     def _current(self, plan: Plan) -> Source:
         key = canonical(plan)

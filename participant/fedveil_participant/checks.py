@@ -13,7 +13,7 @@ from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
-from fedveil_common.masking import quorum, shares
+from fedveil_common.masking import quorum, ring, shares
 from fedveil_common.messages import (
     AbortCertificate,
     AbortRequest,
@@ -148,7 +148,7 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
         "graph": "complete",
-        "ring_bits": 32,
+        "ring_bits": ring.smallest(len(manifest.cohort), plan.protection.value_bits),
         "value_bits": plan.protection.value_bits,
         "update_norm": plan.protection.update_norm,
         "leaf_coordinates": transcript.LEAF_COORDINATES,

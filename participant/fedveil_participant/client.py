@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-import numpy as np
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.gate import Gate, Outbox
 from fedveil_common.grpc_errors import error_of
 from fedveil_common.ids import RunId
-from fedveil_common.masking import masks
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
+from fedveil_common.ports import LeafSource
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from fedveil_participant.lineage import SumDownload
 
@@ -92,10 +90,10 @@ class CoordinatorLink:
                 if self._call is not None:
                     self._call.cancel()
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
         """Upload a masked input; the signed receipt. FedveilError if it was refused or the connection failed."""
         try:
-            data = self._submit_stub(_frames(header, leaf_hashes, ring), timeout=CALL_TIMEOUT_S)
+            data = self._submit_stub(_frames(header, leaf_hashes, source), timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:
             raise rpc_error(error) from None
         try:
@@ -137,20 +135,17 @@ def _end(outgoing: "queue.Queue[bytes | None]") -> None:
         outgoing.put_nowait(None)
 
 
-def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> Iterator[bytes]:
+def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> Iterator[bytes]:
     first = pb.SubmitInputRequest()
     tables.BLOB.put(first.announcement, "header", header)
     first.announcement.leaf_hashes.extend(leaf_hashes)
     yield first.SerializeToString()
-    frame = pb.SubmitInputRequest()
-    for index, leaf in masks.leaves(ring):
-        if index % limits.LEAVES_PER_FRAME == 0:
-            if index:
-                yield frame.SerializeToString()
-            frame = pb.SubmitInputRequest()
-            frame.leaves.first = index
-        frame.leaves.leaves.append(bytes(leaf))
-    yield frame.SerializeToString()
+    for start in range(0, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+        frame = pb.SubmitInputRequest()
+        frame.leaves.first = start
+        stop = min(start + limits.LEAVES_PER_FRAME, len(leaf_hashes))
+        frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(start, stop))
+        yield frame.SerializeToString()
 
 
 def _response(call: Any) -> Any:

@@ -6,15 +6,17 @@ which plan is answered with yes, and that a final model is stored only once it w
 A simulation calls `pump` itself, with its own ports.
 """
 
+import contextlib
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
 from fedveil_common import plan as plans
-from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, Unreachable
+from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, StorageError, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.masking import masks
+from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -56,6 +58,7 @@ from fedveil_participant.events import (
 )
 from fedveil_participant.lineage import Walk, Walker
 from fedveil_participant.ports import Bench, Journal, Link, Workers
+from fedveil_participant.protecting import protect
 from fedveil_participant.stages import Idle
 
 log = structlog.get_logger("fedveil.participant")
@@ -449,22 +452,32 @@ class Driver:
         return walk
 
     def _protect(self, action: ProtectUpdate) -> None:
-        """Encode, mask in place, write durably, hash. Deterministic, so doing it again gives the same bytes."""
+        """Encode, mask, pack, hash and write durably in one pass. Doing it again gives the same bytes."""
         manifest = action.manifest
         known = self._journal.get_update(action.update_key)
         if known is None:
             self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
             return
         plan = self.state.plans[manifest.key.run_id].plan
+        length, bits, values = manifest.length, manifest.ring_bits, known[1]
+        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
+
+        def encode(start: int, count: int) -> Ring:
+            return self._bench.encode(
+                plan, manifest.purpose, manifest.step, values, action.rounding, bits, start, count
+            )
+
+        sink = self._journal.new_input(manifest.key, length, bits)
         try:
-            ring = self._bench.encode(plan, manifest.purpose, manifest.step, known[1], action.rounding)
+            hashes = protect(length, bits, encode, keys, action.t2, self.state.me, sink.write, self._workers.pool)
+            sink.finish(replace=True)
+        except StorageError:
+            raise
         except FedveilError as error:
             self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
             return
-        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
-        masks.mask_in_place(ring, keys)
-        self._journal.write_input(manifest.key, ring)
-        hashes = tuple(masks.leaf_hashes(action.t2, self.state.me, ring))
+        finally:
+            sink.discard()
         self.post(InputReady(manifest.key, action.t2, hashes, self._clock.monotonic_s()))
 
     def _upload(self, action: UploadInput) -> None:
@@ -476,9 +489,9 @@ class Driver:
         def work() -> None:
             code = ""
             try:
-                ring = self._journal.read_input(action.key)
-                self._failpoints.hit("participant.upload")
-                self._link.submit_input(action.header, action.leaf_hashes, ring)
+                with contextlib.closing(self._journal.open_input(action.key)) as source:
+                    self._failpoints.hit("participant.upload")
+                    self._link.submit_input(action.header, action.leaf_hashes, source)
             except (Unreachable, RoundAborted) as error:
                 log.warning("upload.unreachable", code=error.code)
                 self.call(lambda: self._again(action))

@@ -8,14 +8,15 @@ one that missed rounds, walks the missing part again. Source: FLSA/1 section 2.6
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from fedveil_common import layout, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
+from fedveil_common.masking.packing import unpack
+from fedveil_common.masking.ring import Signed, signed, zeros
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
 from fedveil_common.plan import Plan
+from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.roster import Roster
-from numpy.typing import NDArray
 
 from fedveil_participant import checks
 from fedveil_participant.events import OpenedSum
@@ -51,8 +52,8 @@ class Walk:
 
 def fetch(
     source: FetchSum, run_id: RunId, round: int, expected: Expected, roster: Roster, opened: frozenset[OpenedSum]
-) -> tuple[NDArray[np.uint32], OpenedSum]:
-    """The sum of one round as uint32, and which Result it came with. PeerError if anything in it does not fit."""
+) -> tuple[Signed, OpenedSum]:
+    """The sum of one round, and which Result it came with. PeerError if anything in it does not fit."""
     download = source(run_id, round)
     checks.coordinator_signature(download.result, roster, BlobType.RESULT)
     checks.coordinator_signature(download.manifest, roster, BlobType.MANIFEST)
@@ -66,17 +67,16 @@ def fetch(
     own_vote(result, run_id, round, opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
     first_result(found, opened)
-    values = np.empty(result.length, dtype="<u4")
+    bits, values = manifest.ring_bits, zeros(result.length, manifest.ring_bits)
     hashes: list[bytes] = []
     for index, data in download.leaves:
-        start = index * transcript.LEAF_COORDINATES
-        count = min(transcript.LEAF_COORDINATES, result.length - start)
-        if index != len(hashes) or count <= 0 or len(data) != 4 * count:
-            raise PeerError("bad_leaf", f"leaf {index} of the sum of round {round} is out of order or of wrong size")
-        values[start : start + count] = np.frombuffer(data, dtype="<u4")
+        if index != len(hashes) or index >= leaf_count(result.length):
+            raise PeerError("bad_leaf", f"leaf {index} of the sum of round {round} is out of order")
+        count, start = leaf_length(result.length, index), index * transcript.LEAF_COORDINATES
+        values[start : start + count] = unpack(data, count, bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    return values, found
+    return signed(values, bits), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
@@ -135,10 +135,10 @@ class Walker:
         while lineage.step < step:
             number = first + lineage.step
             expected = Expected(Purpose.TRAIN, layout.layout_for(plan, Purpose.TRAIN, lineage.step).length)
-            ring, found = fetch(self._source, run_id, number, expected, roster, opened)
+            opened_sum, found = fetch(self._source, run_id, number, expected, roster, opened)
             if lineage.step + 1 == step and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
-            lineage = provenance.advance(lineage, ring)
+            lineage = provenance.advance(lineage, opened_sum)
             sums.append(found)
         return Walk(lineage, tuple(sums))
 

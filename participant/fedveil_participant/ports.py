@@ -4,13 +4,16 @@ Built in `fedveil_cli`, in the store and in simulations.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.plan import Plan
+from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
@@ -31,7 +34,7 @@ class Link(Protocol):
         """Queue a message on the session; dropped if there is none."""
         ...
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
         """Upload a masked input; returns the coordinator's receipt. Raises FedveilError."""
         ...
 
@@ -49,8 +52,8 @@ class Journal(Protocol):
         """Replace the stage, apply the changes, append to the trail: in one transaction."""
         ...
 
-    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None: ...  # noqa: D102
-    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]: ...  # noqa: D102
+    def new_input(self, key: AttemptKey, length: int, bits: int) -> LeafSink: ...  # noqa: D102
+    def open_input(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
     def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
     def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None: ...  # noqa: D102
     def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
@@ -82,14 +85,29 @@ class Bench(Protocol):
         ...
 
     def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed
-    ) -> NDArray[np.uint32]:
-        """Quantise to the ring 2^32 under the plan's layout: uint32, shape (d,)."""
+        self,
+        plan: Plan,
+        purpose: Purpose,
+        step: int,
+        values: NDArray[np.float64],
+        rounding: Seed,
+        bits: int,
+        start: int,
+        count: int,
+    ) -> Ring:
+        """Coordinates start .. start+count of `values` quantised to the ring 2^bits under the plan's layout, in fresh
+        memory. The same whatever the pieces; any thread.
+        """
         ...
 
 
 class Workers(Protocol):
     """Where long work runs: a bounded pool in production, inline in a simulation."""
+
+    @property
+    def pool(self) -> Executor | None:
+        """For parallel pieces of one job; None: do them in order."""
+        ...
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work`, which posts what comes of it and raises nothing but defects."""

@@ -5,7 +5,6 @@ within its block's integer cap, whatever the training produced. NaN or infinity 
 (`update_not_finite`); nothing stands in for them. Source: FLSA/1 2.5, A6, A17.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from fedveil_common import prediction
 from fedveil_common import standardisation as moments
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
+from fedveil_common.masking.ring import Ring, residues
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Metric, Plan, Weight
 from fedveil_common.standardisation import Standardisation
@@ -29,11 +29,11 @@ Blocks = list[NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """`ring`: uint32, shape (layout.length,), the organisation's secret until masked. `clamps`: how many coordinates a
-    cap moved; stays local.
+    """`ring`: the residues, the organisation's secret until masked. `clamps`: how many coordinates a cap moved; stays
+    local.
     """
 
-    ring: NDArray[np.uint32]
+    ring: Ring
     clamps: int
 
 
@@ -72,25 +72,37 @@ def contribution(
 
 
 def encode(
-    layout: layouts.Layout, blocks: Sequence[NDArray[np.float64]], rounding_key: bytes, value_bits: int
+    layout: layouts.Layout,
+    values: NDArray[np.float64],
+    rounding_key: bytes,
+    value_bits: int,
+    bits: int,
+    start: int = 0,
+    count: int | None = None,
 ) -> Encoded:
-    """The blocks as ring elements: scaled, stochastically rounded under `rounding_key` (32 secret bytes), capped.
+    """Coordinates start .. start+count (all, if not said) of `values`, the blocks end to end, as ring elements: scaled,
+    stochastically rounded under `rounding_key` (32 secret bytes), capped. Whole equals piecewise.
 
     Each coordinate is at most min(floor(cap*scale), 2^(value_bits-1)-1) in absolute value. Raises PolicyRefusal
-    `update_not_finite`; ValueError if the blocks do not fit the layout.
+    `update_not_finite`; ValueError if the values do not fit the layout.
     """
-    if [len(values) for values in blocks] != [block.length for block in layout.blocks]:
-        raise ValueError("the blocks do not fit the layout")
+    if values.shape != (layout.length,):
+        raise ValueError("the values do not fit the layout")
     most = (1 << (value_bits - 1)) - 1
-    ring = np.empty(layout.length, dtype=np.uint32)
+    stop = layout.length if count is None else start + count
+    pieces: list[NDArray[np.int64]] = []
     clamps = 0
-    for (name, where), block, values in zip(layout.slices().items(), layout.blocks, blocks, strict=True):
-        _check_finite(values, name)
-        limit = min(block.limit, most)
-        integers, moved = fixedpoint.quantise(values, block.scale, limit, rounding_key, where.start)
-        ring[where] = fixedpoint.to_ring(integers)
+    for (name, where), block in zip(layout.slices().items(), layout.blocks, strict=True):
+        first, last = max(where.start, start), min(where.stop, stop)
+        if first >= last:
+            continue
+        piece = values[first:last]
+        _check_finite(piece, name)
+        integers, moved = fixedpoint.quantise(piece, block.scale, min(block.limit, most), rounding_key, first)
+        pieces.append(integers)
         clamps += moved
-    return Encoded(ring, clamps)
+    whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return Encoded(residues(whole, bits), clamps)
 
 
 def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:

@@ -6,19 +6,18 @@ drop, delay, duplicate, reorder, lie. Time passes only when nothing else can hap
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
-from fedveil_common.masking import masks
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
-from fedveil_common.ports import NoFailpoints
+from fedveil_common.ports import LeafSource, NoFailpoints
+from fedveil_common.ringfile import leaf_count
 from fedveil_common.secret import Seed
 from fedveil_coordinator import driver as coordinator
 from fedveil_coordinator.events import Event
@@ -29,7 +28,6 @@ from fedveil_participant import round as participant_round
 from fedveil_participant.bench import CsvBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.lineage import SumDownload
-from numpy.typing import NDArray
 
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
@@ -67,6 +65,8 @@ class _CoordinatorWorkers(_Tasks):
 
 
 class _MemberWorkers(_Tasks):
+    pool: Executor | None = None
+
     def submit(self, work: Callable[[], None]) -> None:
         self.queue.append(work)
 
@@ -98,8 +98,9 @@ class _Link:
             data = wire.encode_participant(message)
             self._cluster.dispatch(Packet(self._org_id, session, False, data))
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], ring: NDArray[np.uint32]) -> SignedBlob:
-        return self._cluster.upload(self._org_id, wire.encode_blob(header), leaf_hashes, masks.leaves(ring))
+    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
+        leaves = ((index, source.packed(index)) for index in range(leaf_count(source.length)))
+        return self._cluster.upload(self._org_id, wire.encode_blob(header), leaf_hashes, leaves)
 
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         return self._cluster.download(run_id, round)
@@ -276,19 +277,22 @@ class Cluster:
         self.coordinator.received(packet.org_id, message)
 
     def upload(
-        self, org_id: OrgId, header: bytes, leaf_hashes: tuple[bytes, ...], leaves: Iterator[tuple[int, memoryview]]
+        self,
+        org_id: OrgId,
+        header: bytes,
+        leaf_hashes: tuple[bytes, ...],
+        leaves: Iterable[tuple[int, bytes | bytearray]],
     ) -> SignedBlob:
         """Receive a masked input as the edge does: each leaf against its announced hash, then the receipt."""
         blob = wire.parse_blob(header)
         attempt, body = self.coordinator.expect_input(org_id, blob)
-        received = bytearray()
-        intake = Intake(body, leaf_hashes, lambda index, leaf: received.extend(leaf))
+        spool = self.memory.spool(attempt.key, org_id, body.length, body.ring_bits)
+        intake = Intake(body, leaf_hashes, spool.write)
         for index, leaf in leaves:
             intake.take(index, [bytes(leaf)])
         intake.complete()
-        data = bytes(received)
-        self.uploads.append((org_id, header, data))
-        self.memory.write_input(attempt.key, org_id, data)
+        self.uploads.append((org_id, header, spool.data))
+        spool.finish()
         future = self.coordinator.input_complete(org_id, blob)
         while not future.done() and self.coordinator.pump():
             pass
@@ -297,8 +301,8 @@ class Cluster:
     def download(self, run_id: RunId, round: int) -> SumDownload:
         """Serve an opened sum as the edge does."""
         manifest, result = self.coordinator.sums.source(run_id, round)
-        ring = self.memory.read_sum(run_id, round)
-        leaves = ((index, bytes(leaf)) for index, leaf in masks.leaves(ring))
+        opened = self.memory.open_sum(run_id, round)
+        leaves = ((index, opened.packed(index)) for index in range(leaf_count(opened.length)))
         return SumDownload(
             wire.parse_blob(wire.encode_blob(result)), wire.parse_blob(wire.encode_blob(manifest)), leaves
         )

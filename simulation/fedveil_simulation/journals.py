@@ -4,19 +4,78 @@ A member that is "killed" loses its driver and keeps its journal, as on a disk; 
 bytes as in the durable journal, so a restart reads what a restart would read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking import masks
+from fedveil_common.masking.packing import size_bytes, unpack
+from fedveil_common.masking.ring import Ring, Signed, signed
 from fedveil_common.messages import SumRef
+from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, OpenedSum, SpentKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
+
+
+class PackedMemory:
+    """A packed vector in memory: sink and source in one."""
+
+    def __init__(self, length: int, bits: int, store: Callable[["PackedMemory", bool], None]) -> None:
+        self.length, self.bits = length, bits
+        self._leaves: dict[int, bytes] = {}
+        self._store = store
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        """Packed leaf `index`."""
+        size = size_bytes(leaf_length(self.length, index), self.bits)
+        assert index not in self._leaves, "each leaf is written once"
+        assert len(data) == size, "a leaf has the size of its coordinates"
+        self._leaves[index] = bytes(data)
+
+    def finish(self, *, replace: bool = False) -> None:
+        """In its place, whole."""
+        assert len(self._leaves) == leaf_count(self.length), "no leaf is missing"
+        self._store(self, replace)
+
+    def discard(self) -> None:
+        """Nothing remains."""
+
+    def packed(self, index: int) -> bytes:
+        """Leaf `index` as it travels."""
+        return self._leaves[index]
+
+    def leaf(self, index: int) -> Ring:
+        """The residues of leaf `index`."""
+        return unpack(self._leaves[index], leaf_length(self.length, index), self.bits)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    @property
+    def data(self) -> bytes:
+        """All leaves, one after the other."""
+        return b"".join(data for _, data in sorted(self._leaves.items()))
+
+    @property
+    def whole(self) -> Ring:
+        """All residues."""
+        leaves: list[Any] = [self.leaf(index) for index in sorted(self._leaves)]
+        return np.concatenate(leaves)
+
+
+def packed(ring: Ring, bits: int) -> PackedMemory:
+    """A whole vector, packed; it goes nowhere when it is finished."""
+    made = PackedMemory(len(ring), bits, lambda made, replace: None)
+    for index, leaf in masks.leaves(ring, bits):
+        made.write(index, leaf)
+    return made
 
 
 @dataclass(slots=True)
@@ -27,8 +86,8 @@ class CoordinatorMemory:
     runs: dict[RunId, tuple[bytes, str, str]] = field(default_factory=dict)
     debts: set[tuple[RunId, OrgId]] = field(default_factory=set)
     answers: dict[bytes, SumRef] = field(default_factory=dict)
-    sums: dict[tuple[RunId, int], NDArray[np.uint32]] = field(default_factory=dict)
-    inputs: dict[tuple[AttemptKey, OrgId], bytes] = field(default_factory=dict)
+    sums: dict[tuple[RunId, int], PackedMemory] = field(default_factory=dict)
+    inputs: dict[tuple[AttemptKey, OrgId], PackedMemory] = field(default_factory=dict)
 
     def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None:
         """Facts, in order."""
@@ -70,22 +129,35 @@ class CoordinatorMemory:
         """The stored answer, if any."""
         return self.answers.get(query_digest)
 
-    def write_sum(self, run_id: RunId, round: int, pieces: Iterator[NDArray[np.uint32]]) -> None:
-        """An opened sum, piece by piece."""
-        self.sums[run_id, round] = np.concatenate(list(pieces))
+    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> PackedMemory:
+        """An opened sum on its way in."""
+        return PackedMemory(length, bits, lambda made, replace: self.store_sum(run_id, round, made))
 
-    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]:
-        """An opened sum: uint32, shape (d,)."""
+    def store_sum(self, run_id: RunId, round: int, made: PackedMemory) -> None:
+        """An opened sum is whole."""
+        self.sums[run_id, round] = made
+
+    def open_sum(self, run_id: RunId, round: int) -> PackedMemory:
+        """An opened sum, packed."""
         return self.sums[run_id, round]
 
-    def write_input(self, key: AttemptKey, org_id: OrgId, data: bytes) -> None:
-        """A verified masked input, packed little-endian u32. The first one stays; PeerError `input_differs`."""
-        if self.inputs.setdefault((key, org_id), data) != data:
-            raise PeerError("input_differs", f"the input of {org_id} was already stored with another content")
+    def read_sum(self, run_id: RunId, round: int) -> Signed:
+        """An opened sum, shape (d,)."""
+        found = self.sums[run_id, round]
+        return signed(found.whole, found.bits)
 
-    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-        """Coordinates start .. start+count of a spooled masked input: uint32."""
-        return np.frombuffer(self.inputs[key, org_id], dtype="<u4")[start : start + count]
+    def spool(self, key: AttemptKey, org_id: OrgId, length: int, bits: int) -> PackedMemory:
+        """A masked input on its way in. The first one stays; PeerError `input_differs`."""
+
+        def store(made: PackedMemory, replace: bool) -> None:
+            if self.inputs.setdefault((key, org_id), made).data != made.data:
+                raise PeerError("input_differs", f"the input of {org_id} was already stored with another content")
+
+        return PackedMemory(length, bits, store)
+
+    def open_input(self, key: AttemptKey, org_id: OrgId) -> PackedMemory:
+        """A spooled masked input."""
+        return self.inputs[key, org_id]
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """Inputs of an attempt that is over."""
@@ -110,7 +182,7 @@ class ParticipantMemory:
     trail: list[tuple[str, AttemptKey, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
-    inputs: dict[AttemptKey, NDArray[np.uint32]] = field(default_factory=dict)
+    inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
     updates: dict[SpentKey, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     roster: bytes = b""
@@ -136,11 +208,15 @@ class ParticipantMemory:
         """The stage a restart finds."""
         return Idle() if self.stage is None else _STAGES.decode(*self.stage)
 
-    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None:
-        """The masked input of an attempt."""
-        self.inputs[key] = ring.copy()
+    def new_input(self, key: AttemptKey, length: int, bits: int) -> PackedMemory:
+        """The masked input of an attempt on its way in."""
 
-    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]:
+        def store(made: PackedMemory, replace: bool) -> None:
+            self.inputs[key] = made
+
+        return PackedMemory(length, bits, store)
+
+    def open_input(self, key: AttemptKey) -> PackedMemory:
         """The masked input of an attempt; StorageError `input_gone` once it was discarded."""
         if key not in self.inputs:
             raise StorageError("input_gone", "the masked input of this attempt was discarded")

@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from tests.reference import cases_crypto, cases_masking, published
+from tests.reference import cases_crypto, cases_masking, packing, published
 
 Cases = Callable[[], list[dict[str, object]]]
 
@@ -32,6 +32,7 @@ FILES: dict[str, dict[str, Cases]] = {
         "model": cases_masking.model,
     },
     "shares": {"shares": cases_masking.shares},
+    "packing": {"packing": packing.cases},
     "masking": {
         "masking": cases_masking.masking,
         "recovery": cases_masking.recovery,

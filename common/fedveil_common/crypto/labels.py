@@ -34,6 +34,10 @@ def labelled(label: str, *fields: bytes) -> bytes:
     return lp((PREFIX + label).encode("ascii")) + b"".join(lp(field) for field in fields)
 
 
-def h(label: str, *fields: bytes) -> bytes:
-    """H(label, fields): 32 bytes."""
-    return hashlib.sha256(labelled(label, *fields)).digest()
+def h(label: str, *fields: bytes | bytearray | memoryview) -> bytes:
+    """H(label, fields): 32 bytes. The fields are hashed where they lie; a memoryview is one of bytes."""
+    digest = hashlib.sha256(lp((PREFIX + label).encode("ascii")))
+    for field in fields:
+        digest.update(len(field).to_bytes(4, "big"))
+        digest.update(field)
+    return digest.digest()

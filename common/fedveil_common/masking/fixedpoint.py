@@ -1,7 +1,8 @@
 """Floats into ring elements and back: clip, scale, round without bias, wrap.
 
 Invariant: a quantised coordinate is within +-limit, its expectation is the scaled float, and n of them add in the ring
-without wrapping when `quorum.check_no_wrap` holds. NaN and infinity never become numbers: the caller stops.
+without wrapping when `quorum.check_no_wrap` holds. NaN and infinity never become numbers: the caller stops. `ring`
+has the residues.
 Source: FLSA/1 section 2.5 (docs/protocol.md). All arrays are one-dimensional; values are the participant's own secret.
 """
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from fedveil_common.crypto.prg import words
 from fedveil_common.errors import PolicyRefusal
 
-MAX_LIMIT = 2**31 - 1
-"""Largest magnitude of a quantised coordinate: what a ring of 32 bits can tell apart from its negative."""
+MAX_LIMIT = 2**47 - 1
+"""Largest magnitude of a quantised coordinate: a float64 still holds fractions beside it."""
 
 
 def check_finite(values: NDArray[np.float64]) -> None:
@@ -68,20 +69,6 @@ def quantise(
     lower = np.floor(scaled)
     uniform = _uniform(rounding_key, start, len(values))
     return lower.astype(np.int64) + (uniform < scaled - lower), clamps
-
-
-def to_ring(integers: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Two's complement residues modulo 2^32: shape (d,), uint32. ValueError for a value outside 32 signed bits."""
-    if integers.size and (int(integers.min()) < -MAX_LIMIT - 1 or int(integers.max()) > MAX_LIMIT):
-        raise ValueError("a value does not fit the ring of 32 bits")
-    return integers.astype(np.int32).view(np.uint32)
-
-
-def from_ring(ring: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """The signed integers behind residues modulo 2^32: shape (d,), int64, each within -2^31 .. 2^31-1."""
-    if ring.dtype != np.uint32:
-        raise ValueError("a ring vector is uint32")
-    return ring.view(np.int32).astype(np.int64)
 
 
 def _uniform(key: bytes, start: int, count: int) -> NDArray[np.float64]:

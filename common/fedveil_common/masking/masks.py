@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedveil_common.crypto import agreement
 from fedveil_common.crypto.kdf import derive
-from fedveil_common.crypto.prg import add_stream
+from fedveil_common.crypto.prg import Streams, add_stream
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
+from fedveil_common.masking.packing import pack
+from fedveil_common.masking.ring import Ring, word
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_common.transcript import LEAF_COORDINATES, input_leaf
 
@@ -88,34 +89,42 @@ def residual_keys(
     )
 
 
-def mask_in_place(ring: NDArray[np.uint32], keys: Iterable[MaskKey], start_word: int = 0) -> None:
-    """Applies every stream to `ring` (uint32, shape (d,)); its first coordinate is number `start_word`."""
+def streams(keys: Iterable[MaskKey], start_word: int, bits: int) -> Streams:
+    """The streams of `keys` from coordinate `start_word` on, for vectors in the ring 2^bits."""
+    word_bytes = np.dtype(word(bits)).itemsize
+    return Streams([(mask.key.expose(), mask.subtract) for mask in keys], start_word, word_bytes)
+
+
+def mask_in_place(ring: Ring, keys: Iterable[MaskKey], start_word: int = 0) -> None:
+    """Applies every stream to `ring` (uint32 or uint64, shape (d,)); its first coordinate is number `start_word`."""
     for mask in keys:
         add_stream(ring, mask.key.expose(), start_word, subtract=mask.subtract)
 
 
-def unmask_in_place(
-    acc: NDArray[np.uint32], self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey], start_word: int = 0
-) -> None:
-    """Opens the sum of masked inputs: takes off every survivor's self mask and what the dropped dealers left.
+def opening_keys(self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey]) -> tuple[MaskKey, ...]:
+    """The streams that open a sum of masked inputs: every survivor's self mask off, what the dropped left off.
 
     `self_keys`: `self_key` of each survivor; `dropped_pair_keys`: `residual_keys` of each dealer in U2 but not in U3.
     """
-    for key in self_keys:
-        add_stream(acc, key, start_word, subtract=True)
-    mask_in_place(acc, dropped_pair_keys, start_word)
+    return (*(MaskKey(Seed(key), subtract=True) for key in self_keys), *dropped_pair_keys)
 
 
-def leaves(ring: NDArray[np.uint32]) -> Iterator[tuple[int, memoryview]]:
-    """(index, bytes) of each leaf: 16,384 coordinates as little-endian u32, the last shorter. No copy on x86/ARM."""
-    packed = np.ascontiguousarray(ring, dtype="<u4")
-    for index, start in enumerate(range(0, len(packed), LEAF_COORDINATES)):
-        yield index, packed[start : start + LEAF_COORDINATES].view(np.uint8).data
+def unmask_in_place(
+    acc: Ring, self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey], start_word: int = 0
+) -> None:
+    """Opens the sum of masked inputs in place; arguments as `opening_keys`."""
+    mask_in_place(acc, opening_keys(self_keys, dropped_pair_keys), start_word)
 
 
-def leaf_hashes(t2: bytes, org: OrgId, ring: NDArray[np.uint32]) -> list[bytes]:
+def leaves(ring: Ring, bits: int) -> Iterator[tuple[int, bytes]]:
+    """(index, packed bytes) of each leaf: 16,384 coordinates in the ring 2^bits, the last shorter."""
+    for index, start in enumerate(range(0, len(ring), LEAF_COORDINATES)):
+        yield index, bytes(pack(ring[start : start + LEAF_COORDINATES], bits))
+
+
+def leaf_hashes(t2: bytes, org: OrgId, ring: Ring, bits: int) -> list[bytes]:
     """h_0, h_1, ... of a masked input: what its header commits to."""
-    return [input_leaf(t2, org, index, data) for index, data in leaves(ring)]
+    return [input_leaf(t2, org, index, data) for index, data in leaves(ring, bits)]
 
 
 def _pair(t2: bytes, org: OrgId, own: PrivateKey, own_public: bytes, other: OrgId, other_public: bytes) -> Seed:

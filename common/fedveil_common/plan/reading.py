@@ -15,7 +15,7 @@ from fedveil_common.plan.yaml_tree import Fields, Node, Scalar
 MAX_FEATURES = 10_000
 MAX_INPUTS = 1_000_000
 MAX_COHORT = 256
-MAX_VALUE_BITS = 24
+MAX_VALUE_BITS = 48
 """With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
 
 RELEASES: Mapping[str, str] = {

@@ -20,8 +20,8 @@ def next_model(model: NDArray[np.float32], decoded: Decoded) -> NDArray[np.float
     Raises RoundAborted `no_weight` if nobody had a row to train on; IntegrityError `model_rejected` if a value is not
     finite; ValueError if the shapes differ.
     """
-    update, weight = decoded[UPDATE], float(decoded[WEIGHT][0])
-    if model.dtype != np.float32 or update.shape != model.shape:
+    update, weight = decoded[UPDATE], decoded[WEIGHT].only
+    if model.dtype != np.float32 or model.shape != (len(update),):
         raise ValueError("the update does not have the shape of the model")
     if not weight > 0:
         raise RoundAborted(
@@ -30,12 +30,13 @@ def next_model(model: NDArray[np.float32], decoded: Decoded) -> NDArray[np.float
             not_done="the model stays as it was",
             next_step="check the holdout fraction and the rows of the participants",
         )
-    stepped = np.empty_like(model)
+    stepped, finite = np.empty_like(model), True
     for start in range(0, len(model), LEAF_COORDINATES):
         leaf = slice(start, start + LEAF_COORDINATES)
         with np.errstate(over="ignore"):
-            stepped[leaf] = (model[leaf].astype(np.float64) + update[leaf] / weight).astype(np.float32)
-    if not np.isfinite(stepped).all():
+            stepped[leaf] = (model[leaf].astype(np.float64) + update.at(leaf) / weight).astype(np.float32)
+        finite = finite and bool(np.isfinite(stepped[leaf]).all())
+    if not finite:
         raise IntegrityError(
             "model_rejected", "the new model has values that are not finite", not_done="the last model stays current"
         )

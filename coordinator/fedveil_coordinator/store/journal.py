@@ -9,17 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from fedveil_common import durable
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import SumRef
 from fedveil_common.plan import plan_hash
 from fedveil_common.ports import Clock
-from fedveil_common.ringfile import RingFile, RingWriter, read_ring, write_ring
+from fedveil_common.ringfile import RingFile, RingWriter, read_signed
 from fedveil_common.rows import Row, Value
-from numpy.typing import NDArray
 
 from fedveil_coordinator.store import tables
 from fedveil_coordinator.store.records import SERVICE, audit
@@ -152,33 +151,30 @@ class CoordinatorJournal:
     # --- files --------------------------------------------------------------------------------------------------------
 
     def sum_path(self, run_id: RunId, round: int) -> Path:
-        """Where the opened sum of a round stands: little-endian u32, then the trailer of `ringfile`."""
+        """Where the opened sum of a round stands: a ring file."""
         return self._sums / f"{run_id}.{round}"
 
-    def write_sum(self, run_id: RunId, round: int, pieces: Iterable[NDArray[np.uint32]]) -> None:
-        """An opened sum, piece by piece; durable when this returns."""
-        write_ring(self.sum_path(run_id, round), pieces)
+    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> RingWriter:
+        """An opened sum on its way in, leaf by leaf; in its place, durable, once it is finished."""
+        return RingWriter(self.sum_path(run_id, round), length, bits)
 
-    def read_sum(self, run_id: RunId, round: int) -> NDArray[np.uint32]:
-        """An opened sum: uint32, shape (d,). StorageError `ring_file_missing`, IntegrityError `ring_file_damaged`."""
-        return read_ring(self.sum_path(run_id, round))
+    def read_sum(self, run_id: RunId, round: int) -> Signed:
+        """An opened sum, shape (d,). StorageError `ring_file_missing`, IntegrityError `ring_file_damaged`."""
+        return read_signed(self.sum_path(run_id, round))
 
     def spool_path(self, key: AttemptKey, org_id: OrgId) -> Path:
         """Where the masked input of a member stands."""
         return self._spools / f"{key.run_id}.{key.round}.{key.attempt}.{org_id}"
 
-    def spool(self, key: AttemptKey, org_id: OrgId) -> RingWriter:
+    def spool(self, key: AttemptKey, org_id: OrgId, length: int, bits: int) -> RingWriter:
         """A masked input on its way in, leaf by leaf. Its `finish` raises PeerError `input_differs` if another one is
         there already: the first durable input of an attempt stays.
         """
-        return RingWriter(self.spool_path(key, org_id))
+        return RingWriter(self.spool_path(key, org_id), length, bits)
 
-    def read_input_piece(self, key: AttemptKey, org_id: OrgId, start: int, count: int) -> NDArray[np.uint32]:
-        """Coordinates start .. start+count of a masked input: uint32, in the memory of that piece alone. Errors as
-        `read_sum`; the file's name tells the member.
-        """
-        with RingFile(self.spool_path(key, org_id)) as file:
-            return file.read(start, count)
+    def open_input(self, key: AttemptKey, org_id: OrgId) -> RingFile:
+        """A masked input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
+        return RingFile(self.spool_path(key, org_id))
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """The masked inputs of an attempt that is over are gone."""

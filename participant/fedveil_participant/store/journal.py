@@ -20,7 +20,7 @@ from fedveil_common.errors import StorageError
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import Purpose
 from fedveil_common.ports import Clock
-from fedveil_common.ringfile import read_ring, write_ring
+from fedveil_common.ringfile import RingFile, RingWriter
 from fedveil_common.rows import Row, Value
 from fedveil_common.snapshot import SnapshotCodec
 from numpy.typing import NDArray
@@ -164,14 +164,16 @@ class RoundJournal:
 
     # --- masked inputs ------------------------------------------------------------------------------------------------
 
-    def write_input(self, key: AttemptKey, ring: NDArray[np.uint32]) -> None:
-        """The masked input of an attempt is durable: what the coordinator will be sent, and nothing else."""
-        write_ring(self._input(key), [ring])
+    def new_input(self, key: AttemptKey, length: int, bits: int) -> RingWriter:
+        """The masked input of an attempt on its way in: what the coordinator will be sent, and nothing else. Durable
+        once it is finished.
+        """
+        return RingWriter(self._input(key), length, bits)
 
-    def read_input(self, key: AttemptKey) -> NDArray[np.uint32]:
-        """The masked input: uint32, shape (d,). StorageError `input_gone` once it was discarded."""
+    def open_input(self, key: AttemptKey) -> RingFile:
+        """The masked input, to be closed. StorageError `input_gone` once it was discarded."""
         try:
-            return read_ring(self._input(key))
+            return RingFile(self._input(key))
         except StorageError as error:
             if error.code != "ring_file_missing":
                 raise

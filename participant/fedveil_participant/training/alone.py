@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from fedveil_common import initial, layout, standardisation
+from fedveil_common.decode import Readings
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.standardisation import Standardisation
@@ -35,5 +36,5 @@ def _moments(plan: Plan, sources: Sequence[Source]) -> Standardisation:
     """The moments of all rows together, without rounding."""
     names = [block.name for block in layout.layout_for(plan, Purpose.STANDARDISE, 0).blocks]
     parts = [contribution(plan, Purpose.STANDARDISE, 0, source, None, None) for source in sources]
-    sums = [np.sum(np.stack(values), axis=0) for values in zip(*parts, strict=True)]
+    sums = [Readings(np.asarray(np.sum(np.stack(values), axis=0)), 1.0) for values in zip(*parts, strict=True)]
     return standardisation.from_sum(plan, dict(zip(names, sums, strict=True)))

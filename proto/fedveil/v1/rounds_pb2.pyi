@@ -1742,7 +1742,7 @@ class Leaves(_message.Message):
     """Index of the first leaf, from 0."""
     @_builtins.property
     def leaves(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """1..16 leaves; each 64 KiB but the last of the vector."""
+        """1..16 leaves; each holds 16,384 packed residues but the last of the vector: 2 KiB a bit of the ring, 128 KiB at most."""
 
     def __init__(
         self,
