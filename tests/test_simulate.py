@@ -5,8 +5,11 @@ Most tests run the command as typed; model bytes are compared through `play_in_m
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,35 @@ def test_the_demo_over_memory_is_as_good_as_pooled() -> None:
     played = play_in_memory(plan, plans.canonical(plan), tables, 1, SystemClock())
     assert len(played.rounds) == plan.training.rounds + local_federation.trained_rounds(plan) + 1
     assert np.isfinite(modelfile.read_model(played.model_file).model).all()
+
+
+def test_a_simulation_that_is_told_to_end_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    """SIGTERM while its processes run: they end with it, and the copies of the tables are gone."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "fedveil_cli", "simulate", "plan.yaml", "--data", "hospitals", "--processes"]
+    process = subprocess.Popen(
+        command, cwd=place, env={**os.environ, "TMPDIR": str(scratch)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        while not list(scratch.glob("fedveil-*/homes/*/journal.db")):
+            assert process.poll() is None
+            pause.wait(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+    assert not [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if str(scratch).encode() in read(entry)]
+
+
+pause = threading.Event()
+
+
+def read(path: Path) -> bytes:
+    """What stands there, nothing if it went away."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
