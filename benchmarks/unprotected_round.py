@@ -170,7 +170,7 @@ def participant(home: Path, parameters: int) -> None:
     from fedveil_common.masking import masks
     from fedveil_common.messages import BlobType, Header, SignedBlob
     from fedveil_common.pki import transport
-    from fedveil_common.ringfile import RingFile, write_whole
+    from fedveil_common.ringfile import RingFile, RingWriter
     from fedveil_participant import membership
     from fedveil_participant.client import CoordinatorLink
     from fedveil_participant.store import journal_key, open_store
@@ -194,8 +194,12 @@ def participant(home: Path, parameters: int) -> None:
         update = (np.sin(np.arange(parameters, dtype=np.float64)) / np.sqrt(parameters)).astype(np.float32)
         ring = update.view(np.uint32)
         kept = home / "vector.f32"
-        write_whole(kept, ring, 32)
-        hashes = tuple(masks.leaf_hashes(ZERO, org, ring, 32))
+        writer, hashed = RingWriter(kept, parameters, 32), []
+        for index, leaf in masks.leaves(ring, 32):
+            writer.write(index, leaf)
+            hashed.append(transcript.input_leaf(ZERO, org, index, leaf))
+        writer.finish(replace=True)
+        hashes = tuple(hashed)
         root = transcript.leaf_root(hashes)
         header = Header(ZERO, org, parameters, 32, len(hashes), root, False, b"")
         with RingFile(kept) as source:

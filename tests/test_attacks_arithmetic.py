@@ -18,6 +18,8 @@ from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import Secret, Seed, Share
 from numpy.typing import NDArray
 
+from tests import whole_vectors
+
 SECRET = bytes(range(32))
 DEALT = shamir.deal(SECRET, 3, [1, 2, 3, 4], [7, 11])
 GOOD: dict[int, Share | bytes] = {1: DEALT[1], 2: DEALT[2], 3: DEALT[3]}
@@ -195,10 +197,9 @@ def masked(number: int, vector: NDArray[np.uint32]) -> NDArray[np.uint32]:
     draws = Draws(Seed(number.to_bytes(32, "big")))
     private = {OrgId(i): draws.private_key("mask", i.encode()) for i in ("a", "b", "c")}
     public = {org: agreement.public_key(key) for org, key in private.items()}
-    ring = vector.copy()
     me = OrgId("b")
-    masks.mask_in_place(ring, masks.mask_keys(bytes(32), me, private[me], draws.seed("self"), public))
-    return ring
+    keys = masks.mask_keys(bytes(32), me, private[me], draws.seed("self"), public)
+    return np.asarray(whole_vectors.masked(vector, keys, bytes(32), me)[0], dtype=np.uint32)
 
 
 def chi_square(ring: NDArray[np.uint32]) -> float:
@@ -215,12 +216,12 @@ def looks_uniform(ring: NDArray[np.uint32]) -> bool:
 
 
 def test_attack_34_reading_a_masked_zero_vector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by `masks.add_stream`: without it the vector is there to read."""
+    """Stopped by the streams of `masks.streams`: without them the vector is there to read."""
     zeros = np.zeros(LENGTH, dtype=np.uint32)
     ring = masked(1, zeros)
     assert looks_uniform(ring)
     assert np.count_nonzero(ring == 0) < 10
-    monkeypatch.setattr(masks, "add_stream", lambda acc, key, start=0, *, subtract=False: None)
+    monkeypatch.setattr(masks, "streams", lambda keys, start_word, bits: prg.Streams((), start_word))
     assert np.array_equal(masked(1, zeros), zeros)
     assert not looks_uniform(masked(1, zeros))
 
@@ -228,12 +229,14 @@ def test_attack_34_reading_a_masked_zero_vector(monkeypatch: pytest.MonkeyPatch)
 def test_attack_34_a_weak_stream_is_noticed_by_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream of 31-bit words (as of a generator that never yields its top values) fails the chi-square."""
 
-    def weak(acc: NDArray[np.uint32], key: bytes, start: int = 0, *, subtract: bool = False) -> None:
-        acc ^= prg.words(key, start, len(acc)) & np.uint32(0x7FFFFFFF)
+    def weak(streams: prg.Streams, part: NDArray[np.uint32]) -> None:
+        strong(streams, part)
+        part &= np.uint32(0x7FFFFFFF)
 
+    strong = prg.Streams.apply
     zeros = np.zeros(LENGTH, dtype=np.uint32)
     assert looks_uniform(masked(2, zeros))
-    monkeypatch.setattr(masks, "add_stream", weak)
+    monkeypatch.setattr(prg.Streams, "apply", weak)
     assert not looks_uniform(masked(2, zeros))
 
 

@@ -41,6 +41,8 @@ from fedveil_participant.stages import Advertised, Inputting
 from fedveil_simulation.cluster import Cluster, Packet
 from fedveil_simulation.journals import CoordinatorMemory, PackedMemory
 
+from tests import whole_vectors
+
 BAD = FIVE[2]
 """The member that misbehaves."""
 
@@ -266,7 +268,7 @@ LENGTH = 2 * transcript.LEAF_COORDINATES + 5
 RING = np.arange(LENGTH, dtype=np.uint32)
 BITS = 20
 LEAVES = [leaf for _, leaf in masks.leaves(RING, BITS)]
-HASHES = masks.leaf_hashes(T2, BAD, RING, BITS)
+HASHES = whole_vectors.leaf_hashes(T2, BAD, RING, BITS)
 FLIPPED = bytes([LEAVES[1][0] ^ 1]) + LEAVES[1][1:]
 STREAMS: dict[str, tuple[list[tuple[int, bytes]], str, str]] = {
     "corrupted": ([(0, LEAVES[0]), (1, FLIPPED)], "bad_leaf", "1"),

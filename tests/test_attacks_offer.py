@@ -51,6 +51,8 @@ from fedveil_simulation.charter import make_charter
 from numpy.typing import NDArray
 from rogue import Rogue
 
+from tests import whole_vectors
+
 VICTIM = FIVE[2]
 
 
@@ -318,7 +320,7 @@ def opened(rogue: Rogue) -> NDArray[np.int64]:
         body = body_of(rogue.reveal(org))
         assert isinstance(body, Reveal)
         keys.append(masks.self_key(rogue.t2, Seed(body.self_seed), org))
-    masks.unmask_in_place(total, keys, ())
+    whole_vectors.unmask(total, keys, ())
     return rogue.read(total)
 
 
@@ -380,7 +382,7 @@ def test_attack_06_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
             stage = next(stage for kind, stage in journal(rogue.cluster, org).stages if kind == "dealers")
             assert isinstance(stage, Encoding)
             total += rogue.masked(org)
-            masks.unmask_in_place(total, [masks.self_key(stage.t2, stage.self_seed, org)], ())
+            whole_vectors.unmask(total, [masks.self_key(stage.t2, stage.self_seed, org)], ())
             truth += rogue.truth(org)
         return rogue.read(total), truth
 

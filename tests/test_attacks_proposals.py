@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from rogue import Rogue
 from test_attacks_round import Message, attack, nothing, stage_of, tampered, unchecked_advert
 
+from tests import whole_vectors
+
 VICTIM, PEER, OTHER = FIVE[2], FIVE[3], FIVE[4]
 
 # --- 18: both secrets of one peer -------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def test_attack_18_two_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     public = {org: unchecked_advert(rogue.advert(org), None).mask_key for org in FIVE}
     stolen = rogue.masked(PEER)
     for one in masks.mask_keys(rogue.t2, PEER, key, seed, public):
-        masks.mask_in_place(stolen, [replace(one, subtract=not one.subtract)])
+        whole_vectors.apply(stolen, [replace(one, subtract=not one.subtract)])
     np.testing.assert_array_equal(rogue.read(stolen), rogue.truth(PEER))
 
 
@@ -147,7 +149,7 @@ def opened_sum(rogue: Rogue, survivors: tuple[OrgId, ...], masked: Ring) -> NDAr
         residual.extend(masks.residual_keys(rogue.t2, org, key, {one: public[one] for one in survivors}, public[org]))
     total = masked.copy()
     own = [masks.self_key(rogue.t2, Seed(reveals[org].self_seed), org) for org in survivors]
-    masks.unmask_in_place(total, own, residual)
+    whole_vectors.unmask(total, own, residual)
     return rogue.read(total)
 
 
@@ -199,7 +201,7 @@ def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) ->
     )
     bits, changed = rogue.body.ring_bits, rogue.masked(PEER)
     changed[0] += changed.dtype.type(12_345)
-    root = transcript.leaf_root(masks.leaf_hashes(rogue.t2, PEER, changed, bits))
+    root = transcript.leaf_root(whole_vectors.leaf_hashes(rogue.t2, PEER, changed, bits))
     forged = rogue.proposal(replaced={PEER: tampered(rogue.header(PEER), leaf_root=root)})
     t3 = transcript.t3(rogue.t2, {blob.signer_id: blob.body for blob in forged.headers})
     rogue = Rogue().reach("input")
@@ -220,7 +222,7 @@ def test_attack_23_header_of_another_altered(monkeypatch: pytest.MonkeyPatch) ->
     own.append(masks.self_key(rogue.t2, Seed(shamir.reconstruct(seeds, rogue.body.threshold)), PEER))
     total = added(rogue, FIVE)
     total[0] += total.dtype.type(12_345)
-    masks.unmask_in_place(total, own, ())
+    whole_vectors.unmask(total, own, ())
     truth[0] += 12_345
     np.testing.assert_array_equal(rogue.read(total), truth)
 

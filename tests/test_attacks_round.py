@@ -37,6 +37,8 @@ from fedveil_participant.stages import Acked, Advertised, Encoding, Held, PeerKe
 from numpy.typing import NDArray
 from rogue import Outcome, Rogue
 
+from tests import whole_vectors
+
 VICTIM, PEER, OTHER = FIVE[2], FIVE[3], FIVE[4]
 MINE = PrivateKey(b"\x11" * 32)
 """The attacker's own key."""
@@ -411,7 +413,7 @@ def test_attack_17_split_dealers(monkeypatch: pytest.MonkeyPatch) -> None:
         acc = zeros(rogue.body.length, rogue.body.ring_bits)
         for org in FIVE:
             acc += rogue.masked(org)
-        masks.unmask_in_place(acc, self_masks(rogue, FIVE), ())
+        whole_vectors.unmask(acc, self_masks(rogue, FIVE), ())
         return rogue.read(acc)
 
     honest = scene(split=False)

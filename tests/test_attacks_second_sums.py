@@ -45,6 +45,8 @@ from fedveil_participant.stages import Acked
 from numpy.typing import NDArray
 from rogue import Rogue
 
+from tests import whole_vectors
+
 VICTIM = FIVE[2]
 HONEST, COLLUDERS = (FIVE[0], FIVE[1]), (FIVE[3], FIVE[4])
 
@@ -90,7 +92,7 @@ def read_by_colluders(rogue: Rogue, openings: Openings) -> NDArray[np.int64]:
     public = {org: body_of(rogue.advert(org)).mask_key for org in FIVE}  # type: ignore[union-attr]
     stolen = rogue.masked(VICTIM)
     for one in masks.mask_keys(rogue.t2, VICTIM, key, seed, public):
-        masks.mask_in_place(stolen, [replace(one, subtract=not one.subtract)])
+        whole_vectors.apply(stolen, [replace(one, subtract=not one.subtract)])
     return rogue.read(stolen)
 
 
@@ -207,7 +209,7 @@ class Liar(Rogue):
             kept = {one: public[one] for one in survivors}
             residual.extend(masks.residual_keys(self.t2, org, key, kept, public[org]))
         own = [masks.self_key(self.t2, Seed(reveals[org].self_seed), org) for org in survivors]
-        masks.unmask_in_place(total, own, residual)
+        whole_vectors.unmask(total, own, residual)
         return self.read(total)
 
     def leaves(self, ring: NDArray[np.int64]) -> list[tuple[int, bytes]]:

@@ -12,12 +12,14 @@ from fedveil_common.blobs import CHUNK_BYTES, SALT_BYTES, BlobStore, SealedBlobS
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, StorageError
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, signed, word
-from fedveil_common.ringfile import RingFile, RingWriter, leaf_count, read_signed, write_whole
+from fedveil_common.ringfile import RingFile, RingWriter, leaf_count, read_signed
 from fedveil_common.secret import Seed
 from fedveil_common.transcript import LEAF_COORDINATES
 from fedveil_simulation.ports import SeededEntropy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests import whole_vectors
 
 KEY = Seed(bytes(range(32)))
 SEALED_CHUNK = CHUNK_BYTES + 16
@@ -221,7 +223,7 @@ def ramp(length: int, bits: int = 32) -> Ring:
 @pytest.mark.parametrize("bits", [8, 20, 32, 33, 64])
 def test_a_vector_comes_back_leaf_by_leaf(tmp_path: pathlib.Path, length: int, bits: int) -> None:
     values = ramp(length, bits)
-    write_whole(tmp_path / "v", values, bits)
+    whole_vectors.store(tmp_path / "v", values, bits)
     with RingFile(tmp_path / "v") as file:
         assert (file.length, file.bits, file.leaves) == (length, bits, leaf_count(length))
         assert np.array_equal(file.whole(), values)
@@ -236,7 +238,7 @@ def test_a_vector_comes_back_leaf_by_leaf(tmp_path: pathlib.Path, length: int, b
 
 def test_a_turned_bit_in_a_vector_is_found_when_its_leaf_is_read(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run.1.1.acme"
-    write_whole(path, ramp(50_000), 32)
+    whole_vectors.store(path, ramp(50_000), 32)
     flip(path, 4 * LEAF_COORDINATES + 5)
     with RingFile(path) as file:
         assert len(file.leaf(0)) == LEAF_COORDINATES
@@ -250,7 +252,7 @@ def test_a_turned_bit_in_a_vector_is_found_when_its_leaf_is_read(tmp_path: pathl
 @pytest.mark.parametrize("bits", [20, 32])
 def test_no_byte_of_a_vector_file_may_change_or_be_missing(tmp_path: pathlib.Path, bits: int) -> None:
     path = tmp_path / "v"
-    write_whole(path, ramp(20, bits), bits)
+    whole_vectors.store(path, ramp(20, bits), bits)
     good = path.read_bytes()
     for position in range(len(good)):
         for bad in (good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :], good[:position]):

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests import whole_vectors
+
 steady = settings(derandomize=True, deadline=None, max_examples=25)
 T0, T1, T2 = bytes([0] * 32), bytes([1] * 32), bytes([2] * 32)
 
@@ -56,9 +58,8 @@ class Attempt:
 
     def masked(self, org: OrgId) -> NDArray[np.uint32]:
         """The masked input of `org`."""
-        ring = self.vectors[org].copy()
-        masks.mask_in_place(ring, masks.mask_keys(T2, org, self.private[org], self.seeds[org], self.public))
-        return ring
+        keys = masks.mask_keys(T2, org, self.private[org], self.seeds[org], self.public)
+        return np.asarray(whole_vectors.masked(self.vectors[org], keys, T2, org)[0], dtype=np.uint32)
 
     def true_sum(self, survivors: list[OrgId]) -> list[int]:
         """The sum in Python integers."""
@@ -84,7 +85,7 @@ class Attempt:
             for gone in set(self.orgs) - set(survivors)
             for mask in masks.residual_keys(T2, gone, self.recovered(gone, revealers)[0], publics, self.public[gone])
         ]
-        masks.unmask_in_place(acc, own, residual)
+        whole_vectors.unmask(acc, own, residual)
         return acc
 
 
@@ -119,10 +120,10 @@ def test_a_view_with_another_t2_opens_to_noise() -> None:
     attempt = Attempt(3, 3, number=8, length=1000)
     odd = attempt.vectors[attempt.orgs[0]].copy()
     first = attempt.orgs[0]
-    masks.mask_in_place(odd, masks.mask_keys(T0, first, attempt.private[first], attempt.seeds[first], attempt.public))
+    whole_vectors.apply(odd, masks.mask_keys(T0, first, attempt.private[first], attempt.seeds[first], attempt.public))
     acc = odd + attempt.masked(attempt.orgs[1]) + attempt.masked(attempt.orgs[2])
     own = [masks.self_key(T2 if i else T0, attempt.seeds[org], org) for i, org in enumerate(attempt.orgs)]
-    masks.unmask_in_place(acc, own, [])
+    whole_vectors.unmask(acc, own, [])
     assert np.count_nonzero(acc == np.array(attempt.true_sum(attempt.orgs), dtype=np.uint32)) == 0
 
 
@@ -192,12 +193,12 @@ def test_chunked_equals_whole(length: int, cuts: list[int], start: int, number: 
     values = prg.words(other, 0, length).astype(np.float64) - 2.0**31
     whole, clamps = fixedpoint.quantise(values, 0.3, 2**28, key, start)
     ring = residues(whole, 32)
-    masks.mask_in_place(ring, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start)
+    whole_vectors.apply(ring, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start)
     pieces, total = [], 0
     for low, high in itertools.pairwise(edges):
         part, count = fixedpoint.quantise(values[low:high], 0.3, 2**28, key, start + low)
         piece = residues(part, 32)
-        masks.mask_in_place(piece, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start + low)
+        whole_vectors.apply(piece, [masks.MaskKey(Seed(key), False), masks.MaskKey(Seed(other), True)], start + low)
         pieces.append(piece)
         total += count
     assert np.array_equal(np.concatenate(pieces), ring)
@@ -301,9 +302,9 @@ def test_a_sum_is_opened_leaf_by_leaf_as_it_is_at_once() -> None:
     own = [masks.self_key(T2, attempt.seeds[org], org) for org in survivors]
     publics = {org: attempt.public[org] for org in survivors}
     residual = masks.residual_keys(T2, gone, attempt.private[gone], publics, attempt.public[gone])
-    masks.unmask_in_place(whole, own, residual)
+    whole_vectors.unmask(whole, own, residual)
     for start in range(0, length, 16_384):
-        masks.unmask_in_place(by_leaf[start : start + 16_384], own, residual, start)
+        whole_vectors.unmask(by_leaf[start : start + 16_384], own, residual, start)
     assert np.array_equal(by_leaf, whole)
     assert whole.tolist() == attempt.true_sum(survivors)
 

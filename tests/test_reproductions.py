@@ -26,6 +26,8 @@ from ledger import HARD_LIMIT_S, LedgerCluster, observed, story_plan
 from numpy.typing import NDArray
 from rogue import Rogue
 
+from tests import whole_vectors
+
 
 def unsigned(blob: SignedBlob) -> SignedBlob:
     """The blob with a signature that does not verify."""
@@ -78,7 +80,7 @@ def opened(rogue: Rogue, victim: OrgId, known: dict[int, tuple[bytes, bytes]]) -
     public = {org: advert.mask_key for org, advert in adverts.items() if isinstance(advert, Advert)}
     ring = rogue.masked(victim)
     for mask in masks.mask_keys(rogue.t2, victim, PrivateKey(key), Seed(seed), public):
-        masks.mask_in_place(ring, (replace(mask, subtract=not mask.subtract),))
+        whole_vectors.apply(ring, (replace(mask, subtract=not mask.subtract),))
     return rogue.read(ring)
 
 

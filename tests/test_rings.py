@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests import whole_vectors
 from tests.test_vectors_masking import cases
 
 LEAF = transcript.LEAF_COORDINATES
@@ -222,6 +223,6 @@ def test_an_error_in_one_stretch_is_the_error_of_the_whole() -> None:
 def test_a_stream_of_64_bit_words_is_the_same_bytes() -> None:
     key = Seed(b"\1" * 32)
     wide, narrow = ring.zeros(6, 64), ring.zeros(12, 32)
-    masks.mask_in_place(wide, [masks.MaskKey(key, subtract=False)], 5)
-    masks.mask_in_place(narrow, [masks.MaskKey(key, subtract=False)], 10)
+    whole_vectors.apply(wide, [masks.MaskKey(key, subtract=False)], 5)
+    whole_vectors.apply(narrow, [masks.MaskKey(key, subtract=False)], 10)
     assert wide.astype("<u8").tobytes() == narrow.astype("<u4").tobytes()

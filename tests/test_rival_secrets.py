@@ -42,6 +42,8 @@ from fedveil_participant.stages import Advertised, Encoding, Idle, Stage, Voted
 from fedveil_simulation.cluster import Cluster, Packet
 from rogue import Rogue
 
+from tests import whole_vectors
+
 PEER = FIVE[3]
 HELPERS = tuple(org for org in FIVE if org != PEER)
 
@@ -182,7 +184,7 @@ def test_rival_R2_both_secrets_of_one_member_are_its_update() -> None:
     assert seed is not None
     read = rogue.masked(PEER)
     for one in masks.mask_keys(rogue.t2, PEER, PrivateKey(key), Seed(seed), had.public):
-        masks.mask_in_place(read, [replace(one, subtract=not one.subtract)])
+        whole_vectors.apply(read, [replace(one, subtract=not one.subtract)])
     np.testing.assert_array_equal(rogue.read(read), rogue.truth(PEER))
 
 
@@ -361,7 +363,7 @@ def test_rival_R8_survivors_that_revealed_key_shares_would_give_every_pair_key()
     bits = ring.smallest(len(FIVE), 16)
     read = packing.unpack(upload, len(truth), bits)
     for one in masks.mask_keys(run.t2, victim, key, Seed(seed), run.public):
-        masks.mask_in_place(read, [replace(one, subtract=not one.subtract)])
+        whole_vectors.apply(read, [replace(one, subtract=not one.subtract)])
     np.testing.assert_array_equal(ring.signed(read, bits), truth)
 
 

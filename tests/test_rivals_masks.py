@@ -12,6 +12,8 @@ from fedveil_common.masking.ring import signed
 from fedveil_common.secret import PrivateKey, Seed
 from numpy.typing import NDArray
 
+from tests import whole_vectors
+
 LENGTH = 100_000
 ORGS = [OrgId(f"org-{i}") for i in range(1, 6)]
 
@@ -27,9 +29,8 @@ def keys_of(attempt: int) -> tuple[dict[OrgId, PrivateKey], dict[OrgId, Seed], d
 def masked(values: NDArray[np.uint32], org: OrgId, t2: bytes, attempt: int = 1) -> NDArray[np.uint32]:
     """`values` as `org` sends them."""
     private, seeds, public = keys_of(attempt)
-    ring = values.copy()
-    masks.mask_in_place(ring, masks.mask_keys(t2, org, private[org], seeds[org], public))
-    return ring
+    keys = masks.mask_keys(t2, org, private[org], seeds[org], public)
+    return np.asarray(whole_vectors.masked(values, keys, t2, org)[0], dtype=np.uint32)
 
 
 def correlation(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> float:

@@ -66,6 +66,8 @@ from ledger import (
     story_plan,
 )
 
+from tests import whole_vectors
+
 STORIES = int(os.environ.get("FEDVEIL_STORIES", "0"))
 TOLD = 30
 """Stories of a plain test run."""
@@ -325,7 +327,7 @@ def uploads_another_vector(cluster: LedgerCluster, liar: OrgId, when: str) -> No
         (whole,) = [leaf for _, leaf in leaves]
         ring = unpack(whole, body.length, body.ring_bits)
         ring += ring.dtype.type(7)
-        hashes = tuple(masks.leaf_hashes(body.t2, liar, ring, body.ring_bits))
+        hashes = tuple(whole_vectors.leaf_hashes(body.t2, liar, ring, body.ring_bits))
         other = wire.encode_blob(resigned(cluster.charter, blob, leaf_root=transcript.leaf_root(hashes)))
         try:
             false = honest(org_id, other, hashes, list(masks.leaves(ring, body.ring_bits)))

@@ -17,6 +17,8 @@ from fedveil_common.masking.ring import residues, signed
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import PrivateKey, Seed, Share
 
+from tests import whole_vectors
+
 VECTORS = pathlib.Path(__file__).parent / "vectors"
 _hex = bytes.fromhex
 
@@ -55,10 +57,9 @@ def test_the_row_of_flsa1_section_6(case: dict[str, Any]) -> None:
     shared = agreement.exchange(own, keys[two])
     assert derive(t1, shared, "share/key", b"org-001", b"org-002").hex() == mid["share_key"]
     assert shares.selfseed_commit(t0, one, seed).hex() == mid["selfseed_commit"]
-    ring = np.array(given["vector"], dtype=np.uint32)
-    masks.mask_in_place(ring, streams)
+    ring, hashes = whole_vectors.masked(np.array(given["vector"], dtype=np.uint32), streams, t2, one)
     assert ring.tolist() == case["out"]["masked"]
-    assert [x.hex() for x in masks.leaf_hashes(t2, one, ring, 32)] == [mid["leaf"]]
+    assert [x.hex() for x in hashes] == [mid["leaf"]]
 
 
 @cases("transcript", "transcript")
@@ -76,7 +77,7 @@ def test_leaves_and_roots(case: dict[str, Any]) -> None:
     given = case["in"]
     under, org = _hex(given["transcript"]), OrgId(given["org"])
     ring = (np.arange(given["length"], dtype=np.uint64) * np.uint64(2654435761)).astype(np.uint32)
-    own = masks.leaf_hashes(under, org, ring, 32)
+    own = whole_vectors.leaf_hashes(under, org, ring, 32)
     total = [transcript.sum_leaf(under, index, data) for index, data in masks.leaves(ring, 32)]
     assert [x.hex() for x in own] == case["mid"]["input_leaves"]
     assert [x.hex() for x in total] == case["mid"]["sum_leaves"]
@@ -149,10 +150,11 @@ def test_masked_inputs_and_their_opened_sum(case: dict[str, Any]) -> None:
     survivors = [OrgId(i) for i in given["survivors"]]
     acc = np.zeros(len(case["out"]["sum"]), dtype=np.uint32)
     for org in sorted(keys):
-        ring = np.array(given["vectors"][org], dtype=np.uint32)
-        masks.mask_in_place(ring, masks.mask_keys(t2, org, privates[org], seeds[org], keys))
+        values = np.array(given["vectors"][org], dtype=np.uint32)
+        own = masks.mask_keys(t2, org, privates[org], seeds[org], keys)
+        ring, hashes = whole_vectors.masked(values, own, t2, org)
         assert ring.tolist() == case["out"]["masked"][org]
-        assert [x.hex() for x in masks.leaf_hashes(t2, org, ring, 32)] == mid["leaf_hashes"][org]
+        assert [x.hex() for x in hashes] == mid["leaf_hashes"][org]
         assert masks.self_key(t2, seeds[org], org).hex() == mid["self_keys"][org]
         if org in survivors:
             acc += ring
@@ -165,7 +167,7 @@ def test_masked_inputs_and_their_opened_sum(case: dict[str, Any]) -> None:
         for gone in sorted(set(keys) - set(survivors))
         for mask in masks.residual_keys(t2, gone, privates[gone], {i: keys[i] for i in survivors}, keys[gone])
     ]
-    masks.unmask_in_place(acc, [masks.self_key(t2, seeds[i], i) for i in survivors], residual)
+    whole_vectors.unmask(acc, [masks.self_key(t2, seeds[i], i) for i in survivors], residual)
     assert acc.tolist() == case["out"]["sum"]
 
 

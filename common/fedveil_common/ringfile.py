@@ -10,14 +10,13 @@ of the ring (u32); the 8 bytes "FVRING02".
 import os
 import threading
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from fedveil_common import durable
 from fedveil_common.errors import IntegrityError, PeerError, StorageError
-from fedveil_common.masking.packing import pack, size_bytes, unpack
+from fedveil_common.masking.packing import size_bytes, unpack
 from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, zeros
 from fedveil_common.transcript import LEAF_COORDINATES
 
@@ -177,27 +176,6 @@ class RingFile:
 def _footer(checks: list[int], length: int, bits: int) -> bytes:
     sums = np.array(checks, dtype="<u4").tobytes()
     return sums + length.to_bytes(8, "little") + bits.to_bytes(4, "little") + _MAGIC
-
-
-def write_ring(path: Path, leaves: Iterable[tuple[int, bytes]], length: int, bits: int) -> None:
-    """A ring file of packed leaves (index, data), in place of an older one. ValueError if one is missing;
-    StorageError.
-    """
-    writer = RingWriter(path, length, bits)
-    try:
-        for index, data in leaves:
-            writer.write(index, data)
-        writer.finish(replace=True)
-    except BaseException:
-        writer.discard()
-        raise
-
-
-def write_whole(path: Path, ring: Ring, bits: int) -> None:
-    """A ring file of a whole vector."""
-    pieces = range(0, len(ring), LEAF_COORDINATES)
-    packed = ((i, bytes(pack(ring[at : at + LEAF_COORDINATES], bits))) for i, at in enumerate(pieces))
-    write_ring(path, packed, len(ring), bits)
 
 
 def read_signed(path: Path) -> Signed:

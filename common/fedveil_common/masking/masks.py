@@ -15,13 +15,13 @@ import numpy as np
 
 from fedveil_common.crypto import agreement
 from fedveil_common.crypto.kdf import derive
-from fedveil_common.crypto.prg import Streams, add_stream
+from fedveil_common.crypto.prg import Streams
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, word
 from fedveil_common.secret import PrivateKey, Seed
-from fedveil_common.transcript import LEAF_COORDINATES, input_leaf
+from fedveil_common.transcript import LEAF_COORDINATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,6 @@ def streams(keys: Iterable[MaskKey], start_word: int, bits: int) -> Streams:
     return Streams([(mask.key.expose(), mask.subtract) for mask in keys], start_word, word_bytes)
 
 
-def mask_in_place(ring: Ring, keys: Iterable[MaskKey], start_word: int = 0) -> None:
-    """Applies every stream to `ring` (uint32 or uint64, shape (d,)); its first coordinate is number `start_word`."""
-    for mask in keys:
-        add_stream(ring, mask.key.expose(), start_word, subtract=mask.subtract)
-
-
 def opening_keys(self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey]) -> tuple[MaskKey, ...]:
     """The streams that open a sum of masked inputs: every survivor's self mask off, what the dropped left off.
 
@@ -109,22 +103,10 @@ def opening_keys(self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey
     return (*(MaskKey(Seed(key), subtract=True) for key in self_keys), *dropped_pair_keys)
 
 
-def unmask_in_place(
-    acc: Ring, self_keys: Iterable[bytes], dropped_pair_keys: Iterable[MaskKey], start_word: int = 0
-) -> None:
-    """Opens the sum of masked inputs in place; arguments as `opening_keys`."""
-    mask_in_place(acc, opening_keys(self_keys, dropped_pair_keys), start_word)
-
-
 def leaves(ring: Ring, bits: int) -> Iterator[tuple[int, bytes]]:
     """(index, packed bytes) of each leaf: 16,384 coordinates in the ring 2^bits, the last shorter."""
     for index, start in enumerate(range(0, len(ring), LEAF_COORDINATES)):
         yield index, bytes(pack(ring[start : start + LEAF_COORDINATES], bits))
-
-
-def leaf_hashes(t2: bytes, org: OrgId, ring: Ring, bits: int) -> list[bytes]:
-    """h_0, h_1, ... of a masked input: what its header commits to."""
-    return [input_leaf(t2, org, index, data) for index, data in leaves(ring, bits)]
 
 
 def _pair(t2: bytes, org: OrgId, own: PrivateKey, own_public: bytes, other: OrgId, other_public: bytes) -> Seed:
