@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+import pytest
 import structlog
 import uvicorn
 from fedveil_cli import identity_commands
 from fedveil_cli.world import World
 from fedveil_common.crypto.draws import Draws
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId
 from fedveil_common.ports import NoFailpoints
 from fedveil_common.roster import verify_roster
@@ -176,3 +178,15 @@ def open_office(folder: pathlib.Path) -> Iterator[Office]:
             yield office
     finally:
         office.store.close()
+
+
+def join(
+    office: Office, home: pathlib.Path, token: str, seed: int = 2, passphrase: Passphrase | None = None
+) -> identity_commands.Report:
+    """`fedveil join` with the office's clock and entropy of its own."""
+    return identity_commands.run_join(home, token, passphrase, World(office.clock, Entropy(seed), NoFailpoints()))
+
+
+def code_of(error: pytest.ExceptionInfo[FedveilError]) -> tuple[str, int]:
+    """(code, exit code) of a refusal."""
+    return error.value.code, error.value.exit_code

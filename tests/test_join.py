@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from enrolment_office import CA, GOV, Entropy, Office, free_port, open_office
+from enrolment_office import CA, GOV, Entropy, Office, free_port, join, open_office
 from fedveil_cli import identity_commands
-from fedveil_cli.world import World
 from fedveil_common import jcs, wire
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal, SealedError, Unreachable
@@ -25,7 +24,6 @@ from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import certificates, invites, sealed_keys
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest
-from fedveil_common.ports import NoFailpoints
 from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase, PrivateKey
 from fedveil_coordinator import enrollment, founding, membership
@@ -42,13 +40,6 @@ def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
 def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
     with open_office(tmp_path) as made:
         yield made
-
-
-def join(
-    office: Office, home: pathlib.Path, token: str, seed: int = 2, passphrase: Passphrase | None = None
-) -> identity_commands.Report:
-    world = World(office.clock, Entropy(seed), NoFailpoints())
-    return identity_commands.run_join(home, token, passphrase, world)
 
 
 def request_of(office: Office, token_text: str, seed: int = 9) -> JoinRequest:

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from enrolment_office import Entropy, Office, free_port, open_office
+from enrolment_office import Entropy, Office, code_of, free_port, join, open_office
 from fedveil_cli import (
-    identity_commands,
     participating,
 )
-from fedveil_cli.world import World
 from fedveil_common.crypto import signing
-from fedveil_common.errors import ConfigError, FedveilError, PeerError, SealedError, Unreachable
+from fedveil_common.errors import ConfigError, PeerError, SealedError, Unreachable
 from fedveil_common.ids import OrgId
 from fedveil_common.pki import invites, sealed_keys
-from fedveil_common.ports import NoFailpoints
 from fedveil_common.roster import accept_roster, verify_roster
 from fedveil_common.secret import Passphrase
 from fedveil_participant import enrolment
@@ -44,16 +41,6 @@ def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
 def home(tmp_path: pathlib.Path) -> Iterator[House]:
     with house(tmp_path) as made:
         yield made
-
-
-def join(
-    office: Office, home: pathlib.Path, token: str, seed: int = 2, passphrase: Passphrase | None = None
-) -> identity_commands.Report:
-    return identity_commands.run_join(home, token, passphrase, World(office.clock, Entropy(seed), NoFailpoints()))
-
-
-def code_of(error: pytest.ExceptionInfo[FedveilError]) -> tuple[str, int]:
-    return error.value.code, error.value.exit_code
 
 
 def dead(*_: object) -> object:

@@ -13,10 +13,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from enrolment_office import GOV, Clock, Entropy, Office, free_port, open_office
+from enrolment_office import GOV, Clock, Entropy, Office, code_of, free_port, join, open_office
 from fedveil_cli import (
     files,
-    identity_commands,
     main,
     operating,
     passphrases,
@@ -24,15 +23,12 @@ from fedveil_cli import (
     service_commands,
 )
 from fedveil_cli.output import Output
-from fedveil_cli.world import World
 from fedveil_common import plan as plans
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import ConfigError, FedveilError, SealedError, StorageError
+from fedveil_common.errors import ConfigError, SealedError, StorageError
 from fedveil_common.pki import invites, sealed_keys
 from fedveil_common.plan import NotInThisReleaseError, PlanError
 from fedveil_common.plan.reading import RELEASES
-from fedveil_common.ports import NoFailpoints
-from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
 from fedveil_participant.membership import load_membership
 from fedveil_participant.store import journal_key, make_journal_key, open_store
@@ -56,16 +52,6 @@ def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
 def home(tmp_path: pathlib.Path) -> Iterator[House]:
     with house(tmp_path) as made:
         yield made
-
-
-def join(
-    office: Office, home: pathlib.Path, token: str, seed: int = 2, passphrase: Passphrase | None = None
-) -> identity_commands.Report:
-    return identity_commands.run_join(home, token, passphrase, World(office.clock, Entropy(seed), NoFailpoints()))
-
-
-def code_of(error: pytest.ExceptionInfo[FedveilError]) -> tuple[str, int]:
-    return error.value.code, error.value.exit_code
 
 
 # --- ports ------------------------------------------------------------------------------------------------------------
