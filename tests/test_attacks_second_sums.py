@@ -40,7 +40,7 @@ from fedveil_common.messages import (
 )
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_participant import checks, lineage
-from fedveil_participant.lineage import SumDownload
+from fedveil_participant.checking import SumDownload
 from fedveil_participant.stages import Acked
 from numpy.typing import NDArray
 from rogue import Rogue
@@ -142,8 +142,17 @@ def test_openings_and_corrupt_members_stay_below_the_threshold(n: int) -> None:
 # --- second sums ------------------------------------------------------------------------------------------------------
 
 
+class Unchecked:
+    """Believes every signed sum."""
+
+    def check(self, *args: object, audited: bool) -> None:
+        pass
+
+
 class Liar(Rogue):
-    """Plays whole attempts, opens their sums, and serves whatever sums it likes."""
+    """Plays whole attempts, opens their sums, and serves whatever sums it likes. Members do not check the sums it signs
+    (`checking.Checker` is replaced): what is shown here holds without that.
+    """
 
     def __init__(self) -> None:
         super().__init__(plan=plan_bytes(rounds=2))
@@ -152,6 +161,21 @@ class Liar(Rogue):
         self.served: dict[tuple[RunId, int], SumDownload] = {}
         self.rings: dict[tuple[RunId, int], NDArray[np.int64]] = {}
         self.cluster.download = self.serve  # type: ignore[method-assign]
+        started = self.cluster.start_member
+        for org in self.cluster.members:
+            self.believe(org)
+
+        def start(org_id: OrgId) -> None:
+            started(org_id)
+            self.believe(org_id)
+
+        self.cluster.start_member = start  # type: ignore[method-assign]
+
+    def believe(self, org: OrgId) -> None:
+        """A member believes what is signed from now on."""
+        driver = self.cluster.members[org].driver
+        assert driver is not None
+        driver._walker._checker = Unchecked()  # type: ignore[assignment]
 
     def serve(self, run_id: RunId, round: int) -> SumDownload:
         known = self.served[run_id, round]
@@ -363,11 +387,11 @@ def test_a_download_of_another_length_is_refused_not_decoded() -> None:
     notice = liar.publish(t3, ring)
     state = liar.cluster.members[VICTIM].driver
     assert state is not None
-    longer = lineage.Expected(Purpose.TRAIN, len(ring) + 1)
-    right = lineage.Expected(Purpose.TRAIN, len(ring))
-    found = lineage.fetch(liar.serve, RUN, 1, right, state.state.roster, state.state.opened)
+    longer = lineage.Expected(Purpose.TRAIN, len(ring) + 1, 16)
+    right = lineage.Expected(Purpose.TRAIN, len(ring), 16)
+    found = lineage.fetch(liar.serve, RUN, 1, right, lineage.basis_of(state.state))
     assert found[1].result == transcript.result_hash(notice.result.body)
     with pytest.raises(PeerError) as caught:
-        lineage.fetch(liar.serve, RUN, 1, longer, state.state.roster, state.state.opened)
+        lineage.fetch(liar.serve, RUN, 1, longer, lineage.basis_of(state.state))
     assert caught.value.code == "wrong_sum"
     assert COORDINATOR not in FIVE

@@ -231,7 +231,7 @@ def test_work_for_another_attempt_or_stage_changes_nothing() -> None:
     ready = UpdateReady(key, at("idle").body.model_hash, 1.0, Seed(bytes(32)))
     preparing, encodes = standing("preparing"), standing("encoding")
     assert isinstance(encodes.stage, Encoding)
-    masked = InputReady(key, encodes.stage.t2, (ELSE,), 1.0)
+    masked = InputReady(key, encodes.stage.t2, (ELSE,), bytes(8), 1.0)
     assert kinds(round.step(preparing, ready)) == ["advert"]
     assert kinds(round.step(encodes, masked)) == ["input"]
     for state, event in [
@@ -265,7 +265,7 @@ def test_an_update_that_failed_ends_this_members_attempt(stage: str) -> None:
 def test_an_input_spends_both_keys_before_its_header_leaves() -> None:
     state = standing("encoding")
     assert isinstance(state.stage, Encoding)
-    after, actions = round.step(state, InputReady(AttemptKey(RUN, 1, 1), state.stage.t2, (ELSE,), 1.0))
+    after, actions = round.step(state, InputReady(AttemptKey(RUN, 1, 1), state.stage.t2, (ELSE,), bytes(8), 1.0))
     persist, upload = actions
     assert isinstance(persist, Persist)
     assert isinstance(upload, UploadInput)

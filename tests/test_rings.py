@@ -14,9 +14,10 @@ from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks, packing, quorum, ring
+from fedveil_common.masking.opening import Unmasking
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.secret import Seed
-from fedveil_coordinator.opening import Unmasking, open_leaves
+from fedveil_coordinator.opening import open_leaves
 from fedveil_participant.protecting import protect
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
+from fedveil_common.masking.opening import Unmasking
 from fedveil_common.masking.ring import Ring, zeros
 from fedveil_common.ringfile import leaf_length
 from fedveil_common.secret import Seed
-from fedveil_coordinator.opening import Unmasking, open_leaves
+from fedveil_coordinator.opening import open_leaves
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROOTS = ("common", "coordinator", "participant", "simulation", "cli")

@@ -49,8 +49,8 @@ from fedveil_common.messages import (
     SignedBlob,
 )
 from fedveil_coordinator import facts
+from fedveil_participant.checking import SumDownload
 from fedveil_participant.events import Changes
-from fedveil_participant.lineage import SumDownload
 from fedveil_participant.stages import Stage
 from fedveil_simulation.cluster import Packet
 from ledger import CrashError, LedgerCluster, LedgerMemory, story_plan

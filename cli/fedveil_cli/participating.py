@@ -111,9 +111,13 @@ def _participate(
         store.save_roster(waiting)
 
     told: set[int] = set()
+    latest = [trust]
+
+    def past_roster(signed: bytes) -> Roster:
+        return verify_roster(signed, latest[0].governance, latest[0].earlier)
 
     def verify(notice: RosterNotice, before: Roster) -> Roster:
-        newer = verify_chain(notice.trust_chain, member.fingerprint)
+        newer = latest[0] = verify_chain(notice.trust_chain, member.fingerprint)
         found = verify_roster(notice.signed_roster, newer.governance, newer.earlier)
         accept_roster(before, found, me=member.org_id, my_key=own_key)
         listed = any(_lists(one, member.org_id, own_key) for one in (before, found))
@@ -136,6 +140,8 @@ def _participate(
         high_water=standing.high_water,
         spent=standing.spent,
         opened=standing.opened,
+        tag_keys=standing.tag_keys,
+        disputed=standing.disputed,
         stage=stage,
     )
     channel = grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
@@ -145,6 +151,7 @@ def _participate(
         Consent(store.accepted()),
         verify,
         member.trust_chain,
+        past_roster,
         software,
         store,
         make_bench(store.datasets(), store),

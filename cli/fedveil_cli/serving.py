@@ -29,6 +29,8 @@ from fedveil_common.secret import Passphrase
 from fedveil_coordinator import enrollment_http, enrollment_listener, founding
 from fedveil_coordinator.admin import AdminEdge
 from fedveil_coordinator.allowlist import AllowList, Identity
+from fedveil_coordinator.archive import Archive
+from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
@@ -109,12 +111,14 @@ async def _serve(
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))
 
+    archive = Archive(store.journal, lambda version: store.records.rosters()[version])
     host, port = federation.listen
     listening = listen(host, port + 1)
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
             RoundsEdge(driver, identify, open_spool, open_sum).handlers(),
+            ArchiveEdge(archive, identify, lambda org_id: org_id in driver.members).handlers(),
             AdminEdge(operations, identify).handlers(),
         )
     )

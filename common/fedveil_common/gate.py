@@ -13,7 +13,7 @@ from typing import Protocol
 import grpc
 
 ROUNDS = "/fedveil.v1.RoundsService/"
-KINDS = frozenset({"Session", "SubmitInput", "FetchSum"})
+KINDS = frozenset({"Session", "SubmitInput", "FetchSum", "FetchRound", "FetchInputLeaves"})
 """Every call a participant may make, by its method name."""
 
 

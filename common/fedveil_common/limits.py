@@ -18,6 +18,9 @@ MAX_LENGTH = 2**28
 
 MAX_LEAVES = 2**14
 LEAVES_PER_FRAME = 16
+LEAVES_PER_AUDIT = 256
+"""Leaves that one call may ask for of every input of a round."""
+
 MAX_ATTEMPTS = 2**16
 MAX_EARLIER_ATTEMPTS = 1024
 MAX_ROUND = 2**32 - 1

@@ -13,7 +13,7 @@ from fedveil_common import wire
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
-from fedveil_common.masking import shares
+from fedveil_common.masking import checksum, shares
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -241,6 +241,10 @@ def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     leaves = -(-manifest.length // manifest.leaf_coordinates)
     if (body.length, body.ring_bits, body.leaf_count) != (manifest.length, manifest.ring_bits, leaves):
         raise PeerError("wrong_shape", "the header announces another vector than the manifest", peer=org)
+    try:
+        checksum.from_bytes(body.masked_tag)
+    except PeerError as error:
+        raise PeerError(error.code, error.what, peer=org) from None
     return body
 
 

@@ -48,6 +48,7 @@ from fedveil_coordinator.events import (
     Event,
     Heard,
     InputSpooled,
+    KeepInputs,
     OpeningFailed,
     OpenSum,
     Persist,
@@ -104,6 +105,7 @@ class Journal(Protocol):
     def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
+    def keep_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
 
 
 class Workers(Protocol):
@@ -389,6 +391,8 @@ class Driver:
                 self._process_sum(action.manifest)
             case DiscardInputs():
                 self._journal.discard_inputs(action.key)
+            case KeepInputs():
+                self._journal.keep_inputs(action.key)
             case Announce():
                 self._announce(run_id, action)
 
@@ -555,10 +559,10 @@ class Driver:
 
         def work() -> Event:
             try:
-                root = self.sums.open(frame, revealing, self._workers.pool)
+                root, tag_sum = self.sums.open(frame, revealing, self._workers.pool)
             except PeerError as error:
                 return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
-            return SumReady(key, root, self._clock.monotonic_s())
+            return SumReady(key, root, tag_sum, self._clock.monotonic_s())
 
         self._workers.submit(work, self.post)
 

@@ -63,10 +63,11 @@ class InputSpooled:
 
 @dataclass(frozen=True, slots=True)
 class SumReady:
-    """The opened sum of an attempt is durable on disk; its leaves have this root."""
+    """The opened sum of an attempt is durable on disk; its leaves have this root, and this is its tag (empty: none)."""
 
     key: AttemptKey
     leaf_root: bytes
+    tag_sum: bytes
     at: float
 
 
@@ -188,6 +189,13 @@ class DiscardInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepInputs:
+    """The spooled inputs of an opened attempt stay for whoever audits its sum; older ones may go for them."""
+
+    key: AttemptKey
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell whoever watches the run (operator, log): a closed kind and public facts."""
 
@@ -195,4 +203,4 @@ class Announce:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-Action = Persist | Send | Acknowledge | OpenSum | ProcessSum | DiscardInputs | Announce
+Action = Persist | Send | Acknowledge | OpenSum | ProcessSum | DiscardInputs | KeepInputs | Announce

@@ -1,24 +1,20 @@
 """From a certificate and its reveals to the opened sum: recover the seeds, then add and unmask leaf by leaf.
 
-Promise: for each dealer exactly one of its two secrets is recovered (the self seed of a survivor, the mask key of a
-dropped one); a secret that does not match what the dealer committed to convicts the dealer; memory is a few leaves.
-Pure: inputs in, value out. Source: FLSA/1 sections 2.3, 2.9, 2.10 (docs/protocol.md).
+Promise: what is recovered is what `masking.opening` lets be recovered; memory is a few leaves. Pure: inputs in, value
+out. Source: FLSA/1 sections 2.3, 2.9, 2.10 (docs/protocol.md).
 """
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 from fedveil_common import transcript, wire
-from fedveil_common.crypto import shamir
-from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import OrgId
-from fedveil_common.masking import masks, shares
+from fedveil_common.masking import masks, opening
+from fedveil_common.masking.opening import Unmasking
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, zeros
-from fedveil_common.messages import BlobType, Reveal
+from fedveil_common.messages import BlobType, Header, Reveal
 from fedveil_common.ringfile import leaf_count, leaf_length
-from fedveil_common.secret import PrivateKey, Seed
 from fedveil_common.transcript import LEAF_COORDINATES
 
 from fedveil_coordinator.attempt import Frame, Revealing, advert_body
@@ -36,57 +32,29 @@ WriteSum = Callable[[int, bytearray], None]
 """(leaf index, packed leaf of the opened sum): called from the pool's threads, in no order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unmasking:
-    """Everything needed to take the masks off: stream keys only. Known to the coordinator after a certificate."""
-
-    t3: bytes
-    length: int
-    bits: int
-    survivors: tuple[OrgId, ...]
-    keys: tuple[masks.MaskKey, ...]
-
-
 def recover(frame: Frame, stage: Revealing) -> Unmasking:
-    """The stream keys to remove. Raises PeerError `wrong_secret_dealt` (peer: the dealer) if shares that match their
-    commitments interpolate to another secret than the advert's; IntegrityError `too_few_shares` below the threshold.
-    """
-    manifest = frame.manifest
-    x_of = {org: index + 1 for index, org in enumerate(manifest.cohort)}
-    reveals = {org: _reveal(stage, org) for org in stage.reveals}
+    """What takes the masks off the sum of the survivors. Errors as `masking.opening.recover`."""
     adverts = {org: advert_body(stage.adverts[org]) for org in stage.shares}
-    survivors, dropped = tuple(sorted(stage.headers)), tuple(sorted(set(stage.shares) - set(stage.headers)))
+    reveals = {org: _reveal(stage, org) for org in stage.reveals}
+    survivors = tuple(sorted(stage.headers))
+    return opening.recover(frame.manifest, frame.t0, stage.t2, stage.t3, adverts, survivors, reveals)
 
-    def interpolate(dealer: OrgId, shares_of: dict[int, bytes]) -> bytes:
-        try:
-            return shamir.reconstruct(dict(sorted(shares_of.items())[: manifest.threshold]), manifest.threshold)
-        except FedveilError as error:
-            if error.code == "not_a_secret":
-                raise PeerError("wrong_secret_dealt", f"the shares of {dealer} hide no secret", peer=dealer) from error
-            raise
 
-    self_keys = []
-    for org in survivors:
-        if org in reveals:
-            seed = Seed(reveals[org].self_seed)
-        else:
-            held = {x_of[r]: dict(reveal.self_shares)[org] for r, reveal in reveals.items() if r != org}
-            seed = Seed(interpolate(org, held))
-        shares.check_self_seed(frame.t0, org, seed, adverts[org].selfseed_commit)
-        self_keys.append(masks.self_key(stage.t2, seed, org))
-    residual: list[masks.MaskKey] = []
-    public = {org: adverts[org].mask_key for org in survivors}
-    for org in dropped:
-        held = {x_of[r]: dict(reveal.key_shares)[org] for r, reveal in reveals.items() if r != org}
-        recovered = PrivateKey(interpolate(org, held))
-        residual.extend(masks.residual_keys(stage.t2, org, recovered, public, adverts[org].mask_key))
-    keys = masks.opening_keys(self_keys, residual)
-    return Unmasking(stage.t3, manifest.length, manifest.ring_bits, survivors, keys)
+def tag_of(stage: Revealing, unmasking: Unmasking) -> bytes:
+    """The opened tag of the sum; empty if a survivor's header carries none."""
+    headers = {org: _header(stage, org) for org in stage.headers}
+    return opening.sum_of_tags({org: (one.tag_ok, one.masked_tag) for org, one in headers.items()}, unmasking)
 
 
 def _reveal(stage: Revealing, org: OrgId) -> Reveal:
     body = wire.parse_body(BlobType.REVEAL, stage.reveals[org].body)
     assert isinstance(body, Reveal)
+    return body
+
+
+def _header(stage: Revealing, org: OrgId) -> Header:
+    body = wire.parse_body(BlobType.HEADER, stage.headers[org].body)
+    assert isinstance(body, Header)
     return body
 
 

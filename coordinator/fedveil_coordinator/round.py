@@ -62,6 +62,7 @@ from fedveil_coordinator.events import (
     Event,
     Heard,
     InputSpooled,
+    KeepInputs,
     OpeningFailed,
     OpenSum,
     Received,
@@ -105,6 +106,8 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
             course.attempt = replace(attempt, heard=heard, since=event.at, began=None)
             if isinstance(attempt.stage, Opening):
                 course.act(OpenSum(attempt.key))
+            elif isinstance(attempt.stage, Opened):
+                course.act(KeepInputs(attempt.key))
         case AbortOrdered():
             course.begin_abort("operator", (), event.at)
         case _:
@@ -411,10 +414,10 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
         survivors=len(stage.revealing.headers),
         length=manifest.length,
         leaf_root=event.leaf_root,
-        tag_sum=b"",
+        tag_sum=event.tag_sum,
         noise_left=0.0,
     )
     blob = course.sign(BlobType.RESULT, result)
     course.record(facts.SumOpened(blob), event.at)
+    course.act(KeepInputs(manifest.key))  # first: whoever hears of the result may audit it at once
     course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))
-    course.act(DiscardInputs(manifest.key))

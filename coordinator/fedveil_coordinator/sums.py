@@ -56,8 +56,8 @@ class Sums:
         self._known: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
         self._lineage: tuple[RunId, provenance.Lineage] | None = None
 
-    def open(self, frame: Frame, revealing: Revealing, pool: Executor | None) -> bytes:
-        """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root.
+    def open(self, frame: Frame, revealing: Revealing, pool: Executor | None) -> tuple[bytes, bytes]:
+        """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root and its tag.
 
         PeerError `wrong_secret_dealt` names the dealer whose own commitments convict it.
         """
@@ -76,7 +76,7 @@ class Sums:
         finally:
             for source in inputs.values():
                 source.close()
-        return transcript.leaf_root(hashes)
+        return transcript.leaf_root(hashes), opening.tag_of(revealing, unmasking)
 
     def process(self, state: RunState, manifest: Manifest, survivors: int) -> Outcome:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""

@@ -13,7 +13,7 @@ from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
-from fedveil_common.masking import quorum, ring, shares
+from fedveil_common.masking import checksum, quorum, ring, shares
 from fedveil_common.messages import (
     AbortCertificate,
     AbortRequest,
@@ -193,6 +193,17 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
         )
 
 
+def not_disputed(run_id: RunId, disputed: Iterable[RunId]) -> None:
+    """No sum of this run was found to be false."""
+    if run_id in disputed:
+        raise PeerError(
+            "sum_disputed",
+            f"an earlier sum of run {run_id} was not that of its inputs",
+            not_done="nothing was trained, no key was made",
+            next_step="keep the participant's folder and call the other organisations; fedveil verify shows the round",
+        )
+
+
 def spent_key(manifest: Manifest, accepted: AcceptedPlan) -> SpentKey:
     """Under which key this opening is spent (A2)."""
     return SpentKey(manifest.dataset, accepted.version, manifest.purpose, manifest.model_hash or manifest.query_digest)
@@ -322,7 +333,7 @@ def received_share(
     if (body.t1, body.dealer, body.recipient) != (t1, dealer.org_id, me):
         raise PeerError("wrong_transcript", "a share is of another attempt, dealer or recipient", peer=dealer.org_id)
     opened = shares.open_share(body, x, channel_key, dealer.channel_key, dealer.kappa_commit, t0)
-    return Held(dealer.org_id, opened.key_share, opened.self_share)
+    return Held(dealer.org_id, opened.key_share, opened.self_share, (opened.kappa,))
 
 
 def complaint(blob: SignedBlob, t1: bytes, me: OrgId, members: Sequence[OrgId], roster: Roster) -> OrgId:
@@ -384,6 +395,10 @@ def header_of(blob: SignedBlob, t2: bytes, members: Sequence[OrgId], manifest: M
     leaves = -(-manifest.length // manifest.leaf_coordinates)
     if (body.length, body.ring_bits, body.leaf_count) != (manifest.length, manifest.ring_bits, leaves):
         raise PeerError("wrong_shape", "a header announces another vector than the manifest", peer=blob.signer_id)
+    try:
+        checksum.from_bytes(body.masked_tag)
+    except PeerError as error:
+        raise PeerError(error.code, error.what, peer=blob.signer_id) from None
     return body
 
 

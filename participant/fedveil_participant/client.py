@@ -6,7 +6,7 @@ Outbound connections only. Synchronous gRPC on its own threads; what arrives is 
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -15,13 +15,15 @@ from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.gate import Gate, Outbox
 from fedveil_common.grpc_errors import error_of
-from fedveil_common.ids import RunId
+from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource
+from fedveil_common.published import PublishedRound
 from fedveil_common.wire import tables
+from fedveil_common.wire.published import parse_parts
 from google.protobuf.message import DecodeError
 
-from fedveil_participant.lineage import SumDownload
+from fedveil_participant.checking import SumDownload
 
 OUTGOING_BOUND = 1024
 """Messages queued on a session; more than this means that it is dead, and it is closed."""
@@ -38,6 +40,8 @@ class CoordinatorLink:
         self._session_stub = gate.stream_stream("Session")
         self._submit_stub = gate.stream_unary("SubmitInput")
         self._fetch_stub = gate.unary_stream("FetchSum")
+        self._round_stub = gate.unary_stream("FetchRound")
+        self._leaves_stub = gate.unary_stream("FetchInputLeaves")
         self._channel = channel
         self._lock = threading.Lock()
         self._outgoing: queue.Queue[bytes | None] | None = None
@@ -114,6 +118,23 @@ class CoordinatorLink:
         manifest: SignedBlob = tables.BLOB.get(first.announcement, "manifest", "announcement.manifest")
         return SumDownload(result, manifest, _leaves(call))
 
+    def fetch_round(self, run_id: RunId, round: int) -> PublishedRound:
+        """Download what was published of an opened round. FedveilError."""
+        request = pb.FetchRoundRequest(run_id=run_id, round=round)
+        return parse_parts(_stream(self._round_stub(request.SerializeToString(), timeout=CALL_TIMEOUT_S)))
+
+    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
+        """Download leaves of every survivor's masked input, as they arrive. FedveilError."""
+        for start in range(0, len(leaves), limits.LEAVES_PER_AUDIT):
+            request = pb.FetchInputLeavesRequest(run_id=run_id, round=round)
+            request.leaves.extend(leaves[start : start + limits.LEAVES_PER_AUDIT])
+            for data in _stream(self._leaves_stub(request.SerializeToString(), timeout=CALL_TIMEOUT_S)):
+                try:
+                    found = pb.FetchInputLeavesResponse.FromString(data)
+                except DecodeError:
+                    raise wire.MalformedError("leaf", "does not parse as protocol buffers") from None
+                yield OrgId(found.org_id), found.leaf, found.data
+
     def close(self) -> None:
         """End the session and the channel."""
         with self._lock:
@@ -146,6 +167,13 @@ def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSour
         stop = min(start + limits.LEAVES_PER_FRAME, len(leaf_hashes))
         frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(start, stop))
         yield frame.SerializeToString()
+
+
+def _stream(call: Any) -> Iterator[bytes]:
+    try:
+        yield from call
+    except grpc.RpcError as error:
+        raise rpc_error(error) from None
 
 
 def _response(call: Any) -> Any:

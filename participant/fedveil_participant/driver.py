@@ -15,7 +15,7 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, StorageError, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.masking import masks
+from fedveil_common.masking import checksum, masks
 from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import (
     CoordinatorHello,
@@ -36,6 +36,7 @@ from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
 from fedveil_participant import checks, finish, round
+from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.events import (
     Action,
     Connected,
@@ -51,15 +52,17 @@ from fedveil_participant.events import (
     Resumed,
     Send,
     SpentKey,
+    SumDisputed,
     Tick,
     UpdateFailed,
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.lineage import Walk, Walker
+from fedveil_participant.lineage import Walk, Walker, basis_of
 from fedveil_participant.ports import Bench, Journal, Link, Workers
 from fedveil_participant.protecting import protect
 from fedveil_participant.stages import Idle
+from fedveil_participant.tagging import Tag
 
 log = structlog.get_logger("fedveil.participant")
 
@@ -92,6 +95,7 @@ class Driver:
         consent: Consent,
         verify_roster: VerifyRoster,
         chain: bytes,
+        past_roster: PastRoster,
         software: str,
         journal: Journal,
         bench: Bench,
@@ -116,7 +120,7 @@ class Driver:
         self._clock = clock
         self._entropy = entropy
         self._failpoints = failpoints
-        self._walker = Walker(link.fetch_sum)
+        self._walker = Walker(link, Checker(link, entropy, past_roster))
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._session = 0
         self._reconnect_at: float | None = None
@@ -418,8 +422,14 @@ class Driver:
             return
         except FedveilError as error:
             log.warning("prepare.failed", code=error.code, what=error.what)
+            self._note_dispute(error, manifest.key.run_id)
             event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
+
+    def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
+        """A false sum ends the run here, for good: before anything else follows from the error."""
+        if error.code == "sum_disputed":
+            self.post(SumDisputed(run_id, error.what))
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
@@ -444,8 +454,7 @@ class Driver:
             manifest.standardise,
             manifest.step,
             manifest.previous,
-            self.state.roster,
-            self.state.opened,
+            basis_of(self.state),
         )
         checks.derived_model(manifest, walk.lineage.model_hash)
         self._walker.keep(manifest.key.run_id, walk)
@@ -460,16 +469,20 @@ class Driver:
             return
         plan = self.state.plans[manifest.key.run_id].plan
         length, bits, values = manifest.length, manifest.ring_bits, known[1]
-        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
+        public = dict(action.keys)
+        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, public)
+
+        mask = checksum.tag_mask(action.t2, self.state.me, action.mask_key, action.self_seed, public)
 
         def encode(start: int, count: int) -> Ring:
             return self._bench.encode(
                 plan, manifest.purpose, manifest.step, values, action.rounding, bits, start, count
             )
 
+        tag = Tag(encode, action.tag_key)
         sink = self._journal.new_input(manifest.key, length, bits)
         try:
-            hashes = protect(length, bits, encode, keys, action.t2, self.state.me, sink.write, self._workers.pool)
+            hashes = protect(length, bits, tag.encode, keys, action.t2, self.state.me, sink.write, self._workers.pool)
             sink.finish(replace=True)
         except StorageError:
             raise
@@ -478,7 +491,7 @@ class Driver:
             return
         finally:
             sink.discard()
-        self.post(InputReady(manifest.key, action.t2, hashes, self._clock.monotonic_s()))
+        self.post(InputReady(manifest.key, action.t2, hashes, tag.masked(mask), self._clock.monotonic_s()))
 
     def _upload(self, action: UploadInput) -> None:
         if self._uploading == action.key or not self.connected:
@@ -541,6 +554,7 @@ class Driver:
                 self._journal.save_end(message.run_id, message.plan_hash, message.code, data)
             except FedveilError as error:
                 code, what = error.code, error.what
+                self._note_dispute(error, message.run_id)
                 self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
                 return
             self.call(lambda: self._stored(message, bool(data)))

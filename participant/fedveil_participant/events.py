@@ -41,13 +41,28 @@ class OpenedSum:
 
 
 @dataclass(frozen=True, slots=True)
+class TagKey:
+    """The checksum key of a round whose sum was not yet checked here, for exactly the set of inputs behind `t3`."""
+
+    run_id: RunId
+    round: int
+    t3: bytes
+    key: Seed
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
-    """What one transition adds to the standing facts; applied in the transaction that stores the stage."""
+    """What one transition adds to the standing facts; applied in the transaction that stores the stage. `checked`: keys
+    of sums that were checked, which are erased.
+    """
 
     high_water: AttemptKey | None = None
     spend: tuple[SpentKey, ...] = ()
     free: tuple[SpentKey, ...] = ()
     opened: tuple[OpenedSum, ...] = ()
+    tag_keys: tuple[TagKey, ...] = ()
+    checked: tuple[TagKey, ...] = ()
+    disputed: tuple[RunId, ...] = ()
     roster: Roster | None = None
 
 
@@ -87,11 +102,12 @@ class UpdateFailed:
 
 @dataclass(frozen=True, slots=True)
 class InputReady:
-    """The masked input under `t2` is durable on disk; these are its leaf hashes."""
+    """The masked input under `t2` is durable on disk; these are its leaf hashes and its tag, masked."""
 
     key: AttemptKey
     t2: bytes
     leaf_hashes: tuple[bytes, ...]
+    masked_tag: bytes
     at: float
 
 
@@ -123,7 +139,15 @@ class EndStored:
     run_id: RunId
 
 
-Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick | EndStored
+@dataclass(frozen=True, slots=True)
+class SumDisputed:
+    """The published inputs of a run's round do not add up to the sum that the coordinator signed."""
+
+    run_id: RunId
+    what: str
+
+
+Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick | EndStored | SumDisputed
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -157,7 +181,8 @@ class PrepareUpdate:
 class ProtectUpdate:
     """Encode and mask the stored update under `t2`, write the masked leaves durably; then `InputReady`.
 
-    `mask_key` and `self_seed` are this participant's secrets; `keys` the public mask keys of U2 without its own.
+    `mask_key` and `self_seed` are this participant's secrets; `keys` the public mask keys of U2 without its own;
+    `tag_key` the checksum key that the dealers share, empty if it is not known here.
     The same call yields the same bytes: `rounding` fixes the stochastic rounding of this attempt.
     """
 
@@ -167,6 +192,7 @@ class ProtectUpdate:
     mask_key: PrivateKey
     self_seed: Seed
     rounding: Seed
+    tag_key: tuple[Seed, ...]
     keys: tuple[tuple[OrgId, bytes], ...]
 
 

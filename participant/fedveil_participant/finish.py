@@ -12,7 +12,7 @@ from fedveil_common.ids import COORDINATOR, FederationId
 from fedveil_common.messages import BlobType, RunEnded
 
 from fedveil_participant import checks, round
-from fedveil_participant.lineage import Walker
+from fedveil_participant.lineage import Walker, basis_of
 
 
 def final_model(
@@ -25,6 +25,7 @@ def final_model(
 ) -> bytes:
     """The model file to store. Raises PeerError `model_not_derived` or `bad_signature`: then nothing is stored."""
     plan = accepted.plan
+    checks.not_disputed(message.run_id, state.disputed)
     blob, standardise = message.model[0], message.standardise
     checks.coordinator_signature(blob, state.roster, BlobType.MODEL)
     manifest = modelfile.parse_manifest(blob.body)
@@ -34,7 +35,7 @@ def final_model(
     step = manifest.round - (1 if own and layout.needs_standardise(plan) else 0)
     if accepted.plan_hash != message.plan_hash or not 1 <= step <= plan.training.rounds:
         raise PeerError("wrong_transcript", f"the signed model is of step {step} of another plan", peer=COORDINATOR)
-    lineage = walker.walk(plan, message.run_id, standardise, step, (), state.roster, state.opened).lineage
+    lineage = walker.walk(plan, message.run_id, standardise, step, (), basis_of(state)).lineage
     file = modelfile.ModelFile(
         plan=plan,
         model=lineage.model,

@@ -1,45 +1,51 @@
 """Re-deriving a model at a participant: from the seeded first model through the signed sums, never from given bytes.
 
 Promise: what this returns was computed here, by the plan's strategy, from sums whose Result the coordinator signed and
-whose leaves match it; for rounds this participant voted in, the Result must be over the T3 it voted for. A newcomer, or
-one that missed rounds, walks the missing part again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
+whose leaves match it; for rounds this participant voted in, the Result must be over the T3 it voted for. Every sum goes
+through `checking` before anything is derived from it. A newcomer, or one that missed rounds, walks the missing part
+again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fedveil_common import layout, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
+from fedveil_common.masking import checksum
 from fedveil_common.masking.packing import unpack
-from fedveil_common.masking.ring import Signed, signed, zeros
-from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
+from fedveil_common.masking.ring import signed, zeros
+from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
 from fedveil_common.plan import Plan
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.roster import Roster
 
 from fedveil_participant import checks
-from fedveil_participant.events import OpenedSum
-
-
-@dataclass(frozen=True, slots=True)
-class SumDownload:
-    """An opened sum as it arrives: two signed blobs, then (leaf index, packed leaf) in order."""
-
-    result: SignedBlob
-    manifest: SignedBlob
-    leaves: Iterator[tuple[int, bytes]]
-
-
-FetchSum = Callable[[RunId, int], SumDownload]
+from fedveil_participant.checking import Checker, DownloadedSum, FetchSum, RoundSource
+from fedveil_participant.events import OpenedSum, TagKey
+from fedveil_participant.round import State
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a downloaded sum must be of."""
+    """What a downloaded sum must be of. `value_bits`: of one quantised coordinate, by the plan."""
 
     purpose: Purpose
     length: int
+    value_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a walk goes by: the pinned roster, the sums seen so far, the keys of sums that are still to be checked."""
+
+    roster: Roster
+    opened: frozenset[OpenedSum]
+    tag_keys: tuple[TagKey, ...] = ()
+
+
+def basis_of(state: State) -> Basis:
+    """What a participant in this state goes by."""
+    return Basis(state.roster, state.opened, state.tag_keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,12 @@ class Walk:
 
 
 def fetch(
-    source: FetchSum, run_id: RunId, round: int, expected: Expected, roster: Roster, opened: frozenset[OpenedSum]
-) -> tuple[Signed, OpenedSum]:
+    source: FetchSum, run_id: RunId, round: int, expected: Expected, basis: Basis
+) -> tuple[DownloadedSum, OpenedSum]:
     """The sum of one round, and which Result it came with. PeerError if anything in it does not fit."""
     download = source(run_id, round)
-    checks.coordinator_signature(download.result, roster, BlobType.RESULT)
-    checks.coordinator_signature(download.manifest, roster, BlobType.MANIFEST)
+    checks.coordinator_signature(download.result, basis.roster, BlobType.RESULT)
+    checks.coordinator_signature(download.manifest, basis.roster, BlobType.MANIFEST)
     result = wire.parse_body(BlobType.RESULT, download.result.body)
     manifest = wire.parse_body(BlobType.MANIFEST, download.manifest.body)
     assert isinstance(result, Result)
@@ -64,9 +70,9 @@ def fetch(
     place = (manifest.key.run_id, manifest.key.round, manifest.purpose, manifest.length)
     if place != (run_id, round, expected.purpose, result.length) or result.length != expected.length:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} came as another sum")
-    own_vote(result, run_id, round, opened)
+    own_vote(result, run_id, round, basis.opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
-    first_result(found, opened)
+    first_result(found, basis.opened)
     bits, values = manifest.ring_bits, zeros(result.length, manifest.ring_bits)
     hashes: list[bytes] = []
     for index, data in download.leaves:
@@ -76,7 +82,8 @@ def fetch(
         values[start : start + count] = unpack(data, count, bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    return signed(values, bits), found
+    bound = checksum.bound(result.survivors, expected.value_bits)
+    return DownloadedSum(download.manifest, download.result, result, signed(values, bits), tuple(hashes), bound), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
@@ -107,8 +114,9 @@ def sum_is_signed(result: Result, hashes: list[bytes], round: int) -> None:
 class Walker:
     """The walks this participant is on, one a run; what was kept is not walked again until a restart."""
 
-    def __init__(self, source: FetchSum) -> None:
+    def __init__(self, source: RoundSource, checker: Checker) -> None:
         self._source = source
+        self._checker = checker
         self._known: dict[RunId, Walk] = {}
 
     def walk(
@@ -118,41 +126,46 @@ class Walker:
         standardise: tuple[SumRef, ...],
         step: int,
         previous: tuple[SumRef, ...],
-        roster: Roster,
-        opened: frozenset[OpenedSum],
+        basis: Basis,
     ) -> Walk:
         """The walk of `run_id` to `step` model steps. Raises PeerError if a sum cannot be trusted. Nothing is kept: the
         caller does that with `keep`, once the model is the one that was announced.
 
         Train rounds are numbered consecutively after the run's own standardise round, if it had one. `previous` names
-        the last train sum: its hash must be that of the Result downloaded here.
+        the last train sum: its hash must be that of the Result downloaded here. The last sum is audited.
         """
         known = self._known.get(run_id)
+        own = bool(standardise) and standardise[0].run_id == run_id
         if known is None or known.lineage.step > step:
-            known = self._begin(plan, standardise, roster, opened)
+            known = self._begin(plan, standardise, basis, audited=own and step == 0)
         lineage, sums = known.lineage, list(known.sums)
-        first = 2 if standardise and standardise[0].run_id == run_id else 1
+        first = 2 if own else 1
         while lineage.step < step:
             number = first + lineage.step
-            expected = Expected(Purpose.TRAIN, layout.layout_for(plan, Purpose.TRAIN, lineage.step).length)
-            opened_sum, found = fetch(self._source, run_id, number, expected, roster, opened)
-            if lineage.step + 1 == step and previous and previous[0] != SumRef(run_id, number, found.result):
+            length = layout.layout_for(plan, Purpose.TRAIN, lineage.step).length
+            expected = Expected(Purpose.TRAIN, length, plan.protection.value_bits)
+            downloaded, found = fetch(self._source.fetch_sum, run_id, number, expected, basis)
+            last = lineage.step + 1 == step
+            if last and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
-            lineage = provenance.advance(lineage, opened_sum)
+            self._checker.check(downloaded, found, _key(found, basis), audited=last)
+            lineage = provenance.advance(lineage, downloaded.values)
             sums.append(found)
         return Walk(lineage, tuple(sums))
 
-    def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], roster: Roster, opened: frozenset[OpenedSum]) -> Walk:
+    def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], basis: Basis, *, audited: bool) -> Walk:
         if not layout.needs_standardise(plan):
             return Walk(provenance.begin(plan, None), ())
         if not standardise:
             raise PeerError("wrong_sum", "no standardise sum is named")
         ref = standardise[0]
-        expected = Expected(Purpose.STANDARDISE, layout.layout_for(plan, Purpose.STANDARDISE, 0).length)
-        scaling, found = fetch(self._source, ref.run_id, ref.round, expected, roster, opened)
+        length = layout.layout_for(plan, Purpose.STANDARDISE, 0).length
+        expected = Expected(Purpose.STANDARDISE, length, plan.protection.value_bits)
+        scaling, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
         if found.result != ref.result_hash:
             raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
-        return Walk(provenance.begin(plan, scaling), (found,))
+        self._checker.check(scaling, found, _key(found, basis), audited=audited)
+        return Walk(provenance.begin(plan, scaling.values), (found,))
 
     def keep(self, run_id: RunId, walk: Walk) -> None:
         """Go on from here the next time."""
@@ -161,3 +174,9 @@ class Walker:
     def forget(self, run_id: RunId) -> None:
         """The run is over."""
         self._known = {known: walk for known, walk in self._known.items() if known != run_id}
+
+
+def _key(found: OpenedSum, basis: Basis) -> TagKey | None:
+    """The checksum key of exactly this sum, if it is held here."""
+    place = (found.run_id, found.round, found.t3)
+    return next((one for one in basis.tag_keys if (one.run_id, one.round, one.t3) == place), None)

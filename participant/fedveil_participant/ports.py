@@ -3,23 +3,24 @@
 Built in `fedveil_cli`, in the store and in simulations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
 from fedveil_common.errors import FedveilError
-from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.provenance import Lineage
+from fedveil_common.published import PublishedRound
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
+from fedveil_participant.checking import SumDownload
 from fedveil_participant.events import Changes, SpentKey
-from fedveil_participant.lineage import SumDownload
 from fedveil_participant.stages import Stage
 
 
@@ -40,6 +41,14 @@ class Link(Protocol):
 
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         """Download an opened sum. Raises FedveilError."""
+        ...
+
+    def fetch_round(self, run_id: RunId, round: int) -> PublishedRound:
+        """Download what was published of an opened round. Raises FedveilError."""
+        ...
+
+    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
+        """Download leaves of every survivor's masked input, in order. Raises FedveilError."""
         ...
 
 

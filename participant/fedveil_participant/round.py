@@ -8,7 +8,7 @@ nothing was sent and `state` is unchanged. Late and repeated messages are normal
 Source: FLSA/1 sections 2.3, 2.6, 2.8, 2.9 with A8-A13 (docs/protocol.md); every rule that may refuse is in `checks`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedveil_common import transcript, wire
@@ -16,6 +16,7 @@ from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking import checksum
 from fedveil_common.masking import shares as sealing
 from fedveil_common.messages import (
     AbortCertificate,
@@ -75,6 +76,8 @@ from fedveil_participant.events import (
     Resumed,
     Send,
     SpentKey,
+    SumDisputed,
+    TagKey,
     Tick,
     UpdateFailed,
     UpdateReady,
@@ -108,7 +111,8 @@ class State:
     """One participant: what it knows between attempts, and the stage of the attempt that is open.
 
     `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
-    `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`.
+    `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
+    sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here.
     """
 
     me: OrgId
@@ -120,6 +124,8 @@ class State:
     high_water: Mapping[RunId, tuple[int, int]] = field(default_factory=dict)
     spent: frozenset[SpentKey] = frozenset()
     opened: frozenset[OpenedSum] = frozenset()
+    tag_keys: tuple[TagKey, ...] = ()
+    disputed: frozenset[RunId] = frozenset()
     stage: Stage = field(default_factory=Idle)
     progress_at: float = 0.0
 
@@ -148,9 +154,22 @@ def step(state: State, event: Event) -> Step:
         case Tick():
             return _tick(state, event.at)
         case EndStored() if not isinstance(state.stage, Idle) and state.stage.frame.key.run_id == event.run_id:
-            return _close(state, "run_ended", ())  # a Result that never came is in what the end was derived from
+            after, actions = _close(state, "run_ended", ())  # a Result that never came is in what the end derives from
+            return _without_keys(after, event.run_id), actions
         case EndStored():
-            return state, ()
+            return _without_keys(state, event.run_id), ()
+        case SumDisputed():
+            changes = Changes(disputed=(event.run_id,))
+            trail = (("run", event.run_id), ("what", event.what))
+            return _apply(state, changes), (
+                Persist("sum_disputed", changes, trail),
+                Note("sum_disputed", f"run {event.run_id}: {event.what}"),
+            )
+
+
+def _without_keys(state: State, run_id: RunId) -> State:
+    """The end of a run is stored: its sums need no further check."""
+    return replace(state, tag_keys=tuple(one for one in state.tag_keys if one.run_id != run_id))
 
 
 def deadline(state: State) -> float | None:
@@ -311,7 +330,7 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
                     pinned = OpenedSum(
                         message.key.run_id, message.key.round, stage.t3, transcript.result_hash(message.result.body)
                     )
-                    return _close(state, "done", (), Changes(opened=(pinned,)))
+                    return _close(state, "done", (), Changes(opened=(pinned,), tag_keys=_tag_keys(stage)))
         case RunEnded():
             match stage:
                 case Idle() | Revealed():
@@ -339,6 +358,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     accepted = state.plans.get(manifest.key.run_id)
     if accepted is None:
         raise PeerError("plan_not_accepted", "the manifest is for a run this organisation did not accept")
+    checks.not_disputed(manifest.key.run_id, state.disputed)
     checks.manifest_quorum(manifest, state.roster, state.limits, accepted.plan.cohort.max_corrupt)
     checks.manifest_corrupt(manifest, state.roster, accepted.plan.cohort.max_corrupt)
     checks.manifest_cohort_size(manifest, accepted.plan)
@@ -349,12 +369,19 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)
     checks.not_spent(keys, state.spent - set(freed))
     frame = Frame(blob, manifest, t0, *keys, event.at)
-    after = _apply(
-        replace(state, stage=Preparing(frame), progress_at=event.at),
-        Changes(high_water=manifest.key, free=freed),
-    )
-    persist = Persist("offer", Changes(high_water=manifest.key, free=freed), (("t0", t0.hex()),))
+    changes = Changes(high_water=manifest.key, free=freed, tag_keys=_tag_keys(pinned.stage))
+    after = _apply(replace(state, stage=Preparing(frame), progress_at=event.at), changes)
+    persist = Persist("offer", changes, (("t0", t0.hex()),))
     return after, (persist, *cleared, PrepareUpdate(manifest, frame.update_key))
+
+
+def _tag_keys(stage: Stage) -> tuple[TagKey, ...]:
+    """The checksum key of an attempt that may have been opened, kept until its sum was checked."""
+    match stage:
+        case Voted() | Revealed():
+            return tuple(TagKey(stage.frame.key.run_id, stage.frame.key.round, stage.t3, key) for key in stage.tag_key)
+        case _:
+            return ()
 
 
 def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tuple[Action, ...]]:
@@ -397,7 +424,9 @@ def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
         nonce=draws.bytes("nonce", 32),
     )
     blob = _sign(state, BlobType.ADVERT, advert)
-    changes = Changes(opened=event.walked)
+    walked = {(one.run_id, one.round) for one in event.walked}
+    checked = tuple(one for one in state.tag_keys if (one.run_id, one.round) in walked)
+    changes = Changes(opened=event.walked, checked=checked)
     after = _apply(replace(state, stage=replace(made, advert=blob)), changes)
     return after, (Persist("advert", changes, (("t0", frame.t0.hex()),)), Send(AdvertMessage(blob)))
 
@@ -438,7 +467,7 @@ def _share(state: State, stage: Advertised, message: KeySet, draws: Draws) -> St
         PeerKeys(org, adverts[org].mask_key, adverts[org].channel_key, adverts[org].kappa_commit)
         for org in sorted(adverts)
     )
-    after = Shared(frame, t1, peers, stage.mask_key, stage.channel_key, stage.self_seed, signed, dealt)
+    after = Shared(frame, t1, peers, stage.mask_key, stage.channel_key, stage.self_seed, stage.kappa, signed, dealt)
     return replace(state, stage=after), (
         Persist("shares", trail=(("t1", t1.hex()),)),
         Send(Shares(t1, signed)),
@@ -472,6 +501,7 @@ def _acknowledge(state: State, stage: Shared, message: ShareDelivery) -> Step:
         stage.peers,
         stage.mask_key,
         stage.self_seed,
+        stage.kappa,
         stage.dealt,
         tuple(held),
         message.shares,
@@ -523,20 +553,32 @@ def _encode(state: State, stage: Acked, message: ShareSet, draws: Draws) -> Step
                 blob, delivered[blob.signer_id], stage.t1, state.me, state.roster
             )
     checks.dealers(message.dealers, [peer.org_id for peer in stage.peers], held, state.me, manifest)
+    t2 = transcript.t2(stage.t1, message.dealers)
     after = Encoding(
         stage.frame,
         stage.t1,
-        transcript.t2(stage.t1, message.dealers),
+        t2,
         tuple(peer for peer in stage.peers if peer.org_id in message.dealers),
         stage.mask_key,
         stage.self_seed,
         draws.seed("rounding"),
-        tuple(held[org] for org in message.dealers if org != state.me),
+        tuple(replace(held[org], kappa=()) for org in message.dealers if org != state.me),
+        _tag_key(t2, [(stage.kappa,) if org == state.me else held[org].kappa for org in message.dealers], manifest),
     )
     return replace(state, stage=after), (
         Persist("dealers", trail=(("t2", after.t2.hex()),)),
         _protect(after),
     )
+
+
+def _tag_key(t2: bytes, kappas: Sequence[tuple[Seed, ...]], manifest: Manifest) -> tuple[Seed, ...]:
+    """The checksum key, from the parts of all dealers in the order of their ids; empty if a part is missing, or where a
+    sum can be too large for a checksum (A4).
+    """
+    parts = [part for known in kappas for part in known]
+    if len(parts) < len(kappas) or not checksum.usable(len(manifest.cohort), manifest.value_bits):
+        return ()
+    return (checksum.tag_key(t2, parts),)
 
 
 def _protect(stage: Encoding) -> ProtectUpdate:
@@ -547,6 +589,7 @@ def _protect(stage: Encoding) -> ProtectUpdate:
         stage.mask_key,
         stage.self_seed,
         stage.rounding,
+        stage.tag_key,
         tuple((peer.org_id, peer.mask_key) for peer in stage.peers),
     )
 
@@ -563,8 +606,8 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         ring_bits=manifest.ring_bits,
         leaf_count=len(event.leaf_hashes),
         leaf_root=transcript.leaf_root(event.leaf_hashes),
-        tag_ok=False,
-        masked_tag=b"",
+        tag_ok=bool(stage.tag_key),
+        masked_tag=event.masked_tag,
     )
     blob = _sign(state, BlobType.HEADER, header)
     after = Inputting(
@@ -573,6 +616,7 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         tuple(peer.org_id for peer in stage.peers),
         stage.self_seed,
         stage.held,
+        stage.tag_key,
         blob,
         event.leaf_hashes,
     )
@@ -607,6 +651,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
         tuple(sorted(headers)),
         (stage.self_seed,) if survivor else (),
         stage.held,
+        stage.tag_key,
         vote,
     )
     changes = Changes(opened=(OpenedSum(frame.key.run_id, frame.key.round, t3),))
@@ -627,7 +672,7 @@ def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step
         key_shares=tuple((one.dealer, one.key_share.expose()) for one in stage.held if one.dealer not in survivors),
     )
     blob = _sign(state, BlobType.REVEAL, reveal)
-    after = Revealed(stage.frame, stage.t3, stage.survivors, blob, at)
+    after = Revealed(stage.frame, stage.t3, stage.survivors, stage.tag_key, blob, at)
     return replace(state, stage=after), (
         Persist("reveal", trail=(("t3", stage.t3.hex()),)),
         Send(RevealMessage(blob)),
@@ -692,6 +737,8 @@ def _apply(state: State, changes: Changes) -> State:
         high_water=high_water,
         spent=(state.spent - set(changes.free)) | set(changes.spend),
         opened=state.opened | set(changes.opened),
+        tag_keys=(*(one for one in state.tag_keys if one not in changes.checked), *changes.tag_keys),
+        disputed=state.disputed | set(changes.disputed),
         roster=changes.roster or state.roster,
     )
 

@@ -62,11 +62,14 @@ class Dealt:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The shares of one dealer held here, and the ShareMsg (or opening) they came in."""
+    """The shares of one dealer held here. `kappa`: its part of the checksum key, until that key is made; empty if the
+    shares came in a public opening, which does not tell it.
+    """
 
     dealer: OrgId
     key_share: Share
     self_share: Share
+    kappa: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Shared:
     mask_key: PrivateKey
     channel_key: PrivateKey
     self_seed: Seed
+    kappa: Seed
     shares: tuple[SignedBlob, ...]
     dealt: tuple[Dealt, ...]
 
@@ -116,6 +120,7 @@ class Acked:
     peers: tuple[PeerKeys, ...]
     mask_key: PrivateKey
     self_seed: Seed
+    kappa: Seed
     dealt: tuple[Dealt, ...]
     held: tuple[Held, ...]
     deliveries: tuple[SignedBlob, ...]
@@ -125,7 +130,9 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """T2 is fixed; the masked input is being written. No header exists yet."""
+    """T2 is fixed; the masked input is being written. No header exists yet. `tag_key`: the checksum key of the dealers,
+    here and in the stages that follow; empty if a dealer's part of it is not known here.
+    """
 
     frame: Frame
     t1: bytes
@@ -135,6 +142,7 @@ class Encoding:
     self_seed: Seed
     rounding: Seed
     held: tuple[Held, ...]
+    tag_key: tuple[Seed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ class Inputting:
     dealers: tuple[OrgId, ...]
     self_seed: Seed
     held: tuple[Held, ...]
+    tag_key: tuple[Seed, ...]
     header: SignedBlob
     leaf_hashes: tuple[bytes, ...]
 
@@ -161,6 +170,7 @@ class Voted:
     survivors: tuple[OrgId, ...]
     self_seed: tuple[Seed, ...]
     held: tuple[Held, ...]
+    tag_key: tuple[Seed, ...]
     vote: SignedBlob
 
 
@@ -171,6 +181,7 @@ class Revealed:
     frame: Frame
     t3: bytes
     survivors: tuple[OrgId, ...]
+    tag_key: tuple[Seed, ...]
     reveal: SignedBlob
     revealed_at: float
 

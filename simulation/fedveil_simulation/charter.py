@@ -39,6 +39,11 @@ class Charter:
     coordinator_key: PrivateKey
     member_keys: Mapping[OrgId, PrivateKey]
 
+    def past_roster(self, signed: bytes) -> Roster:
+        """The roster that governance signed, of whatever version."""
+        trust = verify_chain(self.notice.trust_chain, self.fingerprint)
+        return verify_roster(signed, trust.governance, trust.earlier)
+
     def verifier(self, org_id: OrgId) -> Callable[[RosterNotice, Roster], Roster]:
         """How `org_id` checks a roster notice: trust chain, governance signatures, every join, succession."""
         key = signing.public_key(self.member_keys[org_id])

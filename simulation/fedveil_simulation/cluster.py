@@ -6,7 +6,7 @@ drop, delay, duplicate, reorder, lie. Time passes only when nothing else can hap
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +17,20 @@ from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource, NoFailpoints
+from fedveil_common.published import PublishedRound
 from fedveil_common.ringfile import leaf_count
 from fedveil_common.secret import Seed
+from fedveil_common.wire.published import encode_parts, parse_parts
 from fedveil_coordinator import driver as coordinator
+from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.events import Event
 from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
 from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import CsvBench
+from fedveil_participant.checking import SumDownload
 from fedveil_participant.checks import AcceptedPlan
-from fedveil_participant.lineage import SumDownload
 
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
@@ -105,6 +108,12 @@ class _Link:
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         return self._cluster.download(run_id, round)
 
+    def fetch_round(self, run_id: RunId, round: int) -> PublishedRound:
+        return self._cluster.published(run_id, round)
+
+    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
+        return self._cluster.archive.leaves(run_id, round, leaves)
+
 
 @dataclass(slots=True)
 class Session:
@@ -138,6 +147,7 @@ class Cluster:
         self.members = {
             org: Member(org, data, frozenset({plans.plan_hash(plan)})) for org, data in sorted(members.items())
         }
+        self.signed_rosters = {charter.roster.version: charter.notice.signed_roster}
         self.route: Route = lambda packet: (packet,)
         self.sent: list[Packet] = []
         self.uploads: list[tuple[OrgId, bytes, bytes]] = []
@@ -193,6 +203,8 @@ class Cluster:
             high_water=memory.kept.high_water,
             spent=memory.kept.spent,
             opened=memory.kept.opened,
+            tag_keys=memory.kept.tag_keys,
+            disputed=memory.kept.disputed,
             stage=memory.load(),
         )
         workers = _MemberWorkers()
@@ -204,6 +216,7 @@ class Cluster:
             participant.Consent(member.accepted),
             self.charter.verifier(org_id),
             self.charter.notice.trust_chain,
+            self.charter.past_roster,
             SOFTWARE,
             memory,
             CsvBench(files, version_key, by_path.__getitem__),
@@ -306,6 +319,15 @@ class Cluster:
         return SumDownload(
             wire.parse_blob(wire.encode_blob(result)), wire.parse_blob(wire.encode_blob(manifest)), leaves
         )
+
+    @property
+    def archive(self) -> Archive:
+        """What the coordinator publishes of opened rounds."""
+        return Archive(self.memory, self.signed_rosters.__getitem__)
+
+    def published(self, run_id: RunId, round: int) -> PublishedRound:
+        """Serve what proves an opened round as the edge does."""
+        return parse_parts(encode_parts(self.archive.round(run_id, round)))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

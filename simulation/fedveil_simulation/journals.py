@@ -17,7 +17,7 @@ from fedveil_common.masking.ring import Ring, Signed, signed
 from fedveil_common.messages import SumRef
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.snapshot import SnapshotCodec
-from fedveil_participant.events import Changes, OpenedSum, SpentKey
+from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
@@ -88,6 +88,7 @@ class CoordinatorMemory:
     answers: dict[bytes, SumRef] = field(default_factory=dict)
     sums: dict[tuple[RunId, int], PackedMemory] = field(default_factory=dict)
     inputs: dict[tuple[AttemptKey, OrgId], PackedMemory] = field(default_factory=dict)
+    kept: dict[tuple[RunId, int, OrgId], PackedMemory] = field(default_factory=dict)
 
     def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None:
         """Facts, in order."""
@@ -163,6 +164,19 @@ class CoordinatorMemory:
         """Inputs of an attempt that is over."""
         self.inputs = {place: data for place, data in self.inputs.items() if place[0] != key}
 
+    def keep_inputs(self, key: AttemptKey) -> None:
+        """Inputs of an attempt that was opened stay, for audits."""
+        for place, org in list(self.inputs):
+            if place == key:
+                self.kept[key.run_id, key.round, org] = self.inputs.pop((place, org))
+
+    def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> PackedMemory:
+        """A masked input of an opened round. StorageError `ring_file_missing` if it is not kept."""
+        found = self.kept.get((run_id, round, org_id))
+        if found is None:
+            raise StorageError("ring_file_missing", f"no input of {org_id} is kept for round {round}")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -171,6 +185,8 @@ class Kept:
     high_water: dict[RunId, tuple[int, int]] = field(default_factory=dict)
     spent: frozenset[SpentKey] = frozenset()
     opened: frozenset[OpenedSum] = frozenset()
+    tag_keys: tuple[TagKey, ...] = ()
+    disputed: frozenset[RunId] = frozenset()
 
 
 @dataclass(slots=True)
@@ -201,6 +217,8 @@ class ParticipantMemory:
             high_water=high_water,
             spent=(self.kept.spent - set(changes.free)) | set(changes.spend),
             opened=self.kept.opened | set(changes.opened),
+            tag_keys=(*(one for one in self.kept.tag_keys if one not in changes.checked), *changes.tag_keys),
+            disputed=self.kept.disputed | set(changes.disputed),
         )
         self.trail.append((kind, key, trail))
 

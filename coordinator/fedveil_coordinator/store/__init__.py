@@ -1,4 +1,4 @@
-"""Everything the coordinator keeps in its folder, opened together: `coordinator.db`, `blobs/`, `spool/`, `sums/`."""
+"""Everything the coordinator keeps in its folder, opened together: `coordinator.db` and the folders beside it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from fedveil_common.ports import Clock
 from fedveil_common.rows import verify
 
 from fedveil_coordinator.store import tables
-from fedveil_coordinator.store.journal import CoordinatorJournal, RunRow
+from fedveil_coordinator.store.journal import KEEP_BYTES, CoordinatorJournal, RunRow
 from fedveil_coordinator.store.members import Members
 from fedveil_coordinator.store.records import Records
 
@@ -30,18 +30,18 @@ class CoordinatorStore:
         self.database.close()
 
 
-def open_store(home: Path, clock: Clock, *, create: bool = False) -> CoordinatorStore:
+def open_store(home: Path, clock: Clock, *, create: bool = False, keep_bytes: int = KEEP_BYTES) -> CoordinatorStore:
     """The store in `home`, checked from the first row to the last. Hold the `FolderLock` of `home`.
 
     `create` makes a new one (init); otherwise a missing database is StorageError `database_missing`, even if blobs are
-    there. StorageError `database_damaged` names the file.
+    there. StorageError `database_damaged` names the file. `keep_bytes`: see `CoordinatorJournal.keep_inputs`.
     """
     path = home / FILE
     check = verify(path, tables.ALL)
     database = open_database(path, f"{__name__}.migrations", create=create, check=check)
     return CoordinatorStore(
         database,
-        CoordinatorJournal(database, home, clock),
+        CoordinatorJournal(database, home, clock, keep_bytes),
         Members(database, clock),
         Records(database, BlobStore(home / "blobs"), clock),
     )

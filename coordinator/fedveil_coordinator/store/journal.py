@@ -5,6 +5,7 @@ after its file is durable; a sum is readable only after it is whole. The row tha
 Source: FLSA/1 sections 2.9 and 2.10 (docs/protocol.md).
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from fedveil_coordinator.store.records import SERVICE, audit
 
 WAITING, ENDED = "waiting", "ended"
 
+KEEP_BYTES = 2 * 1024**3
+"""How many bytes of masked inputs of opened rounds are kept for audits; the last opened round in any case."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
@@ -41,12 +45,14 @@ class RunRow:
 class CoordinatorJournal:
     """What the driver keeps. Any thread. Every method may raise StorageError."""
 
-    def __init__(self, database: Database, folder: Path, clock: Clock) -> None:
+    def __init__(self, database: Database, folder: Path, clock: Clock, keep_bytes: int = KEEP_BYTES) -> None:
         self._database = database
         self._clock = clock
+        self._keep_bytes = keep_bytes
         self._spools = folder / "spool"
+        self._kept = folder / "inputs"
         self._sums = folder / "sums"
-        for one in (self._spools, self._sums):
+        for one in (self._spools, self._kept, self._sums):
             durable.make_folder(one)
             durable.sweep(one)
 
@@ -180,11 +186,43 @@ class CoordinatorJournal:
         """The masked inputs of an attempt that is over are gone."""
         self._remove(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*"))
 
+    def keep_inputs(self, key: AttemptKey) -> None:
+        """The masked inputs of an attempt that was opened stay, for audits; the oldest kept rounds go, beyond the bytes
+        that may be kept. May be repeated.
+        """
+        with durable.storing(self._kept):
+            for path in list(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*")):
+                path.rename(self._kept / f"{key.run_id}.{key.round}.{path.name.rpartition('.')[2]}")
+        durable.sync_folder(self._kept)
+        durable.sync_folder(self._spools)
+        self._let_go(f"{key.run_id}.{key.round}.")
+
+    def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> RingFile:
+        """A masked input of an opened round, to be closed. StorageError `ring_file_missing` once it was let go."""
+        return RingFile(self._kept / f"{run_id}.{round}.{org_id}")
+
+    def _let_go(self, latest: str) -> None:
+        """Whole rounds, the oldest first, until the rest fits; never the one whose files begin with `latest`."""
+        with durable.storing(self._kept):
+            found = [(path, path.stat()) for path in self._kept.iterdir()]
+        rounds: dict[str, list[tuple[Path, os.stat_result]]] = {}
+        for path, stat in found:
+            rounds.setdefault(path.name.rpartition(".")[0] + ".", []).append((path, stat))
+        total = sum(stat.st_size for _, stat in found)
+        oldest_first = sorted(rounds.items(), key=lambda item: max(stat.st_mtime_ns for _, stat in item[1]))
+        for name, files in oldest_first:
+            if total <= self._keep_bytes:
+                return
+            if name != latest:
+                self._remove(path for path, _ in files)
+                total -= sum(stat.st_size for _, stat in files)
+
     def _remove(self, paths: Iterable[Path]) -> None:
         with durable.storing(self._spools):
             for path in list(paths):
                 path.unlink(missing_ok=True)
         durable.sync_folder(self._spools)
+        durable.sync_folder(self._kept)
 
 
 def _run(row: Row) -> RunRow:

@@ -248,6 +248,7 @@ class Holdings:
                     model=model,
                     wall_s=self._clock.wall_s(),
                 )
+            tables.TAG_KEYS.delete(connection, run_id=run_id)
 
     def has_end(self, run_id: RunId) -> bool:
         """Whether the end of a run is stored."""

@@ -22,10 +22,11 @@ from fedveil_common.messages import Purpose
 from fedveil_common.ports import Clock
 from fedveil_common.ringfile import RingFile, RingWriter
 from fedveil_common.rows import Row, Value
+from fedveil_common.secret import Seed
 from fedveil_common.snapshot import SnapshotCodec
 from numpy.typing import NDArray
 
-from fedveil_participant.events import Changes, OpenedSum, SpentKey
+from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
@@ -35,11 +36,15 @@ _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What outlives every attempt: the highest (round, attempt) of each run, spent keys, sums voted for."""
+    """What outlives every attempt: the highest (round, attempt) of each run, spent keys, sums voted for, checksum keys
+    of sums that are still to be checked, runs in which a false sum was signed.
+    """
 
     high_water: Mapping[RunId, tuple[int, int]]
     spent: frozenset[SpentKey]
     opened: frozenset[OpenedSum]
+    tag_keys: tuple[TagKey, ...]
+    disputed: frozenset[RunId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,13 @@ class RoundJournal:
                 tables.OPENED.put(
                     connection, run_id=opened.run_id, round=opened.round, t3=opened.t3, result=opened.result
                 )
+            for one in changes.checked:
+                tables.TAG_KEYS.delete(connection, run_id=one.run_id, round=one.round, t3=one.t3)
+            for one in changes.tag_keys:
+                sealed = self._sealer.seal(one.key.expose(), *_tag_key_name(one.run_id, one.round, one.t3))
+                tables.TAG_KEYS.put(connection, run_id=one.run_id, round=one.round, t3=one.t3, sealed=sealed)
+            for run_id in changes.disputed:
+                tables.DISPUTED.put(connection, run_id=run_id)
             row: dict[str, Value] = {
                 "wall_s": self._clock.wall_s(),
                 **_attempt(key),
@@ -125,6 +137,8 @@ class RoundJournal:
             high_water = tables.HIGH_WATER.select(connection)
             spent = tables.SPENT.select(connection)
             opened = tables.OPENED.select(connection)
+            tag_keys = tables.TAG_KEYS.select(connection)
+            disputed = tables.DISPUTED.select(connection)
         return Standing(
             {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
             frozenset(_spent_key(row) for row in spent),
@@ -132,7 +146,13 @@ class RoundJournal:
                 OpenedSum(RunId(row.text("run_id")), row.integer("round"), row.blob("t3"), row.blob("result"))
                 for row in opened
             ),
+            tuple(self._tag_key(row) for row in tag_keys),
+            frozenset(RunId(row.text("run_id")) for row in disputed),
         )
+
+    def _tag_key(self, row: Row) -> TagKey:
+        place = RunId(row.text("run_id")), row.integer("round"), row.blob("t3")
+        return TagKey(*place, Seed(self._sealer.open(row.blob("sealed"), *_tag_key_name(*place))))
 
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
         """A trail row that belongs to no attempt: a refusal, an order of the operator."""
@@ -232,6 +252,10 @@ def _key(row: Row) -> AttemptKey:
 
 def _stage_name(kind: str, key: AttemptKey) -> tuple[bytes, ...]:
     return b"stage", kind.encode(), key.run_id.encode(), u64(key.round), u64(key.attempt)
+
+
+def _tag_key_name(run_id: RunId, round: int, t3: bytes) -> tuple[bytes, ...]:
+    return b"tag_key", run_id.encode(), u64(round), t3
 
 
 def _spent(key: SpentKey) -> dict[str, Value]:

@@ -9,6 +9,8 @@ SPENT = CheckedTable("spent", "dataset", "version", "purpose", "subject")
 PRESUMED_SPENT = CheckedTable("presumed_spent", "dataset", "version")
 FORGIVEN = CheckedTable("forgiven", "dataset", "wall_s", "reason")
 OPENED = CheckedTable("opened", "run_id", "round", "t3", "result")
+TAG_KEYS = CheckedTable("tag_keys", "run_id", "round", "t3", "sealed")
+DISPUTED = CheckedTable("disputed", "run_id")
 SECRETS = CheckedTable("secrets", "name", "sealed")
 MARKS = CheckedTable("marks", "name", "value")
 DATASETS = CheckedTable("datasets", "name", "path")
@@ -26,6 +28,8 @@ ALL: tuple[CheckedTable, ...] = (
     PRESUMED_SPENT,
     FORGIVEN,
     OPENED,
+    TAG_KEYS,
+    DISPUTED,
     SECRETS,
     MARKS,
     DATASETS,

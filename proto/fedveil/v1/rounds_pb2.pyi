@@ -1889,3 +1889,177 @@ class FetchSumResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___FetchSumResponse: _TypeAlias = FetchSumResponse  # noqa: Y015
+
+@_typing.final
+class FetchRoundRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Id."""
+    round: _builtins.int
+    """1..2^32-1."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchRoundRequest: _TypeAlias = FetchRoundRequest  # noqa: Y015
+
+@_typing.final
+class LeafHashes(_message.Message):
+    """The hashes of the packed leaves of one survivor's masked input, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """Id."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """1..16384 hashes."""
+
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeafHashes: _TypeAlias = LeafHashes  # noqa: Y015
+
+@_typing.final
+class Dealers(_message.Message):
+    """The dealers of an attempt, U2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def org_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1..256 ids."""
+
+    def __init__(
+        self,
+        *,
+        org_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["org_ids", b"org_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dealers: _TypeAlias = Dealers  # noqa: Y015
+
+@_typing.final
+class FetchRoundResponse(_message.Message):
+    """One part of what was published of an opened round: its manifest, result, adverts (U1), headers (U3), votes of the
+    certificate and reveals as signed blobs; the signed roster that the manifest binds; U2; the leaf hashes of each input.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    SIGNED_ROSTER_FIELD_NUMBER: _builtins.int
+    DEALERS_FIELD_NUMBER: _builtins.int
+    LEAF_HASHES_FIELD_NUMBER: _builtins.int
+    signed_roster: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def blob(self) -> Global___SignedBlob: ...
+    @_builtins.property
+    def dealers(self) -> Global___Dealers: ...
+    @_builtins.property
+    def leaf_hashes(self) -> Global___LeafHashes: ...
+    def __init__(
+        self,
+        *,
+        blob: Global___SignedBlob | None = ...,
+        signed_roster: _builtins.bytes = ...,
+        dealers: Global___Dealers | None = ...,
+        leaf_hashes: Global___LeafHashes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "leaf_hashes", b"leaf_hashes", "part", b"part", "signed_roster", b"signed_roster"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "leaf_hashes", b"leaf_hashes", "part", b"part", "signed_roster", b"signed_roster"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["blob", "signed_roster", "dealers", "leaf_hashes"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___FetchRoundResponse: _TypeAlias = FetchRoundResponse  # noqa: Y015
+
+@_typing.final
+class FetchInputLeavesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Id."""
+    round: _builtins.int
+    """1..2^32-1."""
+    @_builtins.property
+    def leaves(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """1..256 leaf indices, ascending."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        leaves: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaves", b"leaves", "round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchInputLeavesRequest: _TypeAlias = FetchInputLeavesRequest  # noqa: Y015
+
+@_typing.final
+class FetchInputLeavesResponse(_message.Message):
+    """One leaf of one survivor's masked input, as it was uploaded: the leaves in the order asked for, the survivors of each
+    in the order of their ids.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    LEAF_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """Id."""
+    leaf: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        leaf: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "leaf", b"leaf", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchInputLeavesResponse: _TypeAlias = FetchInputLeavesResponse  # noqa: Y015

@@ -50,6 +50,16 @@ class RoundsServiceStub:
                 request_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchSumRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchSumResponse.FromString,
                 _registered_method=True)
+        self.FetchRound = channel.unary_stream(
+                '/fedveil.v1.RoundsService/FetchRound',
+                request_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchRoundRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchRoundResponse.FromString,
+                _registered_method=True)
+        self.FetchInputLeaves = channel.unary_stream(
+                '/fedveil.v1.RoundsService/FetchInputLeaves',
+                request_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.FromString,
+                _registered_method=True)
 
 
 class RoundsServiceServicer:
@@ -77,6 +87,19 @@ class RoundsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchRound(self, request, context):
+        """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchInputLeaves(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoundsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +117,16 @@ def add_RoundsServiceServicer_to_server(servicer, server):
                     servicer.FetchSum,
                     request_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchSumRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchSumResponse.SerializeToString,
+            ),
+            'FetchRound': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchRound,
+                    request_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchRoundRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchRoundResponse.SerializeToString,
+            ),
+            'FetchInputLeaves': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchInputLeaves,
+                    request_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +211,60 @@ class RoundsService:
             '/fedveil.v1.RoundsService/FetchSum',
             fedveil_dot_v1_dot_rounds__pb2.FetchSumRequest.SerializeToString,
             fedveil_dot_v1_dot_rounds__pb2.FetchSumResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedveil.v1.RoundsService/FetchRound',
+            fedveil_dot_v1_dot_rounds__pb2.FetchRoundRequest.SerializeToString,
+            fedveil_dot_v1_dot_rounds__pb2.FetchRoundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchInputLeaves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedveil.v1.RoundsService/FetchInputLeaves',
+            fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.SerializeToString,
+            fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.FromString,
             options,
             channel_credentials,
             insecure,

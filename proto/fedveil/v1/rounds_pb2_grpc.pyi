@@ -45,6 +45,9 @@ class RoundsServiceStub:
     """A masked input."""
     FetchSum: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchSumRequest, _rounds_pb2.FetchSumResponse]
     """An opened sum."""
+    FetchRound: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]
+    """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again."""
+    FetchInputLeaves: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchInputLeavesRequest, _rounds_pb2.FetchInputLeavesResponse]
 
 @_typing.type_check_only
 class RoundsServiceAsyncStub(RoundsServiceStub):
@@ -57,6 +60,9 @@ class RoundsServiceAsyncStub(RoundsServiceStub):
     """A masked input."""
     FetchSum: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchSumRequest, _rounds_pb2.FetchSumResponse]  # type: ignore[assignment]
     """An opened sum."""
+    FetchRound: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]  # type: ignore[assignment]
+    """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again."""
+    FetchInputLeaves: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchInputLeavesRequest, _rounds_pb2.FetchInputLeavesResponse]  # type: ignore[assignment]
 
 class RoundsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a participant calls. Mutual TLS; the caller is the SAN URI of its certificate."""
@@ -84,5 +90,20 @@ class RoundsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.FetchSumResponse], _abc.AsyncIterator[_rounds_pb2.FetchSumResponse]]:
         """An opened sum."""
+
+    @_abc_1.abstractmethod
+    def FetchRound(
+        self,
+        request: _rounds_pb2.FetchRoundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rounds_pb2.FetchRoundResponse], _abc.AsyncIterator[_rounds_pb2.FetchRoundResponse]]:
+        """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again."""
+
+    @_abc_1.abstractmethod
+    def FetchInputLeaves(
+        self,
+        request: _rounds_pb2.FetchInputLeavesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rounds_pb2.FetchInputLeavesResponse], _abc.AsyncIterator[_rounds_pb2.FetchInputLeavesResponse]]: ...
 
 def add_RoundsServiceServicer_to_server(servicer: RoundsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
