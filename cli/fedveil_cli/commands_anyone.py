@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command(epilog=example("fedveil version --json"))(version)
     app.command(epilog=example("fedveil predict --model sepsis.safetensors --data new.csv --out scores.csv"))(predict)
+    app.command(epilog=example("fedveil verify RUN 3", "fedveil verify RUN 3 --from round3/"))(verify)
     app.command(epilog=example("fedveil demo"))(demo)
     app.command(epilog=example("fedveil simulate sepsis.yaml --data hospitals/ --test held_out.csv"))(simulate)
     plan = typer.Typer(help="Look at a plan before anything starts.", epilog=example("fedveil plan check sepsis.yaml"))
@@ -89,6 +90,45 @@ def model_verify(
     from fedveil_cli import model_files
 
     model_files.verify(file, model_files.expected_fingerprint(fingerprint, home_folder(home)), Output(as_json))
+
+
+def verify(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run.")],
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=2**32 - 1, help="The round.")],
+    leaves: Annotated[
+        int | None, typer.Option("--leaves", metavar="N", min=1, help="Only N leaves, drawn here (else all).")
+    ] = None,
+    export: Annotated[
+        pathlib.Path | None, typer.Option("--export", metavar="FOLDER", help="Also keep everything, for an auditor.")
+    ] = None,
+    from_folder: Annotated[
+        pathlib.Path | None,
+        typer.Option("--from", metavar="FOLDER", help="An exported round; nobody is asked."),
+    ] = None,
+    fingerprint: Fingerprint = None,
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the sum of an opened round again from its masked inputs, and compare it with what was signed."""
+    from fedveil_common.secret import Seed
+
+    from fedveil_cli import model_files, verifying
+    from fedveil_cli.passphrases import journal_passphrase
+    from fedveil_cli.world import real_world
+
+    output, folder, world = Output(as_json), home_folder(home), real_world()
+    if from_folder is not None:
+        if export is not None:
+            raise typer.BadParameter("what comes from a folder is in a folder already", param_hint="--export")
+        expected = model_files.expected_fingerprint(fingerprint, folder)
+        seed = Seed(world.entropy.take(32))
+        verifying.verify_folder(from_folder, run, number, leaves, expected, seed, output)
+        return
+    if fingerprint is not None:
+        raise typer.BadParameter("the home pins the fingerprint; --fingerprint goes with --from")
+    passphrase = journal_passphrase(folder, passphrase_file, output)
+    verifying.verify(folder, run, number, leaves, export, passphrase, world, output)
 
 
 def model_export(

@@ -14,14 +14,14 @@ import grpc
 import grpc.aio
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
-from fedveil_common.errors import FedveilError, PolicyRefusal
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId, is_name
 from fedveil_common.wire.published import encode_parts
 from google.protobuf.message import DecodeError
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.archive import Archive
-from fedveil_coordinator.server import SERVICE, Identify, Turns, abort, guarded, write
+from fedveil_coordinator.server import SERVICE, Identify, Turns, abort, check_reader, guarded, write
 
 READERS_AT_ONCE = 4
 """Calls that read kept inputs at the same time; further ones wait."""
@@ -43,7 +43,7 @@ class ArchiveEdge:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
         methods: dict[str, Any] = {
             name: grpc.unary_stream_rpc_method_handler(
-                guarded("participant", self._identify, Turns().within(partial(self._serve, answer)))
+                guarded(None, self._identify, Turns().within(partial(self._serve, answer)))
             )
             for name, answer in (("FetchRound", self._round), ("FetchInputLeaves", self._leaves))
         }
@@ -57,8 +57,7 @@ class ArchiveEdge:
         identity: Identity,
     ) -> None:
         org = identity.org_id
-        if not self._listed(org):
-            raise PolicyRefusal("not_in_roster", f"{org} is in no roster", not_done="the call was refused")
+        check_reader(identity, self._listed)
         async with self._call_of.setdefault(org, asyncio.Lock()):
             try:
                 async with self._readers:

@@ -24,6 +24,7 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
 from fedveil_common.messages import CoordinatorMessage, SignedBlob
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import leaf_count
+from fedveil_common.roster import Role
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
 
@@ -107,13 +108,13 @@ def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     return bytes(found[0])
 
 
-def guarded(role: str, identify: Identify, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A handler that first finds out who calls, and turns our errors into gRPC's."""
+def guarded(role: str | None, identify: Identify, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+    """A handler that first finds out who calls (None: any role), and turns our errors into gRPC's."""
 
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             identity = identify(certificate_of(context))
-            if identity.role != role:
+            if role is not None and identity.role != role:
                 raise PolicyRefusal("wrong_role", f"this call is for role {role}, the certificate says {identity.role}")
             return await handler(request, context, identity)
         except FedveilError as error:
@@ -187,6 +188,25 @@ class Turns:
         return call
 
 
+def check_listed(org: OrgId, listed: Callable[[OrgId], bool]) -> None:
+    """PolicyRefusal unless `org` is a member of the current roster."""
+    if not listed(org):
+        raise PolicyRefusal(
+            "not_in_roster",
+            f"{org} is enrolled and in no roster yet",
+            not_done="the call was refused",
+            next_step="wait until the operator has signed the next roster (`fedveil run start` does)",
+        )
+
+
+def check_reader(identity: Identity, listed: Callable[[OrgId], bool]) -> None:
+    """Opened rounds are for members of the roster and for the operator. PolicyRefusal for anyone else."""
+    if identity.role == Role.PARTICIPANT:
+        check_listed(identity.org_id, listed)
+    elif identity.role != Role.OPERATOR:
+        raise PolicyRefusal("wrong_role", f"opened rounds are not for role {identity.role}")
+
+
 class RoundsEdge:
     """The handlers of RoundsService."""
 
@@ -207,9 +227,7 @@ class RoundsEdge:
                 guarded("participant", self._identify, Turns().within(self.session))
             ),
             "SubmitInput": grpc.stream_unary_rpc_method_handler(guarded("participant", self._identify, self.submit)),
-            "FetchSum": grpc.unary_stream_rpc_method_handler(
-                guarded("participant", self._identify, Turns().within(self.fetch))
-            ),
+            "FetchSum": grpc.unary_stream_rpc_method_handler(guarded(None, self._identify, Turns().within(self.fetch))),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -301,13 +319,7 @@ class RoundsEdge:
 
     def _check_listed(self, org: OrgId) -> None:
         """PolicyRefusal unless `org` is a member of the current roster."""
-        if org not in self._driver.members:
-            raise PolicyRefusal(
-                "not_in_roster",
-                f"{org} is enrolled and in no roster yet",
-                not_done="the call was refused",
-                next_step="wait until the operator has signed the next roster (`fedveil run start` does)",
-            )
+        check_listed(org, lambda one: one in self._driver.members)
 
     async def _receive(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], org: OrgId
@@ -338,7 +350,7 @@ class RoundsEdge:
     async def fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:
         """An opened sum: its signed blobs, then its leaves. One at a time for each organisation."""
         org = identity.org_id
-        self._check_listed(org)
+        check_reader(identity, lambda one: one in self._driver.members)
         lock = self._download_of.setdefault(org, asyncio.Lock())
         async with lock:
             try:
