@@ -290,7 +290,7 @@ def trusting(
         opened = sealing.open_share(message, x, channel_key, dealer.channel_key, dealer.kappa_commit, t0)
     except PeerError:
         return Held(dealer.org_id, Share(bytes(33)), Share(bytes(33)))
-    return Held(dealer.org_id, opened.key_share, opened.self_share)
+    return Held(dealer.org_id, opened.key_share, opened.self_share, (opened.kappa,))
 
 
 def kept(rogue: Rogue) -> set[OrgId]:

@@ -183,7 +183,7 @@ def test_a_share_that_opens_and_says_another_name(changes: dict[str, object], mo
         assert isinstance(body, ShareMsg)
         assert isinstance(dealer, PeerKeys)
         opened = sealing.open_share(body, x, key, dealer.channel_key, dealer.kappa_commit, t0)  # type: ignore[arg-type]
-        return Held(dealer.org_id, opened.key_share, opened.self_share)
+        return Held(dealer.org_id, opened.key_share, opened.self_share, (opened.kappa,))
 
     monkeypatch.setattr(checks, "received_share", trusting)
     step = told(state, forged)

@@ -159,6 +159,34 @@ def test_inputs_and_sums(opened: Open) -> None:
     assert caught.value.code == "ring_file_missing"
 
 
+def test_inputs_of_opened_rounds_are_kept_until_they_are_too_many(tmp_path: pathlib.Path) -> None:
+    """Whole rounds go, the oldest first, never the last; other attempts and other runs are left alone."""
+    size = len(LEAF) + 4 + 20
+    store = open_store(tmp_path / "home", SimulatedClock(), create=True, keep_bytes=4 * size)
+    with contextlib.closing(store):
+        for number in (1, 2, 3):
+            for org in (ACME, BETA):
+                spool(store, AttemptKey(RUN, number, 2), org, LEAF)
+            spool(store, AttemptKey(RUN, number, 1), ACME, LEAF)
+            store.journal.keep_inputs(AttemptKey(RUN, number, 2))
+            store.journal.keep_inputs(AttemptKey(RUN, number, 2))  # said again after a restart
+            os.utime(tmp_path / "home" / "inputs" / f"{RUN}.{number}.{ACME}", ns=(number, number))
+            os.utime(tmp_path / "home" / "inputs" / f"{RUN}.{number}.{BETA}", ns=(number, number))
+        kept = [name.name for name in sorted((tmp_path / "home" / "inputs").iterdir())]
+        assert kept == [f"{RUN}.{number}.{org}" for number in (2, 3) for org in (ACME, BETA)]
+        with contextlib.closing(store.journal.kept_input(RUN, 3, BETA)) as source:
+            assert bytes(source.packed(0)) == LEAF
+        with pytest.raises(StorageError) as caught:
+            store.journal.kept_input(RUN, 1, BETA)
+        assert caught.value.code == "ring_file_missing"
+        assert has_input(store, AttemptKey(RUN, 3, 1), ACME), "another attempt is not touched"
+    store = open_store(tmp_path / "home", SimulatedClock(), keep_bytes=0)
+    with contextlib.closing(store):
+        spool(store, AttemptKey(OTHER, 1, 1), ACME, LEAF)
+        store.journal.keep_inputs(AttemptKey(OTHER, 1, 1))
+        assert [name.name for name in (tmp_path / "home" / "inputs").iterdir()] == [f"{OTHER}.1.{ACME}"]
+
+
 RUNS, ORGS = st.sampled_from([RUN, OTHER]), st.sampled_from([ACME, BETA])
 KEYS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
 DIGESTS = st.sampled_from([b"q" * 32, b"r" * 32])

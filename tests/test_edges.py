@@ -17,7 +17,7 @@ from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli.workers import CoordinatorWorkers, ParticipantWorkers
 from fedveil_cli.world import SystemClock, SystemEntropy
 from fedveil_common import plan as plans
-from fedveil_common import transcript, wire
+from fedveil_common import published, transcript, wire
 from fedveil_common.errors import FedveilError, Unreachable
 from fedveil_common.grpc_errors import KEY, error_of
 from fedveil_common.ids import OrgId, RunId
@@ -27,8 +27,11 @@ from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import LeafSource, NoFailpoints
 from fedveil_common.secret import Seed
+from fedveil_common.wire.published import parse_parts
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator.allowlist import AllowList
+from fedveil_coordinator.archive import Archive
+from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.enrollment import stored_certificate
 from fedveil_coordinator.run import Office
@@ -136,7 +139,11 @@ def served() -> Iterator[Served]:
             memory.spool,
             memory.open_sum,
         )
-        server.add_generic_rpc_handlers((edge.handlers(),))
+        archive = Archive(memory, lambda version: charter.notice.signed_roster)
+        public = ArchiveEdge(
+            archive, lambda pem: allowed.identify(pem, clock.wall_s()), lambda org: org in driver.members
+        )
+        server.add_generic_rpc_handlers((edge.handlers(), public.handlers()))
         held["port"] = server.add_secure_port(
             "127.0.0.1:0",
             transport.server_credentials(
@@ -197,6 +204,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
         participant.Consent(frozenset({plans.plan_hash(canonical)})),
         served.charter.verifier(org),
         served.charter.notice.trust_chain,
+        served.charter.past_roster,
         "test",
         memory,
         CsvBench({"table": Path("table.csv")}, Seed(bytes(32)), lambda path: ROWS),
@@ -238,7 +246,24 @@ def test_a_run_over_mutual_tls_ends_with_the_same_verified_model_everywhere(serv
     assert len({end[2] for end in ends}) == 1
     assert ends[0][2]
     sent = {kind for member in members for kind, _, _ in member.outbox.rows}
-    assert sent == {"Session", "SubmitInput", "FetchSum"}
+    assert sent == {"Session", "SubmitInput", "FetchSum", "FetchRound", "FetchInputLeaves"}
+    with contextlib.closing(served.channel("acme")) as channel:
+        for number, wanted in ((1, [1]), (1, []), (1, [0, 0]), (0, [0])):
+            stub = channel.unary_stream("/fedveil.v1.RoundsService/FetchInputLeaves")
+            request = pb.FetchInputLeavesRequest(run_id="run-1", round=number, leaves=wanted)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stub(request.SerializeToString(), timeout=10))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with contextlib.closing(served.channel("stranger")) as channel:
+        stub = channel.unary_stream("/fedveil.v1.RoundsService/FetchRound")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub(pb.FetchRoundRequest(run_id="run-1", round=1).SerializeToString(), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    with contextlib.closing(served.channel("boss", Role.OPERATOR)) as channel:
+        stub = channel.unary_stream("/fedveil.v1.RoundsService/FetchRound")
+        parts = list(stub(pb.FetchRoundRequest(run_id="run-1", round=1).SerializeToString(), timeout=10))
+        record = parse_parts(parts)
+        assert published.verify(record, served.charter.roster).tag_sum
     for member in members:
         member.stop()
 

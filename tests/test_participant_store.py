@@ -85,7 +85,7 @@ ADVERTISED = Advertised(
     Seed(SECRETS["self"]),
     Seed(SECRETS["kappa"]),
 )
-REVEALED = Revealed(FRAME, b"3" * 32, (OrgId("a"), OrgId("b")), BLOB, 9.0)
+REVEALED = Revealed(FRAME, b"3" * 32, (OrgId("a"), OrgId("b")), (Seed(b"4" * 32),), BLOB, 9.0)
 
 Open = Callable[..., ParticipantStore]
 

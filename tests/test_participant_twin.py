@@ -11,7 +11,7 @@ from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import Purpose
 from fedveil_common.secret import Seed
-from fedveil_participant.events import Changes, OpenedSum
+from fedveil_participant.events import Changes, OpenedSum, TagKey
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, open_store
 from fedveil_simulation.journals import ParticipantMemory
@@ -26,12 +26,17 @@ ATTEMPTS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
 SPENT_KEYS = st.sampled_from([SPENT, OTHER, replace(SPENT, dataset="ward"), replace(SPENT, purpose=Purpose.EVALUATE)])
 T3S, RESULTS = st.sampled_from([b"3" * 32, b"4" * 32]), st.sampled_from([b"", b"5" * 32])
 OPENED_SUMS = st.builds(OpenedSum, RUNS, st.integers(1, 2), T3S, RESULTS)
+SEEDS = st.sampled_from([Seed(b"k" * 32), Seed(b"l" * 32)])
+TAG_KEYS = st.builds(TagKey, RUNS, st.integers(1, 2), T3S, SEEDS)
 CHANGES = st.builds(
     Changes,
     high_water=st.none() | ATTEMPTS,
     spend=st.lists(SPENT_KEYS, max_size=2).map(tuple),
     free=st.lists(SPENT_KEYS, max_size=2).map(tuple),
     opened=st.lists(OPENED_SUMS, max_size=2).map(tuple),
+    tag_keys=st.lists(TAG_KEYS, max_size=1).map(tuple),
+    checked=st.lists(TAG_KEYS, max_size=1).map(tuple),
+    disputed=st.lists(RUNS, max_size=1).map(tuple),
 )
 FACTS = st.lists(st.tuples(st.text('ab\u00e9"\\', max_size=3), st.text(max_size=3)), max_size=2).map(tuple)
 KINDS = st.sampled_from(["offer", "input", "aborted"])
@@ -84,6 +89,8 @@ def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
             "high_water": dict(standing.high_water),
             "spent": standing.spent,
             "opened": standing.opened,
+            "tag_keys": standing.tag_keys,
+            "disputed": standing.disputed,
             "plans": {plan.run_id: (plan.plan_hash, plan.canonical, plan.version) for plan in journal.plans()},
             "roster": journal.roster(),
             "trail": [(row.kind, row.key, row.facts) for row in trail if row.key is not None],
@@ -93,6 +100,8 @@ def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
         "high_water": journal.kept.high_water,
         "spent": journal.kept.spent,
         "opened": journal.kept.opened,
+        "tag_keys": journal.kept.tag_keys,
+        "disputed": journal.kept.disputed,
         "plans": journal.plans,
         "roster": journal.roster,
         "trail": journal.trail,

@@ -12,7 +12,7 @@ from fedveil_common.crypto import agreement, prg
 from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
-from fedveil_common.masking import fixedpoint, masks, quorum, shares
+from fedveil_common.masking import checksum, fixedpoint, masks, quorum, shares
 from fedveil_common.masking.ring import residues, signed
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import PrivateKey, Seed, Share
@@ -238,3 +238,35 @@ def test_bad_parameters_are_refused(case: dict[str, Any]) -> None:
     with pytest.raises(PeerError) as refused:
         quorum.check_parameters(**case["in"])
     assert refused.value.code == case["code"]
+
+
+@cases("checksum", "checksum")
+def test_checksum(case: dict[str, Any]) -> None:
+    given = case["in"]
+    t2 = _hex(given["t2"])
+    privates = {i: PrivateKey(k) for i, k in keyed(given["privates"]).items()}
+    seeds = {i: Seed(k) for i, k in keyed(given["self_seeds"]).items()}
+    publics = {i: agreement.public_key(k) for i, k in privates.items()}
+    kappas = keyed(given["kappas"])
+    vectors = {OrgId(i): np.array([int(v) for v in row], dtype=np.int64) for i, row in given["vectors"].items()}
+    key = checksum.tag_key(t2, [Seed(kappas[i]) for i in sorted(kappas)])
+    assert key.expose().hex() == case["mid"]["key"]
+    units = np.eye(len(case["mid"]["weights"]), dtype=np.int64)
+    found = [checksum.weigh(key, 0, unit) for unit in units]
+    assert [str(one) for one in found] == [str(int(one) % checksum.PRIME) for one in case["mid"]["weights"]]
+    masked = {}
+    for org, vector in vectors.items():
+        masked[org] = checksum.weigh(key, 0, vector) + checksum.tag_mask(t2, org, privates[org], seeds[org], publics)
+        whole = checksum.to_bytes(masked[org] % checksum.PRIME)
+        assert whole.hex() == case["out"]["masked_tags"][org]
+        pieces = sum(checksum.weigh(key, at, vector[at : at + 2]) for at in range(0, len(vector), 2))
+        assert pieces % checksum.PRIME == checksum.weigh(key, 0, vector)
+    survivors = [OrgId(i) for i in given["survivors"]]
+    left = sum(checksum.self_tag_mask(t2, seeds[org], org) for org in survivors)
+    kept = {org: publics[org] for org in survivors}
+    for org in set(publics) - set(survivors):
+        left += checksum.residual_tag_mask(t2, org, privates[org], kept, publics[org])
+    total = sum(masked[org] for org in survivors) - left
+    assert checksum.to_bytes(total % checksum.PRIME).hex() == case["out"]["tag_sum"]
+    summed = np.sum([vectors[org] for org in survivors], axis=0)
+    assert checksum.weigh(key, 0, summed) == checksum.from_bytes(_hex(case["out"]["tag_sum"]))

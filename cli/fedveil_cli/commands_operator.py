@@ -55,14 +55,23 @@ def init(
     output.report(report)
 
 
-def serve(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
+def serve(
+    keep_inputs: Annotated[
+        int | None,
+        typer.Option("--keep-inputs", metavar="MIB", min=0, help="Masked inputs kept for audits (else 2048)."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """Run the coordinator. Opens the key of the certificate authority, never the governance key."""
     from fedveil_cli import service_commands
     from fedveil_cli.passphrases import passphrase
 
     output = Output(as_json)
     given = passphrase(passphrase_file, "passphrase", "--passphrase-file", output)
-    service_commands.serve(home_folder(home), given, output)
+    keep_bytes = None if keep_inputs is None else keep_inputs * 1024**2
+    service_commands.serve(home_folder(home), given, keep_bytes, output)
 
 
 def invite(

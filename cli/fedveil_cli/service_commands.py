@@ -66,8 +66,8 @@ def is_operator(home: pathlib.Path) -> bool:
     return (home / "federation.json").exists()
 
 
-def serve(home: pathlib.Path, passphrase: Passphrase, output: Output) -> None:
-    """`serve`: until SIGTERM or SIGINT; prints where it listens."""
+def serve(home: pathlib.Path, passphrase: Passphrase, keep_bytes: int | None, output: Output) -> None:
+    """`serve`: until SIGTERM or SIGINT; prints where it listens. `keep_bytes`: see `serving.serve`."""
     from fedveil_cli import serving
 
     check_writable(home)
@@ -76,7 +76,7 @@ def serve(home: pathlib.Path, passphrase: Passphrase, output: Output) -> None:
     def ready(where: dict[str, str | int]) -> None:
         output.result(dict(where), [f"serving {where['federation_id']} on {where['address']}"])
 
-    serving.serve(home, passphrase, real_world(), software(), ready)
+    serving.serve(home, passphrase, real_world(), software(), ready, keep_bytes=keep_bytes)
 
 
 def participate(

@@ -36,6 +36,7 @@ from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import CoordinatorStore, open_store
+from fedveil_coordinator.store.journal import KEEP_BYTES
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedveil_cli.workers import CoordinatorWorkers, stop_process
@@ -60,11 +61,14 @@ def serve(
     software: str,
     ready: Callable[[dict[str, str | int]], None],
     wrap_spool: WrapSpool = lambda key, org_id, spool: spool,
+    keep_bytes: int | None = None,
 ) -> None:
-    """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens."""
+    """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens. `keep_bytes`: of masked
+    inputs of opened rounds, for audits; None: KEEP_BYTES.
+    """
     federation = founding.load_federation(home)
     with FolderLock(home):
-        store = open_store(home, world.clock)
+        store = open_store(home, world.clock, keep_bytes=KEEP_BYTES if keep_bytes is None else keep_bytes)
         try:
             asyncio.run(_serve(federation, store, passphrase, world, software, ready, wrap_spool))
         finally:

@@ -65,6 +65,14 @@ class Changes:
     disputed: tuple[RunId, ...] = ()
     roster: Roster | None = None
 
+    def applied_to(self, keys: tuple[TagKey, ...]) -> tuple[TagKey, ...]:
+        """The checksum keys after these changes: one for each (run, round, T3)."""
+        kept = {(one.run_id, one.round, one.t3): one for one in keys}
+        for one in self.checked:
+            kept.pop((one.run_id, one.round, one.t3), None)
+        kept |= {(one.run_id, one.round, one.t3): one for one in self.tag_keys}
+        return tuple(kept[place] for place in sorted(kept))
+
 
 # --- events -----------------------------------------------------------------------------------------------------------
 

@@ -737,7 +737,7 @@ def _apply(state: State, changes: Changes) -> State:
         high_water=high_water,
         spent=(state.spent - set(changes.free)) | set(changes.spend),
         opened=state.opened | set(changes.opened),
-        tag_keys=(*(one for one in state.tag_keys if one not in changes.checked), *changes.tag_keys),
+        tag_keys=changes.applied_to(state.tag_keys),
         disputed=state.disputed | set(changes.disputed),
         roster=changes.roster or state.roster,
     )

@@ -217,7 +217,7 @@ class ParticipantMemory:
             high_water=high_water,
             spent=(self.kept.spent - set(changes.free)) | set(changes.spend),
             opened=self.kept.opened | set(changes.opened),
-            tag_keys=(*(one for one in self.kept.tag_keys if one not in changes.checked), *changes.tag_keys),
+            tag_keys=changes.applied_to(self.kept.tag_keys),
             disputed=self.kept.disputed | set(changes.disputed),
         )
         self.trail.append((kind, key, trail))

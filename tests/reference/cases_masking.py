@@ -166,6 +166,46 @@ def _attempt(name: str, members: list[str], survivors: list[str], length: int) -
     }
 
 
+def checksums() -> list[Case]:
+    """Tags of every member, masked, and what opens their sum over the survivors."""
+    members = ["org-001", "org-002", "org-003", "org-004"]
+    return [
+        _checksum("everyone, 16-bit values", members, members, [(-1) ** i * (i * 7919 % 32768) for i in range(9)]),
+        _checksum("one dropped, wide values", members, members[:3], [2**58 - 1, -(2**58), 0, 1, -1, 2**40, -(2**22)]),
+    ]
+
+
+def _checksum(name: str, members: list[str], survivors: list[str], first: list[int]) -> Case:
+    under = seed(f"checksum/{name}/t2")
+    privates = {i: seed(f"checksum/{name}/s/{i}") for i in members}
+    seeds = {i: seed(f"checksum/{name}/b/{i}") for i in members}
+    kappas = {i: seed(f"checksum/{name}/kappa/{i}") for i in members}
+    publics = {i: curves.x25519_public(privates[i]) for i in members}
+    vectors = {member: [value // (place + 1) for value in first] for place, member in enumerate(members)}
+    key = flsa.tag_key(under, kappas)
+    tags = {i: flsa.tag(key, vectors[i]) for i in members}
+    masked = {i: (tags[i] + flsa.tag_mask(under, i, privates[i], seeds[i], publics)) % flsa.TAGS for i in members}
+    total = [sum(column) for column in zip(*(vectors[i] for i in survivors), strict=True)]
+    opened = flsa.tag(key, total)
+    assert opened == sum(tags[i] for i in survivors) % flsa.TAGS
+    return {
+        "name": name,
+        "in": {
+            "t2": under.hex(),
+            "privates": {i: k.hex() for i, k in privates.items()},
+            "self_seeds": {i: k.hex() for i, k in seeds.items()},
+            "kappas": {i: k.hex() for i, k in kappas.items()},
+            "vectors": {i: [str(value) for value in vectors[i]] for i in members},
+            "survivors": survivors,
+        },
+        "mid": {"key": key.hex(), "weights": [str(flsa.weight(key, place)) for place in range(len(first))]},
+        "out": {
+            "masked_tags": {i: value.to_bytes(8, "little").hex() for i, value in masked.items()},
+            "tag_sum": opened.to_bytes(8, "little").hex(),
+        },
+    }
+
+
 def _section_6() -> Case:
     """The row of FLSA/1 section 6: T1 takes the bare public key as advert body there."""
     privates = {"org-001": seed("KAT1s"), "org-002": seed("KAT2s")}

@@ -185,6 +185,44 @@ def opened(
     return [v % RING for v in acc]
 
 
+# --- the checksum of a sum (section 4.1) ------------------------------------------------------------------------------
+
+TAGS = 2**61 - 1
+
+
+def tag_key(t2_hash: bytes, kappas: dict[str, bytes]) -> bytes:
+    """K, from the parts of all dealers."""
+    return h("mackey", t2_hash, *[kappas[member] for member in sorted(kappas)])
+
+
+def weight(key: bytes, coordinate: int) -> int:
+    """r_l: 61 bits of the u64 at byte 8 l."""
+    block = aes.ctr(key, coordinate // 2, 16)
+    return int.from_bytes(block[8 * (coordinate % 2) :][:8], "little") % 2**61
+
+
+def tag(key: bytes, vector: list[int]) -> int:
+    """The weighted sum of signed integers."""
+    return sum(weight(key, place) * value for place, value in enumerate(vector)) % TAGS
+
+
+def tag_mask(t2_hash: bytes, member: str, private: bytes, seed: bytes, publics: dict[str, bytes]) -> int:
+    """What `member` adds to its tag."""
+    total = mask_number(kdf(t2_hash, seed, "mask/self/tag", member.encode()))
+    for other, public in publics.items():
+        if other != member:
+            low, high = sorted([member, other])
+            shared = curves.x25519(private, public)
+            key = kdf(t2_hash, shared, "mask/pair/tag", low.encode(), high.encode(), publics[low], publics[high])
+            total += mask_number(key) if member < other else -mask_number(key)
+    return total % TAGS
+
+
+def mask_number(key: bytes) -> int:
+    """16 bytes of the stream, modulo 2^61-1."""
+    return int.from_bytes(aes.ctr(key, 0, 16), "little") % TAGS
+
+
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ FILES: dict[str, dict[str, Cases]] = {
         "fixedpoint": cases_masking.fixedpoint,
         "quorum": cases_masking.quorum,
     },
+    "checksum": {"checksum": cases_masking.checksums},
 }
 
 

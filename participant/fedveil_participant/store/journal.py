@@ -137,7 +137,10 @@ class RoundJournal:
             high_water = tables.HIGH_WATER.select(connection)
             spent = tables.SPENT.select(connection)
             opened = tables.OPENED.select(connection)
-            tag_keys = tables.TAG_KEYS.select(connection)
+            tag_keys = sorted(
+                tables.TAG_KEYS.select(connection),
+                key=lambda row: (row.text("run_id"), row.integer("round"), row.blob("t3")),
+            )
             disputed = tables.DISPUTED.select(connection)
         return Standing(
             {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
