@@ -13,7 +13,6 @@ COMMANDS: Mapping[str, str] = {
     "verify": "0.2",
     "renew": "0.2",
     "roster": "0.2",
-    "plan explain": "0.2",
     "run pause": "0.2",
     "run resume": "0.2",
     "round close": "0.2",
