@@ -168,7 +168,8 @@ def answer(stream: IO[bytes] | None) -> dict[str, int]:
 
 
 def measure(participants: int, drivers: int, seconds: float) -> dict[str, object]:
-    """Connect all, wait, look."""
+    """Connect all, wait, look. NotEnoughFilesError before anything is made."""
+    raise_file_limit(participants + SPARE_FILES)
     import logging
 
     from fedveil_cli.local_federation import LocalFederation
@@ -177,7 +178,6 @@ def measure(participants: int, drivers: int, seconds: float) -> dict[str, object
     from fedveil_coordinator import founding
     from masked_round import memory_kb
 
-    raise_file_limit(participants + SPARE_FILES)
     configure_logging(logging.ERROR)
     running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="fedveil-bench-", dir=os.environ.get("FEDVEIL_BENCH_DIR")) as name:
@@ -218,7 +218,8 @@ def measure(participants: int, drivers: int, seconds: float) -> dict[str, object
         finally:
             for driver in running:
                 driver.kill()
-                driver.wait()
+                with driver:  # waits, and closes its pipes
+                    pass
             federation.processes.stop()
     if lost or connected != participants:
         raise SystemExit(f"{connected} of {participants} connected and {lost} of them were lost: no measurement")
