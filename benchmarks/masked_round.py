@@ -28,6 +28,7 @@ import numpy as np
 
 INPUTS = "FEDVEIL_BENCH_INPUTS"
 DROPS = "FEDVEIL_BENCH_DROPS"
+INITIAL = "FEDVEIL_BENCH_INITIAL"
 WARM_UP = 1
 ROUNDS = 5
 BOUND_MODELS, BOUND_MB = 3, 64
@@ -35,9 +36,15 @@ BOUND_MODELS, BOUND_MB = 3, 64
 
 def enlarge() -> None:
     """Give every plan of this process as many inputs as the environment says."""
-    from fedveil_common.plan import spec
+    from fedveil_common import initial
+    from fedveil_common.plan import reading, spec
 
     inputs = int(os.environ[INPUTS])
+    reading.MAX_INPUTS = max(reading.MAX_INPUTS, inputs)  # a plan of this release has a million at most
+    if (
+        INITIAL in os.environ
+    ):  # drawn once by the parent: each process would draw it again with each reading of the plan
+        initial.initial_hash = lambda seed, weights: os.environ[INITIAL]
     spec.DataSpec.inputs = property(lambda self: inputs)  # type: ignore[assignment,method-assign]
 
 
@@ -166,6 +173,7 @@ def measure(
 ) -> dict[str, object]:
     """The protected round, `rounds` times after a warm-up."""
     os.environ[INPUTS] = str(parameters - 1)
+    os.environ.pop(INITIAL, None)
     enlarge()
     from fedveil_cli import cohort_figures
     from fedveil_cli.local_federation import LocalFederation
@@ -180,6 +188,7 @@ def measure(
     names = [f"org-{index:03}" for index in range(participants)]
     count = WARM_UP + rounds
     plan = plans.parse_plan(plan_text(participants, count), "plan")
+    os.environ[INITIAL] = plan.model.initial
     cohort_figures.check_roster(plan, participants)
     figures = cohort_figures.figures(plan, participants, participants)
     if drop > figures.may_drop:
