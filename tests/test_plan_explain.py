@@ -82,8 +82,18 @@ def test_each_remedy_that_is_named_makes_it_possible(
     assert (figures["cohort"], figures["max_corrupt"], figures["quorum"], figures["threshold"]) == (members, c, q, q)
     assert figures["would_do"] == list(found.remedies) != []
     assert error["next"] == "; or ".join(found.remedies)
-    for figure in (members, roster, c, q):
-        assert str(figure) in error["what"]
+    drops, ring = figures["tolerated_drops"], figures["ring_bits"]
+    for told_of in (
+        f"N = {members}",
+        f"roster of {roster}",
+        f"c = {c}",
+        f"t = {q}",
+        f"so {drops} may",
+        f"of {ring} bits",
+    ):
+        assert told_of in error["what"]
+    for bytes_of in (figures["bytes_up"], figures["bytes_down"]):
+        assert str(bytes_of["vector"] + bytes_of["messages_about"]) in error["what"]
     assert run(capsys, "plan", "explain", str(path), "--roster-size", str(roster))[2]["code"] == error["code"]
     for remedy in found.remedies:
         words = remedy.replace("(", " ").replace(",", " ").split()

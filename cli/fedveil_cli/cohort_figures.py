@@ -127,15 +127,18 @@ def can_start(plan: Plan, roster: int) -> bool:
 
 def impossible(plan: Plan, roster: int) -> Impossible | None:
     """None if a roster of `roster` can start the plan; else why not, with the figures, and what would do."""
-    members = min(roster, quorum.MAX_COHORT)
     if can_start(plan, roster):
         return None
-    c = quorum.corrupt_bound(plan.cohort.max_corrupt, roster)
-    q = quorum.quorum(members, c)
+    members = min(roster, quorum.MAX_COHORT)
+    found = figures(plan, roster, members)
+    c, q = found.corrupt, found.quorum
     why = (
         f"{why_not(plan, roster, members)}. N = {members} of a roster of {roster}; c = {c}, the largest of max_corrupt "
         f"{plan.cohort.max_corrupt}, a fifth of the roster {roster // 5} and 1; quorum and threshold q = t = {q}; "
-        f"A1 asks for q <= N ({q} <= {members}) and q - c >= {quorum.MIN_HONEST} ({q} - {c} = {q - c})"
+        f"A1 asks for q <= N ({q} <= {members}) and q - c >= {quorum.MIN_HONEST} ({q} - {c} = {q - c}); at least "
+        f"{found.min_survivors} in a sum, so {found.may_drop} may drop; a ring of {found.ring_bits} bits; about "
+        f"{found.vector_up + found.messages_up} bytes up and {found.vector_down + found.messages_down} down for each "
+        "participant and train sum"
     )
     return Impossible(why, tuple(_remedies(plan, roster)))
 
