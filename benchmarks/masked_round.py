@@ -1,14 +1,17 @@
 """One masked round over mutual TLS in real processes, from the persisted offer to the fsynced sum.
 
-    python benchmarks/masked_round.py --participants 10 --parameters 1000000 [--drop K] [--unprotected] [--json]
+    python benchmarks/masked_round.py --participants 10 --parameters 1000000 [--drop K] [--rounds 5] [--unprotected]
+        [--json]
 
 What runs is the product: `serve` and `participate` in processes of their own, enrolment, mutual TLS, signatures,
 votes, certificate, journal and fsync on both sides. Only the trainer is replaced: a participant's update is a fixed
 vector, and a plan's model has as many inputs as asked (set in every process alike). Nothing is prepared before the
 offer: keys, masks and encodings are made in the round; the model comes as the previous round's sum, downloaded in the
-round. One warm-up round, then five; `round_s` is the median of the coordinator's own times. `--drop K`: K participants
-share and then send no input. Memory: the coordinator's VmHWM at the end minus its VmRSS before the offer;
-and the same with VmHWM begun anew before the offer, without what opening the sealed key took at the start.
+round. One warm-up round, then --rounds; `round_s` is the median of the coordinator's own times. `--drop K`: K
+participants share and then send no input. Memory: the coordinator's VmHWM at the end minus its VmRSS before the offer;
+and the same with VmHWM begun anew before the offer, without what opening the sealed key took at the start, which is
+what the bound is for. The same of one participant that sends its input; its fixed vector (float64, 8 bytes a parameter)
+is in its figure, as a trained one would be. Bounds: three times the model (4 bytes a parameter) and 64 MB.
 `--unprotected`: float32 vectors over the same TLS, leaves, spool and fsync, without keys, shares, masks or votes.
 """
 
@@ -25,18 +28,27 @@ import numpy as np
 
 INPUTS = "FEDVEIL_BENCH_INPUTS"
 DROPS = "FEDVEIL_BENCH_DROPS"
-ROUNDS = 6
+INITIAL = "FEDVEIL_BENCH_INITIAL"
+WARM_UP = 1
+ROUNDS = 5
+BOUND_MODELS, BOUND_MB = 3, 64
 
 
 def enlarge() -> None:
     """Give every plan of this process as many inputs as the environment says."""
-    from fedveil_common.plan import spec
+    from fedveil_common import initial
+    from fedveil_common.plan import reading, spec
 
     inputs = int(os.environ[INPUTS])
+    reading.MAX_INPUTS = max(reading.MAX_INPUTS, inputs)  # a plan of this release has a million at most
+    if (
+        INITIAL in os.environ
+    ):  # drawn once by the parent: each process would draw it again with each reading of the plan
+        initial.initial_hash = lambda seed, weights: os.environ[INITIAL]
     spec.DataSpec.inputs = property(lambda self: inputs)  # type: ignore[assignment,method-assign]
 
 
-def plan_text(participants: int) -> bytes:
+def plan_text(participants: int, rounds: int = WARM_UP + ROUNDS) -> bytes:
     """A plan whose only purpose is its size."""
     return f"""
 version: 1
@@ -51,7 +63,7 @@ data:
   standardise: none
 model: {{kind: linear, l2: 0.0}}
 training:
-  {{rounds: {ROUNDS}, local_epochs: 1, batch_size: 1, learning_rate: 0.1, seed: 7, weight: uniform, weight_cap: 1}}
+  {{rounds: {rounds}, local_epochs: 1, batch_size: 1, learning_rate: 0.1, seed: 7, weight: uniform, weight_cap: 1}}
 strategy: {{kind: fedavg}}
 evaluation: {{every: 1000, metrics: [loss], holdout: 0.5}}
 cohort: {{min_participants: {max(3, participants)}, max_corrupt: 1, progress_s: 120}}
@@ -88,7 +100,9 @@ def participant() -> int:
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
-            values = np.sin(np.arange(shape.length, dtype=np.float64)) / np.sqrt(shape.length)
+            values = np.arange(shape.length, dtype=np.float64)
+            np.sin(values, out=values)
+            values /= np.sqrt(shape.length)
             for name, where in shape.slices().items():
                 if name in fixed:
                     values[where] = fixed[name]
@@ -144,10 +158,24 @@ def on_tmpfs(folder: Path) -> bool:
     return max(holding, key=lambda entry: len(entry[1]))[2] == "tmpfs"
 
 
-def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
-    """The protected round."""
+def bound_mb(parameters: int) -> float:
+    """What a coordinator and a participant may take above idle: three models of 4 bytes a parameter, and 64 MB."""
+    return BOUND_MODELS * 4 * parameters / 1e6 + BOUND_MB
+
+
+def over_idle(process: int, idle: int) -> float:
+    """MB (10^6 bytes) of the peak of a process above `idle` KiB."""
+    return (memory_kb(process, "VmHWM") - idle) * 1024 / 1e6
+
+
+def measure(
+    participants: int, parameters: int, drop: int, rounds: int = ROUNDS, any_disk: bool = False
+) -> dict[str, object]:
+    """The protected round, `rounds` times after a warm-up."""
     os.environ[INPUTS] = str(parameters - 1)
+    os.environ.pop(INITIAL, None)
     enlarge()
+    from fedveil_cli import cohort_figures
     from fedveil_cli.local_federation import LocalFederation
     from fedveil_cli.service_commands import configure_logging
     from fedveil_cli.world import SystemClock, real_world
@@ -158,11 +186,17 @@ def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
     clock = SystemClock()
     here = Path(__file__).resolve()
     names = [f"org-{index:03}" for index in range(participants)]
-    plan = plans.parse_plan(plan_text(participants), "plan")
+    count = WARM_UP + rounds
+    plan = plans.parse_plan(plan_text(participants, count), "plan")
+    os.environ[INITIAL] = plan.model.initial
+    cohort_figures.check_roster(plan, participants)
+    figures = cohort_figures.figures(plan, participants, participants)
+    if drop > figures.may_drop:
+        raise SystemExit(f"of {participants} participants {figures.may_drop} may drop, not {drop}: no sum would open")
     canonical = plans.canonical(plan)
     with tempfile.TemporaryDirectory(prefix="fedveil-bench-", dir=os.environ.get("FEDVEIL_BENCH_DIR")) as name:
         folder = Path(name)
-        if on_tmpfs(folder):
+        if on_tmpfs(folder) and not any_disk:
             raise SystemExit("the folder is on tmpfs, where fsync costs nothing: set FEDVEIL_BENCH_DIR to a disk")
         for one in names:
             (folder / f"{one}.csv").write_text("x,y\n0,0\n")
@@ -183,18 +217,21 @@ def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
             dropping = {one: {DROPS: "1"} for one in names[:drop]}
             federation.enrol(admin, names, plans.plan_hash(canonical), dropping)
             pid = federation.processes.running["coordinator"].pid
+            one = federation.processes.running[names[-1]].pid
             started = memory_kb(pid, "VmHWM")
-            forget_peak(pid)
-            idle = memory_kb(pid, "VmRSS")
+            for process in (pid, one):
+                forget_peak(process)
+            idle, idle_one = memory_kb(pid, "VmRSS"), memory_kb(one, "VmRSS")
             run_id = federation.start(admin, canonical)
             for _ in admin.watch(run_id):
                 pass
             report = admin.get_run(run_id)
-            peak = memory_kb(pid, "VmHWM")
+            peak = over_idle(pid, idle)
+            peak_one = over_idle(one, idle_one)
         finally:
             federation.processes.stop()
         times = [one["seconds"] for one in report["rounds"] if one["purpose"] == "train"]
-        if report["code"] != "finished" or len(times) != ROUNDS:
+        if report["code"] != "finished" or len(times) != count:
             raise SystemExit(f"the run ended with {report['code']} after {len(times)} rounds")
         home = folder / "homes" / names[-1]
         store = open_store(home, journal_key(home, None), clock, real_world().entropy)
@@ -205,11 +242,15 @@ def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
         "parameters": parameters,
         "dropped": drop,
         "protection": "masked",
-        "round_s": statistics.median(times[1:]),
+        "round_s": statistics.median(times[WARM_UP:]),
         "rounds_s": times,
-        "coordinator_peak_over_idle_mb": (max(started, peak) - idle) / 1024,
-        "coordinator_rounds_over_idle_mb": (peak - idle) / 1024,
-        "bytes_per_parameter": sent / (ROUNDS * parameters),
+        "coordinator_peak_over_idle_mb": max((started - idle) * 1024 / 1e6, peak),
+        "coordinator_rounds_over_idle_mb": peak,
+        "participant_rounds_over_idle_mb": peak_one,
+        "bound_mb": bound_mb(parameters),
+        "coordinator_of_bound": peak / bound_mb(parameters),
+        "participant_of_bound": peak_one / bound_mb(parameters),
+        "bytes_per_parameter": sent / (count * parameters),
         "processes": participants + 1,
     }
 
@@ -226,15 +267,22 @@ def main() -> int:
     parser.add_argument("--participants", type=int, default=10)
     parser.add_argument("--parameters", type=int, default=1_000_000)
     parser.add_argument("--drop", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="after one that is not counted")
     parser.add_argument("--unprotected", action="store_true")
+    parser.add_argument("--any-disk", action="store_true", help="also where fsync costs nothing: to try it out")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.participants < 3 or min(arguments.parameters, arguments.rounds) < 1 or arguments.drop < 0:
+        parser.error("at least 3 participants, 1 parameter and 1 round; --drop is not negative")
     if arguments.unprotected:
+        if arguments.drop or arguments.rounds != ROUNDS:
+            parser.error("--unprotected knows no --drop and no --rounds")
         import unprotected_round
 
         result = unprotected_round.measure(arguments.participants, arguments.parameters)
     else:
-        result = measure(arguments.participants, arguments.parameters, arguments.drop)
+        sizes = arguments.participants, arguments.parameters, arguments.drop, arguments.rounds
+        result = measure(*sizes, arguments.any_disk)
     if arguments.json:
         print(json.dumps(result))
     else:

@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from fedveil_cli import demo_split, main, operating, plan_report
+from fedveil_cli import cohort_figures, demo_split, main, operating
 from fedveil_common import initial, prediction, standardisation
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError
@@ -99,7 +99,7 @@ def test_run_start_and_plan_check_agree_on_what_can_start() -> None:
         text = PLAN_FILE.read_text().replace("max_corrupt: 1", f"max_corrupt: {stated}")
         plan = parse_plan(text.encode(), "plan.yaml")
         for participants in (1, 4, 5, 6, 40, 255, 256, 257, 1274, 1275, 1280, 2000):
-            smallest = plan_report.smallest_cohort(plan, participants)
+            smallest = cohort_figures.smallest_cohort(plan, participants)
             if smallest is None:
                 with pytest.raises(ConfigError) as caught:
                     operating.check_cohort(canonical(plan), participants)

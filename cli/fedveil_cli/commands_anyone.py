@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=example("fedveil simulate sepsis.yaml --data hospitals/ --test held_out.csv"))(simulate)
     plan = typer.Typer(help="Look at a plan before anything starts.", epilog=example("fedveil plan check sepsis.yaml"))
     plan.command("check", epilog=example("fedveil plan check sepsis.yaml --participants 5"))(plan_check)
+    plan.command("explain", epilog=example("fedveil plan explain sepsis.yaml --roster-size 5"))(plan_explain)
     reserved.register(plan, "plan")
     app.add_typer(plan, name="plan")
     model = typer.Typer(help="Finished models.", epilog=example("fedveil model verify sepsis.safetensors"))
@@ -55,14 +56,42 @@ def version(as_json: AsJson = False) -> None:
 def plan_check(
     plan: PlanFile,
     participants: Annotated[
-        int | None, typer.Option("--participants", metavar="N", min=1, help="Also the quorum for N participants.")
+        int | None,
+        typer.Option(
+            "--participants",
+            "--roster-size",
+            metavar="N",
+            min=1,
+            help="Also the figures for a roster of N (else of the coordinator's home, if there is one).",
+        ),
     ] = None,
+    home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a plan and print the hash that organisations accept, with what the plan reads and what it opens."""
     from fedveil_cli import plan_report
 
-    plan_report.check(plan, participants, Output(as_json))
+    plan_report.check(plan, participants, home_folder(home), Output(as_json))
+
+
+def plan_explain(
+    plan: PlanFile,
+    roster_size: Annotated[
+        int | None,
+        typer.Option(
+            "--roster-size",
+            metavar="N",
+            min=1,
+            help="Participants in the roster (else in that of the coordinator's home, else cohort.min_participants).",
+        ),
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who could learn what under a plan, with how many colluders, and who can stop it."""
+    from fedveil_cli import plan_explain as explaining
+
+    explaining.explain(plan, roster_size, home_folder(home), Output(as_json))
 
 
 def predict(

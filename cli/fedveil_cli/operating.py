@@ -31,21 +31,9 @@ def prepare_plan(text: bytes, filename: str) -> tuple[bytes, bytes]:
 
 def check_cohort(plan_bytes: bytes, participants: int) -> None:
     """ConfigError `cohort_never_possible` if a roster of so many participants can never satisfy the plan (A1)."""
-    from fedveil_common.masking import quorum
+    from fedveil_cli import cohort_figures
 
-    from fedveil_cli import plan_report
-
-    plan = plans.parse_canonical(plan_bytes)
-    if plan_report.smallest_cohort(plan, participants) is None:
-        corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
-        needed = max(plan.cohort.min_participants, corrupt + 2)
-        raise ConfigError(
-            "cohort_never_possible",
-            f"the roster has {participants} participants; with c = {corrupt} corrupt members assumed and "
-            f"min_participants {plan.cohort.min_participants} at least {needed} must take part",
-            not_done="no run was started",
-            next_step="invite more organisations, or lower max_corrupt or min_participants in the plan",
-        )
+    cohort_figures.check_roster(plans.parse_canonical(plan_bytes), participants, "no run was started")
 
 
 def follow(admin: Admin, run_id: str, tell: Callable[[Event], None]) -> Plain:

@@ -5,75 +5,63 @@ The order is that of a person who must decide: protection and privacy first, the
 
 import pathlib
 
-from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.jcs import Json
 from fedveil_common.masking import quorum
 from fedveil_common.plan import BinaryTarget, FloatFeature, Plan, canonical, check_release, parse_plan, plan_hash
 
+from fedveil_cli import cohort_figures
 from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli.known_roster import KnownRoster, known_roster
 from fedveil_cli.output import Output, TextTable
 
-MIN_SURVIVORS = 3
-"""A sum of fewer inputs is never opened (plan file, cohort.min_participants)."""
 
-
-def check(path: pathlib.Path, participants: int | None, output: Output) -> None:
-    """Prints the report on the plan in `path`.
+def check(path: pathlib.Path, roster_size: int | None, home: pathlib.Path, output: Output) -> None:
+    """Prints the report on the plan in `path`, with the figures of a roster where one is given or `home` knows one.
 
     Raises PlanError (`bad_plan`) with every problem, NotInThisReleaseError, ConfigError `file_unreadable`; with
-    `participants` also ConfigError `cohort_never_possible`, after the report.
+    `roster_size` also ConfigError `cohort_never_possible`, after the report. A roster that only the home knows and that
+    is too small is a warning: more organisations may join before the run starts.
     """
     plan = parse_plan(read_file(path, "the plan", MAX_PLAN), str(path))
     check_release(plan)
-    figures = None if participants is None else _figures(plan, participants)
+    roster = known_roster(roster_size, home)
+    figures = None if roster is None else _figures(plan, roster)
     output.result(_value(plan, figures), _text(plan, figures))
-    if figures is not None and figures["can_start"] is False:
-        raise ConfigError(
-            "cohort_never_possible",
-            f"with {participants} participants this plan can never open a sum: {figures['why_not']}",
-            next_step="enrol more organisations, or change cohort.max_corrupt or cohort.min_participants",
-        )
+    if roster is None:
+        return
+    if roster.asked:
+        cohort_figures.check_roster(plan, roster.size)
+        return
+    missing = cohort_figures.impossible(plan, roster.size)
+    if missing is not None:
+        output.warn(f"no run can start with the {roster.size} participants there are ({roster.origin}): {missing.why}")
+        output.note(f"what would do: {'; or '.join(missing.remedies)}")
 
 
-def _figures(plan: Plan, participants: int) -> dict[str, Json]:
-    """c, quorum and the rest for a roster of `participants`, all of whom take part."""
-    c = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
-    least = smallest_cohort(plan, participants)
-    why_not = None
-    if least is None:
-        fewer = participants < plan.cohort.min_participants
-        needed = f"the plan asks for at least {plan.cohort.min_participants}"
-        why_not = needed if fewer else _why_not(min(participants, quorum.MAX_COHORT), c)
-    q = quorum.quorum(participants, c)
+def _figures(plan: Plan, roster: KnownRoster) -> dict[str, Json]:
+    """c, quorum and the rest for a roster, all of whom take part (the 256 that a cohort may have at most)."""
+    found = cohort_figures.figures(plan, roster.size, min(roster.size, quorum.MAX_COHORT))
+    missing = cohort_figures.impossible(plan, roster.size)
     return {
-        "participants": participants,
-        "max_corrupt": c,
-        "quorum": q,
-        "abort_threshold": quorum.abort_threshold(participants, c),
-        "min_survivors": max(q, MIN_SURVIVORS),
-        "tolerated_drops": max(participants - max(q, MIN_SURVIVORS), 0),
-        "honest_in_sum": q - c,
-        "smallest_cohort": least,
-        "can_start": least is not None,
-        "why_not": why_not,
+        "participants": roster.size,
+        "participants_from": roster.origin,
+        "cohort": found.members,
+        "max_corrupt": found.corrupt,
+        "quorum": found.quorum,
+        "threshold": found.threshold,
+        "abort_threshold": found.abort_threshold,
+        "min_survivors": found.min_survivors,
+        "tolerated_drops": found.may_drop,
+        "honest_in_sum": found.honest_in_sum,
+        "openings_of_one_dealer": found.openings,
+        "ring_bits": found.ring_bits,
+        "bytes_up": {"vector": found.vector_up, "messages_about": found.messages_up},
+        "bytes_down": {"vector": found.vector_down, "messages_about": found.messages_down},
+        "smallest_cohort": cohort_figures.smallest_cohort(plan, roster.size),
+        "can_start": missing is None,
+        "why_not": None if missing is None else missing.why,
+        "would_do": [] if missing is None else list(missing.remedies),
     }
-
-
-def smallest_cohort(plan: Plan, participants: int) -> int | None:
-    """The fewest of a roster of `participants` who can open a sum under `plan`; None if no number of them can."""
-    c = quorum.corrupt_bound(plan.cohort.max_corrupt, participants)
-    possible = range(plan.cohort.min_participants, min(participants, quorum.MAX_COHORT) + 1)
-    return next((n for n in possible if _why_not(n, c) is None), None)
-
-
-def _why_not(n: int, c: int) -> str | None:
-    """Why a cohort of `n` with bound `c` opens nothing; None if it does."""
-    q = quorum.quorum(n, c)
-    try:
-        quorum.check_parameters(n, c, q, q, max(q, MIN_SURVIVORS), local_c=c)
-    except PeerError as error:
-        return error.what
-    return None
 
 
 def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
@@ -122,13 +110,35 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
     ]
     lines += [f"{name:<11} {text}" for name, text in _statements(plan).items()]
     if figures is not None:
-        who = f"of {figures['participants']}"
-        start = f"{figures['smallest_cohort']} can start" if figures["can_start"] else "can never start"
+        lines += _figure_lines(figures)
+    return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
+
+
+def _figure_lines(figures: dict[str, Json]) -> list[str]:
+    who, up, down = f"of {figures['participants']}", figures["bytes_up"], figures["bytes_down"]
+    assert isinstance(up, dict)
+    assert isinstance(down, dict)
+    lines = []
+    if figures["can_start"]:
         lines.append(
             f"{who:<11} c {figures['max_corrupt']}, quorum {figures['quorum']}, at least {figures['min_survivors']} in "
-            f"a sum, of whom {figures['honest_in_sum']} honest; {figures['tolerated_drops']} may drop; {start}"
+            f"a sum, of whom {figures['honest_in_sum']} honest; {figures['tolerated_drops']} may drop; "
+            f"{figures['smallest_cohort']} can start"
         )
-    return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
+    else:
+        lines.append(f"{who:<11} can never start: {figures['why_not']}")
+        would_do = figures["would_do"]
+        assert isinstance(would_do, list)
+        lines += [f"{'':<11} would do: {remedy}" for remedy in would_do]
+    lines.append(
+        f"{'':<11} threshold {figures['threshold']}, at most {figures['openings_of_one_dealer']} opened shares of a "
+        f"dealer, abort by {figures['abort_threshold']}; ring of {figures['ring_bits']} bits"
+    )
+    lines.append(
+        f"{'a train sum':<11} {up['vector']} bytes up and {down['vector']} down for each participant, beside keys, "
+        f"shares and signatures of about {up['messages_about']} and {down['messages_about']}"
+    )
+    return lines
 
 
 def _columns(plan: Plan) -> list[tuple[str, str, str]]:

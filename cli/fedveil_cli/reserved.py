@@ -12,7 +12,6 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "0.2",
     "renew": "0.2",
     "roster": "0.2",
-    "plan explain": "0.2",
     "run pause": "0.2",
     "run resume": "0.2",
     "round close": "0.2",

@@ -1,0 +1,260 @@
+"""What `plan explain` says, sentence by sentence: who could learn what, what the sums say, who can stop a run.
+
+Promise: every figure comes from `cohort_figures` and `exposure`, which ask the functions that participants refuse by;
+no sentence says more than docs/protocol.md 2.7 argues or less than SECURITY.md admits. Where sizes matter the weakest
+case is told: the smallest cohort, which a coordinator may choose by saying that nobody else is there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedveil_common import layout
+from fedveil_common.jcs import Json
+from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, Weight
+
+from fedveil_cli import exposure
+from fedveil_cli.cohort_figures import CohortFigures
+
+TOPICS = {"who": "Who could learn what", "sums": "What the sums say", "stopping": "Who can stop it"}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One thing that holds under the plan. `id` is stable; `figures` are what `text` was made from."""
+
+    id: str
+    topic: str
+    text: str
+    figures: dict[str, Json]
+
+
+def statements(plan: Plan, cohorts: Sequence[CohortFigures]) -> list[Statement]:
+    """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures."""
+    return [
+        *_coordinator(cohorts[0], cohorts[-1]),
+        *_members(cohorts[0], cohorts[-1]),
+        *_sums(plan, cohorts[-1]),
+        *_columns(plan),
+        *_stopping(cohorts[0], cohorts[-1]),
+    ]
+
+
+def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
+    c = small.corrupt
+    alone, with_c = exposure.coalition(small, 0, True).group, exposure.coalition(small, c, True).group
+    certain, certain_large = exposure.single_from(small), exposure.single_from(large)
+    larger = f", and with {certain_large} in one of {large.members}" if large is not small else ""
+    size: dict[str, Json] = {"cohort": small.members}
+    return [
+        Statement(
+            "coordinator_alone",
+            "who",
+            "The coordinator alone reads every message, leaves out whom it likes and can say that only "
+            f"{small.members} are there. From the masked updates it gets the sum of at least {alone} organisations, or "
+            "nothing, as long as it opens honestly.",
+            size | {"colluders": 0, "group": alone},
+        ),
+        Statement(
+            "false_sum",
+            "who",
+            "Nothing in this release checks that it opens a sum rightly. A coordinator that signs a false sum chooses "
+            "the next model, and from the difference of two true sums it can then come to know nearly one member's "
+            "update, with its row count.",
+            {},
+        ),
+        Statement(
+            "coordinator_with_c",
+            "who",
+            f"The coordinator and {_people(c)} together: the sum of the others, at least {with_c} of them, under the "
+            f"same condition. That is the bound of the protocol: c = {c}, the largest of max_corrupt, a fifth of the "
+            "roster and 1. An organisation that also runs the coordinator counts in it, and so do organisations under "
+            "one roof.",
+            size | {"colluders": c, "group": with_c},
+        ),
+        Statement(
+            "coordinator_with_more",
+            "who",
+            f"The coordinator and {_people(c + 1)} or more: nothing is promised, take it that they read single "
+            f"updates. It is certain with {_people(certain)} in a cohort of {small.members}{larger}.",
+            size | {"colluders": c + 1, "certain_from": certain, "certain_from_in_largest": certain_large},
+        ),
+        Statement(
+            "membership",
+            "who",
+            "Who is a member rests on the operator, who holds the governance key. With more than "
+            f"{c} organisation{'s' if c > 1 else ''} of its own making it is beyond the bound: compare names and the "
+            "fingerprint out of band.",
+            {"colluders": c},
+        ),
+    ]
+
+
+def _members(small: CohortFigures, large: CohortFigures) -> list[Statement]:
+    n, least = large.members, small.min_survivors
+    one = exposure.coalition(small, 1, False).group
+    return [
+        Statement(
+            "one_member",
+            "who",
+            f"One member alone: the sum of the others in the sum, {n - 1} if all of {n} stay, never fewer than {one}.",
+            {"cohort": small.members, "colluders": 1, "group": one, "group_if_all_stay": n - 1},
+        ),
+        Statement(
+            "all_but_two",
+            "who",
+            "All members in a sum but two, without the coordinator: the sum of the two.",
+            {"cohort": n, "colluders": n - 2, "group": exposure.coalition(large, n - 2, False).full_group},
+        ),
+        Statement(
+            "all_but_one",
+            "who",
+            "All members in a sum but one, without the coordinator: the update of that one, by subtraction from the "
+            f"published sum. {n - 1} of {n} if all stay; {_people(least - 1)} where drop-outs leave only the {least} "
+            f"that a sum of a cohort of {small.members} needs.",
+            {
+                "cohort": n,
+                "colluders": n - 1,
+                "group": exposure.coalition(large, n - 1, False).full_group,
+                "colluders_after_drops": least - 1,
+            },
+        ),
+        Statement(
+            "network",
+            "who",
+            "Someone on the network: who talks to the coordinator, from where, when, for how long, and how many bytes. "
+            "Not what (mutual TLS; shares are encrypted end to end besides).",
+            {},
+        ),
+    ]
+
+
+def _sums(plan: Plan, large: CohortFigures) -> list[Statement]:
+    steps, cap = plan.training.rounds, plan.training.weight_cap
+    standardise = layout.needs_standardise(plan)
+    evaluations = sum(layout.evaluation_due(plan, step) for step in range(steps)) + 1
+    moments = "1 of moments, unless an earlier run asked for the same, " if standardise else ""
+    found = [
+        Statement(
+            "exact_sums",
+            "sums",
+            f"privacy: {plan.privacy}. Without differential privacy the coordinator and every member see "
+            f"{steps + 1 + standardise} sums exactly ({moments}{steps} of updates, 1 that measures the last model), "
+            "who is in each, and every model. A sum, a series of sums and a model say something about the data behind "
+            "them.",
+            {"sums": steps + 1 + standardise, "standardise": int(standardise), "train": steps, "evaluate": 1},
+        )
+    ]
+    if plan.training.weight is Weight.ROWS and steps > 1:
+        # Each of at most N and N - 1 stochastically rounded weights is off by less than one step of the grid.
+        within = (2 * large.members - 1) * cap / plan.protection.max_value
+        found.append(
+            Statement(
+                "training_rows",
+                "sums",
+                f"The sum of weights, which are rows, is open {steps} times. Who is in one and misses another shows "
+                f"its training rows in the difference, to within {within:.3g}, or that it has {cap} or more.",
+                {"sums": steps, "rows_within": within, "weight_cap": cap},
+            )
+        )
+    found.append(
+        Statement(
+            "holdout_rows",
+            "sums",
+            f"The sum of holdout rows is open {evaluations} times and exact. Who is in one and misses another shows "
+            f"its holdout rows in the difference, or that it has {cap} or more.",
+            {"sums": evaluations, "weight_cap": cap},
+        )
+    )
+    if Metric.AUC in plan.evaluation.metrics:
+        cells = 2 * layout.SCORE_BINS
+        found.append(
+            Statement(
+                "histogram_cells",
+                "sums",
+                f"The metric auc opens {cells} cells of a histogram of scores {evaluations} times. A cell into which "
+                "rows of one organisation alone fall is that organisation's count.",
+                {"cells": cells, "sums": evaluations},
+            )
+        )
+    return found
+
+
+def _columns(plan: Plan) -> list[Statement]:
+    categories = [feature for feature in plan.data.features if isinstance(feature, CategoryFeature)]
+    empty = [
+        feature.name
+        for feature in plan.data.features
+        if isinstance(feature, FloatFeature) and feature.missing is not Missing.ERROR
+    ]
+    inputs = sum(len(feature.values) - 1 for feature in categories)
+    text = "A coordinate that only one organisation fills is opened as it is."
+    if categories:
+        text += (
+            f" {inputs} of {plan.data.inputs} inputs stand for one value of a category "
+            f"({', '.join(feature.name for feature in categories)}): whoever alone has that value shows its own number."
+        )
+    if empty:
+        text += f" So does whoever alone fills a column that may be empty ({', '.join(empty)})."
+    figures: dict[str, Json] = {
+        "categories": [feature.name for feature in categories],
+        "one_value_inputs": inputs,
+        "may_be_empty": list(empty),
+    }
+    return [
+        Statement("single_organisation", "sums", text, figures),
+        Statement(
+            "invented_data",
+            "sums",
+            "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
+            "public sum finds only what is gross.",
+            {},
+        ),
+    ]
+
+
+def _stopping(small: CohortFigures, large: CohortFigures) -> list[Statement]:
+    absent = exposure.stopped_by_absence(large.roster, small.members)
+    dead = exposure.dead_from(large)
+    may = "Nobody" if large.may_drop == 0 else f"{large.may_drop}"
+    return [
+        Statement(
+            "drop_outs",
+            "stopping",
+            f"{may} of a cohort of {large.members} may vanish before the vote on who is in the sum: it is opened over "
+            f"those whose input is there. From that vote on {large.threshold} must be there, or come back within the "
+            "hard limit, or the run ends.",
+            {"cohort": large.members, "may_drop": large.may_drop, "threshold": large.threshold},
+        ),
+        Statement(
+            "aborted",
+            "stopping",
+            f"If more vanish before it, {large.abort_threshold} members must sign that the attempt is over; it is then "
+            f"tried again with those who are there, {small.members} at least. With {dead} or more gone for the whole "
+            "hard limit it can be neither opened nor aborted: the run ends and its updates are spent.",
+            {
+                "cohort": large.members,
+                "abort_threshold": large.abort_threshold,
+                "smallest_cohort": small.members,
+                "dead_from": dead,
+            },
+        ),
+        Statement(
+            "stopped_by_members",
+            "stopping",
+            f"{_people(absent)} of the roster, staying away from the beginning, stop{'s' if absent == 1 else ''} it. "
+            "One that misbehaves can delay it, burn an attempt by dealing false shares, or end it by vanishing at the "
+            "wrong moment.",
+            {"roster": large.roster, "members": absent},
+        ),
+        Statement(
+            "stopped_by_operator",
+            "stopping",
+            "The operator, and whoever runs the coordinator, can stop it at any time, keep its result back, or publish "
+            "it to some only.",
+            {},
+        ),
+    ]
+
+
+def _people(count: int) -> str:
+    return "1 member" if count == 1 else f"{count} members"
