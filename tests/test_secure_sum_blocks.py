@@ -224,7 +224,7 @@ def reading(values: np.ndarray) -> decode.Readings:
 
 def test_federated_averaging_is_the_weighted_mean() -> None:
     model = np.array([1.0, 2.0], dtype=np.float32)
-    stepped = strategies.apply(PLAN, model, opened([0.5, -1.0], 2.0))
+    stepped = strategies.apply(PLAN, strategies.start(PLAN, model), opened([0.5, -1.0], 2.0)).model
     assert stepped.dtype == np.float32
     assert stepped.tolist() == [1.25, 1.5]
 
@@ -232,10 +232,10 @@ def test_federated_averaging_is_the_weighted_mean() -> None:
 def test_no_weight_aborts_the_round_and_infinity_is_rejected() -> None:
     model = np.ones(2, dtype=np.float32)
     with pytest.raises(RoundAborted) as aborted:
-        strategies.apply(PLAN, model, opened([0.0, 0.0], 0.0))
+        strategies.apply(PLAN, strategies.start(PLAN, model), opened([0.0, 0.0], 0.0))
     assert aborted.value.code == "no_weight"
     with pytest.raises(IntegrityError) as rejected:
-        strategies.apply(PLAN, model, opened([1e300, 0.0], 1.0))
+        strategies.apply(PLAN, strategies.start(PLAN, model), opened([1e300, 0.0], 1.0))
     assert rejected.value.code == "model_rejected"
 
 
@@ -243,8 +243,11 @@ def test_a_long_model_is_stepped_as_a_short_one() -> None:
     draw = np.random.default_rng(0)
     model = draw.normal(size=40_000).astype(np.float32)
     update = draw.normal(size=40_000)
-    whole = strategies.apply(PLAN, model, opened(update, 3.0))
-    parts = [strategies.apply(PLAN, model[i : i + 7], opened(update[i : i + 7], 3.0)) for i in range(0, 40_000, 7)]
+    whole = strategies.apply(PLAN, strategies.start(PLAN, model), opened(update, 3.0)).model
+    parts = [
+        strategies.apply(PLAN, strategies.start(PLAN, model[i : i + 7]), opened(update[i : i + 7], 3.0)).model
+        for i in range(0, 40_000, 7)
+    ]
     assert (whole == np.concatenate(parts)).all()
 
 
@@ -343,7 +346,7 @@ def test_a_trainer_that_returns_another_shape_is_misuse() -> None:
     with pytest.raises(ValueError, match="trainer"):
         contribution(PLAN, Purpose.TRAIN, 1, source(20), MODEL, SCALING, Fixed(np.zeros(4)))
     with pytest.raises(ValueError, match="shape"):
-        strategies.apply(PLAN, MODEL, opened([0.0] * 4, 1.0))
+        strategies.apply(PLAN, strategies.start(PLAN, MODEL), opened([0.0] * 4, 1.0))
     with pytest.raises(ValueError, match="statistics"):
         layout.layout_for(PLAN, Purpose.STATISTICS, 0)
 

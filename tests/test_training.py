@@ -201,9 +201,10 @@ def federated(plan: Plan, sources: list[Source]) -> tuple[np.ndarray, standardis
         return dict(zip(names, sums, strict=True))
 
     scaling = standardisation.from_sum(plan, summed(Purpose.STANDARDISE, 0))
-    model = initial.initial_model(plan)
+    moved = strategies.start(plan, initial.initial_model(plan))
     for step in range(plan.training.rounds):
-        model = strategies.apply(plan, model, summed(Purpose.TRAIN, step, model, scaling))
+        moved = strategies.apply(plan, moved, summed(Purpose.TRAIN, step, moved.model, scaling))
+    model = moved.model
     assert evaluation.metrics(plan, summed(Purpose.EVALUATE, plan.training.rounds, model, scaling)).loss < 0.3
     return model, scaling
 

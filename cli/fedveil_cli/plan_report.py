@@ -3,6 +3,7 @@
 The order is that of a person who must decide: protection and privacy first, then what is read, then the rest.
 """
 
+import dataclasses
 import pathlib
 
 from fedveil_common.errors import ConfigError, PeerError
@@ -105,6 +106,7 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
         "model": plan.model.kind.value,
         "parameters": parameter_count(plan),
         "strategy": plan.strategy.kind,
+        "strategy_fields": _strategy_fields(plan),
         "rounds": plan.training.rounds,
         "cohort": {
             "min_participants": plan.cohort.min_participants,
@@ -125,7 +127,7 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
         f"plan hash   {plan_hash(canonical(plan)).hex()}",
         f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}",
         f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
-        f"rounds      {plan.training.rounds}, strategy {plan.strategy.kind}",
+        f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
         f"model       {_model(plan)}, {parameter_count(plan)} parameters",
         f"data set    {plan.data.dataset}, at least {plan.data.min_rows} rows each, "
         f"standardise {plan.data.standardise.value}",
@@ -140,6 +142,16 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
             f"a sum, of whom {figures['honest_in_sum']} honest; {figures['tolerated_drops']} may drop; {start}"
         )
     return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
+
+
+def _strategy_fields(plan: Plan) -> dict[str, Json]:
+    fields = dataclasses.asdict(plan.strategy)
+    return {name: value for name, value in fields.items() if name != "kind" and value is not None}
+
+
+def _strategy(plan: Plan) -> str:
+    fields = ", ".join(f"{name} {value:g}" for name, value in _strategy_fields(plan).items())
+    return plan.strategy.kind + (f" ({fields})" if fields else "")
 
 
 def _model(plan: Plan) -> str:

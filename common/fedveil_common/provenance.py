@@ -1,8 +1,9 @@
 """How a model came about: the first model, drawn from the plan's seed, moved by the opened sums, in order.
 
-Promise: both sides compute every model with this one pure walk, so the coordinator cannot hand out another model than
-the sums lead to: a participant never trains on bytes that it did not derive. Bit-exact on every machine (strategies
-compute in float64 in a fixed order and round to float32). Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
+Promise: both sides compute every model, and the moments of the strategy, with this one pure walk, so the coordinator
+cannot hand out another model than the sums lead to: a participant never trains on bytes that it did not derive.
+Bit-exact on every machine (strategies compute in float64 in a fixed order and round to float32). Source: FLSA/1 section
+2.6, "provenance" (docs/protocol.md).
 """
 
 from dataclasses import dataclass, replace
@@ -21,17 +22,27 @@ from fedveil_common.standardisation import Standardisation
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A point on the walk: after `step` model steps. `model` float32 in plan order; as public as the sums."""
+    """A point on the walk: after `step` model steps. `moved`: the model and the moments; as public as the sums."""
 
     plan: Plan
     standardisation: Standardisation
     step: int
-    model: NDArray[np.float32]
+    moved: strategies.Moved
+
+    @property
+    def model(self) -> NDArray[np.float32]:
+        """The model: float32 in plan order."""
+        return self.moved.model
 
     @property
     def model_hash(self) -> bytes:
         """H("model", ...) of the parameters."""
         return transcript.model_hash(self.model.astype("<f4", copy=False).data)
+
+    @property
+    def state_hash(self) -> bytes:
+        """`strategies.state_hash` of the moments: the next sum's manifest carries it beside the model hash."""
+        return strategies.state_hash(self.moved)
 
 
 def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
@@ -47,7 +58,7 @@ def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
         scaling = standardisation.from_sum(
             plan, decode(layout.layout_for(plan, Purpose.STANDARDISE, 0), standardise_sum)
         )
-    return Lineage(plan, scaling, 0, initial_model(plan))
+    return Lineage(plan, scaling, 0, strategies.start(plan, initial_model(plan)))
 
 
 def advance(lineage: Lineage, train_sum: Signed) -> Lineage:
@@ -56,5 +67,5 @@ def advance(lineage: Lineage, train_sum: Signed) -> Lineage:
     Raises RoundAborted `no_weight` or IntegrityError `model_rejected` as the strategy does.
     """
     shape = layout.layout_for(lineage.plan, Purpose.TRAIN, lineage.step)
-    model = strategies.apply(lineage.plan, lineage.model, decode(shape, train_sum))
-    return replace(lineage, step=lineage.step + 1, model=model)
+    moved = strategies.apply(lineage.plan, lineage.moved, decode(shape, train_sum))
+    return replace(lineage, step=lineage.step + 1, moved=moved)

@@ -582,6 +582,7 @@ class Driver:
                 outcome.rejected,
                 self._clock.monotonic_s(),
                 self._seed(),
+                outcome.state_hash,
             )
 
         self._workers.submit(work, self.post)

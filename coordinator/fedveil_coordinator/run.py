@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fedveil_common import layout, sanity, transcript, wire
+import numpy as np
+from fedveil_common import layout, sanity, strategies, transcript, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
@@ -111,6 +112,7 @@ class RunState:
     round: int = 1
     step: int = 0
     model_hash: bytes = b""
+    state_hash: bytes = b""
     standardise: tuple[SumRef, ...] = ()
     standardisation_hash: bytes = b""
     previous: tuple[SumRef, ...] = ()
@@ -181,6 +183,7 @@ def opened(run_id: RunId, fact: facts.RunOpened, office: Office, roster: Roster)
         office,
         roster,
         model_hash=bytes.fromhex(plan.model.initial),
+        state_hash=strategies.state_hash(strategies.start(plan, np.zeros(layout.parameter_count(plan), np.float32))),
         standardise=fact.answer,
     )
 
@@ -253,6 +256,7 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
                 after,
                 step=state.step + 1,
                 model_hash=fact.model_hash,
+                state_hash=fact.state_hash,
                 standardisation_hash=fact.standardisation_hash,
                 previous=(ref,),
                 versions=(*state.versions, version),
@@ -361,6 +365,7 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
         event.auc,
         event.rows,
         rejected,
+        event.state_hash,
     )
     after = replace(_applied(state, fact), waiting_since=event.at)
     shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": rejected}
@@ -455,7 +460,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
         model_hash=b"" if standardise else state.model_hash,
-        query_digest=layout.query_digest(plan) if standardise else b"",
+        query_digest=layout.query_digest(plan) if standardise else state.state_hash,
         step=state.step,
         standardise=() if standardise else state.standardise,
         previous=state.previous,

@@ -8,7 +8,7 @@ state and reveals nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import layout, transcript, wire
+from fedveil_common import layout, strategies, transcript, wire
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
@@ -186,8 +186,11 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     if own:
         fits = fits and manifest.standardise[0].round == 1
     fits = fits and manifest.key.round == manifest.step + (2 if own else 1)
-    query = layout.query_digest(plan) if manifest.purpose is Purpose.STANDARDISE else b""
-    if not fits or manifest.query_digest != query or bool(manifest.model_hash) == bool(query):
+    if manifest.purpose is Purpose.STANDARDISE:
+        fits = fits and manifest.query_digest == layout.query_digest(plan) and not manifest.model_hash
+    else:
+        fits = fits and bool(manifest.query_digest) == strategies.has_state(plan) and bool(manifest.model_hash)
+    if not fits:
         raise PeerError(
             "manifest_differs_from_plan", f"a {manifest.purpose} sum at step {manifest.step} is not the plan's next"
         )
@@ -260,6 +263,21 @@ def derived_model(manifest: Manifest, model_hash: bytes) -> None:
             "model_not_derived",
             "the manifest's model is not what the plan's strategy makes of the opened sums",
             not_done="nothing was trained, no key was made",
+        )
+
+
+def derived_state(manifest: Manifest, state_hash: bytes) -> None:
+    """The strategy's moments that I re-derived are those that the manifest binds beside the model.
+
+    The model's hash does not bind them: different sums can lead to one model and other moments. Bound in T0, they are
+    the same for the whole cohort, and one who missed rounds finds here whether it walked the sums that the others saw.
+    """
+    if manifest.model_hash and manifest.query_digest != state_hash:
+        raise PeerError(
+            "state_not_derived",
+            "the moments of the plan's strategy are not what the opened sums lead to",
+            not_done="nothing was trained, no key was made",
+            next_step="keep the participant's folder and call the operator",
         )
 
 

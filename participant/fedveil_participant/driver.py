@@ -448,6 +448,7 @@ class Driver:
             self.state.opened,
         )
         checks.derived_model(manifest, walk.lineage.model_hash)
+        checks.derived_state(manifest, walk.lineage.state_hash)
         self._walker.keep(manifest.key.run_id, walk)
         return walk
 

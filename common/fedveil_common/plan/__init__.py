@@ -4,6 +4,7 @@ from fedveil_common.plan.canonical_form import canonical, parse_canonical, parse
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, PlanProblem
 from fedveil_common.plan.release import check_release
 from fedveil_common.plan.spec import (
+    AdaptiveSpec,
     BinaryTarget,
     CategoryFeature,
     CategoryTarget,
@@ -18,9 +19,11 @@ from fedveil_common.plan.spec import (
     Missing,
     ModelKind,
     ModelSpec,
+    MomentumSpec,
     Plan,
     ProtectionSpec,
     Standardise,
+    Strategy,
     StrategySpec,
     Target,
     TrainingSpec,
@@ -28,6 +31,7 @@ from fedveil_common.plan.spec import (
 )
 
 __all__ = [
+    "AdaptiveSpec",
     "BinaryTarget",
     "CategoryFeature",
     "CategoryTarget",
@@ -42,12 +46,14 @@ __all__ = [
     "Missing",
     "ModelKind",
     "ModelSpec",
+    "MomentumSpec",
     "NotInThisReleaseError",
     "Plan",
     "PlanError",
     "PlanProblem",
     "ProtectionSpec",
     "Standardise",
+    "Strategy",
     "StrategySpec",
     "Target",
     "TrainingSpec",

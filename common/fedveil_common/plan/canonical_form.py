@@ -111,7 +111,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "weight": plan.training.weight.value,
             "weight_cap": plan.training.weight_cap,
         },
-        "strategy": {"kind": plan.strategy.kind},
+        "strategy": _strategy(plan.strategy),
         "evaluation": {
             "every": plan.evaluation.every,
             "metrics": [metric.value for metric in plan.evaluation.metrics],
@@ -178,6 +178,17 @@ def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
     if model.hidden:
         members["hidden"] = list(model.hidden)
     return members
+
+
+def _strategy(strategy: spec.Strategy) -> dict[str, jcs.Json]:
+    match strategy:
+        case spec.StrategySpec(kind=kind):
+            return {"kind": kind}
+        case spec.MomentumSpec(kind=kind, learning_rate=rate, momentum=momentum):
+            return {"kind": kind, "learning_rate": rate, "momentum": momentum}
+        case spec.AdaptiveSpec(kind=kind, learning_rate=rate, beta1=beta1, beta2=beta2, tau=tau):
+            members: dict[str, jcs.Json] = {"kind": kind, "learning_rate": rate, "beta1": beta1, "tau": tau}
+            return members if beta2 is None else members | {"beta2": beta2}
 
 
 def _not_canonical(why: str) -> PeerError:

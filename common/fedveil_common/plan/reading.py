@@ -19,6 +19,9 @@ MAX_HIDDEN = (16, 100_000)
 """Hidden layers of a model, and units of one."""
 MAX_PARAMETERS = 10_000_000
 """Parameters of a model: whoever reads a plan draws its first model."""
+STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+MIN_TAU = 1e-9
+"""Its square must be a normal float32."""
 MAX_COHORT = 256
 MAX_VALUE_BITS = 48
 """With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
@@ -27,7 +30,7 @@ RELEASES: Mapping[str, str] = {
     "version": "a later release",
     "kind": "release 0.4",
     "model.kind": "release 0.2",
-    "strategy.kind": "release 0.2",
+    "strategy.kind": "a later release",
     "protection.kind": "release 0.3",
     "protection.value_bits": "a later release",
     "privacy": "release 0.4",
@@ -320,14 +323,36 @@ def _training(section: Section, protection: spec.ProtectionSpec) -> spec.Trainin
     return training
 
 
-def _strategy(section: Section) -> spec.StrategySpec:
-    kinds = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
-    kind = section.choice("kind", kinds, default="fedavg")
-    if kind != "fedavg":
-        _not_yet(section.findings, section.line_of("kind"), section.at("kind"), f"strategy {kind}")
-        section.skip()
+def _strategy(section: Section) -> spec.Strategy:
+    """The defaults are those of the papers: momentum 0.9 (Hsu et al. 2019); beta1 0.9, but 0 for fedadagrad, beta2
+    0.99, tau 0.001 (Reddi et al. 2021). The learning rate of the adaptive ones is tuned for each task: no default.
+    """
+    kind = section.choice("kind", STRATEGIES, default="fedavg")
+    strategy: spec.Strategy
+    match kind:
+        case "fedavg":
+            strategy = spec.StrategySpec()
+        case "fedavgm":
+            rate = section.number("learning_rate", 0.0, 1e6, above=True, default=1.0)
+            strategy = spec.MomentumSpec(rate, _decay(section, "momentum", 0.9))
+        case _:
+            strategy = spec.AdaptiveSpec(
+                kind=kind,
+                learning_rate=section.number("learning_rate", 0.0, 1e6, above=True),
+                beta1=_decay(section, "beta1", 0.0 if kind == "fedadagrad" else 0.9),
+                beta2=None if kind == "fedadagrad" else _decay(section, "beta2", 0.99),
+                tau=section.number("tau", MIN_TAU, 1e3, default=1e-3),
+            )
     section.close()
-    return spec.StrategySpec("fedavg")
+    return strategy
+
+
+def _decay(section: Section, key: str, default: float) -> float:
+    """A weight of the past: within [0, 1)."""
+    value = section.number(key, 0.0, 1.0, default=default)
+    if value == 1.0:
+        section.wrong(key, "range", "1 would never forget; at most just below 1")
+    return value
 
 
 def _evaluation(section: Section, target: spec.Target) -> spec.EvaluationSpec:

@@ -159,9 +159,36 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class StrategySpec:
-    """What a model becomes after a sum; this release knows `fedavg`."""
+    """`fedavg`: the model moves by the mean update."""
+
+    kind: str = "fedavg"
+
+
+@dataclass(frozen=True, slots=True)
+class MomentumSpec:
+    """`fedavgm`: by a decaying sum of the mean updates. `momentum` in [0, 1)."""
+
+    learning_rate: float
+    momentum: float
+    kind: str = "fedavgm"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveSpec:
+    """`fedadagrad` (beta2 is None), `fedadam`, `fedyogi`: by the mean updates over the root of their squares.
+
+    `beta1`, `beta2` in [0, 1), `tau` > 0 in units of the update.
+    """
 
     kind: str
+    learning_rate: float
+    beta1: float
+    beta2: float | None
+    tau: float
+
+
+Strategy = StrategySpec | MomentumSpec | AdaptiveSpec
+"""What a model becomes after a sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +235,7 @@ class Plan:
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
-    strategy: StrategySpec
+    strategy: Strategy
     evaluation: EvaluationSpec
     cohort: CohortSpec
     protection: ProtectionSpec
