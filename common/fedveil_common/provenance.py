@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import layout, standardisation, strategies, transcript
-from fedveil_common.decode import decode
+from fedveil_common import evaluation, layout, standardisation, stopping, strategies, transcript
+from fedveil_common.decode import Decoded, decode
+from fedveil_common.errors import RoundAborted
 from fedveil_common.initial import initial_model
+from fedveil_common.layout import HOLDOUT
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
@@ -22,12 +24,16 @@ from fedveil_common.standardisation import Standardisation
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A point on the walk: after `step` model steps. `moved`: the model and the moments; as public as the sums."""
+    """A point on the walk: after `step` model steps. `moved`: the model and the moments; as public as the sums.
+
+    `losses`: what the sums so far measured of earlier models, where the plan has a stopping rule.
+    """
 
     plan: Plan
     standardisation: Standardisation
     step: int
     moved: strategies.Moved
+    losses: tuple[stopping.Loss, ...] = ()
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -43,6 +49,11 @@ class Lineage:
     def state_hash(self) -> bytes:
         """`strategies.state_hash` of the moments: the next sum's manifest carries it beside the model hash."""
         return strategies.state_hash(self.moved)
+
+    @property
+    def verdict(self) -> stopping.Verdict:
+        """What the plan's stopping rule says at this point."""
+        return stopping.verdict(self.plan.evaluation.stop, self.losses)
 
 
 def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
@@ -67,5 +78,16 @@ def advance(lineage: Lineage, train_sum: Signed) -> Lineage:
     Raises RoundAborted `no_weight` or IntegrityError `model_rejected` as the strategy does.
     """
     shape = layout.layout_for(lineage.plan, Purpose.TRAIN, lineage.step)
-    moved = strategies.apply(lineage.plan, lineage.moved, decode(shape, train_sum))
-    return replace(lineage, step=lineage.step + 1, moved=moved)
+    decoded = decode(shape, train_sum)
+    moved = strategies.apply(lineage.plan, lineage.moved, decoded)
+    return replace(lineage, step=lineage.step + 1, moved=moved, losses=(*lineage.losses, *_measured(lineage, decoded)))
+
+
+def _measured(lineage: Lineage, decoded: Decoded) -> tuple[stopping.Loss, ...]:
+    """The loss in this sum of the model that it received, if the stopping rule looks at it."""
+    if lineage.plan.evaluation.stop is None or not lineage.step or HOLDOUT not in decoded:
+        return ()
+    try:
+        return ((lineage.step, evaluation.metrics(lineage.plan, decoded).loss),)
+    except RoundAborted:
+        return ()  # nobody in this sum holds out a row

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedveil_common import layout, sanity, strategies, transcript, wire
+from fedveil_common import layout, sanity, stopping, strategies, transcript, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
@@ -120,6 +120,7 @@ class RunState:
     certificates: tuple[AbortCertificate, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     best_loss: float = math.inf
+    losses: tuple[stopping.Loss, ...] = ()
     good: int = 0
     records: tuple[RoundRecord, ...] = ()
     evaluated: bool = False
@@ -142,9 +143,16 @@ class RunState:
         """What the next sum is for; None when there is nothing left to sum."""
         if layout.needs_standardise(self.plan) and not self.standardise:
             return Purpose.STANDARDISE
+        if self.verdict.stopped:
+            return None
         if self.step < self.plan.training.rounds:
             return Purpose.TRAIN
         return None if self.evaluated else Purpose.EVALUATE
+
+    @property
+    def verdict(self) -> stopping.Verdict:
+        """What the plan's stopping rule says to the losses so far."""
+        return stopping.verdict(self.plan.evaluation.stop, self.losses)
 
     @property
     def willing(self) -> tuple[OrgId, ...]:
@@ -251,6 +259,7 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         case Purpose.STANDARDISE:
             return replace(after, standardise=(ref,), standardisation_hash=fact.standardisation_hash)
         case Purpose.TRAIN if not fact.rejected:
+            measured = ((state.step, fact.loss),) if state.step and fact.loss is not None else ()
             version = ModelVersion(state.step + 1, manifest.key.round, fact.model_hash, result.t3)
             return replace(
                 after,
@@ -260,6 +269,7 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
                 standardisation_hash=fact.standardisation_hash,
                 previous=(ref,),
                 versions=(*state.versions, version),
+                losses=(*state.losses, *measured) if state.plan.evaluation.stop else (),
             )
         case Purpose.EVALUATE:
             return replace(after, evaluated=True)
@@ -472,8 +482,12 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
 
 
 def _end(state: RunState, code: str) -> Step:
-    """The run is over; its last model is signed, or after a rejection the last one whose own loss was plausible."""
+    """The run is over; its last model is signed, or the best one where the stopping rule ended it, or after a rejection
+    the last one whose own loss was plausible.
+    """
     versions = state.versions[: state.good] if state.rejected else state.versions
+    if code == "finished" and state.verdict.stopped:
+        versions = state.versions[: state.verdict.best]
     signed = (sign_model(state, versions[-1]),) if versions else ()
     missing: tuple[tuple[OrgId, str], ...] = ()
     if code == "not_enough_participants" or code in FINAL_ANSWERS:

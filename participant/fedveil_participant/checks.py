@@ -32,6 +32,7 @@ from fedveil_common.messages import (
     Vote,
 )
 from fedveil_common.plan import Plan
+from fedveil_common.provenance import Lineage
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey
 
@@ -277,6 +278,31 @@ def derived_state(manifest: Manifest, state_hash: bytes) -> None:
             "state_not_derived",
             "the moments of the plan's strategy are not what the opened sums lead to",
             not_done="nothing was trained, no key was made",
+            next_step="keep the participant's folder and call the operator",
+        )
+
+
+def not_stopped(lineage: Lineage) -> None:
+    """The plan's stopping rule did not end the run before: the losses in the sums that I walked say so."""
+    if lineage.verdict.stopped:
+        raise PeerError(
+            "run_has_stopped",
+            f"by the plan's stopping rule the run ended after {lineage.step} steps",
+            not_done="nothing was trained, no key was made, no model was stored",
+        )
+
+
+def final_step(walked: Lineage, step: int) -> None:
+    """A finished run ends with the model that the plan names: the best one where its stopping rule ended the run, else
+    the last. `walked`: the walk to the end of the run.
+    """
+    verdict = walked.verdict
+    due = verdict.best if verdict.stopped else walked.plan.training.rounds
+    if step != due:
+        raise PeerError(
+            "wrong_final_model",
+            f"the signed model is that of step {step}, by the plan the final one is that of step {due}",
+            not_done="the model was not stored",
             next_step="keep the participant's folder and call the operator",
         )
 

@@ -447,6 +447,7 @@ class Driver:
             self.state.roster,
             self.state.opened,
         )
+        checks.not_stopped(walk.lineage)
         checks.derived_model(manifest, walk.lineage.model_hash)
         checks.derived_state(manifest, walk.lineage.state_hash)
         self._walker.keep(manifest.key.run_id, walk)

@@ -121,8 +121,9 @@ class Walker:
         roster: Roster,
         opened: frozenset[OpenedSum],
     ) -> Walk:
-        """The walk of `run_id` to `step` model steps. Raises PeerError if a sum cannot be trusted. Nothing is kept: the
-        caller does that with `keep`, once the model is the one that was announced.
+        """The walk of `run_id` to `step` model steps, or to where the plan's stopping rule ends the run. Raises
+        PeerError if a sum cannot be trusted. Nothing is kept: the caller does that with `keep`, once the model is the
+        one that was announced.
 
         Train rounds are numbered consecutively after the run's own standardise round, if it had one. `previous` names
         the last train sum: its hash must be that of the Result downloaded here.
@@ -132,7 +133,7 @@ class Walker:
             known = self._begin(plan, standardise, roster, opened)
         lineage, sums = known.lineage, list(known.sums)
         first = 2 if standardise and standardise[0].run_id == run_id else 1
-        while lineage.step < step:
+        while lineage.step < step and not lineage.verdict.stopped:
             number = first + lineage.step
             expected = Expected(Purpose.TRAIN, layout.layout_for(plan, Purpose.TRAIN, lineage.step).length)
             opened_sum, found = fetch(self._source, run_id, number, expected, roster, opened)

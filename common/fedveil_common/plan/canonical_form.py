@@ -112,11 +112,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "weight_cap": plan.training.weight_cap,
         },
         "strategy": _strategy(plan.strategy),
-        "evaluation": {
-            "every": plan.evaluation.every,
-            "metrics": [metric.value for metric in plan.evaluation.metrics],
-            "holdout": plan.evaluation.holdout,
-        },
+        "evaluation": _evaluation(plan.evaluation),
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -177,6 +173,17 @@ def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
     members: dict[str, jcs.Json] = {"kind": model.kind.value, "l2": model.l2, "initial": model.initial}
     if model.hidden:
         members["hidden"] = list(model.hidden)
+    return members
+
+
+def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json] = {
+        "every": evaluation.every,
+        "metrics": [metric.value for metric in evaluation.metrics],
+        "holdout": evaluation.holdout,
+    }
+    if evaluation.stop is not None:
+        members["stop"] = {"patience": evaluation.stop.patience, "min_delta": evaluation.stop.min_delta}
     return members
 
 

@@ -377,9 +377,18 @@ def _evaluation(section: Section, target: spec.Target) -> spec.EvaluationSpec:
         every=section.integer("every", 1, 100_000, default=1),
         metrics=tuple(metric for metric in spec.Metric if metric in metrics),
         holdout=section.number("holdout", 0.0, 0.9, above=True),
+        stop=_stop(section.section("stop")) if section.has("stop") else None,
     )
     section.close()
     return evaluation
+
+
+def _stop(section: Section) -> spec.StopSpec:
+    stop = spec.StopSpec(
+        patience=section.integer("patience", 1, 100_000), min_delta=section.number("min_delta", 0.0, 1e9, default=0.0)
+    )
+    section.close()
+    return stop
 
 
 _METRICS_OF: Mapping[type[spec.Target], tuple[spec.Metric, ...]] = {

@@ -192,12 +192,21 @@ Strategy = StrategySpec | MomentumSpec | AdaptiveSpec
 
 
 @dataclass(frozen=True, slots=True)
+class StopSpec:
+    """The run stops after `patience` measured losses in a row none of which is more than `min_delta` below the best."""
+
+    patience: int
+    min_delta: float
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """When and what is measured on holdout rows (fraction `holdout`), which never train."""
+    """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule."""
 
     every: int
     metrics: tuple[Metric, ...]
     holdout: float
+    stop: StopSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
