@@ -56,12 +56,16 @@ def plan_check(
     participants: Annotated[
         int | None, typer.Option("--participants", metavar="N", min=1, help="Also the quorum for N participants.")
     ] = None,
+    continued: Annotated[
+        pathlib.Path | None,
+        typer.Option("--from", metavar="FILE", help="The plan as it goes on from the model of an earlier run of it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a plan and print the hash that organisations accept, with what the plan reads and what it opens."""
     from fedveil_cli import plan_report
 
-    plan_report.check(plan, participants, Output(as_json))
+    plan_report.check(plan, participants, Output(as_json), continued)
 
 
 def predict(

@@ -6,6 +6,7 @@ The order is that of a person who must decide: protection and privacy first, the
 import dataclasses
 import pathlib
 
+from fedveil_common import modelfile
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.jcs import Json
 from fedveil_common.layout import parameter_count
@@ -17,26 +18,27 @@ from fedveil_common.plan import (
     FloatTarget,
     Plan,
     canonical,
-    check_release,
-    parse_plan,
+    parse_canonical,
     plan_hash,
 )
 
-from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli import operating
+from fedveil_cli.files import MAX_MODEL, MAX_PLAN, read_file
 from fedveil_cli.output import Output, TextTable
 
 MIN_SURVIVORS = 3
 """A sum of fewer inputs is never opened (plan file, cohort.min_participants)."""
 
 
-def check(path: pathlib.Path, participants: int | None, output: Output) -> None:
-    """Prints the report on the plan in `path`.
+def check(path: pathlib.Path, participants: int | None, output: Output, continued: pathlib.Path | None = None) -> None:
+    """Prints the report on the plan in `path`, or on the one that goes on from the model file `continued`.
 
     Raises PlanError (`bad_plan`) with every problem, NotInThisReleaseError, ConfigError `file_unreadable`; with
     `participants` also ConfigError `cohort_never_possible`, after the report.
     """
-    plan = parse_plan(read_file(path, "the plan", MAX_PLAN), str(path))
-    check_release(plan)
+    earlier = None if continued is None else modelfile.read_model(read_file(continued, "the model", MAX_MODEL))
+    canonical, _ = operating.prepare_plan(read_file(path, "the plan", MAX_PLAN), str(path), earlier)
+    plan = parse_canonical(canonical)
     figures = None if participants is None else _figures(plan, participants)
     output.result(_value(plan, figures), _text(plan, figures))
     if figures is not None and figures["can_start"] is False:
@@ -108,6 +110,8 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
         "strategy": plan.strategy.kind,
         "strategy_fields": _strategy_fields(plan),
         "rounds": plan.training.rounds,
+        "first_model": plan.model.initial,
+        "continues": [{"run": leg.run, "steps": leg.steps} for leg in plan.continues],
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -128,6 +132,7 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
         f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}",
         f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
         f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
+        *_begins(plan),
         f"model       {_model(plan)}, {parameter_count(plan)} parameters",
         f"data set    {plan.data.dataset}, at least {plan.data.min_rows} rows each, "
         f"standardise {plan.data.standardise.value}",
@@ -152,6 +157,13 @@ def _strategy_fields(plan: Plan) -> dict[str, Json]:
 def _strategy(plan: Plan) -> str:
     fields = ", ".join(f"{name} {value:g}" for name, value in _strategy_fields(plan).items())
     return plan.strategy.kind + (f" ({fields})" if fields else "")
+
+
+def _begins(plan: Plan) -> list[str | TextTable]:
+    if not plan.continues:
+        return []
+    legs = ", then ".join(f"{leg.steps} of run {leg.run}" for leg in plan.continues)
+    return [f"begins      after rounds {legs}", f"            with model {plan.model.initial}"]
 
 
 def _model(plan: Plan) -> str:

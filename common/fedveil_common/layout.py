@@ -87,8 +87,12 @@ def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
 
 
 def evaluation_due(plan: spec.Plan, step: int) -> bool:
-    """Whether the train sum after `step` model steps also measures the model received (the first model included)."""
-    return step % plan.evaluation.every == 0
+    """Whether the train sum after `step` model steps also measures the model received (the first model included).
+
+    Not the first model of a plan that continues a run: that run has measured it, and a second sum of the same counts
+    over other survivors would show the difference.
+    """
+    return step % plan.evaluation.every == 0 and not (plan.continues and not step)
 
 
 def parameter_count(plan: spec.Plan) -> int:

@@ -6,6 +6,7 @@ Bit-exact on every machine (strategies compute in float64 in a fixed order and r
 2.6, "provenance" (docs/protocol.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from fedveil_common import evaluation, layout, standardisation, stopping, strategies, transcript
 from fedveil_common.decode import Decoded, decode
-from fedveil_common.errors import RoundAborted
+from fedveil_common.errors import PeerError, RoundAborted
+from fedveil_common.ids import RunId
 from fedveil_common.initial import initial_model
 from fedveil_common.layout import HOLDOUT
 from fedveil_common.masking.ring import Signed
@@ -56,10 +58,37 @@ class Lineage:
         return stopping.verdict(self.plan.evaluation.stop, self.losses)
 
 
-def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
-    """The walk's start. `standardise_sum`: the opened sum of purpose standardise, None if the plan needs none.
+ReadSum = Callable[[RunId, int, Lineage], Signed]
+"""(run, round, the point it moves) -> the opened train sum of that round."""
 
-    Raises ValueError if the sum is missing, superfluous or of another length than the layout says.
+
+def set_out(plan: Plan, standardise_sum: Signed | None, standardised_in: RunId | None, read: ReadSum) -> Lineage:
+    """The first model of `plan`, walked from the seed through every run that it continues. Moments begin anew.
+
+    `standardised_in`: the run whose first round was the standardise sum; its train rounds count from 2. Raises
+    PeerError `model_not_derived` if the sums do not lead to `model.initial`; else as `begin` and `advance`.
+    """
+    lineage = begin(replace(plan, continues=()), standardise_sum)
+    for number, leg in enumerate(plan.continues, start=1):
+        first = 2 if standardised_in == leg.run else 1
+        while lineage.step < leg.steps:
+            lineage = advance(lineage, read(RunId(leg.run), first + lineage.step, lineage))
+        upto = replace(plan, continues=plan.continues[:number])
+        lineage = Lineage(upto, lineage.standardisation, 0, strategies.start(plan, lineage.model))
+    if lineage.model_hash.hex() != plan.model.initial:
+        raise PeerError(
+            "model_not_derived",
+            "the sums of the runs that the plan continues do not lead to the model that it names",
+            not_done="nothing was trained, no key was made",
+        )
+    return lineage
+
+
+def begin(plan: Plan, standardise_sum: Signed | None) -> Lineage:
+    """The walk's start, for a plan that continues no run.
+
+    `standardise_sum`: the opened sum of purpose standardise, None if the plan needs none. Raises ValueError if the sum
+    is missing, superfluous or of another length than the layout says.
     """
     if layout.needs_standardise(plan) != (standardise_sum is not None):
         raise ValueError("the plan and the standardise sum do not fit together")

@@ -132,7 +132,8 @@ class Sums:
         scaling = None
         if state.standardise:
             scaling = self._store.read_sum(state.standardise[0].run_id, state.standardise[0].round)
-        lineage = provenance.begin(state.plan, scaling)
+        ran = state.standardise[0].run_id if state.standardise else None
+        lineage = provenance.set_out(state.plan, scaling, ran, lambda run, number, _: self._store.read_sum(run, number))
         for version in state.versions[:step]:
             lineage = provenance.advance(lineage, self._store.read_sum(state.run_id, version.round))
         return lineage

@@ -176,7 +176,11 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     """
     steps, standardise = plan.training.rounds, layout.needs_standardise(plan)
     fits = {
-        Purpose.STANDARDISE: standardise and manifest.step == 0 and not manifest.standardise and not manifest.previous,
+        Purpose.STANDARDISE: standardise
+        and not plan.continues
+        and manifest.step == 0
+        and not manifest.standardise
+        and not manifest.previous,
         Purpose.TRAIN: 0 <= manifest.step < steps,
         Purpose.EVALUATE: manifest.step == steps,
         Purpose.STATISTICS: False,
@@ -184,8 +188,8 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     if manifest.purpose is not Purpose.STANDARDISE:
         fits = fits and bool(manifest.standardise) == standardise and bool(manifest.previous) == (manifest.step > 0)
     own = bool(manifest.standardise) and manifest.standardise[0].run_id == manifest.key.run_id
-    if own:
-        fits = fits and manifest.standardise[0].round == 1
+    if own:  # a continued run answers the query, so this one has no round for it
+        fits = fits and manifest.standardise[0].round == 1 and not plan.continues
     fits = fits and manifest.key.round == manifest.step + (2 if own else 1)
     if manifest.purpose is Purpose.STANDARDISE:
         fits = fits and manifest.query_digest == layout.query_digest(plan) and not manifest.model_hash

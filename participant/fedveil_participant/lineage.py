@@ -144,16 +144,26 @@ class Walker:
         return Walk(lineage, tuple(sums))
 
     def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], roster: Roster, opened: frozenset[OpenedSum]) -> Walk:
+        """The first model of the run: drawn from the seed, or walked through the runs that the plan continues."""
         if not layout.needs_standardise(plan):
-            return Walk(provenance.begin(plan, None), ())
-        if not standardise:
+            scaling, walked, ran = None, [], None
+        elif not standardise:
             raise PeerError("wrong_sum", "no standardise sum is named")
-        ref = standardise[0]
-        expected = Expected(Purpose.STANDARDISE, layout.layout_for(plan, Purpose.STANDARDISE, 0).length)
-        scaling, found = fetch(self._source, ref.run_id, ref.round, expected, roster, opened)
-        if found.result != ref.result_hash:
-            raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
-        return Walk(provenance.begin(plan, scaling), (found,))
+        else:
+            ref, ran = standardise[0], standardise[0].run_id
+            expected = Expected(Purpose.STANDARDISE, layout.layout_for(plan, Purpose.STANDARDISE, 0).length)
+            scaling, found = fetch(self._source, ref.run_id, ref.round, expected, roster, opened)
+            if found.result != ref.result_hash:
+                raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
+            walked = [found]
+
+        def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
+            due = Expected(Purpose.TRAIN, layout.layout_for(at.plan, Purpose.TRAIN, at.step).length)
+            values, one = fetch(self._source, run_id, number, due, roster, opened)
+            walked.append(one)
+            return values
+
+        return Walk(provenance.set_out(plan, scaling, ran, read), tuple(walked))
 
     def keep(self, run_id: RunId, walk: Walk) -> None:
         """Go on from here the next time."""

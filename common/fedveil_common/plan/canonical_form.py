@@ -63,8 +63,12 @@ def parse_canonical(data: bytes) -> spec.Plan:
 
 
 def canonical(plan: spec.Plan) -> bytes:
-    """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash."""
-    if plan.model.initial != initial.initial_hash(plan.training.seed, parameters.layers(plan.model, plan.data)):
+    """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash; of
+    a plan that continues runs only their sums can tell.
+    """
+    if not plan.continues and plan.model.initial != initial.initial_hash(
+        plan.training.seed, parameters.layers(plan.model, plan.data)
+    ):
         raise ConfigError("bad_plan", "model.initial is not the hash of the first model of this plan")
     return jcs.dumps(_plan(plan))
 
@@ -75,9 +79,10 @@ def plan_hash(canonical_plan: bytes) -> bytes:
 
 
 def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
-    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it."""
+    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it; it continues nothing."""
     first = initial.initial_hash(seed, parameters.layers(plan.model, plan.data))
-    return replace(plan, training=replace(plan.training, seed=seed), model=replace(plan.model, initial=first))
+    training, model = replace(plan.training, seed=seed), replace(plan.model, initial=first)
+    return replace(plan, training=training, model=model, continues=())
 
 
 def features(data: spec.DataSpec) -> list[jcs.Json]:
@@ -134,6 +139,8 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "contact": plan.contact,
         "retention_days": plan.retention_days,
     }
+    if plan.continues:
+        optional["continues"] = [{"run": leg.run, "steps": leg.steps} for leg in plan.continues]
     return members | {key: value for key, value in optional.items() if value is not None}
 
 

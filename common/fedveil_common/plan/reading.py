@@ -4,6 +4,7 @@ Promise: all problems at once; a field that belongs to a later release is named 
 ignored and never taken for a typing error. Source: the plan file's annotations, FLSA/1 2.5.5, A1, A2, A6, A17.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ MAX_PARAMETERS = 10_000_000
 STRATEGIES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 MIN_TAU = 1e-9
 """Its square must be a normal float32."""
+MAX_LEGS = 64
+"""Earlier runs that a plan goes on from: whoever takes part walks all their sums."""
 MAX_COHORT = 256
 MAX_VALUE_BITS = 48
 """With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
@@ -36,6 +39,9 @@ RELEASES: Mapping[str, str] = {
     "privacy": "release 0.4",
 }
 """Field -> what brings the values of it that this release lacks, as for commands (`fedveil_cli.reserved`)."""
+
+
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def read_plan(root: Node, findings: Findings) -> spec.Plan:
@@ -75,6 +81,7 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         legal_basis=top.prose("legal_basis"),
         contact=top.prose("contact"),
         retention_days=top.integer("retention_days", 1, 36_500) if top.has("retention_days") else None,
+        continues=_continues(top),
     )
     top.close()
     if findings.problems or findings.later:
@@ -87,13 +94,35 @@ def _not_yet(findings: Findings, line: int, path: str, what: str) -> None:
 
 
 def _with_initial(plan: spec.Plan, line: int, findings: Findings) -> spec.Plan:
-    """`plan` with the hash of its first model; a value that a person wrote must be that hash."""
+    """`plan` with the hash of its first model; a value that a person wrote must be that hash.
+
+    A plan that continues earlier runs must name it: it follows from their sums, which are not here.
+    """
+    if plan.continues:
+        if not _HASH.match(plan.model.initial):
+            findings.wrong(line, "model.initial", "initial_model", "a plan that continues runs names its first model")
+        return plan
     expected = initial.initial_hash(plan.training.seed, parameters.layers(plan.model, plan.data))
     if plan.model.initial not in {"", expected}:
         findings.wrong(
             line, "model.initial", "initial_model", "not the hash of the first model of this plan; leave the field out"
         )
     return replace(plan, model=replace(plan.model, initial=expected))
+
+
+def _continues(top: Section) -> tuple[spec.Leg, ...]:
+    if not top.has("continues"):
+        return ()
+    line, legs = top.line_of("continues"), []
+    for node in top.items("continues"):
+        section = Section(node, "continues", line, top.findings)
+        legs.append(spec.Leg(section.name("run"), section.integer("steps", 1, 100_000)))
+        section.close()
+    if not 1 <= len(legs) <= MAX_LEGS:
+        top.findings.wrong(line, "continues", "range", f"{len(legs)} earlier runs; 1 to {MAX_LEGS} are possible")
+    if len({leg.run for leg in legs}) != len(legs):
+        top.findings.wrong(line, "continues", "value_twice", "a run is listed twice")
+    return tuple(legs)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -235,8 +235,20 @@ class ProtectionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """An earlier run that this plan goes on from: its id, and after how many of its model steps."""
+
+    run: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A training plan. The last five fields are for people and records; they are in the hash when set."""
+    """A training plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
+
+    `continues`: the earlier runs whose sums, in order, lead from the seed to the first model, which `model.initial`
+    names; empty where the first model is the one drawn from the seed.
+    """
 
     version: int
     name: str
@@ -254,3 +266,4 @@ class Plan:
     legal_basis: str | None = None
     contact: str | None = None
     retention_days: int | None = None
+    continues: tuple[Leg, ...] = ()
