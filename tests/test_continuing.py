@@ -1,13 +1,15 @@
 """Going on from a finished run for more rounds: consent by a new hash, the same sums walked, nothing summed twice."""
 
 import json
+import pathlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from federation import FIVE, PLAN, RUN, SETTINGS, THREE, check_sums, federation, journal, parse, plan_bytes, run, state
-from fedveil_cli import operating
+from fedveil_cli import identity_commands, main, operating, run_commands
+from fedveil_cli.output import Output
 from fedveil_common import layout, modelfile, provenance
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
@@ -218,3 +220,40 @@ def test_the_plan_file_can_say_it_too() -> None:
     ):
         with pytest.raises(PlanError):
             plans.parse_plan(bad.encode(), "p")
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_agree_on_the_hash(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan check --from FILE` prints what organisations accept; `run start --from RUN` starts exactly that."""
+    cluster = ran()
+    path, model, started = tmp_path / "plan.yaml", tmp_path / "m.safetensors", []
+    path.write_bytes(text("{kind: fedavg}", rounds=3))
+    model.write_bytes(journal(cluster, THREE[0]).ends[RUN][2])
+
+    class Admin:
+        def export_model(self, run_id: str) -> bytes:
+            assert run_id == RUN
+            return model.read_bytes()
+
+        def start_run(self, canonical: bytes) -> str:
+            started.append(canonical)
+            return "run-2"
+
+    monkeypatch.setattr(run_commands, "connect", lambda home: Admin())
+    signed = {"version": 1, "added": [], "removed": [], "participants": list(THREE)}
+    monkeypatch.setattr(identity_commands, "publish_next_roster", lambda *arguments: signed)
+    assert main.main(["plan", "check", str(path), "--from", str(model), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert shown["continues"] == [{"run": RUN, "steps": 2}]
+    run_commands.start(tmp_path, path, None, True, Output(True), RUN)
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert shown["plan_hash"] == said["plan_hash"] == plans.plan_hash(started[0]).hex()
+    assert main.main(["plan", "check", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["plan_hash"] != shown["plan_hash"]
+    path.write_bytes(text("{kind: fedavg}", rounds=3, rate=0.9))
+    assert main.main(["plan", "check", str(path), "--from", str(model), "--json"]) == 2
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == "cannot_continue"

@@ -6,11 +6,15 @@ with what the members put in), the model that a whole run must end with.
 
 import json
 import pathlib
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from federation import (
     FIVE,
@@ -45,6 +49,7 @@ from fedveil_common.plan import (
     Strategy,
     StrategySpec,
 )
+from fedveil_coordinator import facts
 from fedveil_coordinator import run as runs
 from fedveil_participant import checks, lineage
 from fedveil_participant.stages import Revealed
@@ -375,3 +380,42 @@ def test_one_who_missed_rounds_is_not_told_another_state(monkeypatch: pytest.Mon
     monkeypatch.setattr(checks, "derived_state", nothing)
     cluster, codes = play(lying=True)
     assert "advert" in trail(cluster, ECHO)
+
+
+def test_what_was_journaled_before_there_were_moments_is_still_read() -> None:
+    body = facts.encode(facts.SumApplied(b"m" * 32, b"", 0.5, None, None, 3.0, ""))
+    older = json.loads(body)
+    del older[0]["state_hash"]
+    assert facts.decode("SumApplied", json.dumps(older).encode()) == facts.decode("SumApplied", body)
+
+
+def test_real_processes_train_an_mlp_with_fedadam(tmp_path: pathlib.Path) -> None:
+    """Over mutual TLS, from SQLite journals: everyone ends with the same model (or the run would not have finished)."""
+    written = processes.plan_text(rounds=2).replace("{kind: fedavg}", "{kind: fedadam, learning_rate: 0.05}")
+    assert "fedadam" in written
+    written = re.sub(r"model: \{.*\}", "model: {kind: mlp, hidden: [4]}", written)
+    (tmp_path / "plan.yaml").write_text(written)
+    (tmp_path / "hospitals").mkdir()
+    for name in processes.NAMES:
+        (tmp_path / "hospitals" / f"{name}.csv").write_text(processes.table(name))
+    command = [
+        sys.executable,
+        "-m",
+        "fedveil_cli",
+        "simulate",
+        "plan.yaml",
+        "--data",
+        "hospitals",
+        "--processes",
+        "--json",
+    ]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        out, err = running.communicate(timeout=3 * processes.LIMIT_S)
+    finally:
+        running.terminate()  # it ends its own processes
+        running.wait()
+    assert running.returncode == 0, err
+    value = json.loads(out)
+    assert value["transport"] == "mtls"
+    assert [one["purpose"] for one in value["rounds"]][-3:] == ["train", "train", "evaluate"]
