@@ -12,6 +12,7 @@ from fedveil_common.errors import IntegrityError, PolicyRefusal, RoundAborted
 from fedveil_common.masking import ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, parse_plan, with_seed
+from fedveil_common.plan.parameters import Layer
 from fedveil_participant.data.csv_source import Source, read_source
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.update import contribution, encode
@@ -152,7 +153,7 @@ def test_the_first_model_is_the_one_of_the_specification() -> None:
     assert model.dtype == np.float32
     assert model.tolist() == [*map(float, expected), 0.0]
     assert PLAN.model.initial == transcript.model_hash(model.tobytes()).hex()
-    many = initial.draw(1, 20_000)[:-1].astype(np.float64)
+    many = initial.draw(1, (Layer(20_000, 1),))[:-1].astype(np.float64)
     assert abs(many.mean()) < 5 * 0.01 / math.sqrt(20_000)
     assert abs(many.std() - 0.01) < 5 * 0.01 / math.sqrt(40_000)
 
@@ -223,7 +224,7 @@ def reading(values: np.ndarray) -> decode.Readings:
 
 def test_federated_averaging_is_the_weighted_mean() -> None:
     model = np.array([1.0, 2.0], dtype=np.float32)
-    stepped = strategies.apply(PLAN, model, opened([0.5, -1.0], 2.0))
+    stepped = strategies.apply(PLAN, strategies.start(PLAN, model), opened([0.5, -1.0], 2.0)).model
     assert stepped.dtype == np.float32
     assert stepped.tolist() == [1.25, 1.5]
 
@@ -231,10 +232,10 @@ def test_federated_averaging_is_the_weighted_mean() -> None:
 def test_no_weight_aborts_the_round_and_infinity_is_rejected() -> None:
     model = np.ones(2, dtype=np.float32)
     with pytest.raises(RoundAborted) as aborted:
-        strategies.apply(PLAN, model, opened([0.0, 0.0], 0.0))
+        strategies.apply(PLAN, strategies.start(PLAN, model), opened([0.0, 0.0], 0.0))
     assert aborted.value.code == "no_weight"
     with pytest.raises(IntegrityError) as rejected:
-        strategies.apply(PLAN, model, opened([1e300, 0.0], 1.0))
+        strategies.apply(PLAN, strategies.start(PLAN, model), opened([1e300, 0.0], 1.0))
     assert rejected.value.code == "model_rejected"
 
 
@@ -242,8 +243,11 @@ def test_a_long_model_is_stepped_as_a_short_one() -> None:
     draw = np.random.default_rng(0)
     model = draw.normal(size=40_000).astype(np.float32)
     update = draw.normal(size=40_000)
-    whole = strategies.apply(PLAN, model, opened(update, 3.0))
-    parts = [strategies.apply(PLAN, model[i : i + 7], opened(update[i : i + 7], 3.0)) for i in range(0, 40_000, 7)]
+    whole = strategies.apply(PLAN, strategies.start(PLAN, model), opened(update, 3.0)).model
+    parts = [
+        strategies.apply(PLAN, strategies.start(PLAN, model[i : i + 7]), opened(update[i : i + 7], 3.0)).model
+        for i in range(0, 40_000, 7)
+    ]
     assert (whole == np.concatenate(parts)).all()
 
 
@@ -342,7 +346,7 @@ def test_a_trainer_that_returns_another_shape_is_misuse() -> None:
     with pytest.raises(ValueError, match="trainer"):
         contribution(PLAN, Purpose.TRAIN, 1, source(20), MODEL, SCALING, Fixed(np.zeros(4)))
     with pytest.raises(ValueError, match="shape"):
-        strategies.apply(PLAN, MODEL, opened([0.0] * 4, 1.0))
+        strategies.apply(PLAN, strategies.start(PLAN, MODEL), opened([0.0] * 4, 1.0))
     with pytest.raises(ValueError, match="statistics"):
         layout.layout_for(PLAN, Purpose.STATISTICS, 0)
 

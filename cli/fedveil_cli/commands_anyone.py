@@ -65,13 +65,17 @@ def plan_check(
             help="Also the figures for a roster of N (else of the coordinator's home, if there is one).",
         ),
     ] = None,
+    continued: Annotated[
+        pathlib.Path | None,
+        typer.Option("--from", metavar="FILE", help="The plan as it goes on from the model of an earlier run of it."),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a plan and print the hash that organisations accept, with what the plan reads and what it opens."""
     from fedveil_cli import plan_report
 
-    plan_report.check(plan, participants, home_folder(home), Output(as_json))
+    plan_report.check(plan, participants, home_folder(home), Output(as_json), continued)
 
 
 def plan_explain(

@@ -32,6 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def start(
     plan: PlanFile,
+    continued: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Go on from this run, for the plan's rounds more.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the run has begun.")] = False,
     governance_passphrase_file: GovernancePassphraseFile = None,
     home: Home = None,
@@ -43,7 +46,7 @@ def start(
 
     output = Output(as_json)
     governance = governance_passphrase(governance_passphrase_file, output)
-    run_commands.start(home_folder(home), plan, governance, detach, output)
+    run_commands.start(home_folder(home), plan, governance, detach, output, continued)
 
 
 def list_(home: Home = None, as_json: AsJson = False) -> None:

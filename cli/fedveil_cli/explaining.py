@@ -51,22 +51,23 @@ def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
             "who",
             "The coordinator alone reads every message, leaves out whom it likes and can say that only "
             f"{small.members} are there. From the masked updates it gets the sum of at least {alone} organisations, or "
-            "nothing, as long as it opens honestly.",
+            "nothing.",
             size | {"colluders": 0, "group": alone},
         ),
         Statement(
             "false_sum",
             "who",
-            "Nothing in this release checks that it opens a sum rightly. A coordinator that signs a false sum chooses "
-            "the next model, and from the difference of two true sums it can then come to know nearly one member's "
-            "update, with its row count.",
+            "A coordinator that signed a false sum would choose the next model. Every member checks each sum against a "
+            "checksum that the dealers alone can make, and makes parts of it again from the masked inputs; who finds "
+            "it false leaves the run. What may escape is a few false leaves of a model of more than 16384 parameters, "
+            "signed with the help of a corrupt member.",
             {},
         ),
         Statement(
             "coordinator_with_c",
             "who",
-            f"The coordinator and {_people(c)} together: the sum of the others, at least {with_c} of them, under the "
-            f"same condition. That is the bound of the protocol: c = {c}, the largest of max_corrupt, a fifth of the "
+            f"The coordinator and {_people(c)} together: the sum of the others, at least {with_c} of them. "
+            f"That is the bound of the protocol: c = {c}, the largest of max_corrupt, a fifth of the "
             "roster and 1. An organisation that also runs the coordinator counts in it, and so do organisations under "
             "one roof.",
             size | {"colluders": c, "group": with_c},

@@ -5,7 +5,7 @@ organisation's own update. Invariant: up to c members beside the coordinator nev
 themselves (2.7); `tests/test_exposure.py` plays every choice of an adversary on small cohorts against the checks that
 participants make, and finds exactly these figures.
 Source: FLSA/1 2.1, 2.3 (openings), 2.7 (docs/protocol.md); SECURITY.md. Not counted here, because it is no question of
-one attempt: what a coordinator learns by signing a false sum, and what a series of sums says.
+one attempt: what a series of sums says, and what a false sum would.
 """
 
 from dataclasses import dataclass

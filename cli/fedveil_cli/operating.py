@@ -4,10 +4,13 @@ Each function takes an admin client and returns the plain value that `--json` pr
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
+from fedveil_common import jcs, modelfile, transcript
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, PeerError, PolicyRefusal, RoundAborted
+from fedveil_common.modelfile import ModelFile
 
 Event = tuple[int, str, dict[str, str]]
 Plain = dict[str, Any]
@@ -21,12 +24,47 @@ class Admin(Protocol):
     def watch(self, run_id: str, after: int = 0) -> Iterator[Event]: ...  # noqa: D102
 
 
-def prepare_plan(text: bytes, filename: str) -> tuple[bytes, bytes]:
-    """(canonical bytes, hash) of a plan this release runs. PlanError with every problem, or `not_in_this_release`."""
+def prepare_plan(text: bytes, filename: str, earlier: ModelFile | None = None) -> tuple[bytes, bytes]:
+    """(canonical bytes, hash) of a plan this release runs; with `earlier` of the one that goes on from that model.
+
+    PlanError with every problem, or `not_in_this_release`; ConfigError as `continued`.
+    """
     plan = plans.parse_plan(text, filename)
     plans.check_release(plan)
+    if earlier is not None:
+        plan = continued(plan, earlier)
     canonical = plans.canonical(plan)
     return canonical, plans.plan_hash(canonical)
+
+
+def continued(plan: plans.Plan, earlier: ModelFile) -> plans.Plan:
+    """`plan` going on from the final model of an earlier run of the same plan, for `training.rounds` more rounds.
+
+    ConfigError `cannot_continue` if it differs from that run's plan in more than `training.rounds`. The file is not
+    verified: with one that lies, the plan that comes of it is one that nobody can start.
+    """
+    before = earlier.plan
+    model, rounds = replace(plan.model, initial=before.model.initial), before.training.rounds
+    same = replace(plan, training=replace(plan.training, rounds=rounds), model=model, continues=before.continues)
+    if same != before:
+        raise _cannot_continue("the plan differs from the one that the model comes from in more than training.rounds")
+    try:
+        said = jcs.loads(earlier.lineage.encode())
+        assert isinstance(said, dict)
+        leg = plans.Leg(str(said["run_id"]), int(str(said["steps"])))
+    except (ValueError, KeyError, AssertionError):
+        raise _cannot_continue("the model file does not say which run it comes from") from None
+    first = transcript.model_hash(modelfile.model_bytes(earlier.model)).hex()
+    return replace(plan, model=replace(plan.model, initial=first), continues=(*before.continues, leg))
+
+
+def _cannot_continue(why: str) -> ConfigError:
+    return ConfigError(
+        "cannot_continue",
+        why,
+        not_done="no run was started",
+        next_step="take the plan of that run and change training.rounds only",
+    )
 
 
 def check_cohort(plan_bytes: bytes, participants: int) -> None:

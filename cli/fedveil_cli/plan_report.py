@@ -3,27 +3,47 @@
 The order is that of a person who must decide: protection and privacy first, then what is read, then the rest.
 """
 
+import dataclasses
 import pathlib
 
+from fedveil_common import modelfile
 from fedveil_common.jcs import Json
+from fedveil_common.layout import parameter_count
 from fedveil_common.masking import quorum
-from fedveil_common.plan import BinaryTarget, FloatFeature, Plan, canonical, check_release, parse_plan, plan_hash
+from fedveil_common.plan import (
+    BinaryTarget,
+    CategoryTarget,
+    FloatFeature,
+    FloatTarget,
+    Plan,
+    canonical,
+    parse_canonical,
+    plan_hash,
+)
 
-from fedveil_cli import cohort_figures
-from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli import cohort_figures, operating
+from fedveil_cli.files import MAX_MODEL, MAX_PLAN, read_file
 from fedveil_cli.known_roster import KnownRoster, known_roster
 from fedveil_cli.output import Output, TextTable
 
 
-def check(path: pathlib.Path, roster_size: int | None, home: pathlib.Path, output: Output) -> None:
-    """Prints the report on the plan in `path`, with the figures of a roster where one is given or `home` knows one.
+def check(
+    path: pathlib.Path,
+    roster_size: int | None,
+    home: pathlib.Path,
+    output: Output,
+    continued: pathlib.Path | None = None,
+) -> None:
+    """Prints the report on the plan in `path`, or on the one that goes on from the model file `continued`, with the
+    figures of a roster where one is given or `home` knows one.
 
     Raises PlanError (`bad_plan`) with every problem, NotInThisReleaseError, ConfigError `file_unreadable`; with
     `roster_size` also ConfigError `cohort_never_possible`, after the report. A roster that only the home knows and that
     is too small is a warning: more organisations may join before the run starts.
     """
-    plan = parse_plan(read_file(path, "the plan", MAX_PLAN), str(path))
-    check_release(plan)
+    earlier = None if continued is None else modelfile.read_model(read_file(continued, "the model", MAX_MODEL))
+    canonical, _ = operating.prepare_plan(read_file(path, "the plan", MAX_PLAN), str(path), earlier)
+    plan = parse_canonical(canonical)
     roster = known_roster(roster_size, home)
     figures = None if roster is None else _figures(plan, roster)
     output.result(_value(plan, figures), _text(plan, figures))
@@ -80,9 +100,12 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
         "min_rows": plan.data.min_rows,
         "standardise": plan.data.standardise.value,
         "model": plan.model.kind.value,
-        "parameters": plan.data.inputs + 1,
+        "parameters": parameter_count(plan),
         "strategy": plan.strategy.kind,
+        "strategy_fields": _strategy_fields(plan),
         "rounds": plan.training.rounds,
+        "first_model": plan.model.initial,
+        "continues": [{"run": leg.run, "steps": leg.steps} for leg in plan.continues],
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -102,8 +125,9 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
         f"plan hash   {plan_hash(canonical(plan)).hex()}",
         f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}",
         f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
-        f"rounds      {plan.training.rounds}, strategy {plan.strategy.kind}",
-        f"model       {plan.model.kind.value}, {plan.data.inputs + 1} parameters",
+        f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
+        *_begins(plan),
+        f"model       {_model(plan)}, {parameter_count(plan)} parameters",
         f"data set    {plan.data.dataset}, at least {plan.data.min_rows} rows each, "
         f"standardise {plan.data.standardise.value}",
         f"cohort      at least {plan.cohort.min_participants}, {plan.cohort.max_corrupt} or more assumed corrupt",
@@ -141,6 +165,28 @@ def _figure_lines(figures: dict[str, Json]) -> list[str]:
     return lines
 
 
+def _strategy_fields(plan: Plan) -> dict[str, Json]:
+    fields = dataclasses.asdict(plan.strategy)
+    return {name: value for name, value in fields.items() if name != "kind" and value is not None}
+
+
+def _strategy(plan: Plan) -> str:
+    fields = ", ".join(f"{name} {value:g}" for name, value in _strategy_fields(plan).items())
+    return plan.strategy.kind + (f" ({fields})" if fields else "")
+
+
+def _begins(plan: Plan) -> list[str | TextTable]:
+    if not plan.continues:
+        return []
+    legs = ", then ".join(f"{leg.steps} of run {leg.run}" for leg in plan.continues)
+    return [f"begins      after rounds {legs}", f"            with model {plan.model.initial}"]
+
+
+def _model(plan: Plan) -> str:
+    hidden = f" of {', '.join(map(str, plan.model.hidden))} hidden units" if plan.model.hidden else ""
+    return plan.model.kind.value + hidden
+
+
 def _columns(plan: Plan) -> list[tuple[str, str, str]]:
     """Everything that is read: (column, use, permitted values)."""
     rows: list[tuple[str, str, str]] = []
@@ -153,8 +199,10 @@ def _columns(plan: Plan) -> list[tuple[str, str, str]]:
     match plan.data.target:
         case BinaryTarget(column=column, positive=positive):
             rows.append((column, "target", f"1 where {positive}"))
-        case target:
-            rows.append((target.column, "target", f"{target.lo:g} to {target.hi:g}"))
+        case CategoryTarget(column=column, values=values):
+            rows.append((column, "target", ", ".join(values)))
+        case FloatTarget(column=column, lo=lo, hi=hi):
+            rows.append((column, "target", f"{lo:g} to {hi:g}"))
     if plan.data.person is not None:
         rows.append((plan.data.person, "person", "splits the holdout; never trained on"))
     return rows

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import grpc
+from fedveil_common import modelfile
 from fedveil_common.pki import transport
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
@@ -23,12 +24,23 @@ def connect(home: pathlib.Path) -> AdminClient:
     return AdminClient(channel)
 
 
-def start(home: pathlib.Path, plan: pathlib.Path, governance: Passphrase | None, detach: bool, output: Output) -> None:
-    """`run start`: sign the next roster if anybody joined, start, follow to the end."""
+def start(
+    home: pathlib.Path,
+    plan: pathlib.Path,
+    governance: Passphrase | None,
+    detach: bool,
+    output: Output,
+    continued: str | None = None,
+) -> None:
+    """`run start`: sign the next roster if anybody joined, start, follow to the end. `continued`: go on from it."""
     from fedveil_cli import identity_commands
 
-    canonical, digest = operating.prepare_plan(read_file(plan, "the plan", MAX_PLAN), str(plan))
+    text = read_file(plan, "the plan", MAX_PLAN)
+    canonical, digest = operating.prepare_plan(text, str(plan))
     admin = connect(home)
+    if continued is not None:
+        earlier = modelfile.read_model(admin.export_model(continued))
+        canonical, digest = operating.prepare_plan(text, str(plan), earlier)
     signed = identity_commands.publish_next_roster(home, governance, admin)
     participants = signed["participants"]
     assert isinstance(participants, list)

@@ -89,10 +89,11 @@ class SumRef:
 class Manifest:
     """M0: everything an attempt is about, signed by the coordinator; T0 = H("T0", body).
 
-    `model_hash` is empty for purpose standardise, `query_digest` is empty for the others. `step` counts the model steps
-    that went before (0 in the first train round). `standardise` names the sum behind the standardisation (empty tuple:
-    none), `previous` the last opened train sum of this run (empty tuple before the first). `update_norm` in units of
-    the update; `progress_s`, `hard_limit_s` in seconds on the receiver's monotonic clock.
+    `model_hash` is empty for purpose standardise; for the others `query_digest` is the hash of the strategy's moments
+    beside that model, empty for a strategy without. `step` counts the model steps that went before (0 in the first
+    train round). `standardise` names the sum behind the standardisation (empty tuple: none), `previous` the last opened
+    train sum of this run (empty tuple before the first). `update_norm` in units of the update; `progress_s`,
+    `hard_limit_s` in seconds on the receiver's monotonic clock.
     """
 
     federation_id: FederationId

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Protocol
 
 import structlog
-from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
@@ -35,7 +34,7 @@ from fedveil_common.ports import Clock, Entropy, Failpoints, LeafSink, LeafSourc
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_coordinator import acceptance, facts, run
+from fedveil_coordinator import acceptance, continuing, facts, run
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator.events import (
     AbortOrdered,
@@ -446,8 +445,11 @@ class Driver:
         self._flush()
 
     def start_run(self, run_id: RunId, canonical: bytes) -> None:
-        """A new run; it waits for its turn if another one is active. On the driver's thread."""
-        plans.parse_canonical(canonical)
+        """A new run; it waits for its turn if another one is active. On the driver's thread.
+
+        ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue.
+        """
+        continuing.check(plans.parse_canonical(canonical), self.state_of)
         self._journal.create_run(run_id, canonical, self._clock.wall_s())
         self.waiting.append((run_id, canonical))
         self._next_run()
@@ -496,9 +498,7 @@ class Driver:
         if recorded:
             self.active = self._replay(run_id, recorded, roster, at)
         else:
-            plan = plans.parse_canonical(canonical)
-            known = self._journal.answer(layout.query_digest(plan)) if layout.needs_standardise(plan) else None
-            answer = () if known is None else (known,)
+            answer = continuing.answer(plans.parse_canonical(canonical), self.state_of, self._journal.answer)
             self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at)
             self._pending.extend((run_id, action) for action in actions)
         self._journal.set_status(run_id, "running", "")
@@ -586,6 +586,7 @@ class Driver:
                 outcome.rejected,
                 self._clock.monotonic_s(),
                 self._seed(),
+                outcome.state_hash,
             )
 
         self._workers.submit(work, self.post)

@@ -94,6 +94,7 @@ class SumProcessed:
     norm_code: str
     at: float
     seed: Seed
+    state_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

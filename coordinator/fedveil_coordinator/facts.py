@@ -166,7 +166,10 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class SumApplied:
-    """What the opened sum came to: the next model (empty hash: none), metrics of the model that was received."""
+    """What the opened sum came to: the next model (empty hash: none), metrics of the model that was received.
+
+    `state_hash`: of the strategy's moments beside that model; empty for a strategy without.
+    """
 
     model_hash: bytes
     standardisation_hash: bytes
@@ -175,6 +178,7 @@ class SumApplied:
     auc: float | None
     rows: float | None
     rejected: str
+    state_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

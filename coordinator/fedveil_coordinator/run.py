@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fedveil_common import layout, sanity, transcript, wire
+import numpy as np
+from fedveil_common import layout, sanity, stopping, strategies, transcript, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
@@ -111,6 +112,7 @@ class RunState:
     round: int = 1
     step: int = 0
     model_hash: bytes = b""
+    state_hash: bytes = b""
     standardise: tuple[SumRef, ...] = ()
     standardisation_hash: bytes = b""
     previous: tuple[SumRef, ...] = ()
@@ -118,6 +120,7 @@ class RunState:
     certificates: tuple[AbortCertificate, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     best_loss: float = math.inf
+    losses: tuple[stopping.Loss, ...] = ()
     good: int = 0
     records: tuple[RoundRecord, ...] = ()
     evaluated: bool = False
@@ -140,9 +143,16 @@ class RunState:
         """What the next sum is for; None when there is nothing left to sum."""
         if layout.needs_standardise(self.plan) and not self.standardise:
             return Purpose.STANDARDISE
+        if self.verdict.stopped:
+            return None
         if self.step < self.plan.training.rounds:
             return Purpose.TRAIN
         return None if self.evaluated else Purpose.EVALUATE
+
+    @property
+    def verdict(self) -> stopping.Verdict:
+        """What the plan's stopping rule says to the losses so far."""
+        return stopping.verdict(self.plan.evaluation.stop, self.losses)
 
     @property
     def willing(self) -> tuple[OrgId, ...]:
@@ -181,6 +191,7 @@ def opened(run_id: RunId, fact: facts.RunOpened, office: Office, roster: Roster)
         office,
         roster,
         model_hash=bytes.fromhex(plan.model.initial),
+        state_hash=strategies.state_hash(strategies.start(plan, np.zeros(layout.parameter_count(plan), np.float32))),
         standardise=fact.answer,
     )
 
@@ -248,14 +259,17 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         case Purpose.STANDARDISE:
             return replace(after, standardise=(ref,), standardisation_hash=fact.standardisation_hash)
         case Purpose.TRAIN if not fact.rejected:
+            measured = ((state.step, fact.loss),) if state.step and fact.loss is not None else ()
             version = ModelVersion(state.step + 1, manifest.key.round, fact.model_hash, result.t3)
             return replace(
                 after,
                 step=state.step + 1,
                 model_hash=fact.model_hash,
+                state_hash=fact.state_hash,
                 standardisation_hash=fact.standardisation_hash,
                 previous=(ref,),
                 versions=(*state.versions, version),
+                losses=(*state.losses, *measured) if state.plan.evaluation.stop else (),
             )
         case Purpose.EVALUATE:
             return replace(after, evaluated=True)
@@ -361,6 +375,7 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
         event.auc,
         event.rows,
         rejected,
+        event.state_hash,
     )
     after = replace(_applied(state, fact), waiting_since=event.at)
     shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": rejected}
@@ -455,7 +470,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
         model_hash=b"" if standardise else state.model_hash,
-        query_digest=layout.query_digest(plan) if standardise else b"",
+        query_digest=layout.query_digest(plan) if standardise else state.state_hash,
         step=state.step,
         standardise=() if standardise else state.standardise,
         previous=state.previous,
@@ -467,8 +482,12 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
 
 
 def _end(state: RunState, code: str) -> Step:
-    """The run is over; its last model is signed, or after a rejection the last one whose own loss was plausible."""
+    """The run is over; its last model is signed, or the best one where the stopping rule ended it, or after a rejection
+    the last one whose own loss was plausible.
+    """
     versions = state.versions[: state.good] if state.rejected else state.versions
+    if code == "finished" and state.verdict.stopped:
+        versions = state.versions[: state.verdict.best]
     signed = (sign_model(state, versions[-1]),) if versions else ()
     missing: tuple[tuple[OrgId, str], ...] = ()
     if code == "not_enough_participants" or code in FINAL_ANSWERS:

@@ -42,6 +42,7 @@ class Outcome:
     """What a sum led to. `rejected` is empty, or the code of what is implausible in it."""
 
     model_hash: bytes
+    state_hash: bytes
     standardisation_hash: bytes
     measured: evaluation.Metrics | None
     rejected: str
@@ -83,7 +84,7 @@ class Sums:
         plan, key = state.plan, manifest.key
         opened = self._store.read_sum(key.run_id, key.round)
         decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), opened)
-        model_hash, scaling_hash, rejected = b"", b"", ""
+        model_hash, state_hash, scaling_hash, rejected = b"", b"", b"", ""
         try:
             if manifest.purpose is Purpose.STANDARDISE:
                 lineage = provenance.begin(plan, opened)
@@ -94,6 +95,7 @@ class Sums:
                 sanity.check_norm(plan, decoded, survivors)
                 lineage = provenance.advance(self.lineage(state), opened)
                 model_hash, scaling_hash = lineage.model_hash, lineage.standardisation.hash
+                state_hash = lineage.state_hash
                 self._lineage = (key.run_id, lineage)
         except FedveilError as error:
             rejected = error.code
@@ -102,7 +104,7 @@ class Sums:
             measured = self._measure(state, manifest, decoded, survivors)
         except IntegrityError as error:
             rejected = error.code
-        return Outcome(model_hash, scaling_hash, measured, rejected)
+        return Outcome(model_hash, state_hash, scaling_hash, measured, rejected)
 
     def _measure(
         self, state: RunState, manifest: Manifest, decoded: decode.Decoded, survivors: int
@@ -130,7 +132,8 @@ class Sums:
         scaling = None
         if state.standardise:
             scaling = self._store.read_sum(state.standardise[0].run_id, state.standardise[0].round)
-        lineage = provenance.begin(state.plan, scaling)
+        ran = state.standardise[0].run_id if state.standardise else None
+        lineage = provenance.set_out(state.plan, scaling, ran, lambda run, number, _: self._store.read_sum(run, number))
         for version in state.versions[:step]:
             lineage = provenance.advance(lineage, self._store.read_sum(state.run_id, version.round))
         return lineage

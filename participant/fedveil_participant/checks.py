@@ -8,7 +8,7 @@ state and reveals nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import layout, transcript, wire
+from fedveil_common import layout, strategies, transcript, wire
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
@@ -32,6 +32,7 @@ from fedveil_common.messages import (
     Vote,
 )
 from fedveil_common.plan import Plan
+from fedveil_common.provenance import Lineage
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey
 
@@ -175,7 +176,11 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     """
     steps, standardise = plan.training.rounds, layout.needs_standardise(plan)
     fits = {
-        Purpose.STANDARDISE: standardise and manifest.step == 0 and not manifest.standardise and not manifest.previous,
+        Purpose.STANDARDISE: standardise
+        and not plan.continues
+        and manifest.step == 0
+        and not manifest.standardise
+        and not manifest.previous,
         Purpose.TRAIN: 0 <= manifest.step < steps,
         Purpose.EVALUATE: manifest.step == steps,
         Purpose.STATISTICS: False,
@@ -183,11 +188,14 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
     if manifest.purpose is not Purpose.STANDARDISE:
         fits = fits and bool(manifest.standardise) == standardise and bool(manifest.previous) == (manifest.step > 0)
     own = bool(manifest.standardise) and manifest.standardise[0].run_id == manifest.key.run_id
-    if own:
-        fits = fits and manifest.standardise[0].round == 1
+    if own:  # a continued run answers the query, so this one has no round for it
+        fits = fits and manifest.standardise[0].round == 1 and not plan.continues
     fits = fits and manifest.key.round == manifest.step + (2 if own else 1)
-    query = layout.query_digest(plan) if manifest.purpose is Purpose.STANDARDISE else b""
-    if not fits or manifest.query_digest != query or bool(manifest.model_hash) == bool(query):
+    if manifest.purpose is Purpose.STANDARDISE:
+        fits = fits and manifest.query_digest == layout.query_digest(plan) and not manifest.model_hash
+    else:
+        fits = fits and bool(manifest.query_digest) == strategies.has_state(plan) and bool(manifest.model_hash)
+    if not fits:
         raise PeerError(
             "manifest_differs_from_plan", f"a {manifest.purpose} sum at step {manifest.step} is not the plan's next"
         )
@@ -271,6 +279,46 @@ def derived_model(manifest: Manifest, model_hash: bytes) -> None:
             "model_not_derived",
             "the manifest's model is not what the plan's strategy makes of the opened sums",
             not_done="nothing was trained, no key was made",
+        )
+
+
+def derived_state(manifest: Manifest, state_hash: bytes) -> None:
+    """The strategy's moments that I re-derived are those that the manifest binds beside the model.
+
+    The model's hash does not bind them: different sums can lead to one model and other moments. Bound in T0, they are
+    the same for the whole cohort, and one who missed rounds finds here whether it walked the sums that the others saw.
+    """
+    if manifest.model_hash and manifest.query_digest != state_hash:
+        raise PeerError(
+            "state_not_derived",
+            "the moments of the plan's strategy are not what the opened sums lead to",
+            not_done="nothing was trained, no key was made",
+            next_step="keep the participant's folder and call the operator",
+        )
+
+
+def not_stopped(lineage: Lineage) -> None:
+    """The plan's stopping rule did not end the run before: the losses in the sums that I walked say so."""
+    if lineage.verdict.stopped:
+        raise PeerError(
+            "run_has_stopped",
+            f"by the plan's stopping rule the run ended after {lineage.step} steps",
+            not_done="nothing was trained, no key was made, no model was stored",
+        )
+
+
+def final_step(walked: Lineage, step: int) -> None:
+    """A finished run ends with the model that the plan names: the best one where its stopping rule ended the run, else
+    the last. `walked`: the walk to the end of the run.
+    """
+    verdict = walked.verdict
+    due = verdict.best if verdict.stopped else walked.plan.training.rounds
+    if step != due:
+        raise PeerError(
+            "wrong_final_model",
+            f"the signed model is that of step {step}, by the plan the final one is that of step {due}",
+            not_done="the model was not stored",
+            next_step="keep the participant's folder and call the operator",
         )
 
 

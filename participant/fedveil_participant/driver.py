@@ -456,7 +456,9 @@ class Driver:
             manifest.previous,
             basis_of(self.state),
         )
+        checks.not_stopped(walk.lineage)
         checks.derived_model(manifest, walk.lineage.model_hash)
+        checks.derived_state(manifest, walk.lineage.state_hash)
         self._walker.keep(manifest.key.run_id, walk)
         return walk
 

@@ -1,7 +1,8 @@
 """The end of a run at a participant: the final model is stored only if it is the one derived here.
 
 Promise: a stored model file carries the coordinator's signature over exactly the model, plan and standardisation that
-this participant re-derived itself from the opened sums. Source: FLSA/1 section 2.6; A18 (docs/protocol.md).
+this participant re-derived itself from the opened sums, and that of a finished run the model which the plan names.
+Source: FLSA/1 section 2.6; A18 (docs/protocol.md).
 """
 
 import base64
@@ -10,6 +11,7 @@ from fedveil_common import jcs, layout, modelfile
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, FederationId
 from fedveil_common.messages import BlobType, RunEnded
+from fedveil_common.provenance import Lineage
 
 from fedveil_participant import checks, round
 from fedveil_participant.lineage import Walker, basis_of
@@ -35,7 +37,14 @@ def final_model(
     step = manifest.round - (1 if own and layout.needs_standardise(plan) else 0)
     if accepted.plan_hash != message.plan_hash or not 1 <= step <= plan.training.rounds:
         raise PeerError("wrong_transcript", f"the signed model is of step {step} of another plan", peer=COORDINATOR)
-    lineage = walker.walk(plan, message.run_id, standardise, step, (), basis_of(state)).lineage
+
+    def walked(to: int) -> Lineage:
+        return walker.walk(plan, message.run_id, standardise, to, (), basis_of(state)).lineage
+
+    lineage = walked(step)
+    checks.not_stopped(lineage)
+    if message.code == "finished":
+        checks.final_step(walked(plan.training.rounds) if plan.evaluation.stop else lineage, step)
     file = modelfile.ModelFile(
         plan=plan,
         model=lineage.model,

@@ -13,7 +13,7 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum
 from fedveil_common.masking.packing import unpack
-from fedveil_common.masking.ring import signed, zeros
+from fedveil_common.masking.ring import Signed, signed, zeros
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
 from fedveil_common.plan import Plan
 from fedveil_common.ringfile import leaf_count, leaf_length
@@ -128,8 +128,9 @@ class Walker:
         previous: tuple[SumRef, ...],
         basis: Basis,
     ) -> Walk:
-        """The walk of `run_id` to `step` model steps. Raises PeerError if a sum cannot be trusted. Nothing is kept: the
-        caller does that with `keep`, once the model is the one that was announced.
+        """The walk of `run_id` to `step` model steps, or to where the plan's stopping rule ends the run. Raises
+        PeerError if a sum cannot be trusted. Nothing is kept: the caller does that with `keep`, once the model is the
+        one that was announced.
 
         Train rounds are numbered consecutively after the run's own standardise round, if it had one. `previous` names
         the last train sum: its hash must be that of the Result downloaded here. The last sum is audited.
@@ -140,7 +141,7 @@ class Walker:
             known = self._begin(plan, standardise, basis, audited=own and step == 0)
         lineage, sums = known.lineage, list(known.sums)
         first = 2 if own else 1
-        while lineage.step < step:
+        while lineage.step < step and not lineage.verdict.stopped:
             number = first + lineage.step
             length = layout.layout_for(plan, Purpose.TRAIN, lineage.step).length
             expected = Expected(Purpose.TRAIN, length, plan.protection.value_bits)
@@ -148,24 +149,37 @@ class Walker:
             last = lineage.step + 1 == step
             if last and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
-            self._checker.check(downloaded, found, _key(found, basis), audited=last)
-            lineage = provenance.advance(lineage, downloaded.values)
+            after = provenance.advance(lineage, downloaded.values)
+            self._checker.check(downloaded, found, _key(found, basis), audited=last or after.verdict.stopped)
+            lineage = after
             sums.append(found)
         return Walk(lineage, tuple(sums))
 
     def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], basis: Basis, *, audited: bool) -> Walk:
+        """The first model of the run: drawn from the seed, or walked through the runs that the plan continues."""
         if not layout.needs_standardise(plan):
-            return Walk(provenance.begin(plan, None), ())
-        if not standardise:
+            scaling, walked, ran = None, [], None
+        elif not standardise:
             raise PeerError("wrong_sum", "no standardise sum is named")
-        ref = standardise[0]
-        length = layout.layout_for(plan, Purpose.STANDARDISE, 0).length
-        expected = Expected(Purpose.STANDARDISE, length, plan.protection.value_bits)
-        scaling, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
-        if found.result != ref.result_hash:
-            raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
-        self._checker.check(scaling, found, _key(found, basis), audited=audited)
-        return Walk(provenance.begin(plan, scaling.values), (found,))
+        else:
+            ref, ran = standardise[0], standardise[0].run_id
+            length = layout.layout_for(plan, Purpose.STANDARDISE, 0).length
+            expected = Expected(Purpose.STANDARDISE, length, plan.protection.value_bits)
+            downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
+            if found.result != ref.result_hash:
+                raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
+            self._checker.check(downloaded, found, _key(found, basis), audited=audited)
+            scaling, walked = downloaded.values, [found]
+
+        def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
+            length = layout.layout_for(at.plan, Purpose.TRAIN, at.step).length
+            due = Expected(Purpose.TRAIN, length, at.plan.protection.value_bits)
+            earlier, one = fetch(self._source.fetch_sum, run_id, number, due, basis)
+            self._checker.check(earlier, one, _key(one, basis), audited=False)
+            walked.append(one)
+            return earlier.values
+
+        return Walk(provenance.set_out(plan, scaling, ran, read), tuple(walked))
 
     def keep(self, run_id: RunId, walk: Walk) -> None:
         """Go on from here the next time."""

@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from tests.reference import cases_crypto, cases_masking, packing, published
+from tests.reference import cases_crypto, cases_masking, packing, published, strategies
 
 Cases = Callable[[], list[dict[str, object]]]
 
@@ -33,6 +33,7 @@ FILES: dict[str, dict[str, Cases]] = {
     },
     "shares": {"shares": cases_masking.shares},
     "packing": {"packing": packing.cases},
+    "strategies": {"strategies": strategies.cases},
     "masking": {
         "masking": cases_masking.masking,
         "recovery": cases_masking.recovery,

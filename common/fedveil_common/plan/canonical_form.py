@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fedveil_common import initial, jcs
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.plan import spec
+from fedveil_common.plan import parameters, spec
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, printable
 from fedveil_common.plan.reading import RELEASES, read_plan
 from fedveil_common.plan.section import Findings
@@ -63,8 +63,12 @@ def parse_canonical(data: bytes) -> spec.Plan:
 
 
 def canonical(plan: spec.Plan) -> bytes:
-    """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash."""
-    if plan.model.initial != initial.initial_hash(plan.training.seed, plan.data.inputs):
+    """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash; of
+    a plan that continues runs only their sums can tell.
+    """
+    if not plan.continues and plan.model.initial != initial.initial_hash(
+        plan.training.seed, parameters.layers(plan.model, plan.data)
+    ):
         raise ConfigError("bad_plan", "model.initial is not the hash of the first model of this plan")
     return jcs.dumps(_plan(plan))
 
@@ -75,9 +79,10 @@ def plan_hash(canonical_plan: bytes) -> bytes:
 
 
 def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
-    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it."""
-    first = initial.initial_hash(seed, plan.data.inputs)
-    return replace(plan, training=replace(plan.training, seed=seed), model=replace(plan.model, initial=first))
+    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it; it continues nothing."""
+    first = initial.initial_hash(seed, parameters.layers(plan.model, plan.data))
+    training, model = replace(plan.training, seed=seed), replace(plan.model, initial=first)
+    return replace(plan, training=training, model=model, continues=())
 
 
 def features(data: spec.DataSpec) -> list[jcs.Json]:
@@ -100,7 +105,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "name": plan.name,
         "kind": plan.kind.value,
         "data": data,
-        "model": {"kind": plan.model.kind.value, "l2": plan.model.l2, "initial": plan.model.initial},
+        "model": _model(plan.model),
         "training": {
             "rounds": plan.training.rounds,
             "local_epochs": plan.training.local_epochs,
@@ -111,12 +116,8 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "weight": plan.training.weight.value,
             "weight_cap": plan.training.weight_cap,
         },
-        "strategy": {"kind": plan.strategy.kind},
-        "evaluation": {
-            "every": plan.evaluation.every,
-            "metrics": [metric.value for metric in plan.evaluation.metrics],
-            "holdout": plan.evaluation.holdout,
-        },
+        "strategy": _strategy(plan.strategy),
+        "evaluation": _evaluation(plan.evaluation),
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -138,6 +139,8 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "contact": plan.contact,
         "retention_days": plan.retention_days,
     }
+    if plan.continues:
+        optional["continues"] = [{"run": leg.run, "steps": leg.steps} for leg in plan.continues]
     return members | {key: value for key, value in optional.items() if value is not None}
 
 
@@ -169,6 +172,37 @@ def _target(target: spec.Target) -> dict[str, jcs.Json]:
             return {"column": target.column, "type": "binary", "positive": target.positive}
         case spec.FloatTarget():
             return {"column": target.column, "type": "float", "range": [target.lo, target.hi]}
+        case spec.CategoryTarget():
+            return {"column": target.column, "type": "category", "values": list(target.values)}
+
+
+def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json] = {"kind": model.kind.value, "l2": model.l2, "initial": model.initial}
+    if model.hidden:
+        members["hidden"] = list(model.hidden)
+    return members
+
+
+def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json] = {
+        "every": evaluation.every,
+        "metrics": [metric.value for metric in evaluation.metrics],
+        "holdout": evaluation.holdout,
+    }
+    if evaluation.stop is not None:
+        members["stop"] = {"patience": evaluation.stop.patience, "min_delta": evaluation.stop.min_delta}
+    return members
+
+
+def _strategy(strategy: spec.Strategy) -> dict[str, jcs.Json]:
+    match strategy:
+        case spec.StrategySpec(kind=kind):
+            return {"kind": kind}
+        case spec.MomentumSpec(kind=kind, learning_rate=rate, momentum=momentum):
+            return {"kind": kind, "learning_rate": rate, "momentum": momentum}
+        case spec.AdaptiveSpec(kind=kind, learning_rate=rate, beta1=beta1, beta2=beta2, tau=tau):
+            members: dict[str, jcs.Json] = {"kind": kind, "learning_rate": rate, "beta1": beta1, "tau": tau}
+            return members if beta2 is None else members | {"beta2": beta2}
 
 
 def _not_canonical(why: str) -> PeerError:

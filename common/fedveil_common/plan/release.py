@@ -7,15 +7,20 @@ from fedveil_common.plan import spec
 from fedveil_common.plan.problems import NotInThisReleaseError
 from fedveil_common.plan.reading import MAX_VALUE_BITS, RELEASES
 
+STRATEGIES_OF: dict[type[spec.Strategy], frozenset[str]] = {
+    spec.StrategySpec: frozenset({"fedavg"}),
+    spec.MomentumSpec: frozenset({"fedavgm"}),
+    spec.AdaptiveSpec: frozenset({"fedadam", "fedyogi", "fedadagrad"}),
+}
+
 
 def check_release(plan: spec.Plan) -> None:
     """Raises NotInThisReleaseError (`not_in_this_release`) naming every field of `plan` that this release lacks."""
     lacking = {
         "version": plan.version != 1,
         "kind": plan.kind is not spec.Kind.TRAIN,
-        "model.kind": plan.model.kind not in {spec.ModelKind.LINEAR, spec.ModelKind.LOGISTIC},
-        "training.proximal_mu": plan.training.proximal_mu != 0,
-        "strategy.kind": plan.strategy.kind != "fedavg",
+        "model.kind": plan.model.kind not in set(spec.ModelKind),
+        "strategy.kind": plan.strategy.kind not in STRATEGIES_OF[type(plan.strategy)],
         "protection.kind": plan.protection.kind != "masked",
         "protection.value_bits": plan.protection.value_bits > MAX_VALUE_BITS,
         "privacy": plan.privacy != "none",

@@ -2,9 +2,7 @@
 
 Promise: a `Plan` that left `parse_plan` or `parse_canonical` is complete (every default of its version is written out),
 consistent (relations between fields hold) and something this release can carry out; code that holds one checks nothing
-again. The parameters of a model stand in plan order: the weights, one per input in feature order (a category has one
-input per value but the first), then the bias (wire: model bytes, layout, `model.initial`).
-Source: the plan file's annotations, FLSA/1 A2, A6, A17.
+again. The order of a model's parameters is `plan.parameters`. Source: the plan file's annotations, FLSA/1 A2, A6, A17.
 """
 
 import enum
@@ -22,6 +20,8 @@ class ModelKind(enum.StrEnum):
 
     LINEAR = "linear"
     LOGISTIC = "logistic"
+    SOFTMAX = "softmax"
+    MLP = "mlp"
 
 
 class Standardise(enum.StrEnum):
@@ -98,7 +98,15 @@ class FloatTarget:
     hi: float
 
 
-Target = BinaryTarget | FloatTarget
+@dataclass(frozen=True, slots=True)
+class CategoryTarget:
+    """A column with a closed list of classes, compared as text; class k is `values[k]`."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+Target = BinaryTarget | FloatTarget | CategoryTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +133,19 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in."""
+    """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in. `hidden`: the
+    units of each hidden layer, for `mlp` only.
+    """
 
     kind: ModelKind
     l2: float
     initial: str
+    hidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """Local training and weighting. `weight_cap` in rows (w_cap of A6)."""
+    """Local training and weighting. `weight_cap` in rows (w_cap of A6); `proximal_mu`: FedProx's mu, 0 for no term."""
 
     rounds: int
     local_epochs: int
@@ -148,18 +159,54 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class StrategySpec:
-    """What a model becomes after a sum; this release knows `fedavg`."""
+    """`fedavg`: the model moves by the mean update."""
+
+    kind: str = "fedavg"
+
+
+@dataclass(frozen=True, slots=True)
+class MomentumSpec:
+    """`fedavgm`: by a decaying sum of the mean updates. `momentum` in [0, 1)."""
+
+    learning_rate: float
+    momentum: float
+    kind: str = "fedavgm"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveSpec:
+    """`fedadagrad` (beta2 is None), `fedadam`, `fedyogi`: by the mean updates over the root of their squares.
+
+    `beta1`, `beta2` in [0, 1), `tau` > 0 in units of the update.
+    """
 
     kind: str
+    learning_rate: float
+    beta1: float
+    beta2: float | None
+    tau: float
+
+
+Strategy = StrategySpec | MomentumSpec | AdaptiveSpec
+"""What a model becomes after a sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpec:
+    """The run stops after `patience` measured losses in a row none of which is more than `min_delta` below the best."""
+
+    patience: int
+    min_delta: float
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """When and what is measured on holdout rows (fraction `holdout`), which never train."""
+    """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule."""
 
     every: int
     metrics: tuple[Metric, ...]
     holdout: float
+    stop: StopSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +235,20 @@ class ProtectionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """An earlier run that this plan goes on from: its id, and after how many of its model steps."""
+
+    run: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A training plan. The last five fields are for people and records; they are in the hash when set."""
+    """A training plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
+
+    `continues`: the earlier runs whose sums, in order, lead from the seed to the first model, which `model.initial`
+    names; empty where the first model is the one drawn from the seed.
+    """
 
     version: int
     name: str
@@ -197,7 +256,7 @@ class Plan:
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
-    strategy: StrategySpec
+    strategy: Strategy
     evaluation: EvaluationSpec
     cohort: CohortSpec
     protection: ProtectionSpec
@@ -207,3 +266,4 @@ class Plan:
     legal_basis: str | None = None
     contact: str | None = None
     retention_days: int | None = None
+    continues: tuple[Leg, ...] = ()

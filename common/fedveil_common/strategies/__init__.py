@@ -1,14 +1,50 @@
-"""What a model becomes after a sum: pure, float64, fixed order; the participant re-derives every model."""
+"""What a model becomes after a sum: pure, float64, fixed order; the participant re-derives every model and moment."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedveil_common.crypto.labels import h
 from fedveil_common.decode import Decoded
-from fedveil_common.plan import Plan, check_release
-from fedveil_common.strategies import fedavg
+from fedveil_common.plan import AdaptiveSpec, MomentumSpec, Plan, StrategySpec, check_release
+from fedveil_common.strategies import adaptive, fedavg, fedavgm
+from fedveil_common.strategies.moving import Kept, Moved, Rule, move
+
+__all__ = ["Moved", "apply", "has_state", "start", "state_hash"]
 
 
-def apply(plan: Plan, model: NDArray[np.float32], decoded: Decoded) -> NDArray[np.float32]:
-    """The next model under the plan's strategy; errors as `fedavg.next_model`."""
+def start(plan: Plan, model: Kept) -> Moved:
+    """`model` (float32) with the plan's strategy before its first sum: what its moments begin at."""
+    match plan.strategy:
+        case StrategySpec():
+            return Moved(model)
+        case MomentumSpec():
+            return Moved(model, (np.zeros_like(model),))
+        case AdaptiveSpec(tau=tau):
+            return Moved(model, (np.zeros_like(model), np.full_like(model, tau * tau)))
+
+
+def apply(plan: Plan, before: Moved, decoded: Decoded) -> Moved:
+    """The next model and moments under the plan's strategy; errors as `moving.move`."""
     check_release(plan)
-    return fedavg.next_model(model, decoded)
+    return move(before, decoded, _rule(plan))
+
+
+def has_state(plan: Plan) -> bool:
+    """Whether the plan's strategy keeps moments from sum to sum."""
+    return not isinstance(plan.strategy, StrategySpec)
+
+
+def state_hash(moved: Moved) -> bytes:
+    """H("state", moments ...) over their float32 little-endian bytes in plan order: 32 bytes; empty without moments."""
+    if not moved.moments:
+        return b""
+    return h("state", *(one.astype("<f4", copy=False).view(np.uint8).data for one in moved.moments))
+
+
+def _rule(plan: Plan) -> Rule:
+    match plan.strategy:
+        case StrategySpec():
+            return fedavg.rule
+        case MomentumSpec() as spec:
+            return fedavgm.rule(spec)
+        case AdaptiveSpec() as spec:
+            return adaptive.rule(spec)
