@@ -9,9 +9,7 @@ import typer
 from fedveil_common.errors import ConfigError
 
 COMMANDS: Mapping[str, str] = {
-    "doctor": "0.2",
     "verify": "0.2",
-    "renew": "0.2",
     "roster": "0.2",
     "plan explain": "0.2",
     "run pause": "0.2",

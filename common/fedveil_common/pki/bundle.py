@@ -52,10 +52,13 @@ def bundle_pem(authorities: Sequence[x509.Certificate]) -> bytes:
 
 def issuer_in(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> x509.Certificate:
     """The authority that issued `certificate`; the first one if none did, for `check_leaf` to refuse by."""
-    for authority in authorities:
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return authority
-    return authorities[0]
+    return next((authority for authority in authorities if issued_by(certificate, authority)), authorities[0])
+
+
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `authority` signed `certificate`. Dates and names are `check_leaf`'s."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

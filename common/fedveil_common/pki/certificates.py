@@ -79,6 +79,18 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def check_pair(certificate: x509.Certificate, key_pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The key, if it is that of the certificate. ConfigError `bad_key_file`, `key_mismatch`."""
+    key = load_key(key_pem)
+    if key_hash(key.public_key()) != spki_hash(certificate):
+        raise ConfigError(
+            "key_mismatch",
+            "the key file does not hold the key of the certificate beside it",
+            next_step="put back the pair that belongs together, or make a new one (`fedveil doctor` says how)",
+        )
+    return key
+
+
 def load_certificate(pem: bytes) -> x509.Certificate:
     """One certificate in PEM; PeerError `bad_certificate`."""
     if len(pem) <= MAX_PEM:

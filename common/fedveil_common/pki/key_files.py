@@ -10,7 +10,6 @@ import pathlib
 from dataclasses import dataclass
 
 from fedveil_common import durable
-from fedveil_common.errors import StorageError
 from fedveil_common.pki import sealed_keys
 from fedveil_common.ports import Failpoints, NoFailpoints
 
@@ -41,12 +40,9 @@ class KeyFiles:
         return sealed_keys.read_private(self.key_path)
 
     def certificate(self) -> bytes:
-        """The certificate in force, PEM. StorageError `file_missing`."""
-        path = self.certificate_path
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise StorageError("file_missing", f"{path} cannot be read: {error.strerror}") from error
+        """The certificate in force, PEM. StorageError."""
+        with durable.storing(self.certificate_path):
+            return self.certificate_path.read_bytes()
 
     def waiting_key(self) -> bytes | None:
         """The key of a renewal that has no certificate yet, as it lies there. Secret."""
@@ -57,6 +53,11 @@ class KeyFiles:
         """Keep the new key, durably, before a certificate is asked for it. `key`: sealed or in clear. Secret."""
         self.settle()
         durable.write_file(self._next(self.key_name), key)
+
+    def forget(self) -> None:
+        """The key of a renewal that came to nothing is gone."""
+        if not self._committed():
+            durable.remove(self._next(self.key_name))
 
     def commit(self, certificate: bytes, failpoints: Failpoints | None = None) -> None:
         """The new key's certificate has come: from here on the pair is the new one."""
