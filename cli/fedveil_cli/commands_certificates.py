@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from fedveil_common.errors import ConfigError
 
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
@@ -11,6 +12,7 @@ from fedveil_cli.output import Output
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command(epilog=example("fedveil renew", "fedveil renew --offline"))(renew)
+    app.command(epilog=example("fedveil doctor", "fedveil doctor --json"))(doctor)
 
 
 def renew(
@@ -41,3 +43,18 @@ def renew(
         output.report(renewing.renew_operator_offline(folder, authority, real_world()))
     else:
         output.report(renewing.renew_operator(folder, real_world()))
+
+
+def doctor(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Find what is wrong with this home or the way to the coordinator. Exit code 0: nothing; 2: it says how to mend."""
+    from fedveil_cli import doctor as doctors
+    from fedveil_cli.passphrases import given_passphrase, journal_passphrase
+    from fedveil_cli.world import real_world
+
+    output, folder = Output(as_json), home_folder(home)
+    if (folder / "journal.key").exists():
+        given = journal_passphrase(folder, passphrase_file, output)
+    else:
+        given = given_passphrase(passphrase_file, "passphrase", output)
+    if not doctors.doctor(folder, given, real_world(), output):
+        raise typer.Exit(ConfigError.exit_code)
