@@ -120,7 +120,7 @@ def check_offline(
             "not_in_roster",
             f"the roster does not list {org_id}",
             not_done=_NOTHING,
-            next_step="ask the operator for a new invite",
+            next_step="wait until the operator has signed the next roster (`fedveil run start` does)",
         )
     request.verify(roster.key_of(org_id))
     known = next((member for member in members if member.org_id == org_id), None)
