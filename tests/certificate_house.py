@@ -75,8 +75,10 @@ class House(Office):
         """A member that joined `days_ago`. `listed`: the roster has it."""
         token, now = self.invite(name), self.clock.now
         self.clock.now = now - days_ago * DAY
-        join(self, folder / name, token, seed=sum(name.encode()))
-        self.clock.now = now
+        try:
+            join(self, folder / name, token, seed=seed_of(name))
+        finally:
+            self.clock.now = now
         if listed:
             self.next_roster()
         return Member(self, folder / name)
@@ -87,7 +89,7 @@ class Member:
 
     def __init__(self, house: House, home: pathlib.Path) -> None:
         self.house, self.home = house, home
-        self.entropy = Entropy(sum(home.name.encode()) + 1000)
+        self.entropy = Entropy(seed_of(home.name) + 1)
 
     @property
     def membership(self) -> Membership:
@@ -145,6 +147,11 @@ class Member:
         except FedveilError as error:
             return error.code
         return ""
+
+
+def seed_of(name: str) -> int:
+    """Another one for each name."""
+    return 2 * int.from_bytes(name.encode())
 
 
 class Outbox:

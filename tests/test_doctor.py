@@ -7,13 +7,14 @@ import pathlib
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 from certificate_house import DAY, House, Member, open_house
 from enrolment_office import CA, Clock, Entropy, free_port
-from fedveil_cli import doctor, doctor_findings, main
+from fedveil_cli import doctor, doctor_findings, main, renewing
 from fedveil_cli.identity_commands import seal_journal_key
 from fedveil_common import jcs
 from fedveil_common.ids import COORDINATOR, OrgId
@@ -175,6 +176,24 @@ def test_each_mistake_is_found(house: House, acme: Member, mistake: str) -> None
     assert problems(house, acme.home) == codes
 
 
+MENDED = (
+    *("key of another certificate", "key is junk", "key gone", "certificate is junk", "operator's certificate"),
+    *("server's certificate", "another's certificate", "another authority's", "expired", "authorities are junk"),
+)
+
+
+@pytest.mark.parametrize("mistake", MENDED)
+def test_the_mending_command_mends(house: House, acme: Member, mistake: str) -> None:
+    house.next_roster()
+    MISTAKES[mistake][0](house, acme)
+    report = doctor.examine(acme.home, None, house.world)
+    assert report.findings[0].mend.startswith("fedveil renew")
+    world = replace(house.world, entropy=acme.entropy)
+    report_of_renew = renewing.renew_participant(acme.home, None, False, world)
+    assert report_of_renew["in_use"] is True
+    assert problems(house, acme.home) == []
+
+
 def test_what_the_coordinator_thinks_of_the_certificate(house: House, acme: Member, tmp_path: pathlib.Path) -> None:
     """A home that came back from a backup, and asking does not freeze it; a copied key; a revoked member."""
     shutil.copytree(acme.home, tmp_path / "restored")
@@ -254,7 +273,7 @@ def test_a_stranger_at_the_coordinators_address(house: House, acme: Member) -> N
     port = free_port()
     another_address(f"127.0.0.1:{port - 1}")(house, acme)
     with stranger(house, port):
-        assert problems(house, acme.home) == ["port_unreachable", "bad_document"]
+        assert problems(house, acme.home) == ["port_unreachable", "not_the_coordinator"]
 
 
 # --- an operator's home -----------------------------------------------------------------------------------------------
@@ -264,6 +283,9 @@ def test_a_stranger_at_the_coordinators_address(house: House, acme: Member) -> N
 def operator(house: House, tmp_path: pathlib.Path) -> pathlib.Path:
     """A copy of the operator's home: what is broken in it is asked about at the running coordinator."""
     shutil.copytree(house.home, tmp_path / "op")
+    path = tmp_path / "op" / "federation.json"
+    value = json.loads(path.read_bytes())
+    path.write_bytes(jcs.dumps({**value, "governance_folder": str(tmp_path / "op" / "governance")}))
     return tmp_path / "op"
 
 
@@ -327,6 +349,7 @@ def test_each_mistake_of_an_operator_is_found(house: House, operator: pathlib.Pa
 
 
 def test_exit_codes_and_json(house: House, acme: Member, capsys: pytest.CaptureFixture[str]) -> None:
+    house.clock.now = time.time()  # the command has the machine's clock
     assert main.main(["--home", str(acme.home), "doctor", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["sound"], shown["findings"]) == (True, [])

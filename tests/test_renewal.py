@@ -1,23 +1,29 @@
 """Certificates renew with a new key over mutual TLS; lost answers, crashes, honest races and copied keys."""
 
+import contextlib
 import pathlib
+import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from certificate_house import DAY, House, Member, code_of_call, eventually, open_house
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from enrolment_office import CA, Entropy
+from enrolment_office import CA, GOV, Clock, Entropy
 from fedveil_cli import identity_commands, renewing, run_commands
+from fedveil_cli.world import World
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, Unreachable
 from fedveil_common.ids import OrgId
 from fedveil_common.pki import certificates, names
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.renewing import RenewalAnswer, Standing
+from fedveil_common.ports import NoFailpoints
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import allowlist, reporting, rotation, succession
 from fedveil_coordinator.allowlist import Identity
+from fedveil_coordinator.store import open_store
 from fedveil_coordinator.store.renewals import Renewal
 from fedveil_coordinator.succession import GRACE_S, Use
 from fedveil_participant import membership, renewal
@@ -487,3 +493,26 @@ def test_an_identity_that_is_superseded_meanwhile_gets_nothing(house: House, tmp
     with pytest.raises(PolicyRefusal) as refused:
         house.desk.office.renew(stale, certificates.make_request(certificates.new_key(Entropy(6))))
     assert refused.value.code == "certificate_superseded"
+
+
+# --- a federation that is older than renewal --------------------------------------------------------------------------
+
+
+def test_a_database_of_before_is_taken_over(tmp_path: pathlib.Path) -> None:
+    clock = Clock()
+    world = World(clock, Entropy(1), NoFailpoints())
+    identity_commands.run_init(tmp_path / "op", "hospitals", "127.0.0.1:7443", CA, GOV, None, world)
+    with contextlib.closing(sqlite3.connect(tmp_path / "op" / "coordinator.db")) as database:
+        database.execute("DROP TABLE renewals")
+        database.execute("DROP TABLE freezes")
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+        database.commit()
+    with contextlib.closing(open_store(tmp_path / "op", clock)) as store:
+        (operator,) = store.members.certificates()
+        assert (store.renewals.renewals(), store.renewals.freezes()) == ([], [])
+        store.renewals.record_renewal(
+            replace(operator, serial="ab", spki_hash=bytes(32)), operator.serial, (), 1.0, "x"
+        )
+        store.renewals.mark_used("ab", 2.0)
+    with contextlib.closing(open_store(tmp_path / "op", clock)) as store:
+        assert store.renewals.renewals() == [Renewal("ab", operator.serial, 1.0, 2.0)]

@@ -78,10 +78,17 @@ def open_desk(
     allowed.listen(live.look)
     allowed.listen(lambda org_id, code: log.warning("identity.ended", org=org_id, code=code))
 
+    verified: dict[bytes, Roster] = {}
+
     def roster() -> Roster:
+        """The newest, verified once: anybody may ask for a renewal."""
         newest = store.records.latest_roster()
         assert newest is not None, "init stores the first roster"
-        return verify_roster(newest[1], trust.governance, trust.earlier)
+        if newest[1] not in verified:
+            made = verify_roster(newest[1], trust.governance, trust.earlier)
+            verified.clear()
+            verified[newest[1]] = made
+        return verified[newest[1]]
 
     office = RenewalOffice(
         federation_id, authority, renewals, allowed, rotation, roster, store.members.members, clock, entropy

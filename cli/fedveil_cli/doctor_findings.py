@@ -14,7 +14,10 @@ REKEY = "the operator runs `fedveil invite {org} --rekey`; then `fedveil join` h
 RENEW = "fedveil renew"
 REISSUE = "stop `fedveil serve`, run `fedveil renew --offline`, start it again"
 
+LOOK_UP = "docs/errors/README.md says more of this code"
+
 MENDS = {
+    "bad_bundle": "{renew}; an operator puts authority/bundle.pem right, or removes it",
     "bad_certificate": "{renew}",
     "bad_certificate_name": "{renew}",
     "bad_key_file": "{renew}",
@@ -41,6 +44,7 @@ MENDS = {
     "key_missing": "{renew}",
     "no_home": "fedveil join (an organisation) or fedveil init (an operator); or name the right --home",
     "no_journal_key": REKEY,
+    "not_the_coordinator": "something else answers there: check address and ports; else telephone the operator",
     "passphrase_missing": "fedveil doctor --passphrase-file FILE",
     "port_mixed_up": "the address must be the gRPC port; enrolment is the one after it: check what forwards ports "
     "{port} and {enrolment}",
@@ -83,7 +87,7 @@ class Report:
         """A finding, with the mending command of its code. The same code at the same place counts once."""
         if any((one.code, one.where) == (code, where) for one in self.findings):
             return
-        text = MENDS.get(code, mend)
+        text = MENDS.get(code, mend) or LOOK_UP
         for name, value in {**self.facts, "path": where}.items():
             text = text.replace("{" + name + "}", value)
         self.findings.append(Finding(code, what, text, where, advice))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from fedveil_common.errors import PeerError
 from fedveil_common.ids import FederationId
 from fedveil_common.pki.invites import split_address
 from fedveil_common.pki.renewing import Standing
@@ -23,6 +24,9 @@ from fedveil_cli.doctor_findings import Report
 TIMEOUT_S = 5.0
 CLOCK_S = 60.0
 """How far a clock may be from the coordinator's: certificates are backdated ten minutes."""
+
+_STRANGE = frozenset({"bad_certificate", "bad_document", "too_large"})
+"""How an answer ends that is not in the form of ours."""
 
 _STANDINGS = {
     Standing.UNKNOWN: ("serial_unknown", "the coordinator never signed this certificate"),
@@ -68,7 +72,8 @@ def check_coordinator(asked: Asked, clock: Clock, report: Report) -> None:
     if not _check_identity(asked, report):
         return
     _check_clock(asked, clock, report)
-    if asked.key is not None and _check_standing(asked, asked.key, report) and rounds == "h2":
+    may_call = asked.key is not None and _check_standing(asked, asked.key, report)
+    if may_call and rounds == "h2" and report.sound:  # of a home that is not, the call would only say less
         report.passes("call", asked.call, asked.address)
 
 
@@ -102,7 +107,13 @@ def _check_identity(asked: Asked, report: Report) -> bool:
     """The coordinator is the one that the fingerprint names, and its certificate is for this host."""
 
     def prove() -> None:
-        _, trust, authority = fetch_trust(asked)
+        try:
+            _, trust, authority = fetch_trust(asked)
+        except PeerError as error:
+            if error.code not in _STRANGE:
+                raise
+            what = f"what answers at the enrolment port is no coordinator: {error.what}"
+            raise PeerError("not_the_coordinator", what) from error
         dial(asked, trust, authority).close()
 
     return report.passes("coordinator", prove, asked.address)

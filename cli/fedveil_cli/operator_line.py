@@ -9,7 +9,7 @@ import contextlib
 
 import grpc
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import ConfigError
+from fedveil_common.errors import ConfigError, FedveilError
 from fedveil_common.pki import certificates, transport
 from fedveil_coordinator import founding, rotation
 
@@ -25,7 +25,7 @@ class OperatorLine:
         self._files = rotation.operator_files(federation.home)
         self._channels: list[grpc.Channel] = []
         self._certificate = b""
-        with contextlib.suppress(ConfigError), FolderLock(federation.home / "operator"):
+        with contextlib.suppress(FedveilError), FolderLock(federation.home / "operator"):
             self._files.settle()  # a renewal that a crash interrupted; whoever holds the lock does it itself
 
     def channel(self) -> grpc.Channel:

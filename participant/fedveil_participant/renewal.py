@@ -31,7 +31,20 @@ LOOK_S = 5.0
 REQUEST = "renew.now"
 """A file in the home with which `fedveil renew` asks the participant that runs there."""
 
-OFFLINE_REASONS = frozenset({"certificate_expired", "wrong_authority", "key_mismatch", "bad_key_file", "key_missing"})
+OFFLINE_REASONS = frozenset(
+    {
+        "bad_bundle",
+        "bad_certificate",
+        "bad_certificate_name",
+        "bad_key_file",
+        "certificate_expired",
+        "key_mismatch",
+        "key_missing",
+        "wrong_authority",
+        "wrong_name",
+        "wrong_role",
+    }
+)
 """What is wrong with a pair that opens no connection any more: then the protocol key signs the request."""
 
 
