@@ -6,21 +6,37 @@ from typing import Any
 
 import grpc
 from fedveil.v1 import admin_pb2 as pb
+from fedveil.v1 import identity_pb2 as identity_pb
+from fedveil_common.errors import PolicyRefusal
 from fedveil_common.grpc_errors import error_of
+from fedveil_common.pki.renewing import RenewalAnswer
+
+from fedveil_cli.operator_line import OperatorLine
 
 TIMEOUT_S = 30.0
 _PATH = "/fedveil.v1.AdminService/"
+_IDENTITY = "/fedveil.v1.IdentityService/"
+RENEWED = frozenset({"certificate_superseded", "certificate_expired"})
+"""How a call with a certificate that was renewed meanwhile ends."""
 
 
 class AdminClient:
     """Calls with the operator's certificate over mutual TLS. Every method raises FedveilError."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._channel = channel
+    def __init__(self, line: OperatorLine) -> None:
+        self._line = line
 
-    def _call(self, name: str, request: Any, answer: Any) -> Any:
-        stub = self._channel.unary_unary(
-            _PATH + name, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
+    def _call(self, name: str, request: Any, answer: Any, path: str = _PATH) -> Any:
+        try:
+            return self._call_once(name, request, answer, path)
+        except PolicyRefusal as error:
+            if error.code not in RENEWED or not self._line.changed():
+                raise
+        return self._call_once(name, request, answer, path)  # it was refused: it was not carried out
+
+    def _call_once(self, name: str, request: Any, answer: Any, path: str) -> Any:
+        stub = self._line.channel().unary_unary(
+            path + name, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
         try:
             return stub(request, timeout=TIMEOUT_S)
@@ -28,7 +44,7 @@ class AdminClient:
             raise _error(error) from None
 
     def _stream(self, name: str, request: Any, answer: Any) -> Iterator[Any]:
-        stub = self._channel.unary_stream(
+        stub = self._line.channel().unary_stream(
             _PATH + name, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
         try:
@@ -91,18 +107,35 @@ class AdminClient:
 
     def watch(self, run_id: str, after: int = 0) -> Iterator[tuple[int, str, dict[str, str]]]:
         """(number, kind, facts) of each event of a run until it has ended."""
-        request = pb.WatchRunRequest(run_id=run_id, after=after)
-        for event in self._stream("WatchRun", request, pb.WatchRunResponse):
-            yield event.number, event.kind, json.loads(event.facts)
+        while True:
+            request = pb.WatchRunRequest(run_id=run_id, after=after)
+            try:
+                for event in self._stream("WatchRun", request, pb.WatchRunResponse):
+                    after = event.number
+                    yield event.number, event.kind, json.loads(event.facts)
+                return
+            except PolicyRefusal as error:  # the run outlasted the certificate with which the watching began
+                if error.code not in RENEWED or not self._line.changed():
+                    raise
 
     def export_model(self, run_id: str) -> bytes:
         """The model file of an ended run."""
         request = pb.ExportModelRequest(run_id=run_id)
         return b"".join(piece.data for piece in self._stream("ExportModel", request, pb.ExportModelResponse))
 
+    def renew(self, csr: bytes) -> RenewalAnswer:
+        """A certificate for the key in `csr` (DER), as the coordinator hands it out."""
+        made = self._call("Renew", identity_pb.RenewRequest(csr=csr), identity_pb.RenewResponse, _IDENTITY)
+        return RenewalAnswer(made.certificate, made.authorities, made.trust_chain)
+
+    def who_am_i(self) -> tuple[str, str, str]:
+        """(name, role, serial) as the coordinator sees this certificate."""
+        made = self._call("WhoAmI", identity_pb.WhoAmIRequest(), identity_pb.WhoAmIResponse, _IDENTITY)
+        return made.org_id, made.role, made.serial
+
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the connection."""
+        self._line.close()
 
 
 def _error(error: Any) -> Exception:

@@ -5,14 +5,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import grpc
 import structlog
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
-from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
 from fedveil_common.ports import Entropy
 from fedveil_common.roster import Roster, accept_roster, verify_roster
@@ -28,6 +26,7 @@ from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
 
+from fedveil_cli import renewing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -57,14 +56,10 @@ def participate(
     member = membership.load_membership(home)
     with FolderLock(home):
         key = _journal_key(member, passphrase, world.entropy, tell)
-        credentials = transport.channel_credentials(
-            member.certificate_pem, member.key_pem(passphrase), member.authority_pem
-        )
         store = open_store(home, key, world.clock, world.entropy)
         try:
-            return _participate(
-                member, credentials, store, data, accept, until_ended, world, software, tell, make_bench
-            )
+            member = renewing.usable_membership(home, store, passphrase, world, tell)
+            return _participate(member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench)
         finally:
             store.close()
 
@@ -84,7 +79,7 @@ def _journal_key(member: Membership, passphrase: Passphrase | None, entropy: Ent
 
 def _participate(
     member: Membership,
-    credentials: grpc.ChannelCredentials,
+    passphrase: Passphrase | None,
     store: ParticipantStore,
     data: Mapping[str, Path],
     accept: frozenset[bytes],
@@ -94,7 +89,6 @@ def _participate(
     tell: Tell,
     make_bench: MakeBench,
 ) -> dict[str, str]:
-    member.check_certificate(world.clock.wall_s())
     for name, path in data.items():
         store.save_dataset(name, path.absolute())
     for digest in accept:
@@ -144,8 +138,7 @@ def _participate(
         disputed=standing.disputed,
         stage=stage,
     )
-    channel = grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
-    link = CoordinatorLink(channel, store)
+    link = CoordinatorLink(renewing.channel(member, passphrase), store)
     driver = Driver(
         state,
         Consent(store.accepted()),
@@ -168,6 +161,12 @@ def _participate(
             driver.stop()
 
     driver.listeners.append(listen)
+
+    def renewed(member: Membership) -> None:
+        link.exchange(renewing.channel(member, passphrase))
+        driver.reopen_session()
+
+    renewer = renewing.make_renewer(member, store, link, passphrase, world, renewed, tell)
     failure: list[BaseException] = []
 
     def drive() -> None:
@@ -183,6 +182,7 @@ def _participate(
     thread.start()
     while thread.is_alive():
         thread.join(0.5)  # in slices, so that a signal is handled
+        renewer.tick()
     link.close()
     if failure:
         stop_process(failure[0])

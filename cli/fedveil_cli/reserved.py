@@ -9,8 +9,6 @@ import typer
 from fedveil_common.errors import ConfigError
 
 COMMANDS: Mapping[str, str] = {
-    "doctor": "0.2",
-    "renew": "0.2",
     "roster": "0.2",
     "run pause": "0.2",
     "run resume": "0.2",

@@ -3,25 +3,20 @@
 import pathlib
 from typing import Any
 
-import grpc
 from fedveil_common import modelfile
-from fedveil_common.pki import transport
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
 
 from fedveil_cli import operating
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli.operator_line import OperatorLine
 from fedveil_cli.output import Output, TextTable
 
 
 def connect(home: pathlib.Path) -> AdminClient:
     """The operator's client of the coordinator of `home`. ConfigError `not_initialised`."""
-    federation = founding.load_federation(home)
-    channel = grpc.secure_channel(
-        federation.admin_address, federation.operator_credentials(), options=transport.CHANNEL_OPTIONS
-    )
-    return AdminClient(channel)
+    return AdminClient(OperatorLine(founding.load_federation(home)))
 
 
 def start(
@@ -111,6 +106,7 @@ def status(home: pathlib.Path, output: Output) -> None:
         f"federation {report['federation_id']}, roster version {report['roster_version']}, {report['membership']}",
         TextTable(("organisation", "state", "in roster", "connected"), rows),
     ]
+    lines.extend(f"ALARM [{one['code']}] {one['role']} {one['org']}: {one['next']}" for one in report["alarms"])
     run = report["run"]
     if run is None:
         lines.append("no run is active")

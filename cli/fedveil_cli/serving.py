@@ -28,7 +28,6 @@ from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import enrollment_http, enrollment_listener, founding
 from fedveil_coordinator.admin import AdminEdge
-from fedveil_coordinator.allowlist import AllowList, Identity
 from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
@@ -39,6 +38,7 @@ from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.store.journal import KEEP_BYTES
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -100,13 +100,9 @@ async def _serve(
         world.entropy,
         world.failpoints,
     )
-    allowed = AllowList(federation.federation_id, store.members.certificates())
-
+    desk = open_desk(federation, store, authority, trust, world)
+    allowed = desk.allowed
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
-
-    def identify(pem: bytes) -> Identity:
-        return allowed.identify(pem, world.clock.wall_s())
-
     operations = Operations(driver, store, trust, federation.trust_chain, allowed, world.clock, world.entropy, software)
 
     def open_spool(key: AttemptKey, org_id: OrgId, length: int, bits: int) -> LeafSink:
@@ -121,29 +117,32 @@ async def _serve(
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
-            RoundsEdge(driver, identify, open_spool, open_sum).handlers(),
-            ArchiveEdge(archive, identify, lambda org_id: org_id in driver.members).handlers(),
-            AdminEdge(operations, identify).handlers(),
+            RoundsEdge(driver, desk.identify, open_spool, open_sum, desk.recheck, desk.live).handlers(),
+            ArchiveEdge(archive, desk.identify, lambda org_id: org_id in driver.members, desk.live).handlers(),
+            AdminEdge(operations, desk.identify, desk.live).handlers(),
+            desk.edge().handlers(),
         )
     )
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    bind(server, host, port, federation.server_credentials())
+    bind(server, host, port, desk.rotation.server_credentials())
     application = enrollment_http.application(
-        federation, store.members, allowed, authority, world.clock, world.entropy, store.records
+        federation, store.members, allowed, authority, world.clock, world.entropy, store.records, desk.routes
     )
-    web = _Web(
-        uvicorn.Config(
-            application,
-            log_config=None,
-            access_log=False,
-            ssl_keyfile=str(federation.server_key_file),
-            ssl_certfile=str(federation.server_certificate_file),
-            timeout_keep_alive=5,
-            limit_concurrency=64,
-            http=enrollment_listener.PromptConnection,
-        )
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        ssl_keyfile=str(federation.server_key_file),
+        ssl_certfile=str(federation.server_certificate_file),
+        timeout_keep_alive=5,
+        limit_concurrency=64,
+        http=enrollment_listener.PromptConnection,
     )
+    config.load()
+    assert config.ssl is not None, "a key and a certificate were given"
+    desk.rotation.follow(config.ssl)
+    web = _Web(config)
     driver.resume()
     thread = threading.Thread(target=_drive, args=(driver,), name="fedveil-driver", daemon=True)
     thread.start()
@@ -161,7 +160,8 @@ async def _serve(
         raise Unreachable("enrolment_stopped", "the enrolment listener ended before it served")
     address = founding.dial_address(host, port)
     ready({"federation_id": federation.federation_id, "address": address, "enrolment": port + 1})
-    await stop.wait()
+    async with desk.watching():
+        await stop.wait()
     log.info("stopping")
     web.should_exit = True
     stopped = asyncio.ensure_future(server.stop(GRACE_S))

@@ -9,10 +9,12 @@ import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
-from fedveil_common import audit, published, transcript, wire
+from fedveil_common import audit, limits, published, transcript, wire
 from fedveil_common.errors import ConfigError, PeerError, StorageError
+from fedveil_common.gate import Outbox
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import BlobType, Manifest
@@ -24,10 +26,15 @@ from fedveil_common.roster import Roster, verify_roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_common.transcript import LEAF_COORDINATES
 from fedveil_common.wire.published import from_file, to_file
+from fedveil_coordinator import founding
+from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.store import journal_key, open_holdings
 
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
+from fedveil_cli.operator_line import OperatorLine
 from fedveil_cli.output import Output
+from fedveil_cli.service_commands import is_operator
 from fedveil_cli.world import World
 
 ROUND, CHAIN, SUM, INPUTS = "round.bin", "trust.json", "sum.bin", "inputs"
@@ -78,13 +85,6 @@ def _roster(record: PublishedRound, trust: Trust) -> Roster:
 # --- from the coordinator ---------------------------------------------------------------------------------------------
 
 
-def download(link: CoordinatorLink, run_id: RunId, number: int, trust_chain: bytes) -> Shown:
-    """What the coordinator publishes of a round. FedveilError."""
-    record = link.fetch_round(run_id, number)
-    sum_leaves = [data for _, data in link.fetch_sum(run_id, number).leaves]
-    return Shown(trust_chain, record, sum_leaves, lambda wanted: link.fetch_leaves(run_id, number, wanted))
-
-
 class Unrecorded:
     """An operator's questions are written down nowhere: an operator has no updates that could leave."""
 
@@ -92,29 +92,79 @@ class Unrecorded:
         """Nothing."""
 
 
-def connect(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> tuple[CoordinatorLink, bytes, bytes]:
-    """(link, trust chain, fingerprint) of the coordinator that this home belongs to."""
-    from fedveil_cli.service_commands import is_operator
+class Dial(Protocol):
+    """Channels with the certificate that lies in a home now."""
 
-    if is_operator(home):
-        from fedveil_coordinator import founding
+    def channel(self) -> grpc.Channel:
+        """To the coordinator, with that certificate."""
+        ...
 
-        federation = founding.load_federation(home)
-        channel = grpc.secure_channel(
-            federation.admin_address, federation.operator_credentials(), options=transport.CHANNEL_OPTIONS
+    def changed(self) -> bool:
+        """Whether another certificate lies there than the last channel was made with."""
+        ...
+
+
+class MemberDial:
+    """Of an organisation's home, whose running participant may renew its certificate while a round is looked at: then
+    the older one is no longer to be used.
+    """
+
+    def __init__(self, home: pathlib.Path, passphrase: Passphrase | None, world: World) -> None:
+        self._home, self._passphrase, self._world = home, passphrase, world
+        self._used = b""
+
+    def channel(self) -> grpc.Channel:
+        """See `Dial.channel`."""
+        member = membership.load_membership(self._home)
+        member.check_certificate(self._world.clock.wall_s())
+        self._used = member.certificate_pem
+        credentials = transport.channel_credentials(
+            member.certificate_pem, member.key_pem(self._passphrase), member.authority_pem
         )
-        return CoordinatorLink(channel, Unrecorded()), federation.trust_chain, federation.fingerprint
-    from fedveil_participant import membership
-    from fedveil_participant.store import journal_key, open_holdings
+        return grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
 
+    def changed(self) -> bool:
+        """See `Dial.changed`."""
+        return membership.load_membership(self._home).certificate_pem != self._used
+
+
+class Questions:
+    """Downloads of one round, each with the certificate of its moment."""
+
+    def __init__(self, dial: Dial, outbox: Outbox) -> None:
+        self._dial = dial
+        self._link = CoordinatorLink(dial.channel(), outbox)
+
+    def _current(self) -> CoordinatorLink:
+        if self._dial.changed():
+            self._link.exchange(self._dial.channel())
+        return self._link
+
+    def shown(self, run_id: RunId, number: int, trust_chain: bytes) -> Shown:
+        """What the coordinator publishes of a round. FedveilError."""
+        record = self._current().fetch_round(run_id, number)
+        sum_leaves = [data for _, data in self._current().fetch_sum(run_id, number).leaves]
+
+        def leaves(wanted: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
+            for start in range(0, len(wanted), limits.LEAVES_PER_AUDIT):
+                part = wanted[start : start + limits.LEAVES_PER_AUDIT]
+                yield from self._current().fetch_leaves(run_id, number, part)
+
+        return Shown(trust_chain, record, sum_leaves, leaves)
+
+    def close(self) -> None:
+        """Every channel is closed."""
+        self._link.close()
+
+
+def connect(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> tuple[Questions, bytes, bytes]:
+    """(questions, trust chain, fingerprint) for the coordinator that this home belongs to."""
+    if is_operator(home):
+        federation = founding.load_federation(home)
+        return Questions(OperatorLine(federation), Unrecorded()), federation.trust_chain, federation.fingerprint
     member = membership.load_membership(home)
-    member.check_certificate(world.clock.wall_s())
-    credentials = transport.channel_credentials(
-        member.certificate_pem, member.key_pem(passphrase), member.authority_pem
-    )
     outbox = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
-    channel = grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
-    return CoordinatorLink(channel, outbox), member.trust_chain, member.fingerprint
+    return Questions(MemberDial(home, passphrase, world), outbox), member.trust_chain, member.fingerprint
 
 
 # --- a folder ---------------------------------------------------------------------------------------------------------
@@ -228,14 +278,14 @@ def verify(
     output: Output,
 ) -> None:
     """`verify RUN ROUND`: from the coordinator; with `folder` everything is written there first, and checked there."""
-    link, chain, fingerprint = connect(home, passphrase, world)
+    questions, chain, fingerprint = connect(home, passphrase, world)
     try:
-        shown = download(link, RunId(run_id), number, chain)
+        shown = questions.shown(RunId(run_id), number, chain)
         if folder is not None:
             shown = export(shown, folder)
         report(check(shown, fingerprint, count, Seed(world.entropy.take(32))), fingerprint, output)
     finally:
-        link.close()
+        questions.close()
 
 
 def verify_folder(
@@ -248,4 +298,4 @@ def verify_folder(
     report(found, fingerprint, output)
 
 
-__all__ = ["Found", "Shown", "check", "download", "export", "read_folder", "verify", "verify_folder"]
+__all__ = ["Found", "Shown", "check", "export", "read_folder", "verify", "verify_folder"]

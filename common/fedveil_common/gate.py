@@ -13,7 +13,17 @@ from typing import Protocol
 import grpc
 
 ROUNDS = "/fedveil.v1.RoundsService/"
-KINDS = frozenset({"Session", "SubmitInput", "FetchSum", "FetchRound", "FetchInputLeaves"})
+IDENTITY = "/fedveil.v1.IdentityService/"
+_SERVICES = {
+    "Session": ROUNDS,
+    "SubmitInput": ROUNDS,
+    "FetchSum": ROUNDS,
+    "FetchRound": ROUNDS,
+    "FetchInputLeaves": ROUNDS,
+    "Renew": IDENTITY,
+    "WhoAmI": IDENTITY,
+}
+KINDS = frozenset(_SERVICES)
 """Every call a participant may make, by its method name."""
 
 
@@ -31,6 +41,10 @@ class Gate:
     def __init__(self, channel: grpc.Channel, outbox: Outbox) -> None:
         self._channel = channel
         self._outbox = outbox
+
+    def unary_unary(self, kind: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A stub with one request and one response."""
+        return self._channel.unary_unary(_path(kind), self._pass(kind), None)
 
     def stream_stream(self, kind: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
         """A stub whose requests and responses are both streams."""
@@ -55,4 +69,4 @@ class Gate:
 def _path(kind: str) -> str:
     if kind not in KINDS:
         raise ValueError(f"{kind} is not a call that a participant makes")
-    return ROUNDS + kind
+    return _SERVICES[kind] + kind

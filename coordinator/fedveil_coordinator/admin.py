@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.driver import Watched
+from fedveil_coordinator.live_calls import LiveCalls
 from fedveil_coordinator.operations import Operations, iterate
 from fedveil_coordinator.server import Identify, guarded
 
@@ -24,9 +25,10 @@ WATCH_BOUND = 4096
 class AdminEdge:
     """The handlers of AdminService."""
 
-    def __init__(self, operations: Operations, identify: Identify) -> None:
+    def __init__(self, operations: Operations, identify: Identify, live: LiveCalls | None = None) -> None:
         self._operations = operations
         self._identify = identify
+        self._live = live
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
@@ -55,8 +57,12 @@ class AdminEdge:
         methods: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(self._unary(*entry)) for name, entry in unary.items()
         }
-        methods["WatchRun"] = grpc.unary_stream_rpc_method_handler(guarded("operator", self._identify, self.watch))
-        methods["ExportModel"] = grpc.unary_stream_rpc_method_handler(guarded("operator", self._identify, self.export))
+        methods["WatchRun"] = grpc.unary_stream_rpc_method_handler(
+            guarded("operator", self._identify, self.watch, self._live)
+        )
+        methods["ExportModel"] = grpc.unary_stream_rpc_method_handler(
+            guarded("operator", self._identify, self.export, self._live)
+        )
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _unary(self, kind: type[Message], work: Callable[[Any], Message]) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -65,7 +71,7 @@ class AdminEdge:
             answer = await asyncio.to_thread(work, request)
             return answer.SerializeToString()
 
-        return guarded("operator", self._identify, handle)
+        return guarded("operator", self._identify, handle, self._live)
 
     def _revoke(self, request: Any) -> Message:
         if not 1 <= len(request.reason) <= 500:

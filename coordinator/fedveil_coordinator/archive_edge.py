@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.archive import Archive
+from fedveil_coordinator.live_calls import LiveCalls
 from fedveil_coordinator.server import SERVICE, Identify, Turns, abort, check_reader, guarded, write
 
 READERS_AT_ONCE = 4
@@ -32,8 +33,16 @@ T = TypeVar("T")
 class ArchiveEdge:
     """The handlers of FetchRound and FetchInputLeaves."""
 
-    def __init__(self, archive: Archive, identify: Identify, listed: Callable[[OrgId], bool]) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        identify: Identify,
+        listed: Callable[[OrgId], bool],
+        live: LiveCalls | None = None,
+    ) -> None:
+        """`listed`: whether an organisation is in the current roster; `live`: as for the rounds."""
         self._archive = archive
+        self._live = live
         self._identify = identify
         self._listed = listed
         self._readers = asyncio.Semaphore(READERS_AT_ONCE)
@@ -43,7 +52,7 @@ class ArchiveEdge:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
         methods: dict[str, Any] = {
             name: grpc.unary_stream_rpc_method_handler(
-                guarded(None, self._identify, Turns().within(partial(self._serve, answer)))
+                guarded(None, self._identify, Turns().within(partial(self._serve, answer)), self._live)
             )
             for name, answer in (("FetchRound", self._round), ("FetchInputLeaves", self._leaves))
         }

@@ -1,10 +1,12 @@
 """Enrolment over HTTPS, without client certificates: who is not yet a member has none. No decision in here.
 
-GET /ca.pem, GET /trust, GET /time, GET /healthz, POST /join. Everything served is public; what is posted is public too
-(the invite's private key stays with the joiner). Bodies are bounded before they are read, in size and in time.
+GET /ca.pem, GET /trust, GET /time, GET /healthz, POST /join, and what `renewal_http` adds. Everything served is public;
+what is posted is public too (the invite's private key stays with the joiner). Bodies are bounded before they are read,
+in size and in time.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -69,6 +71,7 @@ def application(
     clock: Clock,
     entropy: Entropy,
     records: Records,
+    further: Sequence[Route] = (),
 ) -> Starlette:
     """The ASGI application of the enrolment listener; it runs under the coordinator's server certificate."""
 
@@ -109,16 +112,12 @@ def application(
     async def join(request: Request) -> Response:
         token_id = ""
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await _body(request)
-            asked = JoinRequest.decode(body)
+            asked = JoinRequest.decode(await read_posted(request))
             token_id = asked.token_id.hex()
             answer = await run_in_threadpool(answer_to, asked)
-        except TimeoutError:
-            return _refusal(PeerError("too_slow", f"the request did not arrive within {BODY_TIMEOUT_S:.0f} s"))
         except FedveilError as error:
             log.warning("join.refused", code=error.code, org=getattr(error, "peer", ""), token_id=token_id)
-            return _refusal(error)
+            return refusal(error)
         log.info("join.admitted", org=invites.parse_invite(answer.invite.body).org_id, token_id=token_id)
         return Response(answer.encode(), media_type="application/json")
 
@@ -129,8 +128,18 @@ def application(
             Route("/time", time),
             Route("/healthz", healthz),
             Route("/join", join, methods=["POST"]),
+            *further,
         ]
     )
+
+
+async def read_posted(request: Request) -> bytes:
+    """The body of a request, bounded in size and time. PeerError `too_large`, `too_slow`, `bad_document`."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _body(request)
+    except TimeoutError:
+        raise PeerError("too_slow", f"the request did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
 
 
 async def _body(request: Request) -> bytes:
@@ -149,7 +158,7 @@ async def _body(request: Request) -> bytes:
 _STATUS = {"too_large": 413, "too_slow": 408}
 
 
-def _refusal(error: FedveilError) -> Response:
+def refusal(error: FedveilError) -> Response:
     """The typed error as JSON; the joiner raises it again (see `fedveil_common.pki.joining`)."""
     status = _STATUS.get(error.code, 403 if error.exit_code in {4, 5} else 500)
     body = encode_refusal(error)

@@ -126,11 +126,6 @@ class Federation:
         key = sealed_keys.read_private(self.server_key_file)
         return transport.server_credentials(_read(self.server_certificate_file), key, self.authority_pem)
 
-    def operator_credentials(self) -> grpc.ChannelCredentials:
-        """Credentials for gRPC of the operator's commands."""
-        key = sealed_keys.read_private(self.home / "operator" / "client.key")
-        return transport.channel_credentials(_read(self.home / "operator" / "client.pem"), key, self.authority_pem)
-
     def void_tokens(self) -> tuple[bytes, ...]:
         """Token ids whose members were removed: the operator's own memory, which the coordinator cannot edit."""
         path = self.governance_folder / _VOID
@@ -175,7 +170,6 @@ def init(
     if len(check_name(name, "the federation's name")) > MAX_NAME:
         raise ConfigError("bad_name", f"the federation's name has more than {MAX_NAME} characters")
     address = full_address(address)
-    host, _ = invites.split_address(address)
     if ca_passphrase == governance_passphrase:
         raise ConfigError(
             "equal_passphrases",
@@ -205,7 +199,7 @@ def init(
     server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
     operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
     server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
-    hosts = tuple(dict.fromkeys((host, "localhost", "127.0.0.1", *(("::1",) if _is_v6(host) else ()))))
+    hosts = server_hosts(address)
     server_leaf = certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts)
     operator_leaf = certificates.issue(authority, operator_key.public_key(), operator, now, entropy)
     files: Mapping[pathlib.Path, bytes] = {
@@ -268,6 +262,12 @@ def full_address(address: str) -> str:
     full = f"{address}:{DEFAULT_PORT}" if ":" not in address or bare_v6 else address
     invites.split_address(full)
     return full
+
+
+def server_hosts(address: str) -> tuple[str, ...]:
+    """The names and addresses in the certificate of the coordinator at HOST:PORT."""
+    host, _ = invites.split_address(address)
+    return tuple(dict.fromkeys((host, "localhost", "127.0.0.1", *(("::1",) if _is_v6(host) else ()))))
 
 
 def dial_address(host: str, port: int) -> str:

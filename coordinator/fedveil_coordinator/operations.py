@@ -6,7 +6,7 @@ is in the allow-list and has ended live sessions before the call returns.
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
@@ -86,6 +86,7 @@ class Operations:
         connected = set(self._driver.connected_members)
         active = self._driver.active
         at = self._clock.monotonic_s()
+        frozen = {(item.role, item.org_id) for item in self._allowed.frozen()}
         return {
             "federation_id": roster.federation_id,
             "software": self._software,
@@ -95,7 +96,7 @@ class Operations:
             "participants": [
                 {
                     "org": row.org_id,
-                    "state": _state_of(row, roster),
+                    "state": _state_of(row, roster, frozen),
                     "in_roster": row.org_id in roster.participants,
                     "connected": row.org_id in connected,
                 }
@@ -104,6 +105,7 @@ class Operations:
             ],
             "run": None if active is None else self._report(active.run_id, at),
             "queued": [run_id for run_id, _ in self._driver.waiting],
+            "alarms": reporting.alarms(self._allowed.frozen(), self._clock.wall_s()),
         }
 
     def _roster(self) -> Roster:
@@ -273,9 +275,11 @@ class Operations:
         return self._ask(make)
 
 
-def _state_of(row: MemberRow, roster: Roster) -> str:
+def _state_of(row: MemberRow, roster: Roster, frozen: Collection[tuple[str, str]]) -> str:
     if row.revoked_s is not None:
         return "revoked"
+    if (row.role, row.org_id) in frozen:
+        return "frozen"
     return "active" if row.org_id in roster.participants else "pending"
 
 

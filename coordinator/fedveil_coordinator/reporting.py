@@ -3,12 +3,15 @@
 Every wait names whom it waits for and until when (in seconds from now).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from fedveil_common.pki.invites import Role
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import round as rounds
 from fedveil_coordinator.run import RoundRecord, RunState, participants_needed
+from fedveil_coordinator.store.renewals import Freeze
 
 Plain = dict[str, object]
 
@@ -63,6 +66,24 @@ def waiting_report(state: RunState, at: float) -> Plain | None:
         "overdue": [org for org in rounds.awaited(attempt) if org not in lasting],
         "until_s": max(lasting.values(), default=max(0.0, attempt.since + attempt.frame.manifest.hard_limit_s - at)),
     }
+
+
+def alarms(freezes: Sequence[Freeze], now: float) -> list[Plain]:
+    """Who is frozen, since how many seconds, and what is to be done."""
+    return [
+        {
+            "code": "identity_frozen",
+            "org": item.org_id,
+            "role": item.role,
+            "serial": item.serial,
+            "since_s": max(0.0, now - item.frozen_s),
+            "next": f"somebody else may hold a key of {item.org_id}: telephone; then `fedveil invite {item.org_id} "
+            "--rekey` and `fedveil join`"
+            if item.role == Role.PARTICIPANT
+            else "somebody else may hold the operator's key: stop `fedveil serve`, then `fedveil renew --offline`",
+        }
+        for item in freezes
+    ]
 
 
 def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, float]) -> Plain:

@@ -8,7 +8,7 @@ ended by `context.abort`, never by cancelling its task (a cancelled handler leav
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from google.protobuf.message import DecodeError
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.intake import UPLOADS_AT_ONCE, Intake
+from fedveil_coordinator.live_calls import LiveCalls
 
 log = structlog.get_logger("fedveil.server")
 
@@ -58,7 +59,7 @@ RECHECK_S = 30.0
 """How often a quiet session's certificate is looked at again."""
 
 Identify = Callable[[bytes], Identity]
-Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Awaitable[Any]]
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Coroutine[Any, Any, Any]]
 
 
 OpenSpool = Callable[[AttemptKey, OrgId, int, int], LeafSink]
@@ -108,15 +109,20 @@ def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     return bytes(found[0])
 
 
-def guarded(role: str | None, identify: Identify, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A handler that first finds out who calls (None: any role), and turns our errors into gRPC's."""
+def guarded(
+    role: str | None, identify: Identify, handler: Handler, live: LiveCalls | None = None
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """A handler that first finds out who calls (None: any role), and turns our errors into gRPC's. With `live` the call
+    ends with its certificate, and with its identity's right to speak.
+    """
 
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             identity = identify(certificate_of(context))
             if role is not None and identity.role != role:
                 raise PolicyRefusal("wrong_role", f"this call is for role {role}, the certificate says {identity.role}")
-            return await handler(request, context, identity)
+            work = handler(request, context, identity)
+            return await (work if live is None else live.run(identity, work))
         except FedveilError as error:
             log.warning("call.refused", code=error.code)
             await abort(context, error)
@@ -210,9 +216,20 @@ def check_reader(identity: Identity, listed: Callable[[OrgId], bool]) -> None:
 class RoundsEdge:
     """The handlers of RoundsService."""
 
-    def __init__(self, driver: Driver, identify: Identify, open_spool: OpenSpool, open_sum: OpenSum) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        identify: Identify,
+        open_spool: OpenSpool,
+        open_sum: OpenSum,
+        recheck: Identify | None = None,
+        live: LiveCalls | None = None,
+    ) -> None:
+        """`recheck`: whether a call that began before may go on (else `identify` is asked again)."""
         self._driver = driver
         self._identify = identify
+        self._recheck = identify if recheck is None else recheck
+        self._live = live
         self._open_spool = open_spool
         self._open_sum = open_sum
         self._uploading: set[OrgId] = set()
@@ -224,10 +241,14 @@ class RoundsEdge:
         """For `server.add_generic_rpc_handlers`: raw bytes in and out."""
         methods: dict[str, Any] = {
             "Session": grpc.stream_stream_rpc_method_handler(
-                guarded("participant", self._identify, Turns().within(self.session))
+                guarded("participant", self._identify, Turns().within(self.session), self._live)
             ),
-            "SubmitInput": grpc.stream_unary_rpc_method_handler(guarded("participant", self._identify, self.submit)),
-            "FetchSum": grpc.unary_stream_rpc_method_handler(guarded(None, self._identify, Turns().within(self.fetch))),
+            "SubmitInput": grpc.stream_unary_rpc_method_handler(
+                guarded("participant", self._identify, self.submit, self._live)
+            ),
+            "FetchSum": grpc.unary_stream_rpc_method_handler(
+                guarded(None, self._identify, Turns().within(self.fetch), self._live)
+            ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -260,7 +281,7 @@ class RoundsEdge:
                 if isinstance(item, bytes):
                     await write(context, item, org)
                 elif item is None:
-                    self._identify(certificate_of(context))
+                    self._recheck(certificate_of(context))
                 elif item == "":
                     return
                 else:
@@ -338,7 +359,7 @@ class RoundsEdge:
                 if not 1 <= len(leaves.leaves) <= limits.LEAVES_PER_FRAME:
                     raise wire.MalformedError("leaves", f"not 1 to {limits.LEAVES_PER_FRAME} leaves in a frame")
                 await asyncio.to_thread(intake.take, leaves.first, list(leaves.leaves))
-                self._identify(certificate_of(context))
+                self._recheck(certificate_of(context))
                 self._driver.input_progress(org, leaves.first + len(leaves.leaves))
             intake.complete()
             await asyncio.to_thread(spool.finish)
@@ -398,6 +419,12 @@ def ended(code: str) -> FedveilError:
     match code:
         case "certificate_revoked":
             return PolicyRefusal(code, "this organisation's membership was revoked", next_step="ask the operator")
+        case "identity_frozen":
+            return PolicyRefusal(
+                code,
+                "this identity is frozen: a certificate was used after its successor",
+                next_step="telephone the operator: somebody else may hold this key",
+            )
         case "session_replaced":
             return RoundAborted(code, "a newer session of this organisation replaced this one")
         case "stopping":

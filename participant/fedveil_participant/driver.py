@@ -144,6 +144,10 @@ class Driver:
         """Run `work` on the driver's thread, between events."""
         self._inbox.put(work)
 
+    def reopen_session(self) -> None:
+        """Begin a session over the link as it is now (it has another certificate); the one before ends."""
+        self.call(self._open_session)
+
     def stop(self) -> None:
         """Let `serve` return after what is queued."""
         self._inbox.put(None)

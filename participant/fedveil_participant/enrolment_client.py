@@ -7,15 +7,16 @@ travels only over TLS that ends at a coordinator's certificate of the authority 
 import hashlib
 import http.client
 import ssl
+from collections.abc import Mapping
 from typing import Protocol
 
 from cryptography import x509
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.pki import certificates, governance
+from fedveil_common.pki import certificates, documents, governance
 from fedveil_common.pki.governance import Trust
-from fedveil_common.pki.invites import Role, Token, split_address
+from fedveil_common.pki.invites import Role, split_address
 from fedveil_common.pki.joining import MAX_ANSWER, MAX_REQUEST, JoinAnswer, JoinRequest, decode_refusal
 from fedveil_common.pki.names import Subject, subject_of
 
@@ -30,14 +31,26 @@ class Outbox(Protocol):
         ...
 
 
-def fetch_trust(token: Token) -> tuple[bytes, Trust, x509.Certificate]:
+class Contact(Protocol):
+    """Where a coordinator is reached and what its federation is known by; a token and a membership are both one."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of gRPC; enrolment listens on the port after it."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What the trust chain must begin with."""
+        ...
+
+
+def fetch_trust(token: Contact) -> tuple[bytes, Trust, x509.Certificate]:
     """(trust chain as served, what it establishes, the authority's certificate), over TLS that proves nothing.
 
     Raises PeerError `fingerprint_mismatch`, `authority_mismatch` and those of `verify_chain`; Unreachable.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the fingerprint, not the handshake, is what is believed
+    context = unproven()  # the fingerprint, not the handshake, is what is believed
     chain = _answer(_connect(token, context), "GET", "/trust", b"", MAX_DOCUMENT)
     trust = governance.verify_chain(chain, token.fingerprint)
     authority = certificates.load_certificate(
@@ -53,7 +66,7 @@ def fetch_trust(token: Token) -> tuple[bytes, Trust, x509.Certificate]:
     return chain, trust, authority
 
 
-def dial(token: Token, trust: Trust, authority: x509.Certificate) -> http.client.HTTPSConnection:
+def dial(token: Contact, trust: Trust, authority: x509.Certificate) -> http.client.HTTPSConnection:
     """A connection, over TLS pinned to `authority`, to a server that proved to be the coordinator. Nothing is sent.
 
     Raises PeerError `server_not_trusted`; Unreachable.
@@ -83,7 +96,35 @@ def post_join(connection: http.client.HTTPSConnection, request: JoinRequest, out
     return JoinAnswer.decode(_answer(connection, "POST", "/join", body, MAX_ANSWER))
 
 
-def _connect(token: Token, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+def post(contact: Contact, path: str, body: bytes, most: int) -> bytes:
+    """The answer (at most `most` bytes) of a coordinator that proved itself anew from the fingerprint: whoever was away
+    for long knows neither the trust chain nor the authority of today. Raises as `fetch_trust`, `dial` and the refusal.
+    """
+    _, trust, authority = fetch_trust(contact)
+    return _answer(dial(contact, trust, authority), "POST", path, body, most)
+
+
+def fetch_time(contact: Contact) -> float:
+    """The coordinator's clock, in seconds since 1970, from whoever answers there: a diagnosis, nothing rests on it.
+    PeerError `bad_document`; Unreachable.
+    """
+    data = _answer(_connect(contact, unproven()), "GET", "/time", b"", MAX_REQUEST)
+    found = documents.canonical(data, "time")
+    value = found.get("seconds") if isinstance(found, Mapping) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise documents.bad("time", "no seconds in it")
+    return float(value)
+
+
+def unproven() -> ssl.SSLContext:
+    """TLS that proves nothing: what comes over it is checked otherwise."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _connect(token: Contact, context: ssl.SSLContext) -> http.client.HTTPSConnection:
     host, port = split_address(token.address)
     connection = http.client.HTTPSConnection(host, port + 1, timeout=TIMEOUT_S, context=context)
     try:
@@ -120,7 +161,7 @@ def _answer(connection: http.client.HTTPSConnection, method: str, path: str, bod
     return data
 
 
-def _unreachable(token: Token, why: str) -> Unreachable:
+def _unreachable(token: Contact, why: str) -> Unreachable:
     host, port = split_address(token.address)
     return Unreachable(
         "coordinator_unreachable",

@@ -2,6 +2,7 @@
 
 participant.json   federation, name, address, fingerprint; written last, so it marks a whole join
 tls.key            0600; the key of certificate.pem; made here, never sent; sealed if the journal key has a passphrase
+tls.key.next certificate.pem.next   a renewal under way (see `fedveil_common.pki.key_files`)
 certificate.pem ca.pem trust.json roster.json
 journal.key journal.db   the store; the protocol key lives sealed in it: no journal, no key (FLSA/1 A3)
 """
@@ -12,17 +13,18 @@ from dataclasses import dataclass
 from fedveil_common import durable, jcs
 from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import FederationId, OrgId
-from fedveil_common.pki import certificates, sealed_keys
+from fedveil_common.pki import bundle, certificates, sealed_keys
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import read_role
+from fedveil_common.pki.key_files import KeyFiles
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Passphrase
 
 _MARK = "participant.json"
-_KEY = "tls.key"
-_PURPOSE = "tls"
+PURPOSE = "tls"
+"""What the TLS key is sealed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,18 @@ class Membership:
         """The TLS private key. Secret. ConfigError `key_missing`, `key_exposed`, `bad_key_file`; SealedError
         `passphrase_missing`, `passphrase_wrong` if it is sealed. A key in clear needs no passphrase.
         """
-        data = sealed_keys.read_private(self.home / _KEY)
-        return data if _is_clear(data) else sealed_keys.open_key(data, passphrase, _PURPOSE)
+        return open_tls_key(tls_files(self.home).key(), passphrase)
 
     def seal_key(self, passphrase: Passphrase, entropy: Entropy) -> bool:
         """Puts the TLS key under `passphrase` if it is in clear; whether it was. Hold the `FolderLock` of the home."""
-        data = sealed_keys.read_private(self.home / _KEY)
-        if not _is_clear(data):
+        files = tls_files(self.home)
+        waiting = files.waiting_key()
+        if waiting is not None and is_clear(waiting):
+            files.reseal_waiting(sealed_keys.seal_key(waiting, passphrase, PURPOSE, entropy))
+        data = files.key()
+        if not is_clear(data):
             return False
-        durable.write_file(self.home / _KEY, sealed_keys.seal_key(data, passphrase, _PURPOSE, entropy))
+        files.reseal(sealed_keys.seal_key(data, passphrase, PURPOSE, entropy))
         return True
 
     def check_certificate(self, now: float) -> None:
@@ -61,21 +66,34 @@ class Membership:
         Called before dialling, because a failed handshake says nothing. PolicyRefusal `certificate_expired`,
         `certificate_not_yet_valid`, `wrong_authority`, `wrong_role`; PeerError `wrong_name`.
         """
-        certificates.check_leaf(
-            certificates.load_certificate(self.certificate_pem),
-            certificates.load_certificate(self.authority_pem),
-            Subject(self.federation_id, self.role, self.org_id),
-            now,
-        )
+        certificate = certificates.load_certificate(self.certificate_pem)
+        issuer = bundle.issuer_in(certificate, bundle.load_bundle(self.authority_pem))
+        certificates.check_leaf(certificate, issuer, self.subject, now)
+
+    @property
+    def subject(self) -> Subject:
+        """Whom my certificate must name."""
+        return Subject(self.federation_id, self.role, self.org_id)
+
+
+def tls_files(home: pathlib.Path) -> KeyFiles:
+    """The TLS key and certificate of the home."""
+    return KeyFiles(home, "tls.key", "certificate.pem")
+
+
+def open_tls_key(data: bytes, passphrase: Passphrase | None) -> bytes:
+    """The key (PEM) in a file that is sealed or in clear. Secret. SealedError `passphrase_missing`,
+    `passphrase_wrong`; ConfigError `bad_key_file`.
+    """
+    return data if is_clear(data) else sealed_keys.open_key(data, passphrase, PURPOSE)
 
 
 def save_membership(member: Membership, key_pem: bytes, passphrase: Passphrase | None, entropy: Entropy) -> None:
     """Write a whole membership into its folder, the key sealed if there is a passphrase; the mark comes last."""
     durable.make_folder(member.home)
-    key = key_pem if passphrase is None else sealed_keys.seal_key(key_pem, passphrase, _PURPOSE, entropy)
+    key = key_pem if passphrase is None else sealed_keys.seal_key(key_pem, passphrase, PURPOSE, entropy)
+    tls_files(member.home).replace(key, member.certificate_pem)
     for name, data in {
-        _KEY: key,
-        "certificate.pem": member.certificate_pem,
         "ca.pem": member.authority_pem,
         "trust.json": member.trust_chain,
         "roster.json": member.signed_roster,
@@ -112,7 +130,7 @@ def load_membership(home: pathlib.Path) -> Membership:
             read_role(fields.text("role", 64), _MARK),
             fields.text("address", 512),
             fields.hex("fingerprint", 32),
-            _read(home, "certificate.pem"),
+            tls_files(home).certificate(),
             _read(home, "ca.pem"),
             _read(home, "trust.json"),
             _read(home, "roster.json"),
@@ -125,7 +143,8 @@ def load_membership(home: pathlib.Path) -> Membership:
         ) from error
 
 
-def _is_clear(data: bytes) -> bool:
+def is_clear(data: bytes) -> bool:
+    """Whether a key file's bytes are a key in PEM, not a sealed one."""
     return data.startswith(b"-----BEGIN ")
 
 

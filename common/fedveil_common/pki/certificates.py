@@ -25,7 +25,10 @@ from fedveil_common.pki.names import Subject, subject_of
 from fedveil_common.ports import Entropy
 
 AUTHORITY_DAYS = 3652
-LEAF_DAYS = 90
+LEAF_DAYS = 7
+RENEW_AT = 2 / 3
+"""The part of its life after which a certificate is renewed."""
+
 BACKDATE_S = 600
 """Certificates begin this long before they are made: clocks differ."""
 
@@ -73,6 +76,18 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError("bad_key_file", "a key file does not hold a P-256 key", next_step="restore it or enrol anew")
+    return key
+
+
+def check_pair(certificate: x509.Certificate, key_pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The key, if it is that of the certificate. ConfigError `bad_key_file`, `key_mismatch`."""
+    key = load_key(key_pem)
+    if key_hash(key.public_key()) != spki_hash(certificate):
+        raise ConfigError(
+            "key_mismatch",
+            "the key file does not hold the key of the certificate beside it",
+            next_step="put back the pair that belongs together, or make a new one (`fedveil doctor` says how)",
+        )
     return key
 
 
@@ -196,7 +211,7 @@ def check_leaf(certificate: x509.Certificate, authority: x509.Certificate, subje
         raise PolicyRefusal(
             "certificate_expired",
             f"the certificate expired {(now - ends) / 3600:.1f} h ago",
-            next_step="ask the operator for `fedveil invite ORG --rekey` and join again",
+            next_step="run `fedveil renew` (within 90 days of the expiry)",
         )
     found = subject_of(certificate)
     if found.role is not subject.role or usages(certificate) != [_USAGE[subject.role]]:
@@ -208,6 +223,12 @@ def check_leaf(certificate: x509.Certificate, authority: x509.Certificate, subje
 def validity(certificate: x509.Certificate) -> tuple[float, float]:
     """(first, last) second of validity since 1970."""
     return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+
+
+def renewal_due_s(certificate: x509.Certificate) -> float:
+    """When a certificate is to be renewed: at two thirds of its life, in seconds since 1970."""
+    begins, ends = validity(certificate)
+    return begins + BACKDATE_S + (ends - begins - BACKDATE_S) * RENEW_AT
 
 
 def usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:

@@ -12,6 +12,7 @@ from fedveil_coordinator.store import tables
 from fedveil_coordinator.store.journal import KEEP_BYTES, CoordinatorJournal, RunRow
 from fedveil_coordinator.store.members import Members
 from fedveil_coordinator.store.records import Records
+from fedveil_coordinator.store.renewals import Renewals
 
 FILE = "coordinator.db"
 
@@ -24,6 +25,7 @@ class CoordinatorStore:
     journal: CoordinatorJournal
     members: Members
     records: Records
+    renewals: Renewals
 
     def close(self) -> None:
         """Every connection is closed."""
@@ -44,7 +46,8 @@ def open_store(home: Path, clock: Clock, *, create: bool = False, keep_bytes: in
         CoordinatorJournal(database, home, clock, keep_bytes),
         Members(database, clock),
         Records(database, BlobStore(home / "blobs"), clock),
+        Renewals(database, clock),
     )
 
 
-__all__ = ["CoordinatorJournal", "CoordinatorStore", "Members", "Records", "RunRow", "open_store"]
+__all__ = ["CoordinatorJournal", "CoordinatorStore", "Members", "Records", "Renewals", "RunRow", "open_store"]

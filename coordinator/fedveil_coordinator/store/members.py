@@ -123,7 +123,8 @@ class Members:
             if known is not None and _member(known).revoked_s is None and not rekey:
                 raise PeerError("already_member", f"{invite.org_id} is a member already", peer=invite.org_id)
             _revoke_certificates(connection, invite.org_id, now)
-            tables.CERTIFICATES.insert(connection, **_values(certificate))
+            tables.FREEZES.delete(connection, role=invite.role, org_id=invite.org_id)
+            tables.CERTIFICATES.insert(connection, **certificate_values(certificate))
             tables.MEMBERS.put(
                 connection,
                 org_id=invite.org_id,
@@ -150,7 +151,7 @@ class Members:
     def add_certificate(self, certificate: Certificate, who: str = SERVICE) -> None:
         """A certificate that no invite bought: the coordinator's own, the operator's."""
         with self._database.write() as connection:
-            tables.CERTIFICATES.insert(connection, **_values(certificate))
+            tables.CERTIFICATES.insert(connection, **certificate_values(certificate))
             audit(connection, self._clock, who, "certificate", org=certificate.org_id, serial=certificate.serial)
 
     def members(self) -> list[Member]:
@@ -228,7 +229,8 @@ def _certificate(row: Row) -> Certificate:
     )
 
 
-def _values(certificate: Certificate) -> dict[str, Value]:
+def certificate_values(certificate: Certificate) -> dict[str, Value]:
+    """The columns of a certificate's row."""
     return {
         "serial": certificate.serial,
         "org_id": certificate.org_id,

@@ -13,6 +13,8 @@ MEMBERS = CheckedTable(
     "members", "org_id", "role", "protocol_key", "proof", "token_id", "joined_s", "revoked_s", "reason"
 )
 CERTIFICATES = CheckedTable("certificates", "serial", "org_id", "role", "spki_hash", "pem", "not_after_s", "revoked_s")
+RENEWALS = CheckedTable("renewals", "serial", "predecessor", "made_s", "used_s", "withdrawn_s")
+FREEZES = CheckedTable("freezes", "role", "org_id", "serial", "frozen_s")
 EVIDENCE = AppendOnlyTable("evidence", "wall_s", "run_id", "org_id", "code", "blobs")
 AUDIT = AppendOnlyTable("audit", "wall_s", "who", "what", "detail")
 
@@ -26,6 +28,8 @@ ALL: tuple[CheckedTable, ...] = (
     INVITES,
     MEMBERS,
     CERTIFICATES,
+    RENEWALS,
+    FREEZES,
     EVIDENCE,
     AUDIT,
 )

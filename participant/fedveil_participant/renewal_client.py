@@ -1,0 +1,57 @@
+"""What a participant asks about its certificate: over the link with the certificate in force, or on the enrolment port.
+
+Every request is written into the outbox before it leaves.
+"""
+
+import hashlib
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from fedveil_common.gate import Outbox
+from fedveil_common.ids import FederationId
+from fedveil_common.pki.joining import MAX_REQUEST
+from fedveil_common.pki.renewing import (
+    MAX_ANSWER,
+    OfflineRenewal,
+    RenewalAnswer,
+    Standing,
+    ask_standing,
+    decode_standing,
+)
+
+from fedveil_participant.enrolment_client import Contact, fetch_time, post
+
+
+class Online(Protocol):
+    """A connection with the certificate in force; `CoordinatorLink` is it."""
+
+    def renew(self, csr: bytes) -> RenewalAnswer:
+        """A certificate for the key in `csr`. FedveilError."""
+        ...
+
+
+class RemoteOffice:
+    """`renewal.Office` over the network."""
+
+    def __init__(self, link: Online, contact: Contact, outbox: Outbox) -> None:
+        self._link = link
+        self._contact = contact
+        self._outbox = outbox
+
+    def renew(self, csr: bytes) -> RenewalAnswer:
+        """With the certificate in force."""
+        return self._link.renew(csr)
+
+    def renew_offline(self, request: OfflineRenewal) -> RenewalAnswer:
+        """On the enrolment port."""
+        body = request.encode()
+        self._outbox.record("RenewOffline", len(body), hashlib.sha256(body).digest())
+        return RenewalAnswer.decode(post(self._contact, "/renew", body, MAX_ANSWER))
+
+
+def standing_of(
+    contact: Contact, federation_id: FederationId, certificate: bytes, key: ec.EllipticCurvePrivateKey
+) -> Standing:
+    """What the coordinator thinks of this certificate (PEM), asked with its key: no use of it. FedveilError."""
+    question = ask_standing(federation_id, certificate, key, int(fetch_time(contact)))
+    return decode_standing(post(contact, "/standing", question.encode(), MAX_REQUEST))
