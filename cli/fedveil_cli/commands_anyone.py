@@ -66,7 +66,9 @@ def plan_check(
 
 def predict(
     model: Annotated[pathlib.Path, typer.Option("--model", metavar="FILE", help="The model file.")],
-    data: Annotated[pathlib.Path, typer.Option("--data", metavar="CSV", help="Rows with the plan's features.")],
+    data: Annotated[
+        pathlib.Path, typer.Option("--data", metavar="FILE", help="CSV, Parquet or a folder: the plan's features.")
+    ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
     fingerprint: Fingerprint = None,
     home: Home = None,
@@ -138,7 +140,7 @@ def demo(
 def simulate(
     plan: PlanFile,
     data: Annotated[
-        pathlib.Path, typer.Option("--data", metavar="FOLDER", help="One NAME.csv per organisation, nothing else.")
+        pathlib.Path, typer.Option("--data", metavar="FOLDER", help="One NAME.csv or NAME.parquet per organisation.")
     ],
     test: Annotated[
         pathlib.Path | None, typer.Option("--test", metavar="FILE", help="Rows on which accuracy is measured.")

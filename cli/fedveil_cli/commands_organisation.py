@@ -48,7 +48,8 @@ def join(
 
 def participate(
     data: Annotated[
-        list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="A data set and its CSV file; repeatable.")
+        list[str] | None,
+        typer.Option("--data", metavar="NAME=FILE", help="A data set: CSV, Parquet, or a folder of one kind."),
     ] = None,
     accept: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ from fedveil_common.ports import Entropy
 from fedveil_common.roster import Roster, accept_roster, verify_roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.driver import Consent, Driver
@@ -37,9 +37,9 @@ Tell = Callable[[str, Mapping[str, str]], None]
 MakeBench = Callable[[Mapping[str, Path], ParticipantStore], Bench]
 
 
-def csv_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
-    """The bench of the product: CSV tables registered by name."""
-    return CsvBench(datasets, store.data_version_key(), Path.read_bytes)
+def table_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
+    """The bench of the product: tables registered by name."""
+    return TableBench(datasets, store.data_version_key())
 
 
 def participate(
@@ -51,7 +51,7 @@ def participate(
     world: World,
     software: str,
     tell: Tell,
-    make_bench: MakeBench = csv_bench,
+    make_bench: MakeBench = table_bench,
 ) -> dict[str, str]:
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
     member = membership.load_membership(home)

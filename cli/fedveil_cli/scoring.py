@@ -1,6 +1,5 @@
 """How good a model is on rows that are at hand: for the tables of demo and simulation, where one process holds them."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,8 @@ import numpy as np
 from fedveil_common import design, prediction
 from fedveil_common.plan import ModelKind, Plan
 from fedveil_common.standardisation import Standardisation
-from fedveil_participant.data.csv_source import Source, read_source
+from fedveil_participant.data.csv_source import Source, read_table
+from fedveil_participant.data.in_memory import in_memory
 from numpy.typing import NDArray
 
 VERSION_KEY = bytes(32)
@@ -25,8 +25,8 @@ class Score:
 
 
 def source_of(data: bytes, filename: str, plan: Plan) -> Source:
-    """The rows of a CSV file under a plan. Raises DataError."""
-    return read_source(io.BytesIO(data), filename, plan, VERSION_KEY)
+    """The rows of a table, the bytes of a CSV or Parquet file, under a plan. Raises DataError."""
+    return read_table([in_memory(filename, data)], filename, plan, VERSION_KEY)
 
 
 def score(

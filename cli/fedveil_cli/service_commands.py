@@ -93,9 +93,11 @@ def participate(
     check_writable(home)
     configure_logging(logging.WARNING)  # what happens is told below, in words
     for name, path in data.items():
-        if not path.is_file():
+        if not path.is_file() and not path.is_dir():
             raise ConfigError(
-                "file_unreadable", f"the data set {name}: {path} is no file", next_step="--data NAME=FILE, a CSV file"
+                "file_unreadable",
+                f"the data set {name}: {path} is no file and no folder",
+                next_step="--data NAME=FILE, a CSV or Parquet file or a folder of them",
             )
 
     def tell(kind: str, facts: Mapping[str, str]) -> None:

@@ -33,6 +33,7 @@ from fedveil_cli.service_commands import configure_logging
 from fedveil_cli.world import process_started_s, real_world
 
 MAX_TABLE = 4 * 1024 * 1024 * 1024
+TABLES = (".csv", ".parquet")
 RUN = RunId("simulation")
 
 
@@ -51,7 +52,7 @@ def simulate(
     tables = read_tables(folder, test)
     if test is not None and holds(folder, test):
         output.note(f"{test} is the test file and no organisation: its rows are left out of the training")
-    sources = {name: scoring.source_of(data, str(folder / f"{name}.csv"), plan) for name, data in tables.items()}
+    sources = {name: scoring.source_of(data, str(folder / name), plan) for name, data in tables.items()}
     held_out = (
         None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
     )
@@ -73,20 +74,26 @@ def simulate(
 
 def holds(folder: pathlib.Path, test: pathlib.Path) -> bool:
     """Whether the test file is one of the tables in `folder`, by whatever path it was named."""
-    return any(path.suffix == ".csv" and path.resolve() == test.resolve() for path in folder.iterdir())
+    return any(path.suffix in TABLES and path.resolve() == test.resolve() for path in folder.iterdir())
 
 
 def read_tables(folder: pathlib.Path, test: pathlib.Path | None) -> dict[str, bytes]:
-    """NAME.csv for each organisation in `folder`, the test file left out. ConfigError `no_tables`, `bad_name`."""
+    """NAME.csv or NAME.parquet for each organisation in `folder`, the test file left out.
+
+    ConfigError `no_tables`, `table_twice`, `bad_name`.
+    """
     if not folder.is_dir():
         raise ConfigError("no_tables", f"{folder} is no folder", next_step="--data FOLDER with one NAME.csv each")
-    found = {
-        check_name(path.stem, "the organisation"): read_file(path, "a table", MAX_TABLE)
-        for path in sorted(folder.iterdir())
-        if path.suffix == ".csv" and (test is None or path.resolve() != test.resolve())
-    }
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in TABLES and (test is None or path.resolve() != test.resolve()):
+            if check_name(path.stem, "the organisation") in found:
+                raise ConfigError("table_twice", f"{path.stem} has two tables in {folder}", next_step="leave one there")
+            found[path.stem] = read_file(path, "a table", MAX_TABLE)
     if not found:
-        raise ConfigError("no_tables", f"{folder} holds no NAME.csv", next_step="one NAME.csv per organisation")
+        raise ConfigError(
+            "no_tables", f"{folder} holds no NAME.csv and no NAME.parquet", next_step="one table per organisation"
+        )
     return found
 
 

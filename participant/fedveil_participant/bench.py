@@ -1,11 +1,10 @@
 """Where this organisation's data meets a plan: read, checked against the plan, turned into what enters a sum.
 
 Promise: only registered files are read; a plan is accepted only if the data fits it (every problem named, with file and
-line) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
+place) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
 """
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,22 @@ from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant import update
-from fedveil_participant.data.csv_source import Source, read_source
+from fedveil_participant.data.csv_source import Source, read_table
+from fedveil_participant.data.folder import table_files, unreadable
 from fedveil_participant.data.prepare import check_min_rows
+from fedveil_participant.data.records import TableFile
 
-ReadFile = Callable[[Path], bytes]
-"""How a registered file is read: the composition root's business."""
+FindFiles = Callable[[Path], Sequence[TableFile]]
+"""The files of the table registered under a path. Raises FedveilError."""
 
 
-class CsvBench:
-    """CSV tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
+class TableBench:
+    """Tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
 
-    def __init__(self, datasets: Mapping[str, Path], version_key: Seed, read_file: ReadFile) -> None:
+    def __init__(self, datasets: Mapping[str, Path], version_key: Seed, find_files: FindFiles = table_files) -> None:
         self._datasets = dict(datasets)
         self._version_key = version_key
-        self._read_file = read_file
+        self._find_files = find_files
         self._loaded: tuple[bytes, Source] | None = None
 
     def accept(self, plan: Plan) -> bytes:
@@ -95,9 +96,8 @@ class CsvBench:
                 next_step=f"fedveil participate --data {plan.data.dataset}=FILE",
             )
         try:
-            data = self._read_file(path)
+            source = read_table(self._find_files(path), str(path), plan, self._version_key.expose())
         except OSError as error:
-            raise ConfigError("data_unreadable", f"{path} cannot be read ({error.strerror})") from error
-        source = read_source(io.BytesIO(data), str(path), plan, self._version_key.expose())
+            raise unreadable(path, error) from error
         self._loaded = (canonical(plan), source)
         return source

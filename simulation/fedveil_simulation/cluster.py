@@ -25,8 +25,9 @@ from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
 from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.lineage import SumDownload
 
 from fedveil_simulation.charter import Charter
@@ -197,7 +198,7 @@ class Cluster:
         )
         workers = _MemberWorkers()
         self._tasks[org_id] = workers
-        files = {name: Path(f"{org_id}/{name}.csv") for name in member.data}
+        files = {name: Path(org_id) / name for name in member.data}
         by_path = {files[name]: data for name, data in member.data.items()}
         member.driver = participant.Driver(
             state,
@@ -206,7 +207,7 @@ class Cluster:
             self.charter.notice.trust_chain,
             SOFTWARE,
             memory,
-            CsvBench(files, version_key, by_path.__getitem__),
+            TableBench(files, version_key, lambda path: [in_memory(str(path), by_path[path])]),
             _Link(self, org_id),
             workers,
             self.clock,
