@@ -12,6 +12,7 @@ from fedveil_common.errors import IntegrityError, PolicyRefusal, RoundAborted
 from fedveil_common.masking import ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, parse_plan, with_seed
+from fedveil_common.plan.parameters import Layer
 from fedveil_participant.data.csv_source import Source, read_source
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.update import contribution, encode
@@ -152,7 +153,7 @@ def test_the_first_model_is_the_one_of_the_specification() -> None:
     assert model.dtype == np.float32
     assert model.tolist() == [*map(float, expected), 0.0]
     assert PLAN.model.initial == transcript.model_hash(model.tobytes()).hex()
-    many = initial.draw(1, 20_000)[:-1].astype(np.float64)
+    many = initial.draw(1, (Layer(20_000, 1),))[:-1].astype(np.float64)
     assert abs(many.mean()) < 5 * 0.01 / math.sqrt(20_000)
     assert abs(many.std() - 0.01) < 5 * 0.01 / math.sqrt(40_000)
 

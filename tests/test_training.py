@@ -14,7 +14,7 @@ from fedveil_common.plan import Plan, canonical, check_release, parse_canonical,
 from fedveil_participant.data.csv_source import Source, read_features, read_source
 from fedveil_participant.data.prepare import Rows, prepare
 from fedveil_participant.training.alone import fit
-from fedveil_participant.training.linear_models import LinearModels
+from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.update import contribution
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -61,7 +61,7 @@ def rows(kind: str, count: int = 200) -> Rows:
 @pytest.mark.parametrize("l2", [0.01, 0.1])
 def test_logistic_regression_converges_to_scikit_learns_solution(l2: float) -> None:
     plan, data = plan_for("logistic", l2), rows("logistic")
-    model = initial.initial_model(plan).astype(np.float64) + LinearModels().update(
+    model = initial.initial_model(plan).astype(np.float64) + GradientDescent().update(
         plan, initial.initial_model(plan), data
     )
     oracle = LogisticRegression(C=1 / (l2 * len(data)), tol=1e-10, max_iter=10_000).fit(data.inputs, data.target)
@@ -71,7 +71,7 @@ def test_logistic_regression_converges_to_scikit_learns_solution(l2: float) -> N
 
 def test_linear_regression_converges_to_scikit_learns_solution() -> None:
     plan, data = plan_for("linear", 0.02, learning_rate=0.2), rows("linear")
-    model = initial.initial_model(plan).astype(np.float64) + LinearModels().update(
+    model = initial.initial_model(plan).astype(np.float64) + GradientDescent().update(
         plan, initial.initial_model(plan), data
     )
     oracle = Ridge(alpha=0.02 * len(data), tol=1e-12).fit(data.inputs, data.target)
@@ -81,7 +81,7 @@ def test_linear_regression_converges_to_scikit_learns_solution() -> None:
 
 def test_mini_batches_depend_on_seed_and_model_and_on_nothing_else() -> None:
     plan, data = plan_for("logistic", 0.01, local_epochs=2, batch_size=8), rows("logistic")
-    model, trainer = initial.initial_model(plan), LinearModels()
+    model, trainer = initial.initial_model(plan), GradientDescent()
     first = trainer.update(plan, model, data)
     assert (trainer.update(plan, model.copy(), data) == first).all()
     assert (trainer.update(with_seed(plan, 8), model, data) != first).any()
@@ -92,12 +92,12 @@ def test_mini_batches_depend_on_seed_and_model_and_on_nothing_else() -> None:
 def test_no_rows_give_no_update() -> None:
     plan = plan_for("logistic", 0.01)
     empty = Rows(np.empty((0, 4)), np.empty(0))
-    assert (LinearModels().update(plan, initial.initial_model(plan), empty) == 0).all()
+    assert (GradientDescent().update(plan, initial.initial_model(plan), empty) == 0).all()
 
 
 def test_divergence_shows_as_values_that_are_not_finite() -> None:
     plan, data = plan_for("linear", 0.0, learning_rate=1e6, local_epochs=500), rows("linear")
-    assert not np.isfinite(LinearModels().update(plan, initial.initial_model(plan), data)).all()
+    assert not np.isfinite(GradientDescent().update(plan, initial.initial_model(plan), data)).all()
 
 
 # --- design matrix and prediction ---

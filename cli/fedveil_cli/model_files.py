@@ -5,6 +5,8 @@ fingerprint down to the parameters has been checked.
 """
 
 import base64
+import csv
+import io
 import os
 import pathlib
 
@@ -13,10 +15,11 @@ from fedveil_common import prediction
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
 from fedveil_common.pki.governance import fingerprint_text, verify_chain
-from fedveil_common.plan import check_release
+from fedveil_common.plan import CategoryTarget, Plan, check_release
 from fedveil_common.roster import Roster, verify_roster
 from fedveil_participant.data.csv_source import read_feature_table
 from fedveil_participant.data.folder import table_files
+from numpy.typing import NDArray
 
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
 from fedveil_cli.options import fingerprint_bytes
@@ -120,7 +123,8 @@ def _carried(text: str, what: str) -> bytes:
 def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output) -> None:
     """Writes `out`: `row,prediction` with rows from 1; the prediction is empty where the row lacks a value.
 
-    A probability of the positive class, or a value in natural units; the shortest decimal that is the same double.
+    A probability of the positive class, or a value in natural units; the shortest decimal that is the same double. For
+    a category the likeliest class, then `probability:CLASS` of each.
     `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `check_origin`,
     before the data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
@@ -134,9 +138,8 @@ def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected
     except OSError as error:
         raise unreadable(data, "the data", error) from None
     values = prediction.predict(file.plan, file.model, file.standardisation, table)
-    lines = [f"{row},{'' if np.isnan(value) else repr(float(value))}\n" for row, value in enumerate(values, start=1)]
-    write_file(out, "the predictions", "".join(["row,prediction\n", *lines]).encode())
-    missing = int(np.isnan(values).sum())
+    write_file(out, "the predictions", prediction_table(file.plan, values))
+    missing = int(np.isnan(values).reshape(len(values), -1).any(axis=1).sum())
     output.result(
         {
             "rows": len(values),
@@ -149,3 +152,26 @@ def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected
         },
         [f"{len(values)} rows predicted, {missing} of them empty for want of a value: {out}"],
     )
+
+
+def prediction_table(plan: Plan, values: NDArray[np.float64]) -> bytes:
+    """What `predict` writes: CSV with the header `row,prediction`, and for a category one column per class after it.
+
+    `values` as `prediction.predict` gives them. Class names are quoted where CSV asks for it.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    match plan.data.target:
+        case CategoryTarget(values=classes):
+            table.writerow(["row", "prediction", *(f"probability:{name}" for name in classes)])
+            for row, one in enumerate(values, start=1):
+                best = "" if np.isnan(one).any() else classes[int(one.argmax())]
+                table.writerow([row, best, *map(_shortest, one)])
+        case _:
+            table.writerow(["row", "prediction"])
+            table.writerows([row, _shortest(value)] for row, value in enumerate(values, start=1))
+    return text.getvalue().encode()
+
+
+def _shortest(value: np.float64) -> str:
+    return "" if np.isnan(value) else repr(float(value))

@@ -7,8 +7,19 @@ import pathlib
 
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.jcs import Json
+from fedveil_common.layout import parameter_count
 from fedveil_common.masking import quorum
-from fedveil_common.plan import BinaryTarget, FloatFeature, Plan, canonical, check_release, parse_plan, plan_hash
+from fedveil_common.plan import (
+    BinaryTarget,
+    CategoryTarget,
+    FloatFeature,
+    FloatTarget,
+    Plan,
+    canonical,
+    check_release,
+    parse_plan,
+    plan_hash,
+)
 
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.output import Output, TextTable
@@ -92,7 +103,7 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
         "min_rows": plan.data.min_rows,
         "standardise": plan.data.standardise.value,
         "model": plan.model.kind.value,
-        "parameters": plan.data.inputs + 1,
+        "parameters": parameter_count(plan),
         "strategy": plan.strategy.kind,
         "rounds": plan.training.rounds,
         "cohort": {
@@ -115,7 +126,7 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
         f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}",
         f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
         f"rounds      {plan.training.rounds}, strategy {plan.strategy.kind}",
-        f"model       {plan.model.kind.value}, {plan.data.inputs + 1} parameters",
+        f"model       {_model(plan)}, {parameter_count(plan)} parameters",
         f"data set    {plan.data.dataset}, at least {plan.data.min_rows} rows each, "
         f"standardise {plan.data.standardise.value}",
         f"cohort      at least {plan.cohort.min_participants}, {plan.cohort.max_corrupt} or more assumed corrupt",
@@ -131,6 +142,11 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
     return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
 
 
+def _model(plan: Plan) -> str:
+    hidden = f" of {', '.join(map(str, plan.model.hidden))} hidden units" if plan.model.hidden else ""
+    return plan.model.kind.value + hidden
+
+
 def _columns(plan: Plan) -> list[tuple[str, str, str]]:
     """Everything that is read: (column, use, permitted values)."""
     rows: list[tuple[str, str, str]] = []
@@ -143,8 +159,10 @@ def _columns(plan: Plan) -> list[tuple[str, str, str]]:
     match plan.data.target:
         case BinaryTarget(column=column, positive=positive):
             rows.append((column, "target", f"1 where {positive}"))
-        case target:
-            rows.append((target.column, "target", f"{target.lo:g} to {target.hi:g}"))
+        case CategoryTarget(column=column, values=values):
+            rows.append((column, "target", ", ".join(values)))
+        case FloatTarget(column=column, lo=lo, hi=hi):
+            rows.append((column, "target", f"{lo:g} to {hi:g}"))
     if plan.data.person is not None:
         rows.append((plan.data.person, "person", "splits the holdout; never trained on"))
     return rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import design, prediction
-from fedveil_common.plan import ModelKind, Plan
+from fedveil_common.plan import FloatTarget, Plan
 from fedveil_common.standardisation import Standardisation
 from fedveil_participant.data.csv_source import Source, read_table
 from fedveil_participant.data.in_memory import in_memory
@@ -17,7 +17,7 @@ VERSION_KEY = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`accuracy` in 0..1 (None for a linear model), `loss` the mean over rows (nats, or squared error on the scale)."""
+    """`accuracy` in 0..1 (None for a float target), `loss` the mean over rows (nats, or squared error on the scale)."""
 
     accuracy: float | None
     loss: float
@@ -45,9 +45,9 @@ def score(
         return Score(None, 0.0, 0)
     losses = prediction.losses(plan, model, matrix, target)
     accuracy = None
-    if plan.model.kind is ModelKind.LOGISTIC:
+    if not isinstance(plan.data.target, FloatTarget):
         scores = prediction.scores(plan, model, matrix)
-        accuracy = float(np.mean((scores >= 0.5) == (target > 0.5)))
+        accuracy = float(np.mean(prediction.right(plan, scores, target)))
     return Score(accuracy, float(losses.mean()), len(target))
 
 

@@ -41,7 +41,10 @@ def inputs(plan: Plan, standardisation: Standardisation, table: Table) -> NDArra
 
 
 def targets(plan: Plan, table: Table) -> NDArray[np.float64]:
-    """What a model is fitted to: 0/1, or the float target scaled to [-1, 1] by its range. float64, shape (rows,)."""
+    """What a model is fitted to: 0/1, the index of the class, or the float target scaled to [-1, 1] by its range.
+
+    float64, shape (rows,).
+    """
     if table.target is None:
         raise ValueError("this table was read without its target")
     match plan.data.target:
@@ -52,7 +55,7 @@ def targets(plan: Plan, table: Table) -> NDArray[np.float64]:
 
 
 def natural_target(plan: Plan, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `targets` for a float target; the identity for a binary one."""
+    """The inverse of `targets` for a float target; the identity for any other."""
     match plan.data.target:
         case FloatTarget(lo=lo, hi=hi):
             return lo + (scaled + 1.0) * ((hi - lo) / 2.0)

@@ -1,10 +1,12 @@
 """The first model of a run, drawn from the plan so that every participant can draw it again.
 
-Promise: bit-exact everywhere: weights N(0, 0.01^2) in plan order, bias 0, float32. Source: FLSA/1 A2 (wire):
-AES-256-CTR from a zero counter under H("init-model", u64be seed), little-endian u64 words; each weight is 0.01 times
-(the sum of 12 words, each (w>>11)*2^-53, added in order, minus 6) in float64, rounded to float32.
+Promise: bit-exact everywhere: weights N(0, 0.01^2) in plan order, biases 0, taking nothing from the stream; float32.
+Source: FLSA/1 A2 (wire): AES-256-CTR from a zero counter under H("init-model", u64be seed), little-endian u64 words;
+each weight is 0.01 times (the sum of 12 words, each (w>>11)*2^-53, added in order, minus 6) in float64, rounded to
+float32.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ from fedveil_common import transcript
 from fedveil_common.crypto.labels import h, u64
 
 if TYPE_CHECKING:
+    from fedveil_common.plan.parameters import Layer
     from fedveil_common.plan.spec import Plan
 
 WORDS_PER_WEIGHT = 12
@@ -23,15 +26,16 @@ CHUNK_WEIGHTS = 16_384
 
 def initial_model(plan: "Plan") -> NDArray[np.float32]:
     """The first model of `plan`: float32, shape (parameters,), public."""
-    return draw(plan.training.seed, plan.data.inputs)
+    from fedveil_common.plan import parameters  # the plan itself needs this module, for the hash below
+
+    return draw(plan.training.seed, parameters.layers(plan.model, plan.data))
 
 
-def draw(seed: int, weights: int) -> NDArray[np.float32]:
-    """`weights` weights and one bias from `seed` (0..2^53-1): float32, shape (weights + 1,)."""
+def draw(seed: int, layers: "Sequence[Layer]") -> NDArray[np.float32]:
+    """The weights and biases of `layers` from `seed` (0..2^53-1), in plan order: float32, shape (parameters,)."""
     keystream = Cipher(algorithms.AES(h("init-model", u64(seed))), modes.CTR(bytes(16))).encryptor()
-    model = np.zeros(weights + 1, dtype=np.float32)
-    for start in range(0, weights, CHUNK_WEIGHTS):  # in chunks, so that memory stays that of the model
-        count = min(CHUNK_WEIGHTS, weights - start)
+    model = np.zeros(sum(layer.parameters for layer in layers), dtype=np.float32)
+    for start, count in _chunks(layers):
         words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * count)), dtype="<u8")
         uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(count, WORDS_PER_WEIGHT) * 2.0**-53
         total = np.zeros(count, dtype=np.float64)
@@ -41,6 +45,15 @@ def draw(seed: int, weights: int) -> NDArray[np.float32]:
     return model
 
 
-def initial_hash(seed: int, weights: int) -> str:
-    """The model hash of `draw(seed, weights)` as 64 hex digits: field model.initial of a canonical plan."""
-    return transcript.model_hash(draw(seed, weights).astype("<f4").tobytes()).hex()
+def _chunks(layers: "Sequence[Layer]") -> Iterator[tuple[int, int]]:
+    """(start, count) of each run of weights in the model, in order and in chunks: memory stays that of the model."""
+    begin = 0
+    for layer in layers:
+        for start in range(begin, begin + layer.weights, CHUNK_WEIGHTS):
+            yield start, min(CHUNK_WEIGHTS, begin + layer.weights - start)
+        begin += layer.parameters
+
+
+def initial_hash(seed: int, layers: "Sequence[Layer]") -> str:
+    """The model hash of `draw(seed, layers)` as 64 hex digits: field model.initial of a canonical plan."""
+    return transcript.model_hash(draw(seed, layers).astype("<f4").tobytes()).hex()

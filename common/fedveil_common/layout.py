@@ -15,7 +15,7 @@ from functools import cached_property
 from fedveil_common import jcs
 from fedveil_common.crypto.labels import h
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import canonical_form, spec
+from fedveil_common.plan import canonical_form, parameters, spec
 
 SCORE_BINS = 64
 """Equal bins of a probability on [0, 1]; a score of 1 falls into the last."""
@@ -92,8 +92,8 @@ def evaluation_due(plan: spec.Plan, step: int) -> bool:
 
 
 def parameter_count(plan: spec.Plan) -> int:
-    """Parameters of the model: one weight per input and the bias."""
-    return plan.data.inputs + 1
+    """Parameters of the model."""
+    return parameters.count(plan.model, plan.data)
 
 
 def needs_standardise(plan: spec.Plan) -> bool:

@@ -5,7 +5,7 @@ Promise: a file has exactly one byte form. `read_model` refuses every file whose
 unknown fields, trailing blanks) is no way to show two people two models. Signatures cover the manifest, not the file;
 the manifest names the tensors, the plan and the standardisation by their hashes. Layout of the file: u64 little-endian
 header length; RFC 8785 JSON header, padded with blanks to a multiple of 8; tensors float32 little-endian in plan order
-(weight, bias).
+(`tensors`).
 """
 
 import base64
@@ -21,7 +21,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import FederationId, OrgId, RunId, is_name
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_common.plan import Plan, canonical, parse_canonical, plan_hash
+from fedveil_common.plan import ModelKind, Plan, canonical, parameters, parse_canonical, plan_hash
 from fedveil_common.standardisation import Standardisation
 
 FORMAT = "fedveil/1"
@@ -84,8 +84,15 @@ class ModelFile:
 
 
 def tensors(plan: Plan) -> tuple[Tensor, ...]:
-    """The named blocks of a model under `plan`, in plan order."""
-    return Tensor("weight", (plan.data.inputs,)), Tensor("bias", (1,))
+    """The named blocks of a model under `plan`, in plan order: weight and bias, of each layer if there are several."""
+    layers = parameters.layers(plan.model, plan.data)
+    found: list[Tensor] = []
+    for number, layer in enumerate(layers, start=1):
+        prefix = "" if len(layers) == 1 else f"layer{number}."
+        flat = plan.model.kind in {ModelKind.LINEAR, ModelKind.LOGISTIC}  # one output: a list of weights
+        weights = (layer.inputs,) if flat else (layer.outputs, layer.inputs)
+        found += [Tensor(f"{prefix}weight", weights), Tensor(f"{prefix}bias", (layer.outputs,))]
+    return tuple(found)
 
 
 def model_bytes(model: NDArray[np.float32]) -> bytes:
@@ -95,8 +102,9 @@ def model_bytes(model: NDArray[np.float32]) -> bytes:
 
 def model_from_bytes(plan: Plan, data: bytes) -> NDArray[np.float32]:
     """The inverse of `model_bytes`; raises PeerError `bad_model_file` for another length or values not finite."""
-    if len(data) != 4 * (plan.data.inputs + 1):
-        raise _bad(f"{len(data)} bytes of parameters, the plan says {4 * (plan.data.inputs + 1)}")
+    expected = 4 * parameters.count(plan.model, plan.data)
+    if len(data) != expected:
+        raise _bad(f"{len(data)} bytes of parameters, the plan says {expected}")
     model = np.frombuffer(data, dtype="<f4").astype(np.float32)
     if not np.isfinite(model).all():
         raise _bad("it has values that are not finite")
@@ -130,7 +138,7 @@ def parse_manifest(body: bytes) -> ModelManifest:
 def write_model(file: ModelFile) -> bytes:
     """The file's bytes: a function of its contents alone."""
     data = model_bytes(file.model)
-    if len(file.model) != file.plan.data.inputs + 1 or not np.isfinite(file.model).all():
+    if len(file.model) != parameters.count(file.plan.model, file.plan.data) or not np.isfinite(file.model).all():
         raise ValueError("the model does not fit its plan or is not finite")
     header: dict[str, jcs.Json] = {
         "__metadata__": {

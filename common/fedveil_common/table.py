@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """`rows` rows. `numbers`: float64 per float feature, natural units, NaN = missing. `codes`: int32 per category,
-    -1 = missing. `target`: float64, 0/1 for a binary target, natural units for a float one; None where none was read.
+    -1 = missing. `target`: float64, 0/1 for a binary target, the index of the class for a category, natural units for a
+    float one; None where none was read.
     """
 
     rows: int

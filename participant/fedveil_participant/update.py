@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
-from fedveil_participant.training.linear_models import LinearModels
+from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.trainer import Trainer
 
 Blocks = list[NDArray[np.float64]]
@@ -37,7 +37,7 @@ class Encoded:
     clamps: int
 
 
-_LINEAR_MODELS = LinearModels()
+_BUILT_IN = GradientDescent()
 
 
 def contribution(
@@ -47,7 +47,7 @@ def contribution(
     source: Source,
     model: NDArray[np.float32] | None,
     standardisation: Standardisation | None,
-    trainer: Trainer = _LINEAR_MODELS,
+    trainer: Trainer = _BUILT_IN,
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
@@ -120,10 +120,10 @@ def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows) -> Blocks:
     """The evaluation blocks of the model received, over the holdout rows."""
     share = _row_weight(plan, len(rows))
     scores = prediction.scores(plan, model, rows.inputs)
-    _check_finite(scores)
+    _check_finite(scores.ravel())
     blocks = [np.array([share * len(rows)])]
     if Metric.ACCURACY in plan.evaluation.metrics:
-        blocks.append(np.array([share * np.count_nonzero((scores >= 0.5) == (rows.target > 0.5))]))
+        blocks.append(np.array([share * np.count_nonzero(prediction.right(plan, scores, rows.target))]))
     if Metric.AUC in plan.evaluation.metrics:
         bins = np.minimum((scores * layouts.SCORE_BINS).astype(np.int64), layouts.SCORE_BINS - 1)
         for members in (rows.target < 0.5, rows.target > 0.5):

@@ -6,6 +6,7 @@ from fedveil_common.plan.release import check_release
 from fedveil_common.plan.spec import (
     BinaryTarget,
     CategoryFeature,
+    CategoryTarget,
     CohortSpec,
     DataSpec,
     EvaluationSpec,
@@ -29,6 +30,7 @@ from fedveil_common.plan.spec import (
 __all__ = [
     "BinaryTarget",
     "CategoryFeature",
+    "CategoryTarget",
     "CohortSpec",
     "DataSpec",
     "EvaluationSpec",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fedveil_common import initial, jcs
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.plan import spec
+from fedveil_common.plan import parameters, spec
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, printable
 from fedveil_common.plan.reading import RELEASES, read_plan
 from fedveil_common.plan.section import Findings
@@ -64,7 +64,7 @@ def parse_canonical(data: bytes) -> spec.Plan:
 
 def canonical(plan: spec.Plan) -> bytes:
     """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash."""
-    if plan.model.initial != initial.initial_hash(plan.training.seed, plan.data.inputs):
+    if plan.model.initial != initial.initial_hash(plan.training.seed, parameters.layers(plan.model, plan.data)):
         raise ConfigError("bad_plan", "model.initial is not the hash of the first model of this plan")
     return jcs.dumps(_plan(plan))
 
@@ -76,7 +76,7 @@ def plan_hash(canonical_plan: bytes) -> bytes:
 
 def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
     """`plan` with another training.seed (0..2^53-1) and the first model that follows from it."""
-    first = initial.initial_hash(seed, plan.data.inputs)
+    first = initial.initial_hash(seed, parameters.layers(plan.model, plan.data))
     return replace(plan, training=replace(plan.training, seed=seed), model=replace(plan.model, initial=first))
 
 
@@ -100,7 +100,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "name": plan.name,
         "kind": plan.kind.value,
         "data": data,
-        "model": {"kind": plan.model.kind.value, "l2": plan.model.l2, "initial": plan.model.initial},
+        "model": _model(plan.model),
         "training": {
             "rounds": plan.training.rounds,
             "local_epochs": plan.training.local_epochs,
@@ -169,6 +169,15 @@ def _target(target: spec.Target) -> dict[str, jcs.Json]:
             return {"column": target.column, "type": "binary", "positive": target.positive}
         case spec.FloatTarget():
             return {"column": target.column, "type": "float", "range": [target.lo, target.hi]}
+        case spec.CategoryTarget():
+            return {"column": target.column, "type": "category", "values": list(target.values)}
+
+
+def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json] = {"kind": model.kind.value, "l2": model.l2, "initial": model.initial}
+    if model.hidden:
+        members["hidden"] = list(model.hidden)
+    return members
 
 
 def _not_canonical(why: str) -> PeerError:

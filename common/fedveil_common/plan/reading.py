@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedveil_common import initial
-from fedveil_common.plan import spec
+from fedveil_common.plan import parameters, spec
 from fedveil_common.plan.section import Findings, Section
 from fedveil_common.plan.yaml_tree import Fields, Node, Scalar
 
 MAX_FEATURES = 10_000
 MAX_INPUTS = 1_000_000
+MAX_CLASSES = 10_000
+MAX_HIDDEN = (16, 100_000)
+"""Hidden layers of a model, and units of one."""
+MAX_PARAMETERS = 10_000_000
+"""Parameters of a model: whoever reads a plan draws its first model."""
 MAX_COHORT = 256
 MAX_VALUE_BITS = 48
 """With it 256 participants at full scale stay below 2^31: the ring of this release cannot wrap."""
@@ -21,9 +26,7 @@ MAX_VALUE_BITS = 48
 RELEASES: Mapping[str, str] = {
     "version": "a later release",
     "kind": "release 0.4",
-    "data.target.type": "release 0.2",
     "model.kind": "release 0.2",
-    "training.proximal_mu": "release 0.2",
     "strategy.kind": "release 0.2",
     "protection.kind": "release 0.3",
     "protection.value_bits": "a later release",
@@ -50,7 +53,6 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
     if statistics:
         top.take("queries", required=True)
         top.skip()
-    logistic = isinstance(data.target, spec.BinaryTarget)
     model, initial_line = _model(top.section("model", required=not statistics), data)
     training = _training(top.section("training", required=not statistics), protection)
     plan = spec.Plan(
@@ -61,7 +63,7 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         model=model,
         training=training,
         strategy=_strategy(top.section("strategy", required=False)),
-        evaluation=_evaluation(top.section("evaluation", required=not statistics), logistic),
+        evaluation=_evaluation(top.section("evaluation", required=not statistics), data.target),
         cohort=cohort,
         protection=protection,
         privacy=privacy,
@@ -83,7 +85,7 @@ def _not_yet(findings: Findings, line: int, path: str, what: str) -> None:
 
 def _with_initial(plan: spec.Plan, line: int, findings: Findings) -> spec.Plan:
     """`plan` with the hash of its first model; a value that a person wrote must be that hash."""
-    expected = initial.initial_hash(plan.training.seed, plan.data.inputs)
+    expected = initial.initial_hash(plan.training.seed, parameters.layers(plan.model, plan.data))
     if plan.model.initial not in {"", expected}:
         findings.wrong(
             line, "model.initial", "initial_model", "not the hash of the first model of this plan; leave the field out"
@@ -178,11 +180,7 @@ def _feature(name: str, section: Section) -> spec.Feature:
 
 
 def _category(name: str, section: Section) -> spec.CategoryFeature:
-    values = tuple(section.label(node, "values") for node in section.items("values"))
-    if len(values) < 2:
-        section.wrong("values", "range", "a category has at least 2 values")
-    if len(set(values)) != len(values):
-        section.wrong("values", "value_twice", "a value is listed twice")
+    values = _values(section)
     missing, fill = spec.Missing.ERROR, None
     node = section.take("missing", required=False)
     match node:
@@ -199,6 +197,15 @@ def _category(name: str, section: Section) -> spec.CategoryFeature:
                 section.wrong("missing", "choice", f"{fill!r} is not one of the values of the column")
     section.close()
     return spec.CategoryFeature(name, values, missing, fill)
+
+
+def _values(section: Section) -> tuple[str, ...]:
+    values = tuple(section.label(node, "values") for node in section.items("values"))
+    if len(values) < 2:
+        section.wrong("values", "range", "a category has at least 2 values")
+    if len(set(values)) != len(values):
+        section.wrong("values", "value_twice", "a value is listed twice")
+    return values
 
 
 def _range(section: Section) -> tuple[float, float]:
@@ -220,9 +227,11 @@ def _target(section: Section) -> spec.Target:
     column = section.column("column") or "\0target"
     kind = section.choice("type", ("binary", "float", "category"))
     if kind == "category":
-        _not_yet(section.findings, section.line, section.at("type"), "a target of type category")
-        section.skip()
-        return spec.BinaryTarget(column)
+        values = _values(section)
+        if len(values) > MAX_CLASSES:
+            section.wrong("values", "range", f"{len(values)} classes; at most {MAX_CLASSES} are possible")
+        section.close()
+        return spec.CategoryTarget(column, values)
     if kind == "float":
         lo, hi = _range(section)
         section.close()
@@ -240,13 +249,14 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
     """The model and the line on which its first hash stands ("" if it was left out)."""
     kind = section.choice("kind", ("linear", "logistic", "softmax", "mlp", "trainer"), default=None)
     line = section.line_of("initial")
-    if kind not in {"linear", "logistic"}:
+    if kind == "trainer":
         _not_yet(section.findings, section.line_of("kind"), section.at("kind"), f"model {kind}")
         section.skip()
         return spec.ModelSpec(spec.ModelKind.LOGISTIC, 0.0, ""), line
-    wanted = spec.BinaryTarget if kind == "logistic" else spec.FloatTarget
+    wanted, named = _TARGET_OF[kind]
     if section.present and not isinstance(data.target, wanted) and not data.target.column.startswith("\0"):
-        section.wrong("kind", "target_type", f"a {kind} model needs a target of type {_TARGET_OF[kind]}")
+        section.wrong("kind", "target_type", f"a {kind} model needs a target of type {named}")
+    hidden = _hidden(section) if kind == "mlp" else ()
     l2 = section.number("l2", 0.0, 1e6, default=0.0)
     first = ""
     node = section.take("initial", required=False)
@@ -256,10 +266,36 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
         else:
             section.wrong("initial", "type", "expected 64 hex digits; leave the field out")
     section.close()
-    return spec.ModelSpec(spec.ModelKind(kind), l2, first), line
+    model = spec.ModelSpec(spec.ModelKind(kind), l2, first, hidden)
+    many = parameters.count(model, data)
+    if many > MAX_PARAMETERS:
+        section.wrong("kind", "range", f"the model has {many} parameters; at most {MAX_PARAMETERS} are possible")
+    return model, line
 
 
-_TARGET_OF = {"logistic": "binary", "linear": "float"}
+_TARGET_OF: Mapping[str, tuple[type, str]] = {
+    "logistic": (spec.BinaryTarget, "binary"),
+    "linear": (spec.FloatTarget, "float"),
+    "softmax": (spec.CategoryTarget, "category"),
+    "mlp": (object, "any"),
+}
+
+
+def _hidden(section: Section) -> tuple[int, ...]:
+    """Units of each hidden layer, from the inputs to the outputs."""
+    deepest, widest = MAX_HIDDEN
+    found: list[int] = []
+    items = section.items("hidden")
+    for node in items:
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= widest:
+            section.wrong("hidden", "range", f"a hidden layer has 1 to {widest} units, as in hidden: [32, 16]")
+        else:
+            found.append(value)
+    if not 1 <= len(items) <= deepest:
+        section.wrong("hidden", "range", f"{len(items)} hidden layers; 1 to {deepest} are possible")
+        return (1,)
+    return tuple(found)
 
 
 def _training(section: Section, protection: spec.ProtectionSpec) -> spec.TrainingSpec:
@@ -268,7 +304,7 @@ def _training(section: Section, protection: spec.ProtectionSpec) -> spec.Trainin
         local_epochs=section.integer("local_epochs", 1, 10_000, default=1),
         batch_size=section.integer("batch_size", 1, 10_000_000, default=32),
         learning_rate=section.number("learning_rate", 0.0, 1e6, above=True),
-        proximal_mu=_proximal(section),
+        proximal_mu=section.number("proximal_mu", 0.0, 1e6, default=0.0),
         seed=section.integer("seed", 0, default=0),
         weight=spec.Weight(section.choice("weight", ("rows", "uniform"), default="rows")),
         weight_cap=section.integer("weight_cap", 1),
@@ -284,14 +320,6 @@ def _training(section: Section, protection: spec.ProtectionSpec) -> spec.Trainin
     return training
 
 
-def _proximal(section: Section) -> float:
-    line = section.line_of("proximal_mu")
-    value = section.number("proximal_mu", 0.0, default=0.0)
-    if value != 0:
-        _not_yet(section.findings, line, section.at("proximal_mu"), "a proximal term other than 0")
-    return 0.0
-
-
 def _strategy(section: Section) -> spec.StrategySpec:
     kinds = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
     kind = section.choice("kind", kinds, default="fedavg")
@@ -302,8 +330,8 @@ def _strategy(section: Section) -> spec.StrategySpec:
     return spec.StrategySpec("fedavg")
 
 
-def _evaluation(section: Section, logistic: bool) -> spec.EvaluationSpec:
-    possible = tuple(spec.Metric) if logistic else (spec.Metric.LOSS,)
+def _evaluation(section: Section, target: spec.Target) -> spec.EvaluationSpec:
+    possible = _METRICS_OF[type(target)]
     metrics = set(possible)
     if section.has("metrics"):
         metrics = set()
@@ -312,7 +340,8 @@ def _evaluation(section: Section, logistic: bool) -> spec.EvaluationSpec:
             if text not in set(spec.Metric):
                 section.wrong("metrics", "choice", "metrics are loss, accuracy and auc")
             elif text not in possible:
-                section.wrong("metrics", "choice", f"{text} needs a target of type binary")
+                needed = "binary" if text == spec.Metric.AUC else "binary or category"
+                section.wrong("metrics", "choice", f"{text} needs a target of type {needed}")
             elif spec.Metric(str(text)) in metrics:
                 section.wrong("metrics", "value_twice", f"{text} is listed twice")
             else:
@@ -326,6 +355,13 @@ def _evaluation(section: Section, logistic: bool) -> spec.EvaluationSpec:
     )
     section.close()
     return evaluation
+
+
+_METRICS_OF: Mapping[type[spec.Target], tuple[spec.Metric, ...]] = {
+    spec.BinaryTarget: tuple(spec.Metric),
+    spec.CategoryTarget: (spec.Metric.LOSS, spec.Metric.ACCURACY),
+    spec.FloatTarget: (spec.Metric.LOSS,),
+}
 
 
 # --- cohort, protection, privacy --------------------------------------------------------------------------------------

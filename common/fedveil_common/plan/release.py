@@ -13,8 +13,7 @@ def check_release(plan: spec.Plan) -> None:
     lacking = {
         "version": plan.version != 1,
         "kind": plan.kind is not spec.Kind.TRAIN,
-        "model.kind": plan.model.kind not in {spec.ModelKind.LINEAR, spec.ModelKind.LOGISTIC},
-        "training.proximal_mu": plan.training.proximal_mu != 0,
+        "model.kind": plan.model.kind not in set(spec.ModelKind),
         "strategy.kind": plan.strategy.kind != "fedavg",
         "protection.kind": plan.protection.kind != "masked",
         "protection.value_bits": plan.protection.value_bits > MAX_VALUE_BITS,

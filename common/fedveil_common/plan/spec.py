@@ -2,9 +2,7 @@
 
 Promise: a `Plan` that left `parse_plan` or `parse_canonical` is complete (every default of its version is written out),
 consistent (relations between fields hold) and something this release can carry out; code that holds one checks nothing
-again. The parameters of a model stand in plan order: the weights, one per input in feature order (a category has one
-input per value but the first), then the bias (wire: model bytes, layout, `model.initial`).
-Source: the plan file's annotations, FLSA/1 A2, A6, A17.
+again. The order of a model's parameters is `plan.parameters`. Source: the plan file's annotations, FLSA/1 A2, A6, A17.
 """
 
 import enum
@@ -22,6 +20,8 @@ class ModelKind(enum.StrEnum):
 
     LINEAR = "linear"
     LOGISTIC = "logistic"
+    SOFTMAX = "softmax"
+    MLP = "mlp"
 
 
 class Standardise(enum.StrEnum):
@@ -98,7 +98,15 @@ class FloatTarget:
     hi: float
 
 
-Target = BinaryTarget | FloatTarget
+@dataclass(frozen=True, slots=True)
+class CategoryTarget:
+    """A column with a closed list of classes, compared as text; class k is `values[k]`."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+Target = BinaryTarget | FloatTarget | CategoryTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +133,19 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in."""
+    """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in. `hidden`: the
+    units of each hidden layer, for `mlp` only.
+    """
 
     kind: ModelKind
     l2: float
     initial: str
+    hidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """Local training and weighting. `weight_cap` in rows (w_cap of A6)."""
+    """Local training and weighting. `weight_cap` in rows (w_cap of A6); `proximal_mu`: FedProx's mu, 0 for no term."""
 
     rounds: int
     local_epochs: int

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from fedveil_common import jcs
-from fedveil_common.plan import BinaryTarget, CategoryFeature, FloatFeature, FloatTarget, Missing
+from fedveil_common.plan import (
+    BinaryTarget,
+    CategoryFeature,
+    CategoryTarget,
+    FloatFeature,
+    FloatTarget,
+    Missing,
+    Target,
+)
 from fedveil_common.plan.section import MISSING_MARKS
 from numpy.typing import NDArray
 
@@ -117,15 +125,20 @@ class CategoryColumn:
 
 @dataclass(slots=True)
 class TargetColumn:
-    """The target; it is never missing. Binary: 1 or 0, compared as numbers where both parse, else as text."""
+    """The target; it is never missing. Binary: 1 or 0, compared as numbers where both parse, else as text. Category:
+    the index of the class, compared as text.
+    """
 
-    target: BinaryTarget | FloatTarget
+    target: Target
     values: "array[float]" = field(default_factory=lambda: array("d"))
     _positive: float | None = field(init=False)
+    _classes: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         positive = self.target.positive if isinstance(self.target, BinaryTarget) else ""
         self._positive = parse_number(positive)
+        classes = self.target.values if isinstance(self.target, CategoryTarget) else ()
+        self._classes = {value: code for code, value in enumerate(classes)}
 
     def read(self, text: str) -> Cell:
         """The cell, or BadCell."""
@@ -137,6 +150,11 @@ class TargetColumn:
                 numbers = value is not None and self._positive is not None
                 hit = value == self._positive if numbers else text == positive
                 return Cell("1" if hit else "0", float(hit))
+            case CategoryTarget():
+                code = self._classes.get(text)
+                if code is None:
+                    raise BadCell("unknown_category", f"not one of the {len(self._classes)} classes in the plan")
+                return Cell(jcs.string(text), code)
             case FloatTarget(lo=lo, hi=hi):
                 if value is None:
                     raise BadCell("not_a_number", "not a finite decimal number")

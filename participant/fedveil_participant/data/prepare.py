@@ -18,7 +18,9 @@ from fedveil_participant.data.csv_source import Source
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """`inputs`: float64 (rows, inputs), standardised. `target`: float64 (rows,), 0/1 or scaled to [-1, 1]."""
+    """`inputs`: float64 (rows, inputs), standardised. `target`: float64 (rows,), 0/1, a class's index, or scaled to
+    [-1, 1].
+    """
 
     inputs: NDArray[np.float64]
     target: NDArray[np.float64]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
-from fedveil_participant.training.linear_models import LinearModels
+from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.update import contribution
 
 
@@ -26,7 +26,7 @@ def fit(plan: Plan, sources: Sequence[Source]) -> tuple[NDArray[np.float32], Sta
     parts = [prepare(plan, source, scaling).train for source in sources]
     rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
     model = initial.initial_model(plan)
-    trainer = LinearModels()
+    trainer = GradientDescent()
     for _ in range(plan.training.rounds):
         model = (model.astype(np.float64) + trainer.update(plan, model, rows)).astype(np.float32)
     return model, scaling

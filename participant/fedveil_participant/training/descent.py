@@ -1,32 +1,32 @@
-"""Linear and logistic regression by mini-batch gradient descent.
+"""The built-in trainer: mini-batch gradient descent on one participant's rows, for every kind of model.
 
-Objective per batch: mean loss + l2/2 * |weights|^2; the loss is log-loss in nats, or half the squared error on the
-scaled target; the bias is not penalised. float64 throughout. The order of rows is a permutation per epoch, drawn from
-AES-256-CTR under H("batch-order", u64be seed, model hash): the same plan, model and rows give the same update after a
-restart.
+Objective per batch: that of `gradient`, plus mu/2 * |parameters - those received|^2 with mu = `training.proximal_mu`
+(FedProx, Li et al. 2020, "Federated Optimization in Heterogeneous Networks": it keeps participants whose data differ
+from running apart). float64 throughout. The order of rows is a permutation per epoch, drawn from AES-256-CTR under
+H("batch-order", u64be seed, model hash): the same plan, model and rows give the same update after a restart.
 """
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from fedveil_common import prediction, transcript
+from fedveil_common import transcript
 from fedveil_common.crypto.labels import h, u64
-from fedveil_common.plan import Plan
+from fedveil_common.plan import Plan, parameters
 from numpy.typing import NDArray
 
 from fedveil_participant.data.prepare import Rows
+from fedveil_participant.training.gradient import gradient
 
 
-class LinearModels:
-    """The built-in trainer for the model kinds `linear` and `logistic`."""
+class GradientDescent:
+    """The built-in trainer."""
 
     def update(self, plan: Plan, model: NDArray[np.float32], rows: Rows) -> NDArray[np.float64]:
         """See `Trainer.update`."""
         received = model.astype(np.float64)
         if not len(rows):
             return np.zeros_like(received)
-        parameters = received.copy()
-        weights = parameters[:-1]  # a view: the steps below move `parameters`
-        rate, decay = plan.training.learning_rate, plan.model.l2
+        moved, layers = received.copy(), parameters.layers(plan.model, plan.data)
+        rate, pull = plan.training.learning_rate, plan.training.proximal_mu
         order_key = h("batch-order", u64(plan.training.seed), transcript.model_hash(model.astype("<f4").tobytes()))
         orders = _permutations(order_key, len(rows), plan.training.local_epochs)
         size = plan.training.batch_size
@@ -34,12 +34,12 @@ class LinearModels:
             for order in orders:
                 inputs, target = rows.inputs[order], rows.target[order]
                 for start in range(0, len(rows), size):
-                    batch = inputs[start : start + size]
-                    error = prediction.scores(plan, parameters, batch) - target[start : start + size]
-                    slope = error @ batch / len(batch) + decay * weights
-                    parameters[-1] -= rate * error.mean()
-                    weights -= rate * slope
-        return parameters - received
+                    batch = slice(start, start + size)
+                    slope = gradient(plan, layers, moved, inputs[batch], target[batch])
+                    if pull:
+                        slope += pull * (moved - received)
+                    moved -= rate * slope
+        return moved - received
 
 
 def _permutations(key: bytes, rows: int, epochs: int) -> list[NDArray[np.intp]]:
