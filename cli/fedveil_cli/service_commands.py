@@ -86,6 +86,7 @@ def participate(
     passphrase: Passphrase | None,
     until_ended: bool,
     output: Output,
+    trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
 ) -> None:
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
     from fedveil_cli import participating
@@ -104,7 +105,9 @@ def participate(
         for line in told_lines(kind, facts):
             output.note(line)
 
-    ended = participating.participate(home, data, accept, passphrase, until_ended, real_world(), software(), tell)
+    world = real_world()
+    make = participating.bench_with(home, trainers or {}, accept, world.clock, tell)
+    ended = participating.participate(home, data, accept, passphrase, until_ended, world, software(), tell, make)
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
 

@@ -22,6 +22,7 @@ from fedveil_participant.data.csv_source import Source, read_table
 from fedveil_participant.data.folder import table_files, unreadable
 from fedveil_participant.data.prepare import check_min_rows
 from fedveil_participant.data.records import TableFile
+from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 FindFiles = Callable[[Path], Sequence[TableFile]]
 """The files of the table registered under a path. Raises FedveilError."""
@@ -30,18 +31,26 @@ FindFiles = Callable[[Path], Sequence[TableFile]]
 class TableBench:
     """Tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
 
-    def __init__(self, datasets: Mapping[str, Path], version_key: Seed, find_files: FindFiles = table_files) -> None:
+    def __init__(
+        self,
+        datasets: Mapping[str, Path],
+        version_key: Seed,
+        find_files: FindFiles = table_files,
+        trainers: Trainers = BUILT_IN,
+    ) -> None:
         self._datasets = dict(datasets)
         self._version_key = version_key
         self._find_files = find_files
+        self._trainers = trainers
         self._loaded: tuple[bytes, Source] | None = None
 
     def accept(self, plan: Plan) -> bytes:
         """The version label (32 bytes, local) of the data set the plan names. Raises DataError with every problem,
-        ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`.
+        ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`, LocalRefusal `trainer_*`.
         """
         source = self._read(plan)
         check_min_rows(plan, source)
+        self._trainers.accept(plan)
         return source.version
 
     def contribution(
@@ -49,7 +58,8 @@ class TableBench:
     ) -> NDArray[np.float64]:
         """Every block of the sum's layout end to end: float64, shape (d,). The organisation's secret.
 
-        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN.
+        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN,
+        LocalRefusal `trainer_*`.
         """
         source = self._current(plan)
         if source.version != version:
@@ -62,7 +72,7 @@ class TableBench:
         step = 0 if lineage is None else lineage.step
         model = None if lineage is None else lineage.model
         scaling = None if lineage is None else lineage.standardisation
-        blocks = update.contribution(plan, purpose, step, source, model, scaling)
+        blocks = update.contribution(plan, purpose, step, source, model, scaling, self._trainers.trainer(plan))
         return np.concatenate(blocks)
 
     def encode(

@@ -29,6 +29,7 @@ from fedveil_participant.bench import TableBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.lineage import SumDownload
+from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
@@ -132,8 +133,16 @@ class Member:
 class Cluster:
     """A coordinator and its members. `run` plays until a run has ended everywhere, or nothing can happen any more."""
 
-    def __init__(self, charter: Charter, seed: int, members: Mapping[OrgId, Mapping[str, bytes]], plan: bytes) -> None:
+    def __init__(
+        self,
+        charter: Charter,
+        seed: int,
+        members: Mapping[OrgId, Mapping[str, bytes]],
+        plan: bytes,
+        trainers: Mapping[OrgId, Trainers] | None = None,
+    ) -> None:
         self.charter, self.seed = charter, seed
+        self._trainers = trainers or {}
         self.clock = SimulatedClock()
         self.memory = CoordinatorMemory()
         self.members = {
@@ -207,7 +216,12 @@ class Cluster:
             self.charter.notice.trust_chain,
             SOFTWARE,
             memory,
-            TableBench(files, version_key, lambda path: [in_memory(str(path), by_path[path])]),
+            TableBench(
+                files,
+                version_key,
+                lambda path: [in_memory(str(path), by_path[path])],
+                self._trainers.get(org_id, BUILT_IN),
+            ),
             _Link(self, org_id),
             workers,
             self.clock,
