@@ -6,28 +6,26 @@ Each trainer here is a real process. Time is a clock of ours that moves when it 
 import ast
 import os
 import pathlib
+import select
 import stat
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from fedveil_common import initial, wire
-from fedveil_common.errors import ConfigError, LocalRefusal, PolicyRefusal, heard
-from fedveil_common.ids import OrgId, RunId
-from fedveil_common.messages import AdvertMessage, PlanAnswer, Purpose, Refusal
+from fedveil_common import initial
+from fedveil_common.errors import ConfigError, LocalRefusal, heard
 from fedveil_common.plan import Plan, canonical, parse_canonical, parse_plan, plan_hash
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
-from fedveil_participant.training import answer as answers
 from fedveil_participant.training import child, code_tree
 from fedveil_participant.training.answer import MAX_HEADER, Answer
 from fedveil_participant.training.descent import GradientDescent
-from fedveil_participant.training.own_trainer import MemoryApprovals, OwnTrainer, TrainerConfig, Trainers, job
+from fedveil_participant.training.own_trainer import OwnTrainer, TrainerConfig, Trainers
 from fedveil_participant.training.trainer_config import read_config
-from fedveil_simulation.charter import make_charter
-from fedveil_simulation.cluster import Cluster
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "trainer"
@@ -74,7 +72,7 @@ class Bench:
         self.code.mkdir()
         (self.code / "own.py").write_text(textwrap.dedent(body))
         self.config = TrainerConfig("risk", os.path.realpath("/proc/self/exe"), "own:Own", self.code, 4096 * MIB)
-        self.config = read_config("risk", _config_file(folder))
+        self.config = read_config("risk", config_file(folder))
         self.log = bytearray()
         self.approved = code_tree.digest(self.code)
         self.trainer = OwnTrainer(self.config, self.check, clock or LookedAt(), self.log.extend)
@@ -92,7 +90,7 @@ class Bench:
         return caught.value.code
 
 
-def _config_file(folder: pathlib.Path) -> pathlib.Path:
+def config_file(folder: pathlib.Path) -> pathlib.Path:
     path = folder / "trainer.toml"
     path.write_text('entry = "own:Own"\ncode = "code"\n')
     return path
@@ -323,6 +321,43 @@ def test_a_trainer_that_hangs_is_ended_with_all_that_it_started(tmp_path: pathli
     assert not pathlib.Path(f"/proc/{number}").exists()
 
 
+DYING = """
+import sys
+from fedveil_common import initial
+from test_own_trainers import PLAN, LookedAt, pathlib, read_config, rows, OwnTrainer
+
+config = read_config("risk", pathlib.Path(sys.argv[1]))
+tell = lambda data: print(data.decode(), flush=True)
+OwnTrainer(config, lambda found: None, LookedAt(), tell).update(PLAN, initial.initial_model(PLAN), rows(20))
+"""
+
+
+def test_a_trainer_does_not_outlive_a_participant_that_was_killed(tmp_path: pathlib.Path) -> None:
+    bench = Bench(
+        tmp_path,
+        """
+        import os, time
+        class Own:
+            def update(self, job):
+                print(os.getpid(), flush=True)
+                time.sleep(1000)
+        """,
+    )
+    script = [sys.executable, "-c", DYING, str(config_file(tmp_path))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen(script, stdout=subprocess.PIPE, env=environment) as participant:
+        assert participant.stdout is not None
+        trainer = os.pidfd_open(int(participant.stdout.readline()))
+        try:
+            assert not select.select([trainer], [], [], 0)[0]  # it runs
+            participant.kill()
+            assert select.select([trainer], [], [], 30)[0] == [trainer]
+        finally:
+            participant.kill()
+            os.close(trainer)
+    assert bench.log == b""
+
+
 def test_progress_keeps_a_trainer_alive_and_the_hard_limit_ends_it(tmp_path: pathlib.Path) -> None:
     short = replace(PLAN, cohort=replace(PLAN.cohort, hard_limit_s=600.0))
     body = """
@@ -474,7 +509,7 @@ def test_logs_are_for_the_owner_and_have_an_end(tmp_path: pathlib.Path, monkeypa
 )
 def test_a_description_is_understood_or_refused(tmp_path: pathlib.Path, text: str) -> None:
     (tmp_path / "code").mkdir()
-    good = read_config("risk", _config_file(tmp_path))
+    good = read_config("risk", config_file(tmp_path))
     assert (good.entry, good.code, good.memory_bytes) == ("own:Own", tmp_path / "code", 8192 * MIB)
     (tmp_path / "trainer.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -508,139 +543,3 @@ def test_a_plan_says_nothing_else_of_a_trainer(model: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_for(model)
     assert caught.value.code == "bad_plan"
-
-
-# --- in a federation ------------------------------------------------
-
-RUN = RunId("run-1")
-ORGS = [OrgId(name) for name in ("acme", "borealis", "cygnus", "delta")]
-
-
-def tables() -> dict[OrgId, dict[str, bytes]]:
-    found = {}
-    for number, org in enumerate(ORGS):
-        draw = np.random.default_rng(number)
-        lines = ["a,b,site,ill"]
-        for _ in range(60):
-            a, b = draw.uniform(0, 10), draw.uniform(-5, 5)
-            ill = int(draw.uniform() < 1 / (1 + np.exp(-(a - 5 - b))))
-            lines.append(f"{a:.3f},{b:.3f},{draw.choice(['north', 'south'])},{ill}")
-        found[org] = {"measurements": "\n".join(lines).encode()}
-    return found
-
-
-def play(own: dict[OrgId, Trainers]) -> Cluster:
-    data = canonical(PLAN)
-    cluster = Cluster(make_charter(ORGS, 3), 3, tables(), data, own)
-    for org in ORGS:
-        cluster.start_member(org)
-    cluster.settle()
-    cluster.start_run(RUN, data)
-    cluster.play(lambda: cluster.ended(RUN))
-    return cluster
-
-
-def good(org: OrgId) -> Trainers:
-    config = read_config("risk", EXAMPLE / "trainer.toml")
-    return Trainers({"risk": config}, MemoryApprovals(), LookedAt(), lambda name, data: None)
-
-
-def said(cluster: Cluster, org: OrgId) -> list[object]:
-    return [wire.parse_participant(p.data) for p in cluster.sent if p.org_id == org and not p.outward]
-
-
-def test_a_federation_trains_with_each_ones_own_code() -> None:
-    cluster = play({org: good(org) for org in ORGS})
-    ends = [cluster.members[org].memory.ends[RUN] for org in ORGS]
-    assert {end[1] for end in ends} == {"finished"}
-    assert len({end[2] for end in ends}) == 1
-    state = cluster.coordinator.state_of(RUN)
-    losses = [record.loss for record in state.records if record.loss is not None]
-    assert losses[-1] < losses[0]
-    assert all(set(record.survivors) == set(ORGS) for record in state.records)
-
-
-SECRET = "PatientName-0815"
-
-
-@pytest.mark.parametrize("what", ["crash", "nan", "shape", "silent", "missing", "changed"])
-def test_a_bad_trainer_is_that_members_dropout_and_nobody_hears_why(tmp_path: pathlib.Path, what: str) -> None:
-    """The others finish. What the trainer printed and why it was out stands in no message and no part of the upload."""
-    bodies = {
-        "crash": "raise ValueError(SECRET)",
-        "nan": "return np.full(4, np.nan)",
-        "shape": "return np.zeros(5)",
-        "silent": "time.sleep(1000)",
-        "missing": "",
-        "changed": "return np.zeros(4)",
-    }
-    clock, log, told = LookedAt(), bytearray(), []
-    code = tmp_path / "code"
-    code.mkdir()
-    lines = ["import time, numpy as np", f"SECRET = {SECRET!r}", "class Own:", "    def update(self, job):"]
-    lines += ["        print(SECRET, flush=True)", f"        {bodies[what] or 'pass'}"]
-    lines += ["    def outputs(self, job):", "        return np.zeros((len(job.inputs), 1))"]
-    (code / "own.py").write_text("\n".join(lines))
-    approvals = MemoryApprovals()
-    if what == "changed":
-        approvals.put(plan_hash(canonical(PLAN)), code_tree.digest(code))
-
-    def listen(name: str, data: bytes) -> None:
-        log.extend(data)
-        clock.step_s = 50.0 if what == "silent" else 0.0
-
-    configs = {} if what == "missing" else {"risk": read_config("risk", _config_file(tmp_path))}
-    victim = ORGS[1]
-    bad = Trainers(configs, approvals, clock, listen)
-    data = canonical(PLAN)
-    cluster = Cluster(make_charter(ORGS, 3), 3, tables(), data, {**{org: good(org) for org in ORGS}, victim: bad})
-    for org in ORGS:
-        cluster.start_member(org)
-    driver = cluster.members[victim].driver
-    assert driver is not None
-    driver.listeners.append(lambda kind, facts: told.append((kind, dict(facts))))
-    cluster.start_run(RUN, data)
-    if what == "changed":
-
-        def change(kind: str, facts: object) -> None:
-            if kind == "plan_answer":
-                (code / "own.py").write_text("\n".join([*lines, "# more"]))
-
-        driver.listeners.append(change)
-    cluster.play(lambda: cluster.ended(RUN))
-    assert cluster.coordinator.state_of(RUN).ended is not None
-    assert cluster.members[ORGS[0]].memory.ends[RUN][1] == "finished"
-    trained = [record for record in cluster.coordinator.state_of(RUN).records if record.purpose is Purpose.TRAIN]
-    assert [set(record.survivors) for record in trained] == [set(ORGS) - {victim}]
-    refused = [one.key for one in said(cluster, victim) if isinstance(one, Refusal)]
-    advertised = [one for one in said(cluster, victim) if isinstance(one, AdvertMessage)]
-    assert len(advertised) < len([one for one in said(cluster, ORGS[0]) if isinstance(one, AdvertMessage)])
-    assert (what == "missing") == (not refused)
-    codes = {one.code for one in said(cluster, victim) if isinstance(one, Refusal | PlanAnswer) and one.code}
-    assert codes == {"no_update"}
-    for packet in cluster.sent:
-        assert SECRET.encode() not in packet.data
-        assert b"trainer_" not in packet.data
-    for _, header, vector in cluster.uploads:
-        assert SECRET.encode() not in header + bytes(vector)
-    reasons = {facts["code"] for kind, facts in told if kind in {"update_refused", "plan_declined"}}
-    assert reasons == {
-        {
-            "crash": "trainer_failed",
-            "nan": "trainer_not_finite",
-            "shape": "trainer_answer",
-            "silent": "trainer_silent",
-            "missing": "trainer_missing",
-            "changed": "trainer_changed",
-        }[what]
-    }
-    if what not in {"missing", "changed"}:
-        assert SECRET.encode() in log
-
-
-def test_local_reasons_have_one_word_outside() -> None:
-    assert heard(LocalRefusal("trainer_failed", "w")) == "no_update"
-    assert heard(PolicyRefusal("data_changed", "w")) == "data_changed"
-    assert issubclass(LocalRefusal, PolicyRefusal)
-    assert answers.MAX_HEADER == 65_536
-    assert len(job(PLAN, "own:Own", "update", 1)["names"]) == 3  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli import reserved
+from fedveil_cli import options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
@@ -152,6 +152,10 @@ def simulate(
             "--seed", metavar="N", min=0, max=MAX_SEED, help="Repeatable, and NOT private: it fixes every key."
         ),
     ] = None,
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, the same for all organisations."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on one machine with the same round as in production."""
@@ -159,4 +163,4 @@ def simulate(
         raise typer.BadParameter("real processes draw their keys themselves, no seed fixes them", param_hint="--seed")
     from fedveil_cli import simulating
 
-    simulating.simulate(plan, data, test, processes, seed, Output(as_json))
+    simulating.simulate(plan, data, test, processes, seed, Output(as_json), options.trainer_files(trainer or []))

@@ -123,7 +123,7 @@ class LocalFederation:
     """A coordinator and its organisations in `folder`, each with `folder/NAME.csv` (or .parquet) as its `dataset`.
 
     `more_data`: further data sets of each, `folder/NAME.DATASET.csv`; `more_plans`: hashes of further plans that all
-    accept from the beginning.
+    accept from the beginning; `more_arguments`: of each `participate`.
     """
 
     def __init__(self, folder: Path, dataset: str, clock: Clock, tell: Tell, launch: Launch = launch_python) -> None:
@@ -133,6 +133,7 @@ class LocalFederation:
         self.pause = threading.Event()
         self.more_data: tuple[str, ...] = ()
         self.more_plans: tuple[bytes, ...] = ()
+        self.more_arguments: tuple[str, ...] = ()
         self._dataset = dataset
         self._clock = clock
         self._tell = tell
@@ -226,7 +227,7 @@ class LocalFederation:
             arguments += ["--data", f"{dataset}={self.folder / name}.{dataset}.csv"]
         for accepted in (plan_hash, *self.more_plans):
             arguments += ["--accept", accepted.hex()]
-        self.processes.start(name, arguments, self.log_of(name), extra)
+        self.processes.start(name, [*arguments, *self.more_arguments], self.log_of(name), extra)
 
     def _table_of(self, name: str) -> Path:
         parquet = self.folder / f"{name}.parquet"
@@ -270,11 +271,19 @@ class Played:
     transport: str
 
 
-def play(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], world: World, began: float) -> Played:
+def play(
+    plan: Plan,
+    canonical: bytes,
+    tables: Mapping[str, bytes],
+    world: World,
+    began: float,
+    more_arguments: Sequence[str] = (),
+) -> Played:
     """The run over mutual TLS, one process each. `began`: when the command did, on `world.clock.monotonic_s`."""
     names = sorted(tables)
     with temporary_folder() as folder:
         federation = LocalFederation(Path(folder), plan.data.dataset, world.clock, lambda kind, facts: None)
+        federation.more_arguments = tuple(more_arguments)
         for name, data in tables.items():
             suffix = "parquet" if data.startswith(PARQUET_START) else "csv"
             (Path(folder) / f"{name}.{suffix}").write_bytes(data)

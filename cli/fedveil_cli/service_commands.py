@@ -106,8 +106,11 @@ def participate(
             output.note(line)
 
     world = real_world()
-    make = participating.bench_with(home, trainers or {}, accept, world.clock, tell)
-    ended = participating.participate(home, data, accept, passphrase, until_ended, world, software(), tell, make)
+    given = (home, data, accept, passphrase, until_ended, world, software(), tell)
+    if trainers:
+        ended = participating.participate(*given, participating.bench_with(home, trainers, accept, world.clock, tell))
+    else:
+        ended = participating.participate(*given)
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
 
