@@ -20,6 +20,7 @@ from fedveil_common.ports import Clock
 from fedveil_common.standardisation import Standardisation
 from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source
+from fedveil_participant.data.in_memory import PARQUET_START
 from fedveil_participant.training import alone
 from fedveil_participant.training.own_trainer import BUILT_IN, MemoryApprovals, Trainers
 from fedveil_participant.training.trainer import Trainer
@@ -57,7 +58,9 @@ def simulate(
     tables = read_tables(folder, test)
     if test is not None and holds(folder, test):
         output.note(f"{test} is the test file and no organisation: its rows are left out of the training")
-    sources = {name: scoring.source_of(data, str(folder / name), plan) for name, data in tables.items()}
+    sources = {
+        name: scoring.source_of(data, str(folder / f"{name}{_suffix(data)}"), plan) for name, data in tables.items()
+    }
     held_out = (
         None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
     )
@@ -94,6 +97,10 @@ def _trainers(
     configs = {name: read_config(name, path) for name, (path, _) in own.items()}
     arguments = [part for name, (path, _) in own.items() for part in ("--trainer", f"{name}={path.absolute()}")]
     return Trainers(configs, MemoryApprovals(), clock, printed), arguments
+
+
+def _suffix(data: bytes) -> str:
+    return ".parquet" if data.startswith(PARQUET_START) else ".csv"
 
 
 def holds(folder: pathlib.Path, test: pathlib.Path) -> bool:
