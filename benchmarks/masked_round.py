@@ -86,11 +86,11 @@ def participant() -> int:
     from fedveil_common.plan import Plan
     from fedveil_common.provenance import Lineage
     from fedveil_common.secret import Seed
-    from fedveil_participant.bench import CsvBench
+    from fedveil_participant.bench import TableBench
     from fedveil_participant.store import ParticipantStore
     from numpy.typing import NDArray
 
-    class FixedBench(CsvBench):
+    class FixedBench(TableBench):
         def accept(self, plan: Plan) -> bytes:
             return bytes(32)
 

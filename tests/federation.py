@@ -23,7 +23,7 @@ from fedveil_common.messages import (
 )
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_coordinator.run import RunState
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.events import Changes
 from fedveil_participant.stages import Encoding, Stage
 from fedveil_simulation.charter import Charter, make_charter
@@ -104,7 +104,7 @@ class RecordingMemory(ParticipantMemory):
         if isinstance(stage, Encoding):
             manifest = stage.frame.manifest
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
-            bench = CsvBench({}, Seed(bytes(32)), lambda path: b"")
+            bench = TableBench({}, Seed(bytes(32)))
             values = self.updates[stage.frame.update_key][1]
             bits, length = manifest.ring_bits, manifest.length
             made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, bits, 0, length)

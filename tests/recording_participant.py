@@ -20,7 +20,7 @@ from fedveil_participant.ports import Bench
 from fedveil_participant.store import ParticipantStore
 from numpy.typing import NDArray
 
-_PLAIN = participating.csv_bench
+_PLAIN = participating.table_bench
 
 
 class RecordingBench:

@@ -38,8 +38,9 @@ from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.data.in_memory import in_memory
 from fedveil_simulation.charter import FEDERATION, Charter, make_charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
 
@@ -207,7 +208,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
         served.charter.past_roster,
         "test",
         memory,
-        CsvBench({"table": Path("table.csv")}, Seed(bytes(32)), lambda path: ROWS),
+        TableBench({"table": Path("table.csv")}, Seed(bytes(32)), lambda path: [in_memory("table.csv", ROWS)]),
         link,
         ParticipantWorkers(),
         served.clock,

@@ -18,7 +18,7 @@ from fedveil_common.plan import Metric, Plan
 from fedveil_common.provenance import Lineage
 from fedveil_coordinator import facts
 from fedveil_coordinator.reporting import run_report
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_simulation.cluster import Cluster
 from numpy.typing import NDArray
 
@@ -30,16 +30,16 @@ Contribution = Callable[[OrgId, Plan, Purpose, int, NDArray[np.float64]], NDArra
 
 def bent(monkeypatch: pytest.MonkeyPatch, change: Contribution) -> None:
     """Each member's contribution passes through `change(member, plan, purpose, step, values)` before it is encoded."""
-    made = CsvBench.contribution
+    made = TableBench.contribution
 
     def contribution(
-        self: CsvBench, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self: TableBench, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
     ) -> NDArray[np.float64]:
         values = made(self, plan, version, purpose, lineage)
         org = OrgId(next(iter(self._datasets.values())).parts[0])
         return change(org, plan, purpose, 0 if lineage is None else lineage.step, values)
 
-    monkeypatch.setattr(CsvBench, "contribution", contribution)
+    monkeypatch.setattr(TableBench, "contribution", contribution)
 
 
 def poisoned(orgs: tuple[OrgId, ...], at: int) -> Contribution:

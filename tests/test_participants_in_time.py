@@ -31,7 +31,8 @@ from fedveil_common.messages import (
 )
 from fedveil_common.secret import Seed
 from fedveil_participant import round
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
+from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.events import (
     Connected,
     DiscardInput,
@@ -322,7 +323,7 @@ def test_an_offer_under_the_newer_roster_leaves_the_attempt_under_the_old_one() 
 
 
 def test_the_data_changed_since_the_plan_was_accepted() -> None:
-    """Stopped by `CsvBench.contribution`. The member refuses, makes no key and no update."""
+    """Stopped by `TableBench.contribution`. The member refuses, makes no key and no update."""
     rogue = Rogue()
     died = die_after(rogue.cluster, VICTIM, "offer", 1)
     rogue.say(VICTIM, Offer(rogue.offered))
@@ -336,9 +337,11 @@ def test_the_data_changed_since_the_plan_was_accepted() -> None:
     assert not journal(rogue.cluster, VICTIM).updates
     plan = plans.parse_canonical(rogue.canonical)
     files, key = {"table": Path("table.csv")}, Seed(bytes(32))
-    before = CsvBench(files, key, lambda path: table(2)["table"])
+    before = TableBench(files, key, lambda path: [in_memory("t", table(2)["table"])])
     version = before.accept(plan)
     assert len(before.contribution(plan, version, Purpose.STANDARDISE, None)) > 0
     with pytest.raises(PolicyRefusal) as caught:
-        CsvBench(files, key, lambda path: table(3)["table"]).contribution(plan, version, Purpose.STANDARDISE, None)
+        TableBench(files, key, lambda path: [in_memory("t", table(3)["table"])]).contribution(
+            plan, version, Purpose.STANDARDISE, None
+        )
     assert caught.value.code == "data_changed"

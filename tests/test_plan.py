@@ -291,7 +291,6 @@ PRIVACY = "privacy: {unit: record, rows: 5000, clip_norm: 1.0}"
         ("privacy: none", PRIVACY, "privacy"),
         ("kind: masked", "kind: paillier, key: k1, s: 1", "protection.kind"),
         ("update_norm: 5.0", "update_norm: 5.0, value_bits: 49", "protection.value_bits"),
-        ("kind: logistic", "kind: trainer, name: x, parameters: {a: 1}", "model.kind"),
         ("version: 1", "version: 2", "version"),
     ],
 )

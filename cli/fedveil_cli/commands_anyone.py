@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli import reserved
+from fedveil_cli import options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
@@ -100,7 +100,9 @@ def plan_explain(
 
 def predict(
     model: Annotated[pathlib.Path, typer.Option("--model", metavar="FILE", help="The model file.")],
-    data: Annotated[pathlib.Path, typer.Option("--data", metavar="CSV", help="Rows with the plan's features.")],
+    data: Annotated[
+        pathlib.Path, typer.Option("--data", metavar="FILE", help="CSV, Parquet or a folder: the plan's features.")
+    ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
     fingerprint: Fingerprint = None,
     home: Home = None,
@@ -211,7 +213,7 @@ def demo(
 def simulate(
     plan: PlanFile,
     data: Annotated[
-        pathlib.Path, typer.Option("--data", metavar="FOLDER", help="One NAME.csv per organisation, nothing else.")
+        pathlib.Path, typer.Option("--data", metavar="FOLDER", help="One NAME.csv or NAME.parquet per organisation.")
     ],
     test: Annotated[
         pathlib.Path | None, typer.Option("--test", metavar="FILE", help="Rows on which accuracy is measured.")
@@ -223,6 +225,10 @@ def simulate(
             "--seed", metavar="N", min=0, max=MAX_SEED, help="Repeatable, and NOT private: it fixes every key."
         ),
     ] = None,
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, the same for all organisations."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on one machine with the same round as in production."""
@@ -230,4 +236,4 @@ def simulate(
         raise typer.BadParameter("real processes draw their keys themselves, no seed fixes them", param_hint="--seed")
     from fedveil_cli import simulating
 
-    simulating.simulate(plan, data, test, processes, seed, Output(as_json))
+    simulating.simulate(plan, data, test, processes, seed, Output(as_json), options.trainer_files(trainer or []))

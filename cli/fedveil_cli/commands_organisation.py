@@ -48,11 +48,16 @@ def join(
 
 def participate(
     data: Annotated[
-        list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="A data set and its CSV file; repeatable.")
+        list[str] | None,
+        typer.Option("--data", metavar="NAME=FILE", help="A data set: CSV, Parquet, or a folder of one kind."),
     ] = None,
     accept: Annotated[
         list[str] | None,
         typer.Option("--accept", metavar="PLAN_HASH", help="A plan that may run here: 64 hex digits; repeatable."),
+    ] = None,
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, described in TOML; repeatable."),
     ] = None,
     until_ended: Annotated[
         bool, typer.Option("--until-ended", help="Leave when the first accepted run has ended and its model is stored.")
@@ -73,6 +78,7 @@ def participate(
         journal_passphrase(folder, passphrase_file, output),
         until_ended,
         output,
+        options.trainer_files(trainer or []),
     )
 
 

@@ -25,6 +25,7 @@ from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 from fedveil_common.secret import Passphrase
+from fedveil_participant.data.in_memory import PARQUET_START
 
 from fedveil_cli import identity_commands, run_commands, service_commands
 from fedveil_cli.admin_client import AdminClient
@@ -119,10 +120,10 @@ class Processes:
 
 
 class LocalFederation:
-    """A coordinator and its organisations in `folder`, each with the table `folder/NAME.csv` as `dataset`.
+    """A coordinator and its organisations in `folder`, each with `folder/NAME.csv` (or .parquet) as its `dataset`.
 
     `more_data`: further data sets of each, `folder/NAME.DATASET.csv`; `more_plans`: hashes of further plans that all
-    accept from the beginning.
+    accept from the beginning; `more_arguments`: of each `participate`.
     """
 
     def __init__(self, folder: Path, dataset: str, clock: Clock, tell: Tell, launch: Launch = launch_python) -> None:
@@ -132,6 +133,7 @@ class LocalFederation:
         self.pause = threading.Event()
         self.more_data: tuple[str, ...] = ()
         self.more_plans: tuple[bytes, ...] = ()
+        self.more_arguments: tuple[str, ...] = ()
         self._dataset = dataset
         self._clock = clock
         self._tell = tell
@@ -219,13 +221,17 @@ class LocalFederation:
             str(self.folder / "homes" / name),
             "participate",
             "--data",
-            f"{self._dataset}={self.folder / name}.csv",
+            f"{self._dataset}={self._table_of(name)}",
         ]
         for dataset in self.more_data:
             arguments += ["--data", f"{dataset}={self.folder / name}.{dataset}.csv"]
         for accepted in (plan_hash, *self.more_plans):
             arguments += ["--accept", accepted.hex()]
-        self.processes.start(name, arguments, self.log_of(name), extra)
+        self.processes.start(name, [*arguments, *self.more_arguments], self.log_of(name), extra)
+
+    def _table_of(self, name: str) -> Path:
+        parquet = self.folder / f"{name}.parquet"
+        return parquet if parquet.exists() else self.folder / f"{name}.csv"
 
     def log_of(self, name: str) -> Path:
         """What a participant printed."""
@@ -265,13 +271,22 @@ class Played:
     transport: str
 
 
-def play(plan: Plan, canonical: bytes, tables: Mapping[str, bytes], world: World, began: float) -> Played:
+def play(
+    plan: Plan,
+    canonical: bytes,
+    tables: Mapping[str, bytes],
+    world: World,
+    began: float,
+    more_arguments: Sequence[str] = (),
+) -> Played:
     """The run over mutual TLS, one process each. `began`: when the command did, on `world.clock.monotonic_s`."""
     names = sorted(tables)
     with temporary_folder() as folder:
         federation = LocalFederation(Path(folder), plan.data.dataset, world.clock, lambda kind, facts: None)
+        federation.more_arguments = tuple(more_arguments)
         for name, data in tables.items():
-            (Path(folder) / f"{name}.csv").write_bytes(data)
+            suffix = "parquet" if data.startswith(PARQUET_START) else "csv"
+            (Path(folder) / f"{name}.{suffix}").write_bytes(data)
         try:
             admin = federation.found()
             federation.enrol(admin, names, plans.plan_hash(canonical), {})

@@ -17,7 +17,8 @@ from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verif
 from fedveil_common.pki.governance import fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
 from fedveil_common.roster import Roster, verify_roster
-from fedveil_participant.data.csv_source import read_features
+from fedveil_participant.data.csv_source import read_feature_table
+from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
 
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
@@ -133,8 +134,7 @@ def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected
     file = load(model)
     manifest, _ = check_origin(file, expected)
     try:
-        with data.open("rb") as stream:
-            table = read_features(stream, str(data), file.plan)
+        table = read_feature_table(table_files(data), str(data), file.plan)
     except OSError as error:
         raise unreadable(data, "the data", error) from None
     values = prediction.predict(file.plan, file.model, file.standardisation, table)

@@ -86,6 +86,27 @@ def dataset_files(texts: list[str]) -> dict[str, pathlib.Path]:
     return found
 
 
+def trainer_files(texts: list[str]) -> dict[str, tuple[pathlib.Path, bytes | None]]:
+    """Trainer name -> its description and the digest that is approved, from NAME=CONFIG or NAME=CONFIG@DIGEST.
+
+    ConfigError `bad_trainer_option`, or `bad_name`.
+    """
+    found: dict[str, tuple[pathlib.Path, bytes | None]] = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        file, at, digest = rest.rpartition("@")
+        approved = bytes.fromhex(digest) if at and _HASH.match(digest) else None
+        path = file if approved is not None else rest
+        if not equals or not path or check_name(name, "the trainer") in found:
+            raise ConfigError(
+                "bad_trainer_option",
+                f"--trainer {text!r} is not NAME=CONFIG or NAME=CONFIG@DIGEST, or names a trainer twice",
+                next_step="--trainer risk=trainer.toml",
+            )
+        found[name] = (pathlib.Path(path), approved)
+    return found
+
+
 def plan_hashes(texts: list[str]) -> frozenset[bytes]:
     """The 32 bytes of each plan hash. Raises ConfigError `bad_plan_hash` unless each is 64 hex digits."""
     for text in texts:

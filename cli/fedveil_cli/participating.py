@@ -9,14 +9,15 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
+from fedveil_common.errors import LocalRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki.governance import verify_chain
-from fedveil_common.ports import Entropy
+from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster, accept_roster, verify_roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.driver import Consent, Driver
@@ -25,6 +26,10 @@ from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
+from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
+from fedveil_participant.training import code_tree
+from fedveil_participant.training.own_trainer import ISOLATION, Trainers
+from fedveil_participant.training.trainer_config import read_config
 
 from fedveil_cli import renewing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
@@ -36,9 +41,39 @@ Tell = Callable[[str, Mapping[str, str]], None]
 MakeBench = Callable[[Mapping[str, Path], ParticipantStore], Bench]
 
 
-def csv_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
-    """The bench of the product: CSV tables registered by name."""
-    return CsvBench(datasets, store.data_version_key(), Path.read_bytes)
+def table_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
+    """The bench of the product: tables registered by name."""
+    return TableBench(datasets, store.data_version_key())
+
+
+def bench_with(
+    home: Path,
+    trainers: Mapping[str, tuple[Path, bytes | None]],
+    accept: frozenset[bytes],
+    clock: Clock,
+    tell: Tell,
+) -> MakeBench:
+    """`table_bench` with the organisation's own trainers: name -> (description, digest that is approved for `accept`).
+
+    ConfigError `trainer_config`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
+    """
+    membership.load_membership(home)
+    configs = {name: read_config(name, path) for name, (path, _) in trainers.items()}
+    approvals = ApprovalFile(home)
+    for name, config in configs.items():
+        found, approved = code_tree.digest(config.code), trainers[name][1]
+        tell("trainer", {"name": name, "entry": config.entry, "code": found.hex(), "isolation": ISOLATION})
+        if approved is not None and approved != found:
+            raise LocalRefusal(
+                "trainer_changed",
+                f"the code of the trainer {name} has the digest {found.hex()}, the one given is {approved.hex()}",
+                not_done="nothing was started",
+                next_step="look at what changed; then give the digest of the code that you approve",
+            )
+        for plan_hash in accept if approved is not None else ():
+            approvals.put(plan_hash, found)
+    own = Trainers(configs, approvals, clock, TrainerLogs(home).write)
+    return lambda datasets, store: TableBench(datasets, store.data_version_key(), trainers=own)
 
 
 def participate(
@@ -50,7 +85,7 @@ def participate(
     world: World,
     software: str,
     tell: Tell,
-    make_bench: MakeBench = csv_bench,
+    make_bench: MakeBench = table_bench,
 ) -> dict[str, str]:
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
     member = membership.load_membership(home)

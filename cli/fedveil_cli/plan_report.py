@@ -183,6 +183,8 @@ def _begins(plan: Plan) -> list[str | TextTable]:
 
 
 def _model(plan: Plan) -> str:
+    if plan.model.trainer:
+        return f"trainer {plan.model.trainer}: each organisation's own code of that name"
     hidden = f" of {', '.join(map(str, plan.model.hidden))} hidden units" if plan.model.hidden else ""
     return plan.model.kind.value + hidden
 

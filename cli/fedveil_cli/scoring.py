@@ -1,6 +1,5 @@
 """How good a model is on rows that are at hand: for the tables of demo and simulation, where one process holds them."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,10 @@ import numpy as np
 from fedveil_common import design, prediction
 from fedveil_common.plan import FloatTarget, Plan
 from fedveil_common.standardisation import Standardisation
-from fedveil_participant.data.csv_source import Source, read_source
+from fedveil_participant.data.csv_source import Source, read_table
+from fedveil_participant.data.in_memory import in_memory
+from fedveil_participant.training.descent import GradientDescent
+from fedveil_participant.training.trainer import Trainer
 from numpy.typing import NDArray
 
 VERSION_KEY = bytes(32)
@@ -25,8 +27,8 @@ class Score:
 
 
 def source_of(data: bytes, filename: str, plan: Plan) -> Source:
-    """The rows of a CSV file under a plan. Raises DataError."""
-    return read_source(io.BytesIO(data), filename, plan, VERSION_KEY)
+    """The rows of a table, the bytes of a CSV or Parquet file, under a plan. Raises DataError."""
+    return read_table([in_memory(filename, data)], filename, plan, VERSION_KEY)
 
 
 def score(
@@ -35,6 +37,7 @@ def score(
     scaling: Standardisation,
     source: Source,
     only: NDArray[np.bool_] | None = None,
+    trainer: Trainer | None = None,
 ) -> Score:
     """The model's score on the rows of `source`, or on those that `only` (bool, shape (rows,)) marks."""
     matrix = design.inputs(plan, scaling, source.table)
@@ -43,10 +46,11 @@ def score(
         matrix, target = matrix[only], target[only]
     if not len(target):
         return Score(None, 0.0, 0)
-    losses = prediction.losses(plan, model, matrix, target)
+    raw = (trainer or GradientDescent()).outputs(plan, model, matrix)
+    losses = prediction.losses_of(plan, raw, target)
     accuracy = None
     if not isinstance(plan.data.target, FloatTarget):
-        scores = prediction.scores(plan, model, matrix)
+        scores = prediction.scores_of(plan, raw)
         accuracy = float(np.mean(prediction.right(plan, scores, target)))
     return Score(accuracy, float(losses.mean()), len(target))
 

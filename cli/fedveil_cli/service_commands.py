@@ -86,6 +86,7 @@ def participate(
     passphrase: Passphrase | None,
     until_ended: bool,
     output: Output,
+    trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
 ) -> None:
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
     from fedveil_cli import participating
@@ -93,16 +94,23 @@ def participate(
     check_writable(home)
     configure_logging(logging.WARNING)  # what happens is told below, in words
     for name, path in data.items():
-        if not path.is_file():
+        if not path.is_file() and not path.is_dir():
             raise ConfigError(
-                "file_unreadable", f"the data set {name}: {path} is no file", next_step="--data NAME=FILE, a CSV file"
+                "file_unreadable",
+                f"the data set {name}: {path} is no file and no folder",
+                next_step="--data NAME=FILE, a CSV or Parquet file or a folder of them",
             )
 
     def tell(kind: str, facts: Mapping[str, str]) -> None:
         for line in told_lines(kind, facts):
             output.note(line)
 
-    ended = participating.participate(home, data, accept, passphrase, until_ended, real_world(), software(), tell)
+    world = real_world()
+    given = (home, data, accept, passphrase, until_ended, world, software(), tell)
+    if trainers:
+        ended = participating.participate(*given, participating.bench_with(home, trainers, accept, world.clock, tell))
+    else:
+        ended = participating.participate(*given)
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
 

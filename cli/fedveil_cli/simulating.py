@@ -8,18 +8,23 @@ here in clear, which only a simulation can do.
 import logging
 import pathlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
-from fedveil_common.plan import Plan
+from fedveil_common.plan import ModelKind, Plan
 from fedveil_common.ports import Clock
 from fedveil_common.standardisation import Standardisation
 from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source
+from fedveil_participant.data.in_memory import PARQUET_START
 from fedveil_participant.training import alone
+from fedveil_participant.training.own_trainer import BUILT_IN, MemoryApprovals, Trainers
+from fedveil_participant.training.trainer import Trainer
+from fedveil_participant.training.trainer_config import read_config
 from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster
 from numpy.typing import NDArray
@@ -33,6 +38,7 @@ from fedveil_cli.service_commands import configure_logging
 from fedveil_cli.world import process_started_s, real_world
 
 MAX_TABLE = 4 * 1024 * 1024 * 1024
+TABLES = (".csv", ".parquet")
 RUN = RunId("simulation")
 
 
@@ -43,55 +49,93 @@ def simulate(
     processes: bool,
     seed: int | None,
     output: Output,
+    own: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
 ) -> None:
-    """`fedveil simulate`."""
+    """`fedveil simulate`. `own`: trainers of the organisations, by name, the same for all."""
     configure_logging(logging.ERROR)
     canonical, _ = operating.prepare_plan(read_file(plan_file, "the plan", MAX_PLAN), str(plan_file))
     plan = plans.parse_canonical(canonical)
     tables = read_tables(folder, test)
     if test is not None and holds(folder, test):
         output.note(f"{test} is the test file and no organisation: its rows are left out of the training")
-    sources = {name: scoring.source_of(data, str(folder / f"{name}.csv"), plan) for name, data in tables.items()}
+    sources = {
+        name: scoring.source_of(data, str(folder / f"{name}{_suffix(data)}"), plan) for name, data in tables.items()
+    }
     held_out = (
         None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
     )
     operating.check_cohort(canonical, len(tables))
     world = real_world()
     began = process_started_s(world.clock)
+    trainers, arguments = _trainers(own or {}, world.clock, output)
+    trainers.accept(plan)
+    trainer = trainers.trainer(plan)
+    if plan.model.kind is ModelKind.TRAINER:  # what is wrong with it shows here, and not as a member that dropped out
+        alone.fit(replace(plan, training=replace(plan.training, rounds=1)), [next(iter(sources.values()))], trainer)
     if seed is not None:
         output.warn("a seed fixes every key and mask: this simulation is not private")
     if processes:
-        played = local_federation.play(plan, canonical, tables, world, began)
+        played = local_federation.play(plan, canonical, tables, world, began, arguments)
     else:
         chosen = int.from_bytes(world.entropy.take(6), "big") if seed is None else seed
-        played = play_in_memory(plan, canonical, tables, chosen, world.clock, began)
+        played = play_in_memory(plan, canonical, tables, chosen, world.clock, began, trainers)
     error = operating.end_error(played.code, RUN)
     if error is not None:
         raise error
-    show(plan, sources, held_out, played, output)
+    show(plan, sources, held_out, played, output, trainer)
+
+
+def _trainers(
+    own: Mapping[str, tuple[pathlib.Path, bytes | None]], clock: Clock, output: Output
+) -> tuple[Trainers, list[str]]:
+    """The trainers named on the command line, and how a participant's process is told of them."""
+
+    def printed(name: str, data: bytes) -> None:
+        for line in data.decode("utf-8", "replace").splitlines():
+            output.note(f"{name}: {line}")
+
+    configs = {name: read_config(name, path) for name, (path, _) in own.items()}
+    arguments = [part for name, (path, _) in own.items() for part in ("--trainer", f"{name}={path.absolute()}")]
+    return Trainers(configs, MemoryApprovals(), clock, printed), arguments
+
+
+def _suffix(data: bytes) -> str:
+    return ".parquet" if data.startswith(PARQUET_START) else ".csv"
 
 
 def holds(folder: pathlib.Path, test: pathlib.Path) -> bool:
     """Whether the test file is one of the tables in `folder`, by whatever path it was named."""
-    return any(path.suffix == ".csv" and path.resolve() == test.resolve() for path in folder.iterdir())
+    return any(path.suffix in TABLES and path.resolve() == test.resolve() for path in folder.iterdir())
 
 
 def read_tables(folder: pathlib.Path, test: pathlib.Path | None) -> dict[str, bytes]:
-    """NAME.csv for each organisation in `folder`, the test file left out. ConfigError `no_tables`, `bad_name`."""
+    """NAME.csv or NAME.parquet for each organisation in `folder`, the test file left out.
+
+    ConfigError `no_tables`, `table_twice`, `bad_name`.
+    """
     if not folder.is_dir():
         raise ConfigError("no_tables", f"{folder} is no folder", next_step="--data FOLDER with one NAME.csv each")
-    found = {
-        check_name(path.stem, "the organisation"): read_file(path, "a table", MAX_TABLE)
-        for path in sorted(folder.iterdir())
-        if path.suffix == ".csv" and (test is None or path.resolve() != test.resolve())
-    }
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in TABLES and (test is None or path.resolve() != test.resolve()):
+            if check_name(path.stem, "the organisation") in found:
+                raise ConfigError("table_twice", f"{path.stem} has two tables in {folder}", next_step="leave one there")
+            found[path.stem] = read_file(path, "a table", MAX_TABLE)
     if not found:
-        raise ConfigError("no_tables", f"{folder} holds no NAME.csv", next_step="one NAME.csv per organisation")
+        raise ConfigError(
+            "no_tables", f"{folder} holds no NAME.csv and no NAME.parquet", next_step="one table per organisation"
+        )
     return found
 
 
 def play_in_memory(
-    plan: Plan, canonical: bytes, tables: Mapping[str, bytes], seed: int, clock: Clock, began: float | None = None
+    plan: Plan,
+    canonical: bytes,
+    tables: Mapping[str, bytes],
+    seed: int,
+    clock: Clock,
+    began: float | None = None,
+    trainers: Trainers = BUILT_IN,
 ) -> Played:
     """The run over the in-memory network; simulated time does not count, the clock's does.
 
@@ -100,7 +144,7 @@ def play_in_memory(
     called = clock.monotonic_s()
     before = 0.0 if began is None else called - began
     members = {OrgId(name): {plan.data.dataset: data} for name, data in tables.items()}
-    cluster = Cluster(make_charter(list(tables), seed), seed, members, canonical)
+    cluster = Cluster(make_charter(list(tables), seed), seed, members, canonical, dict.fromkeys(members, trainers))
     first: list[float] = []
 
     def heard(run_id: RunId, event: object) -> None:
@@ -136,7 +180,14 @@ def play_in_memory(
     return Played(code, model, rounds, before + first_round, before + total, "memory")
 
 
-def show(plan: Plan, sources: Mapping[str, Source], held_out: Source | None, played: Played, output: Output) -> None:
+def show(
+    plan: Plan,
+    sources: Mapping[str, Source],
+    held_out: Source | None,
+    played: Played,
+    output: Output,
+    trainer: Trainer | None = None,
+) -> None:
     """The result: accuracy on the test file, else on everyone's own holdout rows put together."""
     stored = modelfile.read_model(played.model_file)
     measured = [held_out] if held_out is not None else list(sources.values())
@@ -144,14 +195,16 @@ def show(plan: Plan, sources: Mapping[str, Source], held_out: Source | None, pla
     def rate(model: NDArray[np.float32], scaling: Standardisation) -> Score:
         return scoring.together(
             [
-                scoring.score(plan, model, scaling, source, None if held_out is not None else _held(plan, source))
+                scoring.score(
+                    plan, model, scaling, source, None if held_out is not None else _held(plan, source), trainer
+                )
                 for source in measured
             ]
         )
 
     federated = rate(stored.model, stored.standardisation)
-    pooled = rate(*alone.fit(plan, list(sources.values())))
-    local = {name: rate(*alone.fit(plan, [source])) for name, source in sources.items()}
+    pooled = rate(*alone.fit(plan, list(sources.values()), trainer))
+    local = {name: rate(*alone.fit(plan, [source], trainer)) for name, source in sources.items()}
     value = {
         "accuracy": {
             "federated": federated.accuracy,

@@ -40,6 +40,18 @@ def inputs(plan: Plan, standardisation: Standardisation, table: Table) -> NDArra
     return matrix
 
 
+def input_names(plan: Plan) -> tuple[str, ...]:
+    """What each column of `inputs` is: the name of a float feature, or NAME=VALUE of a category."""
+    names: list[str] = []
+    for feature in plan.data.features:
+        match feature:
+            case FloatFeature():
+                names.append(feature.name)
+            case CategoryFeature():
+                names += [f"{feature.name}={value}" for value in feature.values[1:]]
+    return tuple(names)
+
+
 def targets(plan: Plan, table: Table) -> NDArray[np.float64]:
     """What a model is fitted to: 0/1, the index of the class, or the float target scaled to [-1, 1] by its range.
 

@@ -48,6 +48,17 @@ class PolicyRefusal(FedveilError):
     exit_code = 4
 
 
+class LocalRefusal(PolicyRefusal):
+    """We said no, for a reason that is nobody else's business: the other side hears `HEARD`, whatever the reason."""
+
+    HEARD: ClassVar[str] = "no_update"
+
+
+def heard(error: FedveilError) -> str:
+    """The code that the other side hears."""
+    return error.HEARD if isinstance(error, LocalRefusal) else error.code
+
+
 class PeerError(FedveilError):
     """The other side broke the protocol. `peer` names it when known; evidence stays in the journal."""
 

@@ -84,7 +84,12 @@ class ModelFile:
 
 
 def tensors(plan: Plan) -> tuple[Tensor, ...]:
-    """The named blocks of a model under `plan`, in plan order: weight and bias, of each layer if there are several."""
+    """The named blocks of a model under `plan`, in plan order: weight and bias, of each layer if there are several.
+
+    A trainer's model is one block: what stands in it, the trainer says.
+    """
+    if plan.model.kind is ModelKind.TRAINER:
+        return (Tensor("parameters", (plan.model.parameters,)),)
     layers = parameters.layers(plan.model, plan.data)
     found: list[Tensor] = []
     for number, layer in enumerate(layers, start=1):

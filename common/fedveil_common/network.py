@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common.plan import Plan, parameters
+from fedveil_common.errors import ConfigError
+from fedveil_common.plan import ModelKind, Plan, parameters
 from fedveil_common.plan.parameters import Layer
 
 
@@ -50,7 +51,16 @@ def activations(chain: tuple[Affine, ...], matrix: NDArray[np.float64]) -> list[
 def outputs(
     plan: Plan, model: NDArray[np.float32] | NDArray[np.float64], matrix: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The raw outputs of `model` for rows of inputs: float64, shape (rows, outputs); not finite where it overflows."""
+    """The raw outputs of `model` for rows of inputs: float64, shape (rows, outputs); not finite where it overflows.
+
+    ConfigError `trainer_needed` for a trainer's model: its trainer alone can say.
+    """
+    if plan.model.kind is ModelKind.TRAINER:
+        raise ConfigError(
+            "trainer_needed",
+            f"what this model says is known to the trainer {plan.model.trainer} alone",
+            next_step="`fedveil model export` writes its parameters, for use with the trainer's code",
+        )
     chain = split(parameters.layers(plan.model, plan.data), model.astype(np.float64))
     with np.errstate(over="ignore", invalid="ignore"):  # who uses them looks whether they are finite
         return activations(chain, matrix)[-1]

@@ -75,7 +75,11 @@ def losses(plan: Plan, model: Model, matrix: NDArray[np.float64], target: NDArra
 
     float64, shape (rows,).
     """
-    raw = network.outputs(plan, model, matrix)
+    return losses_of(plan, network.outputs(plan, model, matrix), target)
+
+
+def losses_of(plan: Plan, raw: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same from the model's raw outputs: float64, shape (rows, outputs)."""
     match plan.data.target:
         case BinaryTarget():
             return np.asarray(np.logaddexp(0.0, (1.0 - 2.0 * target) * raw[:, 0]), dtype=np.float64)

@@ -1,11 +1,10 @@
 """Where this organisation's data meets a plan: read, checked against the plan, turned into what enters a sum.
 
 Promise: only registered files are read; a plan is accepted only if the data fits it (every problem named, with file and
-line) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
+place) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
 """
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +18,39 @@ from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant import update
-from fedveil_participant.data.csv_source import Source, read_source
+from fedveil_participant.data.csv_source import Source, read_table
+from fedveil_participant.data.folder import table_files, unreadable
 from fedveil_participant.data.prepare import check_min_rows
+from fedveil_participant.data.records import TableFile
+from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
-ReadFile = Callable[[Path], bytes]
-"""How a registered file is read: the composition root's business."""
+FindFiles = Callable[[Path], Sequence[TableFile]]
+"""The files of the table registered under a path. Raises FedveilError."""
 
 
-class CsvBench:
-    """CSV tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
+class TableBench:
+    """Tables registered by name. `version_key`: 32 local secret bytes under which versions are labelled."""
 
-    def __init__(self, datasets: Mapping[str, Path], version_key: Seed, read_file: ReadFile) -> None:
+    def __init__(
+        self,
+        datasets: Mapping[str, Path],
+        version_key: Seed,
+        find_files: FindFiles = table_files,
+        trainers: Trainers = BUILT_IN,
+    ) -> None:
         self._datasets = dict(datasets)
         self._version_key = version_key
-        self._read_file = read_file
+        self._find_files = find_files
+        self._trainers = trainers
         self._loaded: tuple[bytes, Source] | None = None
 
     def accept(self, plan: Plan) -> bytes:
         """The version label (32 bytes, local) of the data set the plan names. Raises DataError with every problem,
-        ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`.
+        ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`, LocalRefusal `trainer_*`.
         """
         source = self._read(plan)
         check_min_rows(plan, source)
+        self._trainers.accept(plan)
         return source.version
 
     def contribution(
@@ -48,7 +58,8 @@ class CsvBench:
     ) -> NDArray[np.float64]:
         """Every block of the sum's layout end to end: float64, shape (d,). The organisation's secret.
 
-        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN.
+        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN,
+        LocalRefusal `trainer_*`.
         """
         source = self._current(plan)
         if source.version != version:
@@ -61,7 +72,7 @@ class CsvBench:
         step = 0 if lineage is None else lineage.step
         model = None if lineage is None else lineage.model
         scaling = None if lineage is None else lineage.standardisation
-        blocks = update.contribution(plan, purpose, step, source, model, scaling)
+        blocks = update.contribution(plan, purpose, step, source, model, scaling, self._trainers.trainer(plan))
         return np.concatenate(blocks)
 
     def encode(
@@ -95,9 +106,8 @@ class CsvBench:
                 next_step=f"fedveil participate --data {plan.data.dataset}=FILE",
             )
         try:
-            data = self._read_file(path)
+            source = read_table(self._find_files(path), str(path), plan, self._version_key.expose())
         except OSError as error:
-            raise ConfigError("data_unreadable", f"{path} cannot be read ({error.strerror})") from error
-        source = read_source(io.BytesIO(data), str(path), plan, self._version_key.expose())
+            raise unreadable(path, error) from error
         self._loaded = (canonical(plan), source)
         return source

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 from fedveil_common import plan as plans
-from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, StorageError, Unreachable
+from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, StorageError, Unreachable, heard
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.masking import checksum, masks
 from fedveil_common.masking.ring import Ring
@@ -360,8 +360,8 @@ class Driver:
                 if run_id not in self.state.high_water:
                     self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
-                code, what = error.code, str(error)
-                self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what)))
+                code, what, said = error.code, str(error), heard(error)
+                self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
                 return
             accepted = checks.AcceptedPlan(plan, digest, version)
             self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
@@ -394,9 +394,10 @@ class Driver:
         self.state = replace(self.state, plans={**self.state.plans, run_id: accepted})
         self._answer(accepted.plan_hash, "")
 
-    def _decline(self, digest: bytes, code: str, what: str) -> None:
+    def _decline(self, digest: bytes, code: str, what: str, said: str = "") -> None:
+        """`said`: what the coordinator hears, if it is not the code."""
         self._tell("plan_declined", {"plan": digest.hex(), "code": code, "what": what})
-        self._answer(digest, code)
+        self._answer(digest, said or code)
 
     def _answer(self, digest: bytes, code: str) -> None:
         self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
@@ -427,7 +428,9 @@ class Driver:
         except FedveilError as error:
             log.warning("prepare.failed", code=error.code, what=error.what)
             self._note_dispute(error, manifest.key.run_id)
-            event = UpdateFailed(manifest.key, error.code, self._clock.monotonic_s())
+            facts = {"round": str(manifest.key.round), "code": error.code, "what": error.what}
+            self.call(lambda: self._tell("update_refused", facts))
+            event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:

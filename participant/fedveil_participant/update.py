@@ -65,7 +65,7 @@ def contribution(
         prepared = prepare(plan, source, standardisation)
         blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
         if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
-            blocks += _evaluate(plan, model, prepared.held_out)
+            blocks += _evaluate(plan, model, prepared.held_out, trainer)
     for block in blocks:
         _check_finite(block)
     return blocks
@@ -116,10 +116,11 @@ def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer)
     return [weight * fixedpoint.clip_l2(update, plan.protection.update_norm), np.array([weight])]
 
 
-def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows) -> Blocks:
+def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:
     """The evaluation blocks of the model received, over the holdout rows."""
     share = _row_weight(plan, len(rows))
-    scores = prediction.scores(plan, model, rows.inputs)
+    raw = trainer.outputs(plan, model, rows.inputs)
+    scores = prediction.scores_of(plan, raw)
     _check_finite(scores.ravel())
     blocks = [np.array([share * len(rows)])]
     if Metric.ACCURACY in plan.evaluation.metrics:
@@ -128,7 +129,7 @@ def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows) -> Blocks:
         bins = np.minimum((scores * layouts.SCORE_BINS).astype(np.int64), layouts.SCORE_BINS - 1)
         for members in (rows.target < 0.5, rows.target > 0.5):
             blocks.append(share * np.bincount(bins[members], minlength=layouts.SCORE_BINS).astype(np.float64))
-    losses = np.minimum(prediction.losses(plan, model, rows.inputs, rows.target), layouts.LOSS_CAP)
+    losses = np.minimum(prediction.losses_of(plan, raw, rows.target), layouts.LOSS_CAP)
     blocks.append(np.array([share * losses.sum()]))
     return blocks
 

@@ -28,9 +28,11 @@ from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
 from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
-from fedveil_participant.bench import CsvBench
+from fedveil_participant.bench import TableBench
 from fedveil_participant.checking import SumDownload
 from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.data.in_memory import in_memory
+from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
@@ -140,8 +142,16 @@ class Member:
 class Cluster:
     """A coordinator and its members. `run` plays until a run has ended everywhere, or nothing can happen any more."""
 
-    def __init__(self, charter: Charter, seed: int, members: Mapping[OrgId, Mapping[str, bytes]], plan: bytes) -> None:
+    def __init__(
+        self,
+        charter: Charter,
+        seed: int,
+        members: Mapping[OrgId, Mapping[str, bytes]],
+        plan: bytes,
+        trainers: Mapping[OrgId, Trainers] | None = None,
+    ) -> None:
         self.charter, self.seed = charter, seed
+        self._trainers = trainers or {}
         self.clock = SimulatedClock()
         self.memory = CoordinatorMemory()
         self.members = {
@@ -209,7 +219,7 @@ class Cluster:
         )
         workers = _MemberWorkers()
         self._tasks[org_id] = workers
-        files = {name: Path(f"{org_id}/{name}.csv") for name in member.data}
+        files = {name: Path(org_id) / name for name in member.data}
         by_path = {files[name]: data for name, data in member.data.items()}
         member.driver = participant.Driver(
             state,
@@ -219,7 +229,12 @@ class Cluster:
             self.charter.past_roster,
             SOFTWARE,
             memory,
-            CsvBench(files, version_key, by_path.__getitem__),
+            TableBench(
+                files,
+                version_key,
+                lambda path: [in_memory(str(path), by_path[path])],
+                self._trainers.get(org_id, BUILT_IN),
+            ),
             _Link(self, org_id),
             workers,
             self.clock,

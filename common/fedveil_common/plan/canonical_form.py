@@ -180,6 +180,9 @@ def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
     members: dict[str, jcs.Json] = {"kind": model.kind.value, "l2": model.l2, "initial": model.initial}
     if model.hidden:
         members["hidden"] = list(model.hidden)
+    if model.kind is spec.ModelKind.TRAINER:
+        del members["l2"]
+        members |= {"name": model.trainer, "parameters": model.parameters}
     return members
 
 

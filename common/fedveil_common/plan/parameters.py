@@ -4,6 +4,8 @@ Promise: the order follows from the plan alone. A model is a chain of layers; a 
 output, each with one weight per input in order, then one bias per output. Inputs stand in feature order (a category has
 one input per value but the first), classes in the order of the target's values. `linear` and `logistic` are one layer
 of one output, `softmax` one layer with an output per class, `mlp` one layer per entry of `hidden`, then the outputs.
+The parameters of a `trainer` are one list; only for the first model's draw they count as a layer of one output, so that
+the last one begins at 0.
 """
 
 import itertools
@@ -32,6 +34,8 @@ class Layer:
 
 def layers(model: spec.ModelSpec, data: spec.DataSpec) -> tuple[Layer, ...]:
     """The layers of `model` over `data`, from the inputs to the outputs."""
+    if model.kind is spec.ModelKind.TRAINER:
+        return (Layer(model.parameters - 1, 1),)
     sizes = (data.inputs, *model.hidden, outputs(data.target))
     return tuple(Layer(inputs, width) for inputs, width in itertools.pairwise(sizes))
 

@@ -281,15 +281,13 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
     """The model and the line on which its first hash stands ("" if it was left out)."""
     kind = section.choice("kind", ("linear", "logistic", "softmax", "mlp", "trainer"), default=None)
     line = section.line_of("initial")
-    if kind == "trainer":
-        _not_yet(section.findings, section.line_of("kind"), section.at("kind"), f"model {kind}")
-        section.skip()
-        return spec.ModelSpec(spec.ModelKind.LOGISTIC, 0.0, ""), line
     wanted, named = _TARGET_OF[kind]
     if section.present and not isinstance(data.target, wanted) and not data.target.column.startswith("\0"):
         section.wrong("kind", "target_type", f"a {kind} model needs a target of type {named}")
     hidden = _hidden(section) if kind == "mlp" else ()
-    l2 = section.number("l2", 0.0, 1e6, default=0.0)
+    own = kind == "trainer"
+    trainer, many = (section.name("name"), section.integer("parameters", 1, MAX_PARAMETERS)) if own else ("", 0)
+    l2 = 0.0 if own else section.number("l2", 0.0, 1e6, default=0.0)
     first = ""
     node = section.take("initial", required=False)
     if node is not None:
@@ -298,7 +296,7 @@ def _model(section: Section, data: spec.DataSpec) -> tuple[spec.ModelSpec, int]:
         else:
             section.wrong("initial", "type", "expected 64 hex digits; leave the field out")
     section.close()
-    model = spec.ModelSpec(spec.ModelKind(kind), l2, first, hidden)
+    model = spec.ModelSpec(spec.ModelKind(kind), l2, first, hidden, trainer, many)
     many = parameters.count(model, data)
     if many > MAX_PARAMETERS:
         section.wrong("kind", "range", f"the model has {many} parameters; at most {MAX_PARAMETERS} are possible")
@@ -310,6 +308,7 @@ _TARGET_OF: Mapping[str, tuple[type, str]] = {
     "linear": (spec.FloatTarget, "float"),
     "softmax": (spec.CategoryTarget, "category"),
     "mlp": (object, "any"),
+    "trainer": (object, "any"),
 }
 
 

@@ -22,6 +22,7 @@ class ModelKind(enum.StrEnum):
     LOGISTIC = "logistic"
     SOFTMAX = "softmax"
     MLP = "mlp"
+    TRAINER = "trainer"
 
 
 class Standardise(enum.StrEnum):
@@ -134,13 +135,16 @@ class DataSpec:
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The model, its ridge penalty, and the hash (64 hex digits) of the first model, always filled in. `hidden`: the
-    units of each hidden layer, for `mlp` only.
+    units of each hidden layer, for `mlp` only. `trainer` and `parameters`: which of the organisations' own
+    trainers, and how many parameters its model has, for `trainer` only; what they mean is the trainer's business.
     """
 
     kind: ModelKind
     l2: float
     initial: str
     hidden: tuple[int, ...] = ()
+    trainer: str = ""
+    parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
-"""A CSV file read under a plan, in one pass and in memory proportional to the plan's columns.
+"""A table read under a plan, in one pass and in memory proportional to the plan's columns.
 
 Promise: either every cell of the plan's columns is right or nothing is used and all problems are reported at once,
-each with its line. UTF-8 (a byte order mark is dropped), comma, double quotes, a header with unique names; columns
-that the plan does not name enter the version label and nothing else; blank lines are no records. The caller opens the
-stream.
+each with its place. Column names are unique; columns that the plan does not name enter the version label and nothing
+else. A table is one file or several with the same columns, of any kind that gives `Records`: equal cells mean the same
+whatever the kind. `read_source` and `read_features` read one CSV stream, which the caller opens.
 """
 
-import csv
-import io
-import re
 import unicodedata
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -33,14 +31,13 @@ from fedveil_participant.data.columns import (
     normal,
     parse_number,
 )
+from fedveil_participant.data.csv_records import CsvRecords
 from fedveil_participant.data.problems import Problems
+from fedveil_participant.data.records import Records, TableFile
 from fedveil_participant.data.version import VersionDigest
 
-MAX_RECORD = 4_194_304
-"""Longest line, in characters."""
-
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_VALUES = 268_435_456
+"""Rows times columns of the plan, at most: 2 GiB of values in memory."""
 
 Column = FloatColumn | CategoryColumn | TargetColumn | PersonColumn
 
@@ -58,9 +55,33 @@ class Source:
 
 
 def read_source(stream: BinaryIO, filename: str, plan: Plan, version_key: bytes) -> Source:
+    """`read_table` of one CSV stream."""
+    return read_table([csv_file(filename, stream)], filename, plan, version_key)
+
+
+def read_features(stream: BinaryIO, filename: str, plan: Plan) -> Table:
+    """`read_feature_table` of one CSV stream."""
+    return read_feature_table([csv_file(filename, stream)], filename, plan)
+
+
+def csv_file(name: str, stream: BinaryIO) -> TableFile:
+    """A CSV stream as the one file of a table. It can be opened once; the stream stays open."""
+
+    @contextmanager
+    def opened(names: tuple[str, ...]) -> Iterator[Records]:
+        records = CsvRecords(stream)
+        try:
+            yield records
+        finally:
+            records.detach()
+
+    return TableFile(name, opened)
+
+
+def read_table(files: Sequence[TableFile], name: str, plan: Plan, version_key: bytes) -> Source:
     """Everything the plan reads, target and person included. `version_key`: 32 local secret bytes.
 
-    Raises DataError (`bad_data`) with all problems.
+    Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
     features = _feature_columns(plan)
     target = TargetColumn(plan.data.target)
@@ -70,7 +91,7 @@ def read_source(stream: BinaryIO, filename: str, plan: Plan, version_key: bytes)
         named[plan.data.person] = PersonColumn(plan.data.person)
     version = VersionDigest(version_key)
     positions = array("Q")
-    for cells, whole in _rows(stream, filename, named):
+    for cells, whole in _rows(files, name, named, ()):
         version.add(canonical_row(whole))
         if any(cell.drop for cell in cells.values()):
             continue
@@ -83,14 +104,14 @@ def read_source(stream: BinaryIO, filename: str, plan: Plan, version_key: bytes)
     return Source(table, version.digest(), np.array(positions, dtype=np.uint64))
 
 
-def read_features(stream: BinaryIO, filename: str, plan: Plan) -> Table:
+def read_feature_table(files: Sequence[TableFile], name: str, plan: Plan) -> Table:
     """The features only, for prediction: every record gives a row; `missing: drop` leaves the value missing (NaN, -1).
 
-    Raises DataError (`bad_data`) with all problems.
+    Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
     features = _feature_columns(plan)
     rows = 0
-    for cells, _ in _rows(stream, filename, dict(features)):
+    for cells, _ in _rows(files, name, dict(features), tuple(features)):
         _store(features, cells)
         rows += 1
     return _table(features, rows, None)
@@ -133,81 +154,49 @@ def canonical_row(row: Mapping[str, str]) -> bytes:
 
 
 def _rows(
-    stream: BinaryIO, filename: str, named: dict[str, Column]
+    files: Sequence[TableFile], name: str, named: dict[str, Column], only: tuple[str, ...]
 ) -> Iterator[tuple[dict[str, Cell], dict[str, str]]]:
-    """Each good record: its typed cells, and the whole of it; raises DataError at the end if any record was bad."""
-    problems = Problems(filename)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        records = _records(text, problems)
-        _, header = next(records, (1, []))
-        if not header and not problems.total:
-            problems.add(1, "", "empty_file", "the file is empty; its first line names the columns")
-            problems.stop_if_any()
-        places = _places(header, list(named), problems)
-        problems.stop_if_any()
-        names = [unicodedata.normalize("NFC", name.strip()) for name in header]
-        count = 0
-        for line, record in records:
-            count += 1
-            if len(record) != len(header):
-                problems.add(line, "", "field_count", f"{len(record)} fields, the header has {len(header)}")
-                continue
-            cells: dict[str, Cell] = {}
-            for name, column in named.items():
-                try:
-                    cells[name] = column.read(normal(record[places[name]]))
-                except BadCell as error:
-                    problems.add(line, name, error.code, error.text)
-            if not problems.total:
-                yield cells, dict(zip(names, record, strict=True))
-        if not count:
-            problems.add(1, "", "no_rows", "there is no record after the header")
-    finally:
-        text.detach()
+    """Each good record: its typed cells, and the whole of it; raises DataError at the end if any record was bad.
+
+    `only`: the columns that are asked of the files; empty: all.
+    """
+    problems = Problems(name)
+    most = MAX_VALUES // len(named)
+    count = 0
+    first: list[str] = []
+    for file in files:
+        problems.file, known = file.name, problems.total
+        with file.open(only) as source:
+            names = [unicodedata.normalize("NFC", column.strip()) for column in source.header(problems)]
+            places = _places(names, list(named), problems) if names else {}
+            if first and names and sorted(names) != sorted(first):
+                problems.add(1, "", "columns_differ", f"not the columns of {files[0].name}")
+            if problems.total > known:
+                continue  # its records mean nothing; the other files may have problems of their own
+            first = first or names
+            before = count
+            for place, record in source.records(problems):
+                count += 1
+                if count > most:
+                    problems.add(place.line, "", "too_many_rows", f"more than {most} rows", place.group)
+                    break
+                cells: dict[str, Cell] = {}
+                for column_name, column in named.items():
+                    try:
+                        cells[column_name] = column.read(normal(record[places[column_name]]))
+                    except BadCell as error:
+                        problems.add(place.line, column_name, error.code, error.text, place.group)
+                if not problems.total:
+                    yield cells, dict(zip(names, record, strict=True))
+            if count == before and problems.total == known:
+                problems.add(1, "", "no_rows", "there is no record after the header")
     problems.stop_if_any()
 
 
-def _records(text: io.TextIOWrapper, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it begins, fields) for each record that is not blank; stops at the first that cannot be split."""
-    reader = csv.reader(_lines(text, problems), strict=True)
-    line = 1
-    while True:
-        try:
-            record = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problems.add(line, "", "csv_syntax", f"not CSV from here on: {error}")
-            return
-        if record:
-            yield line, record
-        line = reader.line_num + 1
-
-
-def _lines(text: io.TextIOWrapper, problems: Problems) -> Iterator[str]:
-    """Physical lines without bytes that are not UTF-8."""
-    number = 0
-    while line := text.readline(MAX_RECORD):
-        number += 1
-        if len(line) == MAX_RECORD:
-            problems.add(number, "", "line_too_long", f"a line of {MAX_RECORD} characters or more")
-            return
-        if not line.isascii() and _SURROGATE.search(line):
-            problems.add(number, "", "not_utf8", "bytes that are not UTF-8 text")
-            line = _SURROGATE.sub("?", line)
-        yield line
-
-
-def _places(header: list[str], wanted: list[str], problems: Problems) -> dict[str, int]:
+def _places(names: list[str], wanted: list[str], problems: Problems) -> dict[str, int]:
     """Where each wanted column stands."""
-    names = [unicodedata.normalize("NFC", name.strip()) for name in header]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.add(1, name, "column_twice", "the header names this column more than once")
-    other = next((said for mark, said in _OTHER_SEPARATORS.items() if len(names) == 1 and mark in names[0]), None)
-    if other is not None:
-        problems.add(1, "", "separator", f"the header is one column and holds {other}: columns are separated by commas")
-        return {}
     for name in wanted:
         if name not in names:
             problems.add(1, name, "column_missing", "the plan reads this column and the header lacks it")

@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
 from fedveil_participant.training.descent import GradientDescent
+from fedveil_participant.training.trainer import Trainer
 from fedveil_participant.update import contribution
 
 
-def fit(plan: Plan, sources: Sequence[Source]) -> tuple[NDArray[np.float32], Standardisation]:
+def fit(
+    plan: Plan, sources: Sequence[Source], trainer: Trainer | None = None
+) -> tuple[NDArray[np.float32], Standardisation]:
     """The model (float32, plan order) and standardisation that the rows of `sources`, put together, give."""
     scaling = _moments(plan, sources) if layout.needs_standardise(plan) else standardisation.without_sum(plan)
     parts = [prepare(plan, source, scaling).train for source in sources]
     rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
     model = initial.initial_model(plan)
-    trainer = GradientDescent()
+    chosen = trainer or GradientDescent()
     for _ in range(plan.training.rounds):
-        model = (model.astype(np.float64) + trainer.update(plan, model, rows)).astype(np.float32)
+        model = (model.astype(np.float64) + chosen.update(plan, model, rows)).astype(np.float32)
     return model, scaling
 
 

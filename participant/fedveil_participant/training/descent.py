@@ -8,7 +8,7 @@ H("batch-order", u64be seed, model hash): the same plan, model and rows give the
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from fedveil_common import transcript
+from fedveil_common import network, transcript
 from fedveil_common.crypto.labels import h, u64
 from fedveil_common.plan import Plan, parameters
 from numpy.typing import NDArray
@@ -40,6 +40,10 @@ class GradientDescent:
                         slope += pull * (moved - received)
                     moved -= rate * slope
         return moved - received
+
+    def outputs(self, plan: Plan, model: NDArray[np.float32], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `Trainer.outputs`."""
+        return network.outputs(plan, model, inputs)
 
 
 def _permutations(key: bytes, rows: int, epochs: int) -> list[NDArray[np.intp]]:

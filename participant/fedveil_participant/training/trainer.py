@@ -1,4 +1,4 @@
-"""What it takes to be a trainer: a model and rows in, an update out. Nothing else leaves it."""
+"""What it takes to be a trainer: a model and rows in, an update or the model's outputs out. Nothing else leaves it."""
 
 from typing import Protocol
 
@@ -17,5 +17,13 @@ class Trainer(Protocol):
 
         Deterministic in its arguments. May hold NaN or infinity if training diverged; the caller refuses those. The
         update is the organisation's secret.
+        """
+        ...
+
+    def outputs(self, plan: Plan, model: NDArray[np.float32], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What `model` says about each row before any sigmoid or softmax: float64, shape (rows, outputs).
+
+        One output for a binary target (a logit) or a float one (on its scale [-1, 1]), one per class for a category.
+        May not be finite; the caller refuses that. They stay with the organisation.
         """
         ...

@@ -1,0 +1,114 @@
+"""What stands at the path of a data set: one file, or a folder whose files are together one table.
+
+Promise: `.parquet` and `.pq` are Parquet, any other file named by itself is CSV. In a folder every entry is a regular
+`.csv` or `.parquet`/`.pq` file, all of one kind, read in the byte order of their names; names that begin with a dot,
+and the marks that other tools leave (MARKS), are passed over; anything else, a sub-folder among them, refuses the whole
+folder, so that no row is left out in silence. A link may lead to a file inside the same folder, never out of it, and no
+file counts twice.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedveil_common.errors import ConfigError
+
+from fedveil_participant.data.csv_records import CsvRecords
+from fedveil_participant.data.parquet_records import parquet_records
+from fedveil_participant.data.records import Records, TableFile
+
+PARQUET = frozenset({".parquet", ".pq"})
+CSV = frozenset({".csv"})
+MARKS = frozenset({"_SUCCESS", "_metadata", "_common_metadata"})
+MAX_FILES = 100_000
+
+_NOT_DONE, _NEXT = "no file of it was read", "move away what is no part of the table"
+
+
+def table_files(path: Path) -> tuple[TableFile, ...]:
+    """The files of the table at `path`, in order. Nothing is opened yet.
+
+    ConfigError `folder_empty`, `folder_mixed`, `folder_entry`, `folder_link`, `folder_twice`, `data_unreadable`.
+    """
+    try:
+        if not path.is_dir():
+            return (_file(path, path, path.suffix.lower() in PARQUET),)
+        return _folder(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> ConfigError:
+    """`data_unreadable`: the operating system's reason."""
+    return ConfigError(
+        "data_unreadable",
+        f"{path} cannot be read ({error.strerror or type(error).__name__})",
+        next_step="check the path and who may read it",
+    )
+
+
+def _folder(folder: Path) -> tuple[TableFile, ...]:
+    names = [name for name in os.listdir(folder) if not name.startswith(".") and name not in MARKS]
+    names.sort(key=os.fsencode)
+    root = folder.resolve(strict=True)
+    found: list[TableFile] = []
+    seen: set[tuple[int, int]] = set()
+    kinds: set[bool] = set()
+    if not 1 <= len(names) <= MAX_FILES:
+        raise ConfigError(
+            "folder_empty",
+            f"{folder} holds {len(names)} files of a table; 1 to {MAX_FILES} are possible",
+            next_step="name a folder of .csv or of .parquet files",
+        )
+    for name in names:
+        entry = folder / name
+        target = entry.resolve(strict=True)
+        if not target.is_relative_to(root):
+            raise ConfigError(
+                "folder_link", f"{folder}: {name!r} is a link out of the folder", not_done=_NOT_DONE, next_step=_NEXT
+            )
+        status = target.stat()
+        suffix = entry.suffix.lower()
+        if not stat.S_ISREG(status.st_mode) or suffix not in PARQUET | CSV:
+            raise ConfigError(
+                "folder_entry",
+                f"{folder}: {name!r} is neither a .csv nor a .parquet file",
+                not_done=_NOT_DONE,
+                next_step=_NEXT,
+            )
+        if (status.st_dev, status.st_ino) in seen:
+            raise ConfigError(
+                "folder_twice",
+                f"{folder}: {name!r} is a file of the folder under a second name",
+                not_done=_NOT_DONE,
+                next_step=_NEXT,
+            )
+        seen.add((status.st_dev, status.st_ino))
+        kinds.add(suffix in PARQUET)
+        found.append(_file(target, entry, suffix in PARQUET))
+    if len(kinds) > 1:
+        raise ConfigError(
+            "folder_mixed",
+            f"{folder} holds CSV and Parquet files",
+            not_done=_NOT_DONE,
+            next_step=_NEXT,
+        )
+    return tuple(found)
+
+
+def _file(path: Path, shown: Path, parquet: bool) -> TableFile:
+    """`path` is what is opened: a link that appears there after it was looked at is not followed."""
+
+    @contextmanager
+    def opened(names: tuple[str, ...]) -> Iterator[Records]:
+        follow = 0 if path is shown else os.O_NOFOLLOW
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | follow), "rb") as stream:
+            if parquet:
+                with parquet_records(stream, names) as records:
+                    yield records
+            else:
+                yield CsvRecords(stream)
+
+    return TableFile(str(shown), opened)

@@ -1,0 +1,111 @@
+"""What a trainer's process says, taken in piece by piece and checked before any memory is given to it.
+
+Promise: nothing that stands in a frame is believed. The header is at most MAX_HEADER bytes of JSON with exactly the
+expected members; name, type and shape of an answer must be those that were asked for before its numbers are taken in,
+and no more than those are. Numbers that are not finite are refused. Source of the form: `shim`.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+from fedveil_common.errors import LocalRefusal
+from numpy.typing import NDArray
+
+MAX_HEADER = 65_536
+_LENGTH = struct.Struct(">I")
+_SIZES = {"<f4": 4, "<f8": 8}
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer named `name` of `shape`, as far as it has come. `trainer`: whose, for messages."""
+
+    trainer: str
+    name: str
+    shape: tuple[int, ...]
+    values: NDArray[np.float64] | None = None
+    signs: int = 0
+    _held: bytearray = field(default_factory=bytearray)
+    _type: str = ""
+
+    @property
+    def wanted(self) -> int:
+        """How many more bytes may be read now: never more than the frame in hand is known to have."""
+        if self._type:
+            return self._size - len(self._held)
+        if len(self._held) < _LENGTH.size:
+            return _LENGTH.size - len(self._held)
+        return _LENGTH.size + self._announced - len(self._held)
+
+    def take(self, data: bytes) -> None:
+        """At most `wanted` bytes, as they came. Each step forward counts as a sign of life (`signs`).
+
+        LocalRefusal `trainer_answer`, `trainer_failed`, `trainer_not_finite`.
+        """
+        self._held += data
+        if self._type:
+            self.signs += 1
+            if not self.wanted:
+                self._finish()
+        elif len(self._held) >= _LENGTH.size and not 2 <= self._announced <= MAX_HEADER:
+            raise self._refused(f"a header of {self._announced} bytes")
+        elif len(self._held) >= _LENGTH.size and not self.wanted:
+            self._header(bytes(self._held[_LENGTH.size :]))
+
+    @property
+    def _announced(self) -> int:
+        (length,) = _LENGTH.unpack_from(self._held)
+        return int(length)
+
+    @property
+    def _size(self) -> int:
+        return _SIZES[self._type] * int(np.prod(self.shape, dtype=np.int64))
+
+    def _header(self, text: bytes) -> None:
+        self._held.clear()
+        self.signs += 1
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError):
+            raise self._refused("a header that is not JSON") from None
+        if header == {"kind": "progress"}:
+            return
+        if header == {"kind": "failed"}:
+            raise LocalRefusal(
+                "trainer_failed",
+                f"the trainer {self.trainer} raised an error in {self.name}",
+                not_done="no update was made",
+                next_step="its log in this home has the traceback",
+            )
+        members = {"kind", "name", "dtype", "shape"}
+        if not isinstance(header, dict) or set(header) != members or header["kind"] != "answer":
+            raise self._refused("a header with other members than an answer has")
+        if header["name"] != self.name or header["dtype"] not in list(_SIZES):
+            raise self._refused("an answer of another name or type than was asked for")
+        if header["shape"] != list(self.shape):
+            raise self._refused(f"an answer of another shape than {self.shape}")
+        self._type = str(header["dtype"])
+        if not self._size:
+            self._finish()
+
+    def _finish(self) -> None:
+        numbers = np.frombuffer(bytes(self._held), dtype=self._type).astype(np.float64).reshape(self.shape)
+        bad = int(np.count_nonzero(~np.isfinite(numbers)))
+        if bad:
+            raise LocalRefusal(
+                "trainer_not_finite",
+                f"{bad} of {numbers.size} values of {self.name} by the trainer {self.trainer} are NaN or infinite",
+                not_done="no update was made",
+                next_step="look for a learning rate that is too high, or for extreme values in the data",
+            )
+        self.values = numbers
+
+    def _refused(self, what: str) -> LocalRefusal:
+        return LocalRefusal(
+            "trainer_answer",
+            f"the trainer {self.trainer} sent {what} in {self.name}",
+            not_done="nothing of it was read and no update was made",
+            next_step="update returns (parameters,), outputs (rows, outputs): float32 or float64",
+        )

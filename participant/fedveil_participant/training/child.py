@@ -1,0 +1,243 @@
+"""One call of an organisation's trainer, in processes of its own that all end with the call.
+
+Promise: the trainer gets the job, the rows (a sealed file in memory, without a name) and its code, and nothing else:
+no environment, no descriptor of ours, no argument that says more. Whatever it does, this call ends: when an answer is
+complete, when it says nothing for `silence_s`, after `limit_s`, or when it dies; then every process that it started is
+killed (`supervisor`). What it prints goes to `log` and nowhere else, at most LOG_BYTES of it. Isolation is "none": it
+runs as this user and can read what this user can read.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fedveil_common.errors import LocalRefusal
+from fedveil_common.jcs import Json
+from fedveil_common.ports import Clock
+from numpy.typing import NDArray
+
+from fedveil_participant.training.answer import MAX_HEADER, Answer
+
+LOG_BYTES = 1024 * 1024
+SLICE_S = 0.1
+"""How often the clock is looked at while nothing comes."""
+
+_PIECE = 1024 * 1024
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+SHIM, SUPERVISOR = Path(__file__).with_name("shim.py"), Path(__file__).with_name("supervisor.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a trainer may be silent, and how long a call may take: seconds on the monotonic clock."""
+
+    silence_s: float
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run: the interpreter, a private copy of the code, and the address space it gets."""
+
+    python: str
+    code: Path
+    memory_bytes: int
+
+
+def call(
+    program: Program,
+    job: Mapping[str, Json],
+    model: NDArray[np.float32],
+    rows: Sequence[NDArray[np.float64]],
+    answer: Answer,
+    patience: Patience,
+    clock: Clock,
+    log: Callable[[bytes], None],
+) -> NDArray[np.float64]:
+    """The numbers of the trainer's answer: float64 of the answer's shape, finite. The organisation's secret.
+
+    `rows`: arrays that follow each other in the file of rows. LocalRefusal `trainer_*`, all for this operator's eyes.
+    """
+    header = json.dumps(job).encode()
+    if len(header) > MAX_HEADER:
+        raise LocalRefusal(
+            "trainer_job",
+            f"the names of the plan's inputs take {len(header)} bytes and a trainer's job {MAX_HEADER} at most",
+            not_done="the trainer was not run",
+            next_step="ask for a plan with fewer features or categories",
+        )
+    data = struct.pack(">I", len(header)) + header + model.astype("<f4").tobytes()
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedveil-trainer-"))
+        ours, theirs = _pipes(stack)
+        table = _sealed(stack, rows)
+        shim = [program.python, "-I", str(SHIM), *map(str, (theirs.job, theirs.answer, table))]
+        command = [*shim, str(program.code), str(program.memory_bytes)]
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(SUPERVISOR), str(theirs.life), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs.log.fd,
+            stderr=theirs.log.fd,
+            env={},
+            cwd=scratch,
+            pass_fds=(theirs.life.fd, theirs.job.fd, theirs.answer.fd, table),
+            start_new_session=True,
+        )
+        kept = _Log(log)
+        try:
+            theirs.close()
+            return _Conversation(ours, data, answer, kept).run(patience, clock)
+        finally:
+            ours.life.close()  # the supervisor kills all that is left
+            process.wait()
+            kept.rest(ours.log)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A descriptor, closed once."""
+
+    fd: int
+    held: list[int]
+
+    def close(self) -> None:
+        while self.held:
+            os.close(self.held.pop())
+
+    def __str__(self) -> str:
+        return str(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The descriptors of one side."""
+
+    life: _End
+    job: _End
+    answer: _End
+    log: _End
+
+    def close(self) -> None:
+        for end in (self.life, self.job, self.answer, self.log):
+            end.close()
+
+
+def _pipes(stack: contextlib.ExitStack) -> tuple[_Ends, _Ends]:
+    """Our ends, which never wait, and those of the trainer. Both are closed with the stack."""
+    pairs = [os.pipe() for _ in range(4)]
+    ends = [(_End(read, [read]), _End(write, [write])) for read, write in pairs]
+    (life, their_life), (their_job, job), (answer, their_answer), (log, their_log) = [
+        (write, read) if number == 0 else (read, write) for number, (read, write) in enumerate(ends)
+    ]
+    ours, theirs = _Ends(life, job, answer, log), _Ends(their_life, their_job, their_answer, their_log)
+    stack.callback(ours.close)
+    stack.callback(theirs.close)
+    for end in (job, answer, log):
+        os.set_blocking(end.fd, False)
+    return ours, theirs
+
+
+def _sealed(stack: contextlib.ExitStack, arrays: Sequence[NDArray[np.float64]]) -> int:
+    """A file in memory with the arrays end to end, float64 little-endian, that nobody can change any more."""
+    file = os.memfd_create("rows", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    stack.callback(os.close, file)
+    for array in arrays:
+        view = np.ascontiguousarray(array, dtype="<f8").reshape(-1).view(np.uint8).data
+        while view:
+            view = view[os.write(file, view) :]
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    return file
+
+
+class _Log:
+    """What the trainer prints, up to LOG_BYTES; what is more is read and dropped: the trainer is not held up."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write, self._room = write, LOG_BYTES
+
+    def take(self, data: bytes) -> None:
+        kept = data[: self._room]
+        self._room -= len(kept)
+        if kept:
+            self._write(kept)
+
+    def rest(self, end: _End) -> None:
+        """What is still in the pipe, of which nobody holds the other end any more."""
+        while data := os.read(end.fd, _PIECE):
+            self.take(data)
+
+
+class _Conversation:
+    """Job out, answer and log in, until the answer is complete."""
+
+    def __init__(self, ours: _Ends, job: bytes, answer: Answer, log: _Log) -> None:
+        self._ours, self._job, self._answer, self._log = ours, memoryview(job), answer, log
+
+    def run(self, patience: Patience, clock: Clock) -> NDArray[np.float64]:
+        began = heard = clock.monotonic_s()
+        signs = 0
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self._ours.job.fd, selectors.EVENT_WRITE, self._send)
+            waiting.register(self._ours.answer.fd, selectors.EVENT_READ, self._read)
+            waiting.register(self._ours.log.fd, selectors.EVENT_READ, self._print)
+            while self._answer.values is None:
+                for key, _ in waiting.select(SLICE_S):
+                    if not key.data():
+                        waiting.unregister(key.fd)
+                now = clock.monotonic_s()
+                if self._answer.signs != signs:
+                    signs, heard = self._answer.signs, now
+                if self._answer.values is None and now - heard > patience.silence_s:
+                    raise LocalRefusal(
+                        "trainer_silent",
+                        f"the trainer {self._answer.trainer} said nothing for {patience.silence_s:g} s",
+                        not_done="it was ended and no update was made",
+                        next_step="call job.progress() more often than cohort.progress_s of the plan",
+                    )
+                if self._answer.values is None and now - began > patience.limit_s:
+                    raise LocalRefusal(
+                        "trainer_too_slow",
+                        f"the trainer {self._answer.trainer} took more than {patience.limit_s:g} s",
+                        not_done="it was ended and no update was made",
+                        next_step="cohort.hard_limit_s of the plan bounds a round",
+                    )
+        return self._answer.values
+
+    def _send(self) -> bool:
+        """More of the job; False when all of it is out, or the trainer does not want it."""
+        try:
+            self._job = self._job[os.write(self._ours.job.fd, self._job[:_PIECE]) :]
+        except BrokenPipeError:
+            return False  # why, the answer's end will tell
+        if not self._job:
+            self._ours.job.close()
+        return bool(self._job)
+
+    def _read(self) -> bool:
+        """More of the answer."""
+        data = os.read(self._ours.answer.fd, min(self._answer.wanted, _PIECE))
+        if not data:
+            raise LocalRefusal(
+                "trainer_crashed",
+                f"the trainer {self._answer.trainer} ended without an answer to {self._answer.name}",
+                not_done="no update was made",
+                next_step="its log in this home has what it printed; look for a lack of memory",
+            )
+        self._answer.take(data)
+        return True
+
+    def _print(self) -> bool:
+        """More of what it prints; False at its end."""
+        data = os.read(self._ours.log.fd, _PIECE)
+        self._log.take(data)
+        return bool(data)
