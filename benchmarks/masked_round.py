@@ -69,7 +69,6 @@ def participant() -> int:
     from fedveil_cli.main import main
     from fedveil_common import layout
     from fedveil_common.errors import PolicyRefusal
-    from fedveil_common.masking.ring import Ring
     from fedveil_common.messages import Purpose
     from fedveil_common.plan import Plan
     from fedveil_common.provenance import Lineage
@@ -84,30 +83,24 @@ def participant() -> int:
 
         def contribution(
             self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-        ) -> NDArray[np.float64]:
+        ) -> list[NDArray[np.float64]]:
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
-            values = np.sin(np.arange(shape.length, dtype=np.float64)) / np.sqrt(shape.length)
+            values = np.arange(shape.length, dtype=np.float64)
+            np.sin(values, out=values)
+            values /= np.sqrt(shape.length)
             for name, where in shape.slices().items():
                 if name in fixed:
                     values[where] = fixed[name]
-            return values
+            return [values]
 
         def encode(
-            self,
-            plan: Plan,
-            purpose: Purpose,
-            step: int,
-            values: NDArray[np.float64],
-            rounding: Seed,
-            bits: int,
-            start: int,
-            count: int,
-        ) -> Ring:
+            self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+        ) -> NDArray[np.int64]:
             if purpose is Purpose.TRAIN and DROPS in os.environ:
                 raise PolicyRefusal("benchmark_drop", "this participant sends no input")
-            return super().encode(plan, purpose, step, values, rounding, bits, start, count)
+            return super().encode(plan, purpose, step, values, rounding, start)
 
     def fixed(datasets: Mapping[str, Path], store: ParticipantStore) -> FixedBench:
         return FixedBench(datasets, store.data_version_key(), Path.read_bytes)

@@ -17,7 +17,7 @@ import numpy as np
 from fedveil_common import durable
 from fedveil_common.errors import IntegrityError, PeerError, StorageError
 from fedveil_common.masking.packing import size_bytes, unpack
-from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, zeros
+from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, signed_zeros, zeros
 from fedveil_common.transcript import LEAF_COORDINATES
 
 _MAGIC = b"FVRING02"
@@ -181,4 +181,8 @@ def _footer(checks: list[int], length: int, bits: int) -> bytes:
 def read_signed(path: Path) -> Signed:
     """The whole vector as signed integers, shape (d,). Errors as `RingFile`."""
     with RingFile(path) as file:
-        return signed(file.whole(), file.bits)
+        values = signed_zeros(file.length, file.bits)
+        for index in range(file.leaves):
+            start = index * LEAF_COORDINATES
+            values[start : start + LEAF_COORDINATES] = signed(file.leaf(index), file.bits)
+        return values

@@ -4,7 +4,7 @@ A member that is "killed" loses its driver and keeps its journal, as on a disk; 
 bytes as in the durable journal, so a restart reads what a restart would read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,26 @@ from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpdateMemory:
+    """An update, as it was stored."""
+
+    model_hash: bytes
+    values: NDArray[np.float64]
+
+    @property
+    def length(self) -> int:
+        """Coordinates."""
+        return len(self.values)
+
+    def read(self, start: int, count: int) -> NDArray[np.float64]:
+        """Coordinates start .. start+count."""
+        return self.values[start : start + count]
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class PackedMemory:
@@ -183,7 +203,7 @@ class ParticipantMemory:
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
-    updates: dict[SpentKey, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict)
+    updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
@@ -226,11 +246,11 @@ class ParticipantMemory:
         """Delete the masked input of an attempt."""
         self.inputs.pop(key, None)
 
-    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None:
+    def put_update(self, key: SpentKey, model_hash: bytes, blocks: Sequence[NDArray[np.float64]]) -> None:
         """The update made for a spent key."""
-        self.updates[key] = (model_hash, values.copy())
+        self.updates[key] = UpdateMemory(model_hash, np.concatenate(blocks) if blocks else np.empty(0))
 
-    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None:
+    def open_update(self, key: SpentKey) -> UpdateMemory | None:
         """The update made for a spent key, if it is kept."""
         return self.updates.get(key)
 
