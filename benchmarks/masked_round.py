@@ -125,6 +125,12 @@ def memory_kb(pid: int, field: str) -> int:
     raise RuntimeError(f"no {field}")
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has taken, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def forget_peak(pid: int) -> None:
     """VmHWM begins anew: opening a sealed key at the start takes more memory than a small round."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -177,13 +183,20 @@ def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
             federation.enrol(admin, names, plans.plan_hash(canonical), dropping)
             pid = federation.processes.running["coordinator"].pid
             started = memory_kb(pid, "VmHWM")
-            forget_peak(pid)
+            pids = {one: federation.processes.running[one].pid for one in names}
+            for process in (pid, *pids.values()):
+                forget_peak(process)
             idle = memory_kb(pid, "VmRSS")
+            began = {process: memory_kb(process, "VmRSS") for process in pids.values()}
             run_id = federation.start(admin, canonical)
-            for _ in admin.watch(run_id):
-                pass
+            spent: list[dict[int, float]] = []
+            for _, kind, _ in admin.watch(run_id):
+                if kind == "round":
+                    spent.append({process: cpu_s(process) for process in (pid, *pids.values())})
             report = admin.get_run(run_id)
             peak = memory_kb(pid, "VmHWM")
+            took = {process: (spent[-1][process] - spent[0][process]) / (len(spent) - 1) for process in spent[0]}
+            rose = [memory_kb(process, "VmHWM") - rss for process, rss in began.items()]
         finally:
             federation.processes.stop()
         times = [one["seconds"] for one in report["rounds"] if one["purpose"] == "train"]
@@ -202,6 +215,9 @@ def measure(participants: int, parameters: int, drop: int) -> dict[str, object]:
         "rounds_s": times,
         "coordinator_peak_over_idle_mb": (max(started, peak) - idle) / 1024,
         "coordinator_rounds_over_idle_mb": (peak - idle) / 1024,
+        "participant_over_idle_mb": max(rose) / 1024,
+        "coordinator_cpu_s": took[pid],
+        "participant_cpu_s": statistics.mean(took[process] for process in pids.values()),
         "bytes_per_parameter": sent / (ROUNDS * parameters),
         "processes": participants + 1,
     }

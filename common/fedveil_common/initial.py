@@ -5,6 +5,7 @@ AES-256-CTR from a zero counter under H("init-model", u64be seed), little-endian
 (the sum of 12 words, each (w>>11)*2^-53, added in order, minus 6) in float64, rounded to float32.
 """
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,7 @@ def draw(seed: int, weights: int) -> NDArray[np.float32]:
     return model
 
 
+@functools.lru_cache(maxsize=16)
 def initial_hash(seed: int, weights: int) -> str:
     """The model hash of `draw(seed, weights)` as 64 hex digits: field model.initial of a canonical plan."""
-    return transcript.model_hash(draw(seed, weights).astype("<f4").tobytes()).hex()
+    return transcript.model_hash(draw(seed, weights).astype("<f4", copy=False).data).hex()

@@ -22,8 +22,9 @@ from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundA
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
 from fedveil_common.messages import CoordinatorMessage, SignedBlob
-from fedveil_common.ports import LeafSink, LeafSource
+from fedveil_common.ports import LeafSource, LeafSpool
 from fedveil_common.ringfile import leaf_count
+from fedveil_common.ringspool import Announced
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
 
@@ -60,8 +61,8 @@ Identify = Callable[[bytes], Identity]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Awaitable[Any]]
 
 
-OpenSpool = Callable[[AttemptKey, OrgId, int, int], LeafSink]
-"""(attempt, organisation, length, ring bits) -> where the leaves of one upload are written until it is complete."""
+OpenSpool = Callable[[AttemptKey, OrgId, Announced], LeafSpool]
+"""(attempt, organisation, what it announced) -> where its leaves are written, and which of them are there already."""
 
 OpenSum = Callable[[RunId, int], LeafSource]
 
@@ -206,7 +207,7 @@ class RoundsEdge:
             "Session": grpc.stream_stream_rpc_method_handler(
                 guarded("participant", self._identify, Turns().within(self.session))
             ),
-            "SubmitInput": grpc.stream_unary_rpc_method_handler(guarded("participant", self._identify, self.submit)),
+            "SubmitInput": grpc.stream_stream_rpc_method_handler(guarded("participant", self._identify, self.submit)),
             "FetchSum": grpc.unary_stream_rpc_method_handler(
                 guarded("participant", self._identify, Turns().within(self.fetch))
             ),
@@ -254,8 +255,10 @@ class RoundsEdge:
 
     async def submit(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], identity: Identity
-    ) -> bytes:
-        """A masked input: announced, leaf by leaf verified and spooled, receipted once the journal has it."""
+    ) -> None:
+        """A masked input: announced, asked for from its first missing leaf on, each leaf verified and
+        spooled; receipted once the journal has it.
+        """
         org = identity.org_id
         self._check_listed(org)
         if org in self._uploading:
@@ -274,7 +277,7 @@ class RoundsEdge:
             self._end_upload(org, accepted)
         answer = pb.SubmitInputResponse()
         tables.BLOB.put(answer, "receipt", receipt)
-        return answer.SerializeToString()
+        await write(context, answer.SerializeToString(), org)
 
     async def _slot(self, org: OrgId) -> None:
         """Wait for a free upload slot; the driver hears of it meanwhile."""
@@ -318,9 +321,16 @@ class RoundsEdge:
         if not 1 <= len(hashes) <= limits.MAX_LEAVES or any(len(one) != 32 for one in hashes):
             raise wire.MalformedError("announcement.leaf_hashes", "not a list of 32-byte hashes")
         attempt, body = self._driver.expect_input(org, header)
-        spool = self._open_spool(attempt.key, org, body.length, body.ring_bits)
+        intake = Intake(body, hashes)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_spool, attempt.key, org, intake.announced(header)))
         try:
-            intake = Intake(body, hashes, spool.write)
+            spool = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening).close()  # its thread goes on, and until it is done no other upload of this member may begin
+            raise
+        try:
+            intake.begin(spool.first_missing, spool.write)
+            await write(context, pb.SubmitInputResponse(first_missing=spool.first_missing).SerializeToString(), org)
             while (data := await _next(requests, org)) is not None:
                 leaves = _frame(data, "leaves").leaves
                 if not 1 <= len(leaves.leaves) <= limits.LEAVES_PER_FRAME:
@@ -330,9 +340,8 @@ class RoundsEdge:
                 self._driver.input_progress(org, leaves.first + len(leaves.leaves))
             intake.complete()
             await asyncio.to_thread(spool.finish)
-        except BaseException:
-            spool.discard()
-            raise
+        finally:
+            await asyncio.shield(asyncio.to_thread(spool.close))
         return header
 
     async def fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:

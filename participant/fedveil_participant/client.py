@@ -26,8 +26,11 @@ from fedveil_participant.lineage import SumDownload
 OUTGOING_BOUND = 1024
 """Messages queued on a session; more than this means that it is dead, and it is closed."""
 
-CALL_TIMEOUT_S = 600.0
-"""How long one upload or download may take as a whole."""
+STALL_S = 120.0
+"""How long an upload or download that has begun may stand still. There is no limit for the whole, which depends on the
+model and on the line. A coordinator that is gone is noticed by the transport's keepalive, also while a transfer waits
+for its turn.
+"""
 
 
 class CoordinatorLink:
@@ -36,7 +39,7 @@ class CoordinatorLink:
     def __init__(self, channel: grpc.Channel, outbox: Outbox) -> None:
         gate = Gate(channel, outbox)
         self._session_stub = gate.stream_stream("Session")
-        self._submit_stub = gate.stream_unary("SubmitInput")
+        self._submit_stub = gate.stream_stream("SubmitInput")
         self._fetch_stub = gate.unary_stream("FetchSum")
         self._channel = channel
         self._lock = threading.Lock()
@@ -91,22 +94,31 @@ class CoordinatorLink:
                     self._call.cancel()
 
     def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
-        """Upload a masked input; the signed receipt. FedveilError if it was refused or the connection failed."""
+        """Upload a masked input, from the first leaf that the coordinator lacks; the signed receipt. FedveilError if it
+        was refused or the connection failed.
+        """
+        wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        movement = Movement()
+        call = self._submit_stub(_frames(header, leaf_hashes, source, wanted.get, movement.moved))
         try:
-            data = self._submit_stub(_frames(header, leaf_hashes, source), timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise rpc_error(error) from None
-        try:
-            answer = pb.SubmitInputResponse.FromString(data)
-        except DecodeError:
-            raise wire.MalformedError("receipt", "does not parse as protocol buffers") from None
+            first = _answer(call, "first_missing").first_missing
+            if first > len(leaf_hashes):
+                raise wire.MalformedError("first_missing", f"leaf {first} of {len(leaf_hashes)}")
+            with movement.watched(call.cancel):
+                wanted.put(first)
+                answer = _answer(call, "receipt")
+        except BaseException:
+            call.cancel()
+            raise
+        finally:
+            wanted.put(None)
         receipt: SignedBlob = tables.BLOB.get(answer, "receipt", "receipt")
         return receipt
 
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         """Download an opened sum; its leaves come as they arrive. FedveilError."""
         request = pb.FetchSumRequest(run_id=run_id, round=round)
-        call = self._fetch_stub(request.SerializeToString(), timeout=CALL_TIMEOUT_S)
+        call = self._fetch_stub(request.SerializeToString())
         first = _response(call)
         if first is None or first.WhichOneof("frame") != "announcement":
             raise wire.MalformedError("frame", "the download does not begin with its announcement")
@@ -124,6 +136,43 @@ class CoordinatorLink:
         self._channel.close()
 
 
+class Movement:
+    """Whether a transfer stands still. `moved` is called by the one thread that moves it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def moved(self) -> None:
+        """Something was sent, or came."""
+        self._count += 1
+
+    def stalls(self, over: Callable[[float], bool]) -> bool:
+        """True once nothing has moved for STALL_S (at the latest after twice that); False if it is over before.
+        `over(seconds)` waits that long, or until it is over, and says whether it is.
+        """
+        before = -1
+        while before != self._count:
+            before = self._count
+            if over(STALL_S):
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def watched(self, cancel: Callable[[], object]) -> Iterator[None]:
+        """Calls `cancel` if the transfer stalls."""
+        over = threading.Event()
+
+        def watch() -> None:
+            if self.stalls(over.wait):
+                cancel()
+
+        threading.Thread(target=watch, daemon=True, name="fedveil-stall").start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
 def rpc_error(error: Any) -> FedveilError:
     """Our error behind a failed call."""
     metadata = error.trailing_metadata() if hasattr(error, "trailing_metadata") else ()
@@ -135,17 +184,43 @@ def _end(outgoing: "queue.Queue[bytes | None]") -> None:
         outgoing.put_nowait(None)
 
 
-def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> Iterator[bytes]:
-    first = pb.SubmitInputRequest()
-    tables.BLOB.put(first.announcement, "header", header)
-    first.announcement.leaf_hashes.extend(leaf_hashes)
-    yield first.SerializeToString()
-    for start in range(0, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+def _frames(
+    header: SignedBlob,
+    leaf_hashes: tuple[bytes, ...],
+    source: LeafSource,
+    wanted: Callable[[], int | None],
+    moved: Callable[[], object],
+) -> Iterator[bytes]:
+    """The announcement; then, once it is said which leaf is missing first, the leaves from there on."""
+    announcement = pb.SubmitInputRequest()
+    tables.BLOB.put(announcement.announcement, "header", header)
+    announcement.announcement.leaf_hashes.extend(leaf_hashes)
+    yield announcement.SerializeToString()
+    first = wanted()
+    if first is None:
+        return
+    for start in range(first, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+        moved()
         frame = pb.SubmitInputRequest()
         frame.leaves.first = start
         stop = min(start + limits.LEAVES_PER_FRAME, len(leaf_hashes))
         frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(start, stop))
         yield frame.SerializeToString()
+
+
+def _answer(call: Any, expected: str) -> Any:
+    """The next frame that an upload is told; PeerError if it is not the one that is due."""
+    try:
+        answer = pb.SubmitInputResponse.FromString(next(call))
+    except StopIteration:
+        raise wire.MalformedError("frame", f"the call ended before its {expected}") from None
+    except grpc.RpcError as error:
+        raise rpc_error(error) from None
+    except DecodeError:
+        raise wire.MalformedError("frame", "does not parse as protocol buffers") from None
+    if answer.WhichOneof("frame") != expected:
+        raise wire.MalformedError("frame", f"not the {expected} that is due")
+    return answer
 
 
 def _response(call: Any) -> Any:
@@ -162,7 +237,15 @@ def _response(call: Any) -> Any:
 
 
 def _leaves(call: Any) -> Iterator[tuple[int, bytes]]:
-    while (frame := _response(call)) is not None:
-        if frame.WhichOneof("frame") != "leaves" or not 1 <= len(frame.leaves.leaves) <= limits.LEAVES_PER_FRAME:
-            raise wire.MalformedError("frame", "not a frame of leaves")
-        yield from enumerate(frame.leaves.leaves, frame.leaves.first)
+    """(index, leaf) as they come; watched from the first on, which may have waited for its turn."""
+    movement, begun = Movement(), False
+    with contextlib.ExitStack() as ending:
+        ending.callback(call.cancel)  # whoever stops reading in the middle ends the call
+        while (frame := _response(call)) is not None:
+            movement.moved()
+            if not begun:
+                begun = True
+                ending.enter_context(movement.watched(call.cancel))
+            if frame.WhichOneof("frame") != "leaves" or not 1 <= len(frame.leaves.leaves) <= limits.LEAVES_PER_FRAME:
+                raise wire.MalformedError("frame", "not a frame of leaves")
+            yield from enumerate(frame.leaves.leaves, frame.leaves.first)
