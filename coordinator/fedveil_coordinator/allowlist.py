@@ -5,10 +5,12 @@ from the moment `revoke` returns, and every listener has been told by then, so t
 gRPC in Python knows no revocation list, and an open channel outlives its certificate: this map is the revocation.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from cryptography import x509
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import certificates, names
@@ -81,13 +83,11 @@ class AllowList:
         `wrong_role`.
         """
         try:
-            certificate = certificates.load_certificate(pem)
-            subject = names.subject_of(certificate)
+            certificate, subject, spki, serial = _read(pem)
         except PeerError as error:
             raise _not_enrolled(error.what) from error
-        serial = certificates.serial_text(certificate)
         with self._lock:
-            known = self._known.get((certificates.spki_hash(certificate), serial))
+            known = self._known.get((spki, serial))
         if known is None:
             raise _not_enrolled(f"no certificate with serial {serial} was issued here")
         if subject != names.Subject(self._federation_id, Role(known.role), known.org_id):
@@ -114,6 +114,18 @@ class AllowList:
                 "wrong_role", f"this call is for role {role.value}, the certificate says {subject.role.value}"
             )
         return Identity(known.org_id, subject.role, serial)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(pem: bytes) -> tuple[x509.Certificate, names.Subject, bytes, str]:
+    """What a certificate says, parsed once: it is looked at with every frame of an upload."""
+    certificate = certificates.load_certificate(pem)
+    return (
+        certificate,
+        names.subject_of(certificate),
+        certificates.spki_hash(certificate),
+        certificates.serial_text(certificate),
+    )
 
 
 def _not_enrolled(why: str) -> PolicyRefusal:
