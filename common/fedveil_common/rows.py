@@ -93,9 +93,7 @@ class CheckedTable:
         return [self._table.c[column] == value for column, value in where.items()]
 
     def _bound(self, columns: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
-        """The condition on these columns, NULL being equal to NULL. A statement is made once: making one costs more than
-        running it.
-        """
+        """The condition on these columns, NULL being equal to NULL. Making a statement costs more than running it."""
         return [self._table.c[column].is_not_distinct_from(sa.bindparam(column)) for column in columns]
 
     def insert(self, connection: sa.Connection, **values: Value) -> None:

@@ -14,14 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import structlog
 from fedveil_common import plan as plans
-from fedveil_common.errors import (
-    FedveilError,
-    IntegrityError,
-    PolicyRefusal,
-    RoundAborted,
-    StorageError,
-    Unreachable,
-)
+from fedveil_common.errors import FedveilError, IntegrityError, PolicyRefusal, RoundAborted, StorageError, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.masking import masks
 from fedveil_common.messages import (
