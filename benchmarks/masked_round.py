@@ -81,7 +81,6 @@ def participant() -> int:
     from fedveil_cli.main import main
     from fedveil_common import layout
     from fedveil_common.errors import PolicyRefusal
-    from fedveil_common.masking.ring import Ring
     from fedveil_common.messages import Purpose
     from fedveil_common.plan import Plan
     from fedveil_common.provenance import Lineage
@@ -96,7 +95,7 @@ def participant() -> int:
 
         def contribution(
             self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-        ) -> NDArray[np.float64]:
+        ) -> list[NDArray[np.float64]]:
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
@@ -106,22 +105,14 @@ def participant() -> int:
             for name, where in shape.slices().items():
                 if name in fixed:
                     values[where] = fixed[name]
-            return values
+            return [values]
 
         def encode(
-            self,
-            plan: Plan,
-            purpose: Purpose,
-            step: int,
-            values: NDArray[np.float64],
-            rounding: Seed,
-            bits: int,
-            start: int,
-            count: int,
-        ) -> Ring:
+            self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+        ) -> NDArray[np.int64]:
             if purpose is Purpose.TRAIN and DROPS in os.environ:
                 raise PolicyRefusal("benchmark_drop", "this participant sends no input")
-            return super().encode(plan, purpose, step, values, rounding, bits, start, count)
+            return super().encode(plan, purpose, step, values, rounding, start)
 
     def fixed(datasets: Mapping[str, Path], store: ParticipantStore) -> FixedBench:
         return FixedBench(datasets, store.data_version_key(), Path.read_bytes)
@@ -144,6 +135,12 @@ def memory_kb(pid: int, field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise RuntimeError(f"no {field}")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has taken, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def forget_peak(pid: int) -> None:
@@ -217,17 +214,21 @@ def measure(
             dropping = {one: {DROPS: "1"} for one in names[:drop]}
             federation.enrol(admin, names, plans.plan_hash(canonical), dropping)
             pid = federation.processes.running["coordinator"].pid
-            one = federation.processes.running[names[-1]].pid
+            pids = {one: federation.processes.running[one].pid for one in names}
             started = memory_kb(pid, "VmHWM")
-            for process in (pid, one):
+            for process in (pid, *pids.values()):
                 forget_peak(process)
-            idle, idle_one = memory_kb(pid, "VmRSS"), memory_kb(one, "VmRSS")
+            idle = memory_kb(pid, "VmRSS")
+            began = {process: memory_kb(process, "VmRSS") for process in pids.values()}
             run_id = federation.start(admin, canonical)
-            for _ in admin.watch(run_id):
-                pass
+            spent: list[dict[int, float]] = []
+            for _, kind, _ in admin.watch(run_id):
+                if kind == "round":
+                    spent.append({process: cpu_s(process) for process in (pid, *pids.values())})
             report = admin.get_run(run_id)
             peak = over_idle(pid, idle)
-            peak_one = over_idle(one, idle_one)
+            peak_one = max(over_idle(process, rss) for process, rss in began.items())
+            took = {process: (spent[-1][process] - spent[0][process]) / (len(spent) - 1) for process in spent[0]}
         finally:
             federation.processes.stop()
         times = [one["seconds"] for one in report["rounds"] if one["purpose"] == "train"]
@@ -247,6 +248,8 @@ def measure(
         "coordinator_peak_over_idle_mb": max((started - idle) * 1024 / 1e6, peak),
         "coordinator_rounds_over_idle_mb": peak,
         "participant_rounds_over_idle_mb": peak_one,
+        "coordinator_cpu_s": took[pid],
+        "participant_cpu_s": statistics.mean(took[process] for process in pids.values()),
         "bound_mb": bound_mb(parameters),
         "coordinator_of_bound": peak / bound_mb(parameters),
         "participant_of_bound": peak_one / bound_mb(parameters),

@@ -12,7 +12,6 @@ from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.crypto import signing
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,
     Body,
@@ -105,10 +104,9 @@ class RecordingMemory(ParticipantMemory):
             manifest = stage.frame.manifest
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = TableBench({}, Seed(bytes(32)))
-            values = self.updates[stage.frame.update_key][1]
-            bits, length = manifest.ring_bits, manifest.length
-            made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, bits, 0, length)
-            self.encoded[key, stage.t2] = ring.signed(made, bits).astype(np.int64)
+            values = self.updates[stage.frame.update_key].values
+            made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, 0)
+            self.encoded[key, stage.t2] = made
         self.on_save(kind, key)
 
 

@@ -6,7 +6,7 @@ The ledger learns from what a member sends (`heard`), stores (`saved`) and encod
 coordinator wrote enters an expected sum. `check` raises RuleBrokenError with the code of the rule.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,6 @@ from fedveil_common import wire
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking.quorum import opening_bound
-from fedveil_common.masking.ring import Ring, signed
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -100,7 +99,7 @@ class MarkedBench:
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
+    ) -> Sequence[NDArray[np.float64]]:
         shape = layouts.layout_for(plan, purpose, 0 if lineage is None else lineage.step)
         values = np.zeros(shape.length)
         rows = float(BASE**self._index)
@@ -112,22 +111,14 @@ class MarkedBench:
                     values[where] = 0.5 if name == layouts.WEIGHT else rows / 2
                 case layouts.HOLDOUT:
                     values[where] = rows
-        return values
+        return [values]
 
     def encode(
-        self,
-        plan: Plan,
-        purpose: Purpose,
-        step: int,
-        values: NDArray[np.float64],
-        rounding: Seed,
-        bits: int,
-        start: int,
-        count: int,
-    ) -> Ring:
-        assert (start, count) == (0, len(values)), "a story's vector is one piece"
-        made = self._bench.encode(plan, purpose, step, values, rounding, bits, start, count)
-        self._encoded(signed(made, bits).astype(np.int64).tobytes())
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+    ) -> NDArray[np.int64]:
+        assert start == 0, "a story's vector is one piece"
+        made = self._bench.encode(plan, purpose, step, values, rounding, start)
+        self._encoded(made.tobytes())
         return made
 
 

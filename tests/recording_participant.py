@@ -5,13 +5,12 @@ is the only source of the expected sums.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from fedveil_cli import participating
 from fedveil_cli.main import main
-from fedveil_common.masking.ring import Ring, signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
@@ -36,29 +35,21 @@ class RecordingBench:
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
+    ) -> Sequence[NDArray[np.float64]]:
         return self._bench.contribution(plan, version, purpose, lineage)
 
     def encode(
-        self,
-        plan: Plan,
-        purpose: Purpose,
-        step: int,
-        values: NDArray[np.float64],
-        rounding: Seed,
-        bits: int,
-        start: int,
-        count: int,
-    ) -> Ring:
-        ring = self._bench.encode(plan, purpose, step, values, rounding, bits, start, count)
-        assert (start, count) == (0, len(values)), "a test's vector is one piece"
-        data = signed(ring, bits).astype("<i8").tobytes()
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+    ) -> NDArray[np.int64]:
+        made = self._bench.encode(plan, purpose, step, values, rounding, start)
+        assert start == 0, "a test's vector is one piece"
+        data = made.astype("<i8").tobytes()
         path = self._folder / f"{purpose.value}-{step}.i64"
         # encoded again after a crash: the same vector, or two would be masked under one T2
         if path.exists():
             assert path.read_bytes() == data
         path.write_bytes(data)
-        return ring
+        return made
 
 
 def recording_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:

@@ -4,7 +4,7 @@ Each is run three times: with honest members, as an attack, which the one named 
 check replaced, where the attack must succeed. A "success" here is a wrong sum, a lost attempt, or an innocent blamed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -34,12 +34,13 @@ from fedveil_common.masking import masks
 from fedveil_common.masking import shares as sealing
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
+from fedveil_common.ringspool import Announced
 from fedveil_common.secret import Seed, Share
 from fedveil_coordinator import acceptance, facts
 from fedveil_coordinator.intake import Intake
 from fedveil_participant.stages import Advertised, Inputting
 from fedveil_simulation.cluster import Cluster, Packet
-from fedveil_simulation.journals import CoordinatorMemory, PackedMemory
+from fedveil_simulation.journals import CoordinatorMemory, SpoolMemory
 
 from tests import whole_vectors
 
@@ -226,8 +227,9 @@ def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyP
     headers are the evidence. With both replaced the second input is journaled, proposed and summed.
     """
 
-    def overwriting(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, length: int, bits: int) -> PackedMemory:
-        return PackedMemory(length, bits, lambda made, replace: memory.inputs.update({(key, org): made}))
+    def overwriting(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, announced: Announced) -> SpoolMemory:
+        memory.inputs.pop((key, org), None)
+        return SpoolMemory(memory.inputs, {}, (key, org), announced)
 
     cluster, _, header, other = second_input()
     with pytest.raises(PeerError) as caught:
@@ -297,6 +299,28 @@ def header(**changes: object) -> Header:
     return Header(**{**made, **changes})  # type: ignore[arg-type]
 
 
+def intake(header: Header, hashes: list[bytes], write: Callable[[int, bytes], None], first: int = 0) -> Intake:
+    """An upload that has begun at leaf `first`."""
+    made = Intake(header, hashes)
+    made.begin(first, write)
+    return made
+
+
+def test_attack_31_a_leaf_that_is_there_already_cannot_be_sent_again() -> None:
+    """Stopped by `Intake.take`: what an earlier connection brought is not replaced, and its hash alone is no proof that
+    a leaf should be written twice.
+    """
+    written: list[int] = []
+    taking = intake(header(), HASHES, lambda index, data: written.append(index), first=1)
+    with pytest.raises(PeerError) as caught:
+        taking.take(0, LEAVES)
+    assert caught.value.code == "duplicate_leaf"
+    assert "leaf 0" in caught.value.what
+    taking.take(1, LEAVES[1:])
+    taking.complete()
+    assert written == [1, 2]
+
+
 @pytest.mark.parametrize(("stream", "code", "leaf"), STREAMS.values(), ids=STREAMS)
 def test_attack_31_leaves(
     stream: list[tuple[int, bytes]], code: str, leaf: str, monkeypatch: pytest.MonkeyPatch
@@ -307,11 +331,11 @@ def test_attack_31_leaves(
     is handed on and taken for the input, which it is not.
     """
     written: list[bytes] = []
-    good = Intake(header(), HASHES, lambda index, data: None)
+    good = intake(header(), HASHES, lambda index, data: None)
     for index, data in enumerate(LEAVES):
         good.take(index, [data])
     good.complete()
-    taking = Intake(header(), HASHES, lambda index, data: written.append(data))
+    taking = intake(header(), HASHES, lambda index, data: written.append(data))
 
     def take_all() -> None:
         for index, data in stream:
@@ -331,7 +355,7 @@ def test_attack_31_leaves(
         monkeypatch.setattr(Intake, "take", lambda self, first, leaves: [self._write(first, leaf) for leaf in leaves])
         monkeypatch.setattr(Intake, "complete", lambda self: None)
     written.clear()
-    taking = Intake(header(), HASHES, lambda index, data: written.append(data))
+    taking = intake(header(), HASHES, lambda index, data: written.append(data))
     take_all()
     assert written == [data for _, data in stream]
     assert b"".join(written) != b"".join(LEAVES)
@@ -341,10 +365,10 @@ def test_attack_31_padding_that_is_not_zero() -> None:
     """A second form of the same residues under hashes of its own: stopped by `packing.unpack`, the leaf is named."""
     padded = LEAVES[2][:-1] + bytes([LEAVES[2][-1] | 0x80])
     hashes = [*HASHES[:2], transcript.input_leaf(T2, BAD, 2, padded)]
-    intake = Intake(header(leaf_root=transcript.leaf_root(hashes)), hashes, lambda index, data: None)
-    intake.take(0, LEAVES[:2])
+    taking = intake(header(leaf_root=transcript.leaf_root(hashes)), hashes, lambda index, data: None)
+    taking.take(0, LEAVES[:2])
     with pytest.raises(PeerError) as caught:
-        intake.take(2, [padded])
+        taking.take(2, [padded])
     assert caught.value.code == "bad_leaf"
     assert "leaf 2" in caught.value.what
 
@@ -353,7 +377,7 @@ def test_attack_31_padding_that_is_not_zero() -> None:
 def test_attack_31_hash_list_that_is_not_the_header_s(hashes: list[bytes]) -> None:
     """Stopped before the first leaf."""
     with pytest.raises(PeerError) as caught:
-        Intake(header(), hashes, lambda index, data: None)
+        Intake(header(), hashes)
     assert caught.value.code == "wrong_leaf_root"
 
 

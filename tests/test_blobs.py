@@ -1,28 +1,20 @@
-"""Files beside the databases: blobs, sealed blobs, vectors of ring elements. Rows 15 and 18 of the fault list."""
+"""Files beside the databases: blobs, vectors of ring elements. Rows 15 and 18 of the fault list."""
 
 import errno
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from fedveil_common import durable
-from fedveil_common.blobs import CHUNK_BYTES, SALT_BYTES, BlobStore, SealedBlobStore
+from fedveil_common.blobs import BlobStore
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, StorageError
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, signed, word
 from fedveil_common.ringfile import RingFile, RingWriter, leaf_count, read_signed
-from fedveil_common.secret import Seed
 from fedveil_common.transcript import LEAF_COORDINATES
-from fedveil_simulation.ports import SeededEntropy
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests import whole_vectors
-
-KEY = Seed(bytes(range(32)))
-SEALED_CHUNK = CHUNK_BYTES + 16
 
 
 def flip(path: pathlib.Path, position: int) -> None:
@@ -120,95 +112,6 @@ def test_a_discarded_file_takes_no_more_bytes(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="closed"):
         file.write(b"late", 0)
     assert other.commit("other").read_bytes() == b""
-
-
-# --- sealed blobs -----------------------------------------------------------------------------------------------------
-
-
-def sealed(folder: pathlib.Path, key: Seed = KEY, taker: str = "blobs") -> SealedBlobStore:
-    return SealedBlobStore(BlobStore(folder), key, SeededEntropy(1, taker))
-
-
-def forged(folder: pathlib.Path, change: Callable[[bytes], bytes], data: bytes) -> bytes:
-    """The name of a blob made of `change`d ciphertext of `data`: whoever can write the folder can do this."""
-    store = sealed(folder)
-    digest = store.put(data)
-    return BlobStore(folder).put(change(BlobStore(folder).get(digest)))
-
-
-@given(sizes=st.lists(st.integers(0, 700_000), max_size=5))
-def test_sealed_blobs_come_back_however_they_were_cut(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
-) -> None:
-    store = sealed(tmp_path_factory.mktemp("blobs"))
-    parts = [bytes([index + 1]) * size for index, size in enumerate(sizes)]
-    writer = store.writer()
-    for part in parts:
-        writer.write(part)
-    assert store.get(writer.commit()) == b"".join(parts)
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
-def test_sealed_blobs_at_the_edges_of_chunks(tmp_path: pathlib.Path, size: int) -> None:
-    store = sealed(tmp_path)
-    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
-    digest = store.put(data)
-    assert store.get(digest) == data
-    chunks = max(1, -(-size // CHUNK_BYTES))
-    assert BlobStore(tmp_path).path(digest).stat().st_size == SALT_BYTES + size + 16 * chunks
-
-
-def test_the_plaintext_is_in_no_file(tmp_path: pathlib.Path) -> None:
-    secret = b"the update of one organisation" * 3
-    digest = sealed(tmp_path).put(secret)
-    assert all(secret[:16] not in path.read_bytes() for path in tmp_path.iterdir())
-    assert sealed(tmp_path).get(digest) == secret
-
-
-def test_equal_plaintexts_look_different(tmp_path: pathlib.Path) -> None:
-    store = sealed(tmp_path)
-    first, second = (BlobStore(tmp_path).get(store.put(b"same")) for _ in range(2))
-    assert first[:SALT_BYTES] != second[:SALT_BYTES]
-    assert first[SALT_BYTES:] != second[SALT_BYTES:]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda s: s[: SALT_BYTES + SEALED_CHUNK], id="cut after the first chunk"),
-        pytest.param(lambda s: s[: SALT_BYTES + 2 * SEALED_CHUNK], id="cut after the second chunk"),
-        pytest.param(lambda s: s[:-1], id="last byte cut"),
-        pytest.param(lambda s: s[:SALT_BYTES], id="all chunks cut"),
-        pytest.param(lambda s: s[:7], id="salt cut"),
-        pytest.param(lambda _: b"", id="nothing left"),
-        pytest.param(lambda s: s + s[-26:], id="last chunk twice"),
-        pytest.param(lambda s: s + bytes(16), id="an empty chunk added"),
-        pytest.param(lambda s: bytes([s[0] ^ 1]) + s[1:], id="salt changed"),
-        pytest.param(lambda s: s[:-1] + bytes([s[-1] ^ 1]), id="tag changed"),
-        pytest.param(
-            lambda s: (
-                s[:SALT_BYTES]
-                + s[SALT_BYTES + SEALED_CHUNK : SALT_BYTES + 2 * SEALED_CHUNK]
-                + s[SALT_BYTES : SALT_BYTES + SEALED_CHUNK]
-                + s[SALT_BYTES + 2 * SEALED_CHUNK :]
-            ),
-            id="two chunks exchanged",
-        ),
-    ],
-)
-def test_a_sealed_blob_cannot_be_cut_moved_or_changed(tmp_path: pathlib.Path, change: Callable[[bytes], bytes]) -> None:
-    data = bytes(CHUNK_BYTES) + b"1" * CHUNK_BYTES + b"0123456789"
-    with pytest.raises(IntegrityError) as caught:
-        sealed(tmp_path).get(forged(tmp_path, change, data))
-    assert caught.value.code == "aead_failed"
-    assert sealed(tmp_path).get(forged(tmp_path, lambda s: s, data)) == data  # control
-
-
-def test_another_key_opens_nothing(tmp_path: pathlib.Path) -> None:
-    digest = sealed(tmp_path).put(b"x")
-    with pytest.raises(IntegrityError) as caught:
-        sealed(tmp_path, Seed(bytes(32))).get(digest)
-    assert caught.value.code == "aead_failed"
 
 
 # --- ring files -------------------------------------------------------------------------------------------------------

@@ -270,9 +270,9 @@ def test_a_run_over_mutual_tls_ends_with_the_same_verified_model_everywhere(serv
 
 
 def submit(channel: grpc.Channel, frames: list[bytes]) -> FedveilError:
-    stub = channel.stream_unary("/fedveil.v1.RoundsService/SubmitInput")
+    stub = channel.stream_stream("/fedveil.v1.RoundsService/SubmitInput")
     with pytest.raises(grpc.RpcError) as caught:
-        stub(iter(frames), timeout=20)
+        list(stub(iter(frames), timeout=20))
     return error_of(caught.value.code(), caught.value.details(), list(caught.value.trailing_metadata() or ()))
 
 
@@ -391,13 +391,13 @@ def test_attack_31_hostile_uploads_name_the_leaf_and_change_nothing(served: Serv
         ("bad_leaf", [announcement(header, hashes), leaves_frame(0, [flipped])]),
         ("bad_leaf", [announcement(header, hashes), leaves_frame(0, [leaves[0][:-4]])]),
         ("missing_leaf", [announcement(header, hashes)]),
-        ("duplicate_leaf", [announcement(header, hashes), leaves_frame(0, leaves), leaves_frame(0, leaves)]),
         ("leaf_out_of_order", [announcement(header, hashes * 2), leaves_frame(1, leaves)]),
-        ("extra_leaf", [announcement(header, hashes), leaves_frame(0, [*leaves, leaves[0]])]),
         ("wrong_leaf_root", [announcement(header, [transcript.leaf_root(hashes)]), leaves_frame(0, leaves)]),
         ("malformed", []),
         ("malformed", [leaves_frame(0, leaves)]),
         ("malformed", [b"\xff\xff"]),
+        ("extra_leaf", [announcement(header, hashes), leaves_frame(0, [*leaves, leaves[0]])]),
+        ("duplicate_leaf", [announcement(header, hashes), leaves_frame(0, leaves)]),  # it is there since the last
     ]
     for code, frames in stories:
         found = submit(channel, frames)
@@ -406,10 +406,12 @@ def test_attack_31_hostile_uploads_name_the_leaf_and_change_nothing(served: Serv
         else:
             assert found.code == code
         assert collected(served) == before
-    # the honest control: the same announcement with the true leaves is accepted and receipted
-    stub = channel.stream_unary("/fedveil.v1.RoundsService/SubmitInput")
-    answer = pb.SubmitInputResponse.FromString(stub(iter([announcement(header, hashes), leaves_frame(0, leaves)])))
-    assert answer.receipt.signer_id == "coordinator"
+    # the honest control: the same announcement, its true leaf being there, is accepted and receipted
+    stub = channel.stream_stream("/fedveil.v1.RoundsService/SubmitInput")
+    answers = [pb.SubmitInputResponse.FromString(data) for data in stub(iter([announcement(header, hashes)]))]
+    assert [answer.WhichOneof("frame") for answer in answers] == ["first_missing", "receipt"]
+    assert answers[0].first_missing == 1
+    assert answers[1].receipt.signer_id == "coordinator"
     eventually(lambda: not isinstance(served.driver.active and served.driver.active.attempt, attempts.Collecting))
     channel.close()
     for member in rest.members:

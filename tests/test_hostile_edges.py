@@ -107,15 +107,15 @@ def test_an_upload_cancelled_while_its_receipt_is_due_stops_nothing(served: Serv
     channel, header, hashes, leaves, rest = uploading(served)
     eventually(lambda: len(collected(served)) == 2)
     frames = [announcement(header, hashes), leaves_frame(0, leaves)]
-    stub = channel.stream_unary(SUBMIT)
+    stub = channel.stream_stream(SUBMIT)
     queued = served.driver._inbox.qsize
     with held(served):
         before = queued()
-        call = stub.future(iter(frames))
+        call = stub(iter(frames))
         eventually(lambda: queued() >= before + 2)  # its leaves, and that it is complete
         call.cancel()
         eventually(lambda: submit(channel, frames).code == "upload_in_progress")
-        eventually(call.done)
+        eventually(lambda: not call.is_active())
         assert submit(channel, frames).code == "upload_in_progress", "until the driver has answered"
     assert answers(served)
     eventually(lambda: OrgId("acme") in dict(served.driver.active.attempt.stage.headers))  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ from fedveil_common.secret import Passphrase, PrivateKey, Seed
 from fedveil_participant.events import Changes, OpenedSum, SpentKey
 from fedveil_participant.ports import Journal
 from fedveil_participant.stages import Advertised, Frame, Idle, Preparing, Revealed
-from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_holdings, open_store
+from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_holdings, open_store, tables
 from fedveil_simulation.journals import ParticipantMemory
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 
@@ -221,7 +221,7 @@ def test_no_secret_is_in_clear_in_any_file_at_any_time(opened: Open, home: pathl
     protocol = PrivateKey(b"the protocol key, 32 bytes long!")
     store.set_protocol_key(protocol)
     values = np.frombuffer(b"an update: thirty-two bytes long", dtype="<f8")
-    store.put_update(SPENT, b"m" * 32, values)
+    store.put_update(SPENT, b"m" * 32, [values])
     version_key = store.data_version_key()
     secrets = [*SECRETS.values(), protocol.expose(), values.tobytes(), version_key.expose()]
     for step in STEPS:
@@ -271,7 +271,6 @@ def test_an_earlier_protocol_key_is_erased(opened: Open) -> None:
 
 def test_a_sealed_record_cannot_stand_in_for_another(opened: Open, home: pathlib.Path) -> None:
     """The attempt is bound: a stage of one attempt is not believed as that of the next."""
-    from fedveil_participant.store import tables
 
     store = opened(create=True)
     store.save(KEY, ADVERTISED, "advert", (), Changes())
@@ -366,6 +365,15 @@ def test_a_spent_key_that_a_turned_bit_would_free_is_found(opened: Open, home: p
     assert caught.value.code == "database_damaged"
 
 
+def kept(store: ParticipantStore, key: SpentKey) -> tuple[bytes, list[float]] | None:
+    """(hash of the model, values) of the update kept under `key`."""
+    found = store.open_update(key)
+    if found is None:
+        return None
+    with contextlib.closing(found):
+        return found.model_hash, found.read(0, found.length).tolist()
+
+
 # --- inputs and updates -----------------------------------------------------------------------------------------------
 
 
@@ -398,32 +406,29 @@ def test_the_masked_input_stays_until_it_is_discarded(opened: Open) -> None:
 def test_updates_are_cached_by_spent_key(opened: Open, home: pathlib.Path) -> None:
     store = opened(create=True)
     values = np.array([0.1, -2.5, 1e300])
-    store.put_update(SPENT, b"a" * 32, np.zeros(3))
-    store.put_update(SPENT, b"b" * 32, values)
-    store.put_update(OTHER, b"c" * 32, np.ones(2))
+    store.put_update(SPENT, b"a" * 32, [np.zeros(3)])
+    store.put_update(SPENT, b"b" * 32, [values[:2], values[2:]])
+    store.put_update(OTHER, b"c" * 32, [np.ones(2)])
     store = reopen(store, opened)
-    found = store.get_update(SPENT)
-    assert found is not None
-    assert found[0] == b"b" * 32
-    assert np.array_equal(found[1], values)
+    assert kept(store, SPENT) == (b"b" * 32, values.tolist())
     assert len(list((home / "updates").iterdir())) == 2
     store.drop_update(SPENT)
     store.drop_update(SPENT)
-    assert store.get_update(SPENT) is None
-    assert store.get_update(OTHER) is not None
+    assert kept(store, SPENT) is None
+    assert kept(store, OTHER) == (b"c" * 32, [1.0, 1.0])
     assert len(list((home / "updates").iterdir())) == 1
 
 
 def test_a_turned_bit_in_a_cached_update_is_found(opened: Open, home: pathlib.Path) -> None:
     store = opened(create=True)
-    store.put_update(SPENT, b"a" * 32, np.zeros(3))
+    store.put_update(SPENT, b"a" * 32, [np.zeros(3)])
     (path,) = (home / "updates").iterdir()
     data = bytearray(path.read_bytes())
     data[40] ^= 1
     path.write_bytes(data)
     with pytest.raises(IntegrityError) as caught:
-        store.get_update(SPENT)
-    assert caught.value.code == "blob_damaged"
+        kept(store, SPENT)
+    assert caught.value.code == "aead_failed"
 
 
 # --- holdings ---------------------------------------------------------------------------------------------------------

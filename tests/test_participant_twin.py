@@ -11,7 +11,7 @@ from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import Purpose
 from fedveil_common.secret import Seed
-from fedveil_participant.events import Changes, OpenedSum, TagKey
+from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, open_store
 from fedveil_simulation.journals import ParticipantMemory
@@ -43,7 +43,7 @@ KINDS = st.sampled_from(["offer", "input", "aborted"])
 STAGES = st.sampled_from([Idle(), PREPARING, ADVERTISED, REVEALED])
 HASHES = st.sampled_from([b"p" * 32, b"q" * 32])
 RINGS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3).map(lambda ring: np.array(ring, dtype=np.uint32))
-UPDATES = st.lists(st.floats(width=64), max_size=3).map(np.array)
+UPDATES = st.lists(st.lists(st.floats(width=64), min_size=1, max_size=3).map(np.array), max_size=2)
 
 # (method of the journal, its arguments)
 OPERATIONS = st.one_of(
@@ -76,12 +76,21 @@ def outcome(journal: ParticipantStore | ParticipantMemory, operation: tuple[str,
     return found.tobytes() if isinstance(found, np.ndarray) else found
 
 
+def kept_update(journal: ParticipantStore | ParticipantMemory, key: SpentKey) -> tuple[bytes, bytes] | None:
+    """(hash of the model, values) of the update kept under `key`."""
+    found = journal.open_update(key)
+    if found is None:
+        return None
+    with contextlib.closing(found):
+        return found.model_hash, found.read(0, found.length).tobytes()
+
+
 def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
     """Everything that a restart would find, except masked inputs."""
-    updates = [journal.get_update(key) for key in (SPENT, OTHER, replace(SPENT, dataset="ward"))]
+    updates = [kept_update(journal, key) for key in (SPENT, OTHER, replace(SPENT, dataset="ward"))]
     seen: dict[str, object] = {
         "stage": journal.load(),
-        "updates": [None if found is None else (found[0], found[1].tobytes()) for found in updates],
+        "updates": updates,
     }
     if isinstance(journal, ParticipantStore):
         standing, trail = journal.standing(), journal.trail()

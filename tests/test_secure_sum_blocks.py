@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from fedveil_common import decode, evaluation, initial, layout, sanity, standardisation, strategies, transcript
 from fedveil_common.errors import IntegrityError, PolicyRefusal, RoundAborted
-from fedveil_common.masking import ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, parse_plan, with_seed
 from fedveil_common.plan.parameters import Layer
@@ -159,8 +158,8 @@ def test_the_first_model_is_the_one_of_the_specification() -> None:
 
 
 def encoded(made: layout.Layout, blocks: list[np.ndarray], key: bytes, value_bits: int = 16) -> np.ndarray:
-    """The signed integers of one input in a ring of 32 bits."""
-    return ring.signed(encode(made, np.concatenate(blocks), key, value_bits, 32).ring, 32)
+    """The signed integers of one input."""
+    return encode(made, np.concatenate(blocks), key, value_bits).integers
 
 
 @CALM
@@ -182,13 +181,14 @@ def test_decoding_what_was_encoded_errs_by_less_than_a_grid_step_each(
 def test_every_block_is_capped_in_integers_and_clamps_are_counted() -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 0)
     wild = [np.full(block.length, sign * 1e300) for block, sign in zip(made.blocks, [1, -1] * 4, strict=False)]
-    made_ring = encode(made, np.concatenate(wild), KEY, 16, 20)
-    assert made_ring.clamps == made.length
-    values = ring.signed(made_ring.ring, 20)
+    made_integers = encode(made, np.concatenate(wild), KEY, 16)
+    assert made_integers.clamps == made.length
+    values = made_integers.integers
     for block, where in zip(made.blocks, made.slices().values(), strict=True):
         assert set(np.abs(values[where]).tolist()) == {block.limit}
-    with pytest.raises(ValueError, match="fit the layout"):
-        encode(made, np.concatenate(wild[:-1]), KEY, 16, 20)
+    for start in (1, -1, made.length):
+        with pytest.raises(ValueError, match="fit the layout"):
+            encode(made, np.concatenate(wild), KEY, 16, start)
 
 
 @CALM
@@ -196,10 +196,10 @@ def test_every_block_is_capped_in_integers_and_clamps_are_counted() -> None:
 def test_a_piece_of_a_vector_is_encoded_as_in_the_whole(start: int, count: int) -> None:
     made = layout.layout_for(PLAN, Purpose.TRAIN, 0)
     values = np.random.default_rng(3).normal(size=made.length)
-    whole = encode(made, values, KEY, 16, 20)
+    whole = encode(made, values, KEY, 16)
     count = min(count, made.length - start)
-    piece = encode(made, values, KEY, 16, 20, start, count)
-    assert piece.ring.tolist() == whole.ring[start : start + count].tolist()
+    piece = encode(made, values[start : start + count], KEY, 16, start)
+    assert piece.integers.tolist() == whole.integers[start : start + count].tolist()
 
 
 def test_decode_refuses_vectors_of_another_shape_or_type() -> None:
@@ -328,7 +328,7 @@ def test_an_update_that_is_not_finite_stops_here(value: float) -> None:
     assert caught.value.code == "update_not_finite"
     made = layout.layout_for(PLAN, Purpose.TRAIN, 1)
     with pytest.raises(PolicyRefusal) as caught:
-        encode(made, np.append(update, 1.0), KEY, 16, 20)
+        encode(made, np.append(update, 1.0), KEY, 16)
     assert caught.value.code == "update_not_finite"
     broken = MODEL.copy()
     broken[0] = value

@@ -12,7 +12,7 @@ import numpy as np
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking.packing import unpack
-from fedveil_common.masking.ring import Ring
+from fedveil_common.masking.ring import Ring, signed
 from fedveil_common.ringfile import RingWriter
 from fedveil_common.transcript import LEAF_COORDINATES, input_leaf
 from fedveil_participant.protecting import protect
@@ -26,7 +26,7 @@ def masked(
     hashes = protect(
         len(values),
         bits,
-        lambda start, count: values[start : start + count].copy(),
+        lambda start, count: signed(values[start : start + count], bits).astype(np.int64),
         keys,
         t2,
         org,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fedveil_common.ids import AttemptKey, OrgId
-from fedveil_common.ports import LeafSink
+from fedveil_common.ports import LeafSpool
 from fedveil_common.secret import Passphrase
 
 from fedveil_cli.service_commands import configure_logging, software
@@ -19,28 +19,31 @@ from fedveil_cli.world import real_world
 class CopyingSpool:
     """Hands everything on, and copies it to a file of its own."""
 
-    def __init__(self, spool: LeafSink, copy: Path) -> None:
+    def __init__(self, spool: LeafSpool, copy: Path) -> None:
         self._spool = spool
         self._copy = copy
         self._part = copy.with_name(f"{copy.name}.part")
-        self._stream = self._part.open("wb")
+        self._stream = self._part.open("ab" if spool.first_missing else "wb", buffering=0)
+
+    @property
+    def first_missing(self) -> int:
+        """How many leaves came before."""
+        return self._spool.first_missing
 
     def write(self, index: int, data: bytes | bytearray) -> None:
         """One verified leaf; an upload's come in order."""
         self._stream.write(data)
         self._spool.write(index, data)
 
-    def finish(self, *, replace: bool = False) -> None:
+    def finish(self) -> None:
         """The upload is complete."""
-        self._stream.close()
         self._part.replace(self._copy)
-        self._spool.finish(replace=replace)
+        self._spool.finish()
 
-    def discard(self) -> None:
-        """The upload came to nothing."""
+    def close(self) -> None:
+        """The upload has ended, or goes on later."""
         self._stream.close()
-        self._part.unlink(missing_ok=True)
-        self._spool.discard()
+        self._spool.close()
 
 
 def main(home: Path, passphrase_file: Path, copies: Path) -> None:
@@ -48,7 +51,7 @@ def main(home: Path, passphrase_file: Path, copies: Path) -> None:
     configure_logging()
     copies.mkdir(exist_ok=True)
 
-    def wrap(key: AttemptKey, org_id: OrgId, spool: LeafSink) -> LeafSink:
+    def wrap(key: AttemptKey, org_id: OrgId, spool: LeafSpool) -> LeafSpool:
         return CopyingSpool(spool, copies / f"{key.run_id}.{key.round}.{org_id}.packed")
 
     passphrase = Passphrase(passphrase_file.read_bytes().strip())

@@ -22,8 +22,9 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.pki.governance import verify_chain
-from fedveil_common.ports import LeafSink
+from fedveil_common.ports import LeafSpool
 from fedveil_common.ringfile import RingFile
+from fedveil_common.ringspool import Announced
 from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import enrollment_http, enrollment_listener, founding
@@ -50,7 +51,7 @@ GRACE_S = 5.0
 BACKLOG = 128
 """Connections that wait at the enrolment listener."""
 
-WrapSpool = Callable[[AttemptKey, OrgId, LeafSink], LeafSink]
+WrapSpool = Callable[[AttemptKey, OrgId, LeafSpool], LeafSpool]
 """The demo watches what the coordinator receives; production hands spools on as they are."""
 
 
@@ -105,8 +106,8 @@ async def _serve(
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
     operations = Operations(driver, store, trust, federation.trust_chain, allowed, world.clock, world.entropy, software)
 
-    def open_spool(key: AttemptKey, org_id: OrgId, length: int, bits: int) -> LeafSink:
-        return wrap_spool(key, org_id, store.journal.spool(key, org_id, length, bits))
+    def open_spool(key: AttemptKey, org_id: OrgId, announced: Announced) -> LeafSpool:
+        return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))

@@ -6,6 +6,7 @@ each weight is 0.01 times (the sum of 12 words, each (w>>11)*2^-53, added in ord
 float32.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,4 +57,9 @@ def _chunks(layers: "Sequence[Layer]") -> Iterator[tuple[int, int]]:
 
 def initial_hash(seed: int, layers: "Sequence[Layer]") -> str:
     """The model hash of `draw(seed, layers)` as 64 hex digits: field model.initial of a canonical plan."""
-    return transcript.model_hash(draw(seed, layers).astype("<f4").tobytes()).hex()
+    return _hash(seed, tuple(layers))
+
+
+@functools.lru_cache(maxsize=16)
+def _hash(seed: int, layers: "tuple[Layer, ...]") -> str:
+    return transcript.model_hash(draw(seed, layers).astype("<f4", copy=False).data).hex()

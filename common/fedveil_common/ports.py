@@ -62,6 +62,27 @@ class LeafSink(Protocol):
         ...
 
 
+class LeafSpool(Protocol):
+    """A packed vector on its way in, which may be taken up again. Ends with `finish` or `close`."""
+
+    @property
+    def first_missing(self) -> int:
+        """How many leaves are there already; the next to be written."""
+        ...
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        """Packed leaf `index`, verified: the first that is missing."""
+        ...
+
+    def finish(self) -> None:
+        """The whole is durable in its place, where the first vector stays: PeerError `input_differs`."""
+        ...
+
+    def close(self) -> None:
+        """Done for now: what was written stays for the next time."""
+        ...
+
+
 class LeafSource(Protocol):
     """A packed vector at rest, read leaf by leaf from any thread."""
 

@@ -10,6 +10,7 @@ of the ring (u32); the 8 bytes "FVRING02".
 import os
 import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from fedveil_common import durable
 from fedveil_common.errors import IntegrityError, PeerError, StorageError
 from fedveil_common.masking.packing import size_bytes, unpack
-from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, zeros
+from fedveil_common.masking.ring import MAX_BITS, MIN_BITS, Ring, Signed, signed, signed_zeros, zeros
 from fedveil_common.transcript import LEAF_COORDINATES
 
 _MAGIC = b"FVRING02"
@@ -68,7 +69,7 @@ class RingWriter:
         if missing:
             self.discard()
             raise ValueError(f"leaf {missing[0]} is missing")
-        footer = _footer([check or 0 for check in self._checks], self._length, self._bits)
+        footer = footer_of([check or 0 for check in self._checks], self._length, self._bits)
         if not replace and self._path.exists():
             self.discard()
             with RingFile(self._path) as first:
@@ -152,7 +153,7 @@ class RingFile:
     @property
     def footer(self) -> bytes:
         """Check sums, length and ring: equal for equal content (not against an adversary: CRC-32)."""
-        return _footer([int(check) for check in self._checks], self.length, self.bits)
+        return footer_of([int(check) for check in self._checks], self.length, self.bits)
 
     def close(self) -> None:
         """The file is closed."""
@@ -173,7 +174,8 @@ class RingFile:
         )
 
 
-def _footer(checks: list[int], length: int, bits: int) -> bytes:
+def footer_of(checks: Sequence[int], length: int, bits: int) -> bytes:
+    """What stands behind the leaves of a ring file; `checks`: the CRC-32 of each leaf."""
     sums = np.array(checks, dtype="<u4").tobytes()
     return sums + length.to_bytes(8, "little") + bits.to_bytes(4, "little") + _MAGIC
 
@@ -181,4 +183,8 @@ def _footer(checks: list[int], length: int, bits: int) -> bytes:
 def read_signed(path: Path) -> Signed:
     """The whole vector as signed integers, shape (d,). Errors as `RingFile`."""
     with RingFile(path) as file:
-        return signed(file.whole(), file.bits)
+        values = signed_zeros(file.length, file.bits)
+        for index in range(file.leaves):
+            start = index * LEAF_COORDINATES
+            values[start : start + LEAF_COORDINATES] = signed(file.leaf(index), file.bits)
+        return values

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -80,6 +81,10 @@ class CheckedTable:
         self.name = name
         self.columns = columns
         self._table = sa.table(name, *(sa.column(column) for column in (*columns, "digest")))
+        self._insert = self._table.insert()
+        self._replace = self._table.insert().prefix_with("OR REPLACE")
+        self._selects: dict[tuple[str, ...], sa.Select[Any]] = {}
+        self._deletes: dict[tuple[str, ...], sa.Delete] = {}
 
     def _digest(self, values: Mapping[str, Value]) -> bytes:
         return h("row", self.name.encode(), *(_encoded(values[column]) for column in self.columns))
@@ -87,14 +92,17 @@ class CheckedTable:
     def _where(self, where: Mapping[str, Value]) -> list[sa.ColumnElement[bool]]:
         return [self._table.c[column] == value for column, value in where.items()]
 
+    def _bound(self, columns: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+        """The condition on these columns, NULL being equal to NULL. Making a statement costs more than running it."""
+        return [self._table.c[column].is_not_distinct_from(sa.bindparam(column)) for column in columns]
+
     def insert(self, connection: sa.Connection, **values: Value) -> None:
         """A new row; every column must be given. sqlalchemy IntegrityError if its key exists."""
-        connection.execute(self._table.insert().values({**values, "digest": self._digest(values)}))
+        connection.execute(self._insert, {**values, "digest": self._digest(values)})
 
     def put(self, connection: sa.Connection, **values: Value) -> None:
         """The row with this primary key has these values from now on."""
-        statement = self._table.insert().prefix_with("OR REPLACE")
-        connection.execute(statement.values({**values, "digest": self._digest(values)}))
+        connection.execute(self._replace, {**values, "digest": self._digest(values)})
 
     def change(self, connection: sa.Connection, where: Mapping[str, Value], **changes: Value) -> int:
         """Sets columns of the rows that match; returns how many there were."""
@@ -107,12 +115,17 @@ class CheckedTable:
 
     def delete(self, connection: sa.Connection, **where: Value) -> int:
         """Removes the rows that match (all, if nothing is asked for); returns how many there were."""
-        return connection.execute(self._table.delete().where(*self._where(where))).rowcount
+        columns = tuple(where)
+        if columns not in self._deletes:
+            self._deletes[columns] = self._table.delete().where(*self._bound(columns))
+        return connection.execute(self._deletes[columns], where).rowcount
 
     def select(self, connection: sa.Connection, **where: Value) -> list[Row]:
         """The rows that match, in the order in which they were first written. StorageError `database_damaged`."""
-        statement = self._table.select().where(*self._where(where)).order_by(sa.text("rowid"))
-        return [self._checked(row._mapping) for row in connection.execute(statement)]
+        columns = tuple(where)
+        if columns not in self._selects:
+            self._selects[columns] = self._table.select().where(*self._bound(columns)).order_by(sa.text("rowid"))
+        return [self._checked(row._mapping) for row in connection.execute(self._selects[columns], where)]
 
     def one(self, connection: sa.Connection, **where: Value) -> Row | None:
         """The row that matches, if there is one."""
@@ -137,10 +150,13 @@ class AppendOnlyTable(CheckedTable):
     def __init__(self, name: str, *columns: str) -> None:
         super().__init__(name, "seq", *columns)
         self._table = sa.table(name, *(sa.column(column) for column in ("seq", *columns, "digest", "chain")))
+        self._insert = self._table.insert()
+        self._selects.clear()
+        self._last = self._table.select().order_by(self._table.c.seq.desc()).limit(1)
 
     def append(self, connection: sa.Connection, records: Iterable[Mapping[str, Value]]) -> None:
         """New rows, in order, after all others."""
-        last = connection.execute(self._table.select().order_by(self._table.c.seq.desc()).limit(1)).mappings().first()
+        last = connection.execute(self._last).mappings().first()
         seq, chain = (0, b"") if last is None else (int(last["seq"]), bytes(last["chain"]))
         prepared: list[dict[str, Value]] = []
         for record in records:
@@ -150,7 +166,7 @@ class AppendOnlyTable(CheckedTable):
             chain = self._link(chain, seq, digest)
             prepared.append({**values, "digest": digest, "chain": chain})
         if prepared:
-            connection.execute(self._table.insert(), prepared)
+            connection.execute(self._insert, prepared)
 
     def _link(self, chain: bytes, seq: int, digest: bytes) -> bytes:
         return h("row/chain", self.name.encode(), chain, u64(seq), digest)

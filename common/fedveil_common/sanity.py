@@ -6,6 +6,8 @@ Source: FLSA/1 section 4 (public sanity of the sum); each coordinate of an hones
 
 import math
 
+import numpy as np
+
 from fedveil_common.decode import Decoded, Readings
 from fedveil_common.errors import IntegrityError
 from fedveil_common.layout import (
@@ -51,7 +53,7 @@ def _norm(update: Readings) -> float:
     squares = 0.0
     for start in range(0, len(update), LEAF_COORDINATES):
         leaf = update.at(slice(start, start + LEAF_COORDINATES))
-        squares += float(leaf @ leaf)
+        squares += float(np.sum(leaf * leaf))  # not BLAS, whose threads spin
     return math.sqrt(squares)
 
 

@@ -6,6 +6,7 @@ one that was superseded is refused, and its use freezes the identity (see `succe
 revocation list, and an open channel outlives its certificate: this map is the revocation.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -236,13 +237,11 @@ class AllowList:
 
     def _look_up(self, pem: bytes) -> tuple[x509.Certificate, Certificate]:
         try:
-            certificate = certificates.load_certificate(pem)
-            subject = names.subject_of(certificate)
+            certificate, subject, spki, serial = _read(pem)
         except PeerError as error:
             raise _not_enrolled(error.what) from error
-        serial = certificates.serial_text(certificate)
         with self._lock:
-            known = self._known.get((certificates.spki_hash(certificate), serial))
+            known = self._known.get((spki, serial))
         if known is None:
             raise _not_enrolled(f"no certificate with serial {serial} was issued here")
         if subject != names.Subject(self._federation_id, Role(known.role), known.org_id):
@@ -308,6 +307,18 @@ def _frozen(known: Certificate) -> PolicyRefusal:
         f"{known.role} {known.org_id} is frozen: a certificate was used after its successor, as a copied key would be",
         not_done=_REFUSED,
         next_step=f"find the second holder of the key; then {anew}",
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(pem: bytes) -> tuple[x509.Certificate, names.Subject, bytes, str]:
+    """What a certificate says, parsed once: it is looked at with every frame of an upload."""
+    certificate = certificates.load_certificate(pem)
+    return (
+        certificate,
+        names.subject_of(certificate),
+        certificates.spki_hash(certificate),
+        certificates.serial_text(certificate),
     )
 
 

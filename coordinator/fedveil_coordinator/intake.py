@@ -3,29 +3,48 @@
 Promise: nothing is handed on that does not match; a fault names the leaf; state is a counter. Source: FLSA/1 2.10.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 
-from fedveil_common import transcript
+from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import packing
-from fedveil_common.messages import Header
+from fedveil_common.messages import Header, SignedBlob
 from fedveil_common.ringfile import leaf_length
+from fedveil_common.ringspool import Announced
 
 UPLOADS_AT_ONCE = 4
 """Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
 
 
-class Intake:
-    """One upload. `write(leaf index, data)` is called for each verified leaf, in order."""
+def _nowhere(index: int, data: bytes) -> None:
+    raise ValueError(f"leaf {index} came before the upload began")
 
-    def __init__(self, header: Header, leaf_hashes: Sequence[bytes], write: Callable[[int, bytes], None]) -> None:
+
+class Intake:
+    """One upload. `begin` says where it goes; then come `take`s and `complete`. PeerError `wrong_leaf_root`."""
+
+    def __init__(self, header: Header, leaf_hashes: Sequence[bytes]) -> None:
         self._header = header
         self._hashes = leaf_hashes
-        self._write = write
         self._next = 0
+        self._write: Callable[[int, bytes], None] = _nowhere
         if len(leaf_hashes) != header.leaf_count or transcript.leaf_root(leaf_hashes) != header.leaf_root:
             raise self._fault("wrong_leaf_root", "the announced leaf hashes are not those of the header")
+
+    def announced(self, header: SignedBlob) -> Announced:
+        """What `header`, the signed form of this upload's, commits its sender to."""
+        identity = hashlib.sha256(wire.encode_blob(header)).digest()
+        return Announced(self._header.length, self._header.ring_bits, identity, self.matches)
+
+    def matches(self, index: int, data: bytes) -> bool:
+        """Whether `data` is leaf `index` as announced."""
+        return transcript.input_leaf(self._header.t2, self._header.org_id, index, data) == self._hashes[index]
+
+    def begin(self, first: int, write: Callable[[int, bytes], None]) -> None:
+        """The leaves before `first` are there; `write(leaf index, data)` is called for each verified one, in order."""
+        self._next, self._write = first, write
 
     def take(self, first: int, leaves: Sequence[bytes]) -> None:
         """Consecutive leaves beginning with number `first`. PeerError names the leaf; nothing of it was written."""
@@ -37,8 +56,7 @@ class Intake:
             if index > self._next:
                 raise self._fault("leaf_out_of_order", f"leaf {index} came before leaf {self._next}")
             self._check_form(index, data)
-            made = transcript.input_leaf(self._header.t2, self._header.org_id, index, data)
-            if made != self._hashes[index]:
+            if not self.matches(index, data):
                 raise self._fault("bad_leaf", f"leaf {index} does not match its announced hash")
             self._write(index, data)
             self._next = index + 1
@@ -66,5 +84,5 @@ class Intake:
             what,
             peer=OrgId(self._header.org_id),
             not_done="the input was not accepted and nothing was added to any sum",
-            next_step="the participant sends the whole input again",
+            next_step="the participant goes on from the first leaf that is missing",
         )

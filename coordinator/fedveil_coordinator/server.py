@@ -22,8 +22,9 @@ from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundA
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
 from fedveil_common.messages import CoordinatorMessage, SignedBlob
-from fedveil_common.ports import LeafSink, LeafSource
+from fedveil_common.ports import LeafSource, LeafSpool
 from fedveil_common.ringfile import leaf_count
+from fedveil_common.ringspool import Announced
 from fedveil_common.roster import Role
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
@@ -62,8 +63,8 @@ Identify = Callable[[bytes], Identity]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Coroutine[Any, Any, Any]]
 
 
-OpenSpool = Callable[[AttemptKey, OrgId, int, int], LeafSink]
-"""(attempt, organisation, length, ring bits) -> where the leaves of one upload are written until it is complete."""
+OpenSpool = Callable[[AttemptKey, OrgId, Announced], LeafSpool]
+"""(attempt, organisation, what it announced) -> where its leaves are written, and which of them are there already."""
 
 OpenSum = Callable[[RunId, int], LeafSource]
 
@@ -243,7 +244,7 @@ class RoundsEdge:
             "Session": grpc.stream_stream_rpc_method_handler(
                 guarded("participant", self._identify, Turns().within(self.session), self._live)
             ),
-            "SubmitInput": grpc.stream_unary_rpc_method_handler(
+            "SubmitInput": grpc.stream_stream_rpc_method_handler(
                 guarded("participant", self._identify, self.submit, self._live)
             ),
             "FetchSum": grpc.unary_stream_rpc_method_handler(
@@ -293,8 +294,10 @@ class RoundsEdge:
 
     async def submit(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], identity: Identity
-    ) -> bytes:
-        """A masked input: announced, leaf by leaf verified and spooled, receipted once the journal has it."""
+    ) -> None:
+        """A masked input: announced, asked for from its first missing leaf on, each leaf verified and
+        spooled; receipted once the journal has it.
+        """
         org = identity.org_id
         self._check_listed(org)
         if org in self._uploading:
@@ -313,7 +316,7 @@ class RoundsEdge:
             self._end_upload(org, accepted)
         answer = pb.SubmitInputResponse()
         tables.BLOB.put(answer, "receipt", receipt)
-        return answer.SerializeToString()
+        await write(context, answer.SerializeToString(), org)
 
     async def _slot(self, org: OrgId) -> None:
         """Wait for a free upload slot; the driver hears of it meanwhile."""
@@ -351,9 +354,16 @@ class RoundsEdge:
         if not 1 <= len(hashes) <= limits.MAX_LEAVES or any(len(one) != 32 for one in hashes):
             raise wire.MalformedError("announcement.leaf_hashes", "not a list of 32-byte hashes")
         attempt, body = self._driver.expect_input(org, header)
-        spool = self._open_spool(attempt.key, org, body.length, body.ring_bits)
+        intake = Intake(body, hashes)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_spool, attempt.key, org, intake.announced(header)))
         try:
-            intake = Intake(body, hashes, spool.write)
+            spool = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening).close()  # its thread goes on, and until it is done no other upload of this member may begin
+            raise
+        try:
+            intake.begin(spool.first_missing, spool.write)
+            await write(context, pb.SubmitInputResponse(first_missing=spool.first_missing).SerializeToString(), org)
             while (data := await _next(requests, org)) is not None:
                 leaves = _frame(data, "leaves").leaves
                 if not 1 <= len(leaves.leaves) <= limits.LEAVES_PER_FRAME:
@@ -363,9 +373,8 @@ class RoundsEdge:
                 self._driver.input_progress(org, leaves.first + len(leaves.leaves))
             intake.complete()
             await asyncio.to_thread(spool.finish)
-        except BaseException:
-            spool.discard()
-            raise
+        finally:
+            await asyncio.shield(asyncio.to_thread(spool.close))
         return header
 
     async def fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:

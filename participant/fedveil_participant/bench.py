@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from fedveil_common import layout as layouts
 from fedveil_common.errors import ConfigError, PolicyRefusal
-from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, canonical
 from fedveil_common.provenance import Lineage
@@ -53,10 +52,8 @@ class TableBench:
         self._trainers.accept(plan)
         return source.version
 
-    def contribution(
-        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
-        """Every block of the sum's layout end to end: float64, shape (d,). The organisation's secret.
+    def contribution(self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None) -> update.Blocks:
+        """Every block of the sum's layout, in order: float64, d coordinates in all. The organisation's secret.
 
         PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN,
         LocalRefusal `trainer_*`.
@@ -72,23 +69,14 @@ class TableBench:
         step = 0 if lineage is None else lineage.step
         model = None if lineage is None else lineage.model
         scaling = None if lineage is None else lineage.standardisation
-        blocks = update.contribution(plan, purpose, step, source, model, scaling, self._trainers.trainer(plan))
-        return np.concatenate(blocks)
+        return update.contribution(plan, purpose, step, source, model, scaling, self._trainers.trainer(plan))
 
     def encode(
-        self,
-        plan: Plan,
-        purpose: Purpose,
-        step: int,
-        values: NDArray[np.float64],
-        rounding: Seed,
-        bits: int,
-        start: int,
-        count: int,
-    ) -> Ring:
-        """Coordinates start .. start+count as ring elements under the sum's layout. Deterministic in `rounding`."""
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+    ) -> NDArray[np.int64]:
+        """Coordinates start .. start+len(values) as integers under the sum's layout. Deterministic in `rounding`."""
         shape = layouts.layout_for(plan, purpose, step)
-        return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, bits, start, count).ring
+        return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, start).integers
 
     def _current(self, plan: Plan) -> Source:
         key = canonical(plan)

@@ -34,8 +34,11 @@ OUTGOING_BOUND = 1024
 SHORT_TIMEOUT_S = 30.0
 """How long a call about the certificate may take."""
 
-CALL_TIMEOUT_S = 600.0
-"""How long one upload or download may take as a whole."""
+STALL_S = 120.0
+"""How long an upload or download that has begun may stand still. There is no limit for the whole, which depends on the
+model and on the line. A coordinator that is gone is noticed by the transport's keepalive, also while a transfer waits
+for its turn.
+"""
 
 
 class CoordinatorLink:
@@ -101,17 +104,29 @@ class CoordinatorLink:
                     self._call.cancel()
 
     def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
-        """Upload a masked input; the signed receipt. FedveilError if it was refused or the connection failed."""
+        """Upload a masked input, from the first leaf that the coordinator lacks; the signed receipt. FedveilError if it
+        was refused or the connection failed.
+        """
         line = self._line
+        with line.call():
+            return self._submit(line, header, leaf_hashes, source)
+
+    def _submit(self, line: Line, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
+        wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        movement = Movement()
+        call = line.submit(_frames(header, leaf_hashes, source, wanted.get, movement.moved))
         try:
-            with line.call():
-                data = line.submit(_frames(header, leaf_hashes, source), timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise line.explain(rpc_error(error)) from None
-        try:
-            answer = pb.SubmitInputResponse.FromString(data)
-        except DecodeError:
-            raise wire.MalformedError("receipt", "does not parse as protocol buffers") from None
+            first = _answer(line, call, "first_missing").first_missing
+            if first > len(leaf_hashes):
+                raise wire.MalformedError("first_missing", f"leaf {first} of {len(leaf_hashes)}")
+            with movement.watched(call.cancel):
+                wanted.put(first)
+                answer = _answer(line, call, "receipt")
+        except BaseException:
+            call.cancel()
+            raise
+        finally:
+            wanted.put(None)
         receipt: SignedBlob = tables.BLOB.get(answer, "receipt", "receipt")
         return receipt
 
@@ -121,8 +136,7 @@ class CoordinatorLink:
         line = self._line
         line.begin()
         try:
-            call = line.fetch(request.SerializeToString(), timeout=CALL_TIMEOUT_S)
-            return self._download(line, call)
+            return self._download(line, line.fetch(request.SerializeToString()))
         except BaseException:
             line.end()
             raise
@@ -202,6 +216,43 @@ class CoordinatorLink:
             line.close()
 
 
+class Movement:
+    """Whether a transfer stands still. `moved` is called by the one thread that moves it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def moved(self) -> None:
+        """Something was sent, or came."""
+        self._count += 1
+
+    def stalls(self, over: Callable[[float], bool]) -> bool:
+        """True once nothing has moved for STALL_S (at the latest after twice that); False if it is over before.
+        `over(seconds)` waits that long, or until it is over, and says whether it is.
+        """
+        before = -1
+        while before != self._count:
+            before = self._count
+            if over(STALL_S):
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def watched(self, cancel: Callable[[], object]) -> Iterator[None]:
+        """Calls `cancel` if the transfer stalls."""
+        over = threading.Event()
+
+        def watch() -> None:
+            if self.stalls(over.wait):
+                cancel()
+
+        threading.Thread(target=watch, daemon=True, name="fedveil-stall").start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
 def rpc_error(error: Any) -> FedveilError:
     """Our error behind a failed call."""
     metadata = error.trailing_metadata() if hasattr(error, "trailing_metadata") else ()
@@ -213,12 +264,23 @@ def _end(outgoing: "queue.Queue[bytes | None]") -> None:
         outgoing.put_nowait(None)
 
 
-def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> Iterator[bytes]:
-    first = pb.SubmitInputRequest()
-    tables.BLOB.put(first.announcement, "header", header)
-    first.announcement.leaf_hashes.extend(leaf_hashes)
-    yield first.SerializeToString()
-    for start in range(0, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+def _frames(
+    header: SignedBlob,
+    leaf_hashes: tuple[bytes, ...],
+    source: LeafSource,
+    wanted: Callable[[], int | None],
+    moved: Callable[[], object],
+) -> Iterator[bytes]:
+    """The announcement; then, once it is said which leaf is missing first, the leaves from there on."""
+    announcement = pb.SubmitInputRequest()
+    tables.BLOB.put(announcement.announcement, "header", header)
+    announcement.announcement.leaf_hashes.extend(leaf_hashes)
+    yield announcement.SerializeToString()
+    first = wanted()
+    if first is None:
+        return
+    for start in range(first, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+        moved()
         frame = pb.SubmitInputRequest()
         frame.leaves.first = start
         stop = min(start + limits.LEAVES_PER_FRAME, len(leaf_hashes))
@@ -227,21 +289,49 @@ def _frames(header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSour
 
 
 def _stream(line: Line, stub: Any, data: bytes) -> Iterator[bytes]:
-    """The answers of a download; its line is in use until they have come."""
-    with line.call():
-        try:
-            yield from stub(data, timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise line.explain(rpc_error(error)) from None
+    """The answers of a download, watched from the first on; its line is in use until they have come."""
+    movement = Movement()
+    with line.call(), contextlib.ExitStack() as ending:
+        call = stub(data)
+        ending.callback(call.cancel)  # whoever stops reading in the middle ends the call
+        watched = False
+        while (answer := _next(line, call)) is not None:
+            movement.moved()
+            if not watched:
+                watched = True
+                ending.enter_context(movement.watched(call.cancel))
+            yield answer
 
 
-def _response(line: Line, call: Any) -> Any:
+def _next(line: Line, call: Any) -> bytes | None:
+    """The next message of a call; None at its end."""
     try:
-        data = next(call)
+        data: bytes = next(call)
     except StopIteration:
         return None
     except grpc.RpcError as error:
         raise line.explain(rpc_error(error)) from None
+    return data
+
+
+def _answer(line: Line, call: Any, expected: str) -> Any:
+    """The next frame that an upload is told; PeerError if it is not the one that is due."""
+    data = _next(line, call)
+    if data is None:
+        raise wire.MalformedError("frame", f"the call ended before its {expected}")
+    try:
+        answer = pb.SubmitInputResponse.FromString(data)
+    except DecodeError:
+        raise wire.MalformedError("frame", "does not parse as protocol buffers") from None
+    if answer.WhichOneof("frame") != expected:
+        raise wire.MalformedError("frame", f"not the {expected} that is due")
+    return answer
+
+
+def _response(line: Line, call: Any) -> Any:
+    data = _next(line, call)
+    if data is None:
+        return None
     try:
         return pb.FetchSumResponse.FromString(data)
     except DecodeError:
@@ -249,10 +339,16 @@ def _response(line: Line, call: Any) -> Any:
 
 
 def _leaves(line: Line, call: Any) -> Iterator[tuple[int, bytes]]:
-    try:
+    """(index, leaf) as they come; watched from the first on, which may have waited for its turn."""
+    movement, begun = Movement(), False
+    with contextlib.ExitStack() as ending:
+        ending.callback(line.end)
+        ending.callback(call.cancel)  # whoever stops reading in the middle ends the call
         while (frame := _response(line, call)) is not None:
+            movement.moved()
+            if not begun:
+                begun = True
+                ending.enter_context(movement.watched(call.cancel))
             if frame.WhichOneof("frame") != "leaves" or not 1 <= len(frame.leaves.leaves) <= limits.LEAVES_PER_FRAME:
                 raise wire.MalformedError("frame", "not a frame of leaves")
             yield from enumerate(frame.leaves.leaves, frame.leaves.first)
-    finally:
-        line.end()

@@ -11,12 +11,20 @@ import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 from fedveil_common import plan as plans
-from fedveil_common.errors import FedveilError, PolicyRefusal, RoundAborted, StorageError, Unreachable, heard
+from fedveil_common.errors import (
+    FedveilError,
+    IntegrityError,
+    PolicyRefusal,
+    RoundAborted,
+    StorageError,
+    Unreachable,
+    heard,
+)
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.masking import checksum, masks
-from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -34,6 +42,7 @@ from fedveil_common.messages import (
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
+from numpy.typing import NDArray
 
 from fedveil_participant import checks, finish, round
 from fedveil_participant.checking import Checker, PastRoster
@@ -59,7 +68,7 @@ from fedveil_participant.events import (
     UploadInput,
 )
 from fedveil_participant.lineage import Walk, Walker, basis_of
-from fedveil_participant.ports import Bench, Journal, Link, Workers
+from fedveil_participant.ports import Bench, Journal, Link, StoredUpdate, Workers
 from fedveil_participant.protecting import protect
 from fedveil_participant.stages import Idle
 from fedveil_participant.tagging import Tag
@@ -412,11 +421,13 @@ class Driver:
             accepted = self.state.plans[manifest.key.run_id]
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
-            known = self._journal.get_update(action.update_key)
-            if known is None or known[0] != model_hash:
+            if not self._is_kept(action.update_key, model_hash):
                 lineage = None if walk is None else walk.lineage
-                values = self._bench.contribution(accepted.plan, accepted.version, manifest.purpose, lineage)
-                self._journal.put_update(action.update_key, model_hash, values)
+                blocks = self._bench.contribution(accepted.plan, accepted.version, manifest.purpose, lineage)
+                if sum(map(len, blocks)) != manifest.length:
+                    raise ValueError("the contribution does not fit the layout of the sum")
+                self._journal.put_update(action.update_key, model_hash, blocks)
+                del blocks
             walked = () if walk is None else walk.sums
             event: Event = UpdateReady(manifest.key, model_hash, self._clock.monotonic_s(), self._seed(), walked)
         except KeyError:
@@ -437,6 +448,18 @@ class Driver:
         """A false sum ends the run here, for good: before anything else follows from the error."""
         if error.code == "sum_disputed":
             self.post(SumDisputed(run_id, error.what))
+
+    def _is_kept(self, key: SpentKey, model_hash: bytes) -> bool:
+        """Whether the update made from this model is kept; a file of another format is replaced."""
+        try:
+            known = self._journal.open_update(key)
+        except IntegrityError as error:
+            log.warning("update.unreadable", code=error.code, what=error.what)
+            return False
+        if known is None:
+            return False
+        with contextlib.closing(known):
+            return known.model_hash == model_hash
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
@@ -470,37 +493,54 @@ class Driver:
         return walk
 
     def _protect(self, action: ProtectUpdate) -> None:
-        """Encode, mask, pack, hash and write durably in one pass. Doing it again gives the same bytes."""
+        """Decrypt, encode, mask, pack, hash and write durably in one pass. Doing it again gives the same bytes."""
         manifest = action.manifest
-        known = self._journal.get_update(action.update_key)
-        if known is None:
-            self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
-            return
-        plan = self.state.plans[manifest.key.run_id].plan
-        length, bits, values = manifest.length, manifest.ring_bits, known[1]
-        public = dict(action.keys)
-        keys = masks.mask_keys(action.t2, self.state.me, action.mask_key, action.self_seed, public)
-
-        mask = checksum.tag_mask(action.t2, self.state.me, action.mask_key, action.self_seed, public)
-
-        def encode(start: int, count: int) -> Ring:
-            return self._bench.encode(
-                plan, manifest.purpose, manifest.step, values, action.rounding, bits, start, count
-            )
-
-        tag = Tag(encode, action.tag_key)
-        sink = self._journal.new_input(manifest.key, length, bits)
         try:
-            hashes = protect(length, bits, tag.encode, keys, action.t2, self.state.me, sink.write, self._workers.pool)
-            sink.finish(replace=True)
+            known = self._journal.open_update(action.update_key)
+            if known is None:
+                self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
+                return
+            with contextlib.closing(known):
+                hashes, masked_tag = self._protected(action, known)
+        except IntegrityError as error:  # the kept update is not what was written: the next attempt makes it anew
+            log.error("update.unreadable", code=error.code, what=error.what)
+            self._journal.drop_update(action.update_key)
+            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
+            return
         except StorageError:
             raise
         except FedveilError as error:
             self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
             return
+        self.post(InputReady(manifest.key, action.t2, hashes, masked_tag, self._clock.monotonic_s()))
+
+    def _protected(self, action: ProtectUpdate, update: StoredUpdate) -> tuple[tuple[bytes, ...], bytes]:
+        """The leaf hashes of the masked input, which is durable, and its masked tag."""
+        manifest, plan = action.manifest, self.state.plans[action.manifest.key.run_id].plan
+        secrets = (action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
+        keys, mask = masks.mask_keys(*secrets), checksum.tag_mask(*secrets)
+
+        def encode(start: int, count: int) -> NDArray[np.int64]:
+            values = update.read(start, count)
+            return self._bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
+
+        tag = Tag(encode, action.tag_key)
+        sink = self._journal.new_input(manifest.key, manifest.length, manifest.ring_bits)
+        try:
+            hashes = protect(
+                manifest.length,
+                manifest.ring_bits,
+                tag.encode,
+                keys,
+                action.t2,
+                self.state.me,
+                sink.write,
+                self._workers.pool,
+            )
+            sink.finish(replace=True)
         finally:
             sink.discard()
-        self.post(InputReady(manifest.key, action.t2, hashes, tag.masked(mask), self._clock.monotonic_s()))
+        return hashes, tag.masked(mask)
 
     def _upload(self, action: UploadInput) -> None:
         if self._uploading == action.key or not self.connected:

@@ -19,7 +19,7 @@ class Line:
     def __init__(self, channel: grpc.Channel, outbox: Outbox) -> None:
         gate = Gate(channel, outbox)
         self.session = gate.stream_stream("Session")
-        self.submit = gate.stream_unary("SubmitInput")
+        self.submit = gate.stream_stream("SubmitInput")
         self.fetch = gate.unary_stream("FetchSum")
         self.round = gate.unary_stream("FetchRound")
         self.leaves = gate.unary_stream("FetchInputLeaves")

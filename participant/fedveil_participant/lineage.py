@@ -13,7 +13,7 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum
 from fedveil_common.masking.packing import unpack
-from fedveil_common.masking.ring import Signed, signed, zeros
+from fedveil_common.masking.ring import Signed, signed, signed_zeros
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
 from fedveil_common.plan import Plan
 from fedveil_common.ringfile import leaf_count, leaf_length
@@ -73,17 +73,17 @@ def fetch(
     own_vote(result, run_id, round, basis.opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
     first_result(found, basis.opened)
-    bits, values = manifest.ring_bits, zeros(result.length, manifest.ring_bits)
+    bits, values = manifest.ring_bits, signed_zeros(result.length, manifest.ring_bits)
     hashes: list[bytes] = []
     for index, data in download.leaves:
         if index != len(hashes) or index >= leaf_count(result.length):
             raise PeerError("bad_leaf", f"leaf {index} of the sum of round {round} is out of order")
         count, start = leaf_length(result.length, index), index * transcript.LEAF_COORDINATES
-        values[start : start + count] = unpack(data, count, bits)
+        values[start : start + count] = signed(unpack(data, count, bits), bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
     bound = checksum.bound(result.survivors, expected.value_bits)
-    return DownloadedSum(download.manifest, download.result, result, signed(values, bits), tuple(hashes), bound), found
+    return DownloadedSum(download.manifest, download.result, result, values, tuple(hashes), bound), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:

@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
@@ -52,6 +51,23 @@ class Link(Protocol):
         ...
 
 
+class StoredUpdate(Protocol):
+    """An update at rest: float64 blocks end to end, read piece by piece, from any thread."""
+
+    @property
+    def model_hash(self) -> bytes:
+        """Of the model it was made from."""
+        ...
+
+    def read(self, start: int, count: int) -> NDArray[np.float64]:
+        """Coordinates start .. start+count, the organisation's secret. IntegrityError if the disk changed them."""
+        ...
+
+    def close(self) -> None:
+        """Done with it."""
+        ...
+
+
 class Journal(Protocol):
     """What the driver keeps. `stage` is sealed by the store; one transaction per call."""
 
@@ -64,8 +80,10 @@ class Journal(Protocol):
     def new_input(self, key: AttemptKey, length: int, bits: int) -> LeafSink: ...  # noqa: D102
     def open_input(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
     def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
-    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None: ...  # noqa: D102
-    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None: ...  # noqa: D102
+    def put_update(  # noqa: D102
+        self, key: SpentKey, model_hash: bytes, blocks: Sequence[NDArray[np.float64]]
+    ) -> None: ...
+    def open_update(self, key: SpentKey) -> StoredUpdate | None: ...  # noqa: D102
     def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
     def admit_version(self, dataset: str, version: bytes) -> None: ...  # noqa: D102
     def drop_updates(self) -> None: ...  # noqa: D102
@@ -86,26 +104,18 @@ class Bench(Protocol):
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
-        """The update and everything else that enters the sum, before quantisation: float64, shape (d,).
+    ) -> Sequence[NDArray[np.float64]]:
+        """The update and all else that enters the sum, before quantisation: float64 blocks, d coordinates in all.
 
         `lineage` is None for purpose standardise. PolicyRefusal `data_changed` if the data is no longer `version`.
         """
         ...
 
     def encode(
-        self,
-        plan: Plan,
-        purpose: Purpose,
-        step: int,
-        values: NDArray[np.float64],
-        rounding: Seed,
-        bits: int,
-        start: int,
-        count: int,
-    ) -> Ring:
-        """Coordinates start .. start+count of `values` quantised to the ring 2^bits under the plan's layout, in fresh
-        memory. The same whatever the pieces; any thread.
+        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+    ) -> NDArray[np.int64]:
+        """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout: signed
+        integers in fresh memory. The same whatever the pieces; any thread.
         """
         ...
 

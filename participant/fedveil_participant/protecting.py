@@ -7,12 +7,14 @@ Source: FLSA/1 sections 2.3 and 2.10 (docs/protocol.md).
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
+import numpy as np
 from fedveil_common import transcript
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking.packing import pack
-from fedveil_common.masking.ring import Ring
+from fedveil_common.masking.ring import residues
 from fedveil_common.transcript import LEAF_COORDINATES
+from numpy.typing import NDArray
 
 PIECE_LEAVES = 4
 """Leaves worked on at once: 4 x 64 KiB of the vector, beside the same amount of keystream."""
@@ -23,8 +25,8 @@ STRETCH_PIECES = 16
 STRETCHES = 2
 """Jobs that a vector is cut into where there is a pool: as many as it has threads."""
 
-Encode = Callable[[int, int], Ring]
-"""(first coordinate, count) -> those coordinates of the organisation's own vector, unmasked, in fresh memory."""
+Encode = Callable[[int, int], NDArray[np.int64]]
+"""(first coordinate, count) -> those coordinates of the organisation's own vector as signed integers, unmasked."""
 
 Write = Callable[[int, bytearray], None]
 """(leaf index, packed leaf): called from the pool's threads, in no order."""
@@ -52,7 +54,8 @@ def protect(
         for index in range(first, last, PIECE_LEAVES):
             start = index * LEAF_COORDINATES
             stop = min(min(index + PIECE_LEAVES, last) * LEAF_COORDINATES, length)
-            piece = encode(start, stop - start)
+            integers = encode(start, stop - start)
+            piece = residues(integers, bits)
             streams.apply(piece)
             for leaf, at in enumerate(range(0, len(piece), LEAF_COORDINATES), index):
                 packed = pack(piece[at : at + LEAF_COORDINATES], bits)

@@ -6,8 +6,8 @@ Promise: what is weighed are the integers before their reduction to the ring and
 
 import numpy as np
 from fedveil_common.masking import checksum
-from fedveil_common.masking.ring import Ring, Signed
 from fedveil_common.secret import Seed
+from numpy.typing import NDArray
 
 from fedveil_participant.protecting import Encode
 
@@ -21,13 +21,12 @@ class Tag:
         self._key = key
         self._parts: list[int] = []
 
-    def encode(self, start: int, count: int) -> Ring:
+    def encode(self, start: int, count: int) -> NDArray[np.int64]:
         """As the wrapped `encode`; what it returns is the organisation's secret."""
-        piece = self._encode(start, count)
-        integers: Signed = piece.view(np.int32) if piece.itemsize == 4 else piece.view(np.int64)
+        integers = self._encode(start, count)
         for key in self._key:
             self._parts.append(checksum.weigh(key, start, integers))
-        return piece
+        return integers
 
     def masked(self, mask: int) -> bytes:
         """The tag under its mask, as it travels in the header."""

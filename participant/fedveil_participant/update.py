@@ -13,7 +13,6 @@ from fedveil_common import prediction
 from fedveil_common import standardisation as moments
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
-from fedveil_common.masking.ring import Ring, residues
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Metric, Plan, Weight
 from fedveil_common.standardisation import Standardisation
@@ -29,11 +28,9 @@ Blocks = list[NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """`ring`: the residues, the organisation's secret until masked. `clamps`: how many coordinates a cap moved; stays
-    local.
-    """
+    """`integers`: int64, the organisation's secret. `clamps`: how many coordinates a cap moved; stays local."""
 
-    ring: Ring
+    integers: NDArray[np.int64]
     clamps: int
 
 
@@ -61,7 +58,7 @@ def contribution(
             f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
         )
     else:
-        _check_finite(model.astype(np.float64), "model")  # else a capped loss could hide it
+        _check_finite(model, "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
         blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
         if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
@@ -76,33 +73,31 @@ def encode(
     values: NDArray[np.float64],
     rounding_key: bytes,
     value_bits: int,
-    bits: int,
     start: int = 0,
-    count: int | None = None,
 ) -> Encoded:
-    """Coordinates start .. start+count (all, if not said) of `values`, the blocks end to end, as ring elements: scaled,
+    """`values`, which are coordinates start .. start+len of the blocks end to end, as signed integers: scaled,
     stochastically rounded under `rounding_key` (32 secret bytes), capped. Whole equals piecewise.
 
     Each coordinate is at most min(floor(cap*scale), 2^(value_bits-1)-1) in absolute value. Raises PolicyRefusal
     `update_not_finite`; ValueError if the values do not fit the layout.
     """
-    if values.shape != (layout.length,):
+    stop = start + len(values)
+    if values.ndim != 1 or not 0 <= start < stop <= layout.length:
         raise ValueError("the values do not fit the layout")
     most = (1 << (value_bits - 1)) - 1
-    stop = layout.length if count is None else start + count
     pieces: list[NDArray[np.int64]] = []
     clamps = 0
     for (name, where), block in zip(layout.slices().items(), layout.blocks, strict=True):
         first, last = max(where.start, start), min(where.stop, stop)
         if first >= last:
             continue
-        piece = values[first:last]
+        piece = values[first - start : last - start]
         _check_finite(piece, name)
         integers, moved = fixedpoint.quantise(piece, block.scale, min(block.limit, most), rounding_key, first)
         pieces.append(integers)
         clamps += moved
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return Encoded(residues(whole, bits), clamps)
+    return Encoded(whole, clamps)
 
 
 def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:
@@ -113,7 +108,9 @@ def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer)
     _check_finite(update)
     cap = plan.training.weight_cap
     weight = min(len(rows) / cap, 1.0) if plan.training.weight is Weight.ROWS else float(len(rows) > 0)
-    return [weight * fixedpoint.clip_l2(update, plan.protection.update_norm), np.array([weight])]
+    fixedpoint.clip_l2(update, plan.protection.update_norm, out=update)  # in place: it is ours, and may be large
+    update *= weight
+    return [update, np.array([weight])]
 
 
 def _evaluate(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:
@@ -152,8 +149,8 @@ def _row_weight(plan: Plan, rows: int) -> float:
     return min(1.0, plan.training.weight_cap / rows) if rows else 0.0
 
 
-def _check_finite(values: NDArray[np.float64], name: str = "") -> None:
-    bad = int(np.count_nonzero(~np.isfinite(values)))
+def _check_finite(values: NDArray[np.float64] | NDArray[np.float32], name: str = "") -> None:
+    bad = len(values) - fixedpoint.count_finite(values)
     if bad:
         raise PolicyRefusal(
             "update_not_finite",

@@ -314,10 +314,13 @@ class Cluster:
         """Receive a masked input as the edge does: each leaf against its announced hash, then the receipt."""
         blob = wire.parse_blob(header)
         attempt, body = self.coordinator.expect_input(org_id, blob)
-        spool = self.memory.spool(attempt.key, org_id, body.length, body.ring_bits)
-        intake = Intake(body, leaf_hashes, spool.write)
+        intake = Intake(body, leaf_hashes)
+        spool = self.memory.spool(attempt.key, org_id, intake.announced(blob))
+        first = spool.first_missing
+        intake.begin(first, spool.write)
         for index, leaf in leaves:
-            intake.take(index, [bytes(leaf)])
+            if index >= first:
+                intake.take(index, [bytes(leaf)])
         intake.complete()
         self.uploads.append((org_id, header, spool.data))
         spool.finish()

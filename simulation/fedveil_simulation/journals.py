@@ -4,7 +4,7 @@ A member that is "killed" loses its driver and keeps its journal, as on a disk; 
 bytes as in the durable journal, so a restart reads what a restart would read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +16,33 @@ from fedveil_common.masking.packing import size_bytes, unpack
 from fedveil_common.masking.ring import Ring, Signed, signed
 from fedveil_common.messages import SumRef
 from fedveil_common.ringfile import leaf_count, leaf_length
+from fedveil_common.ringspool import Announced
 from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UpdateMemory:
+    """An update, as it was stored."""
+
+    model_hash: bytes
+    values: NDArray[np.float64]
+
+    @property
+    def length(self) -> int:
+        """Coordinates."""
+        return len(self.values)
+
+    def read(self, start: int, count: int) -> NDArray[np.float64]:
+        """Coordinates start .. start+count."""
+        return self.values[start : start + count]
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class PackedMemory:
@@ -46,6 +67,11 @@ class PackedMemory:
 
     def discard(self) -> None:
         """Nothing remains."""
+
+    @property
+    def present(self) -> int:
+        """How many leaves were written."""
+        return len(self._leaves)
 
     def packed(self, index: int) -> bytes:
         """Leaf `index` as it travels."""
@@ -78,6 +104,53 @@ def packed(ring: Ring, bits: int) -> PackedMemory:
     return made
 
 
+class SpoolMemory:
+    """An input that arrives in order: what came stays in `parts`, the whole goes to `inputs`."""
+
+    def __init__(
+        self,
+        inputs: dict[tuple[AttemptKey, OrgId], PackedMemory],
+        parts: dict[tuple[AttemptKey, OrgId], tuple[bytes, PackedMemory]],
+        place: tuple[AttemptKey, OrgId],
+        announced: Announced,
+    ) -> None:
+        self._inputs, self._parts, self._place = inputs, parts, place
+        whole = inputs.get(place)
+        fresh = PackedMemory(announced.length, announced.bits, lambda made, replace: None)
+        identity, self._made = (announced.identity, whole) if whole else parts.get(place, (announced.identity, fresh))
+        same = identity == announced.identity
+        if whole is not None:
+            same = all(announced.matches(index, whole.packed(index)) for index in range(whole.present))
+        if not same:
+            raise PeerError("input_differs", f"another input of {place[1]} came first")
+        if whole is None:
+            parts[place] = (identity, self._made)
+
+    @property
+    def first_missing(self) -> int:
+        """How many leaves are there already."""
+        return self._made.present
+
+    @property
+    def data(self) -> bytes:
+        """All leaves that are there, one after the other."""
+        return self._made.data
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        """The leaf that is missing."""
+        assert index == self.first_missing, "leaves come in order"
+        self._made.write(index, data)
+
+    def finish(self) -> None:
+        """In its place, whole."""
+        self._made.finish()
+        self._parts.pop(self._place, None)
+        self._inputs.setdefault(self._place, self._made)
+
+    def close(self) -> None:
+        """What came stays."""
+
+
 @dataclass(slots=True)
 class CoordinatorMemory:
     """The coordinator's journal, spools and sums."""
@@ -89,6 +162,7 @@ class CoordinatorMemory:
     sums: dict[tuple[RunId, int], PackedMemory] = field(default_factory=dict)
     inputs: dict[tuple[AttemptKey, OrgId], PackedMemory] = field(default_factory=dict)
     kept: dict[tuple[RunId, int, OrgId], PackedMemory] = field(default_factory=dict)
+    parts: dict[tuple[AttemptKey, OrgId], tuple[bytes, PackedMemory]] = field(default_factory=dict)
 
     def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None:
         """Facts, in order."""
@@ -147,14 +221,11 @@ class CoordinatorMemory:
         found = self.sums[run_id, round]
         return signed(found.whole, found.bits)
 
-    def spool(self, key: AttemptKey, org_id: OrgId, length: int, bits: int) -> PackedMemory:
-        """A masked input on its way in. The first one stays; PeerError `input_differs`."""
-
-        def store(made: PackedMemory, replace: bool) -> None:
-            if self.inputs.setdefault((key, org_id), made).data != made.data:
-                raise PeerError("input_differs", f"the input of {org_id} was already stored with another content")
-
-        return PackedMemory(length, bits, store)
+    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> SpoolMemory:
+        """A masked input on its way in, from the first leaf that is missing. The first one stays; PeerError
+        `input_differs`.
+        """
+        return SpoolMemory(self.inputs, self.parts, (key, org_id), announced)
 
     def open_input(self, key: AttemptKey, org_id: OrgId) -> PackedMemory:
         """A spooled masked input."""
@@ -162,7 +233,9 @@ class CoordinatorMemory:
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """Inputs of an attempt that is over."""
-        self.inputs = {place: data for place, data in self.inputs.items() if place[0] != key}
+        for places in (self.inputs, self.parts):
+            for place in [place for place in places if place[0] == key]:
+                del places[place]
 
     def keep_inputs(self, key: AttemptKey) -> None:
         """Inputs of an attempt that was opened stay, for audits."""
@@ -199,7 +272,7 @@ class ParticipantMemory:
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
-    updates: dict[SpentKey, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict)
+    updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
@@ -244,11 +317,11 @@ class ParticipantMemory:
         """Delete the masked input of an attempt."""
         self.inputs.pop(key, None)
 
-    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None:
+    def put_update(self, key: SpentKey, model_hash: bytes, blocks: Sequence[NDArray[np.float64]]) -> None:
         """The update made for a spent key."""
-        self.updates[key] = (model_hash, values.copy())
+        self.updates[key] = UpdateMemory(model_hash, np.concatenate(blocks) if blocks else np.empty(0))
 
-    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None:
+    def open_update(self, key: SpentKey) -> UpdateMemory | None:
         """The update made for a spent key, if it is kept."""
         return self.updates.get(key)
 

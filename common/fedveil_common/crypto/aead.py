@@ -14,7 +14,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 
 
-def seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+def seal(key: bytes, nonce: bytes, plaintext: bytes | bytearray | memoryview, aad: bytes) -> bytes:
     """Ciphertext followed by the 16-byte tag. 32-byte key, 12-byte nonce; ValueError otherwise."""
     _check_key(key)
     if len(nonce) != NONCE_BYTES:

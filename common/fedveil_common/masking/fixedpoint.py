@@ -6,11 +6,16 @@ has the residues.
 Source: FLSA/1 section 2.5 (docs/protocol.md). All arrays are one-dimensional; values are the participant's own secret.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedveil_common.crypto.prg import words
 from fedveil_common.errors import PolicyRefusal
+
+_PIECE = 65_536
+"""Coordinates worked on at once: temporaries stay small whatever the length."""
 
 MAX_LIMIT = 2**47 - 1
 """Largest magnitude of a quantised coordinate: a float64 still holds fractions beside it."""
@@ -18,7 +23,7 @@ MAX_LIMIT = 2**47 - 1
 
 def check_finite(values: NDArray[np.float64]) -> None:
     """Returns if no coordinate is NaN or infinite; raises PolicyRefusal `update_not_finite` with the count alone."""
-    bad = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    bad = len(values) - count_finite(values)
     if bad:
         raise PolicyRefusal(
             "update_not_finite",
@@ -28,24 +33,40 @@ def check_finite(values: NDArray[np.float64]) -> None:
         )
 
 
-def clip_l2(values: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
+def count_finite(values: NDArray[np.float64] | NDArray[np.float32]) -> int:
+    """How many coordinates are neither NaN nor infinite."""
+    return sum(
+        int(np.count_nonzero(np.isfinite(values[start : start + _PIECE]))) for start in range(0, len(values), _PIECE)
+    )
+
+
+def clip_l2(values: NDArray[np.float64], norm: float, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """`values` times min(1, norm/||values||): shape (d,), float64, a new array unless nothing is clipped.
 
-    Correct for the whole float64 range (the squares of 1e308 are never formed). Raises PolicyRefusal
-    `update_not_finite`; ValueError for a norm that is not positive and finite.
+    With `out`, which may be `values` itself, into that array if anything is clipped. Correct for the whole range of
+    float64 (the squares of 1e308 are never formed). Raises PolicyRefusal `update_not_finite`; ValueError for a norm
+    that is not positive and finite.
     """
     _check_shape(values)
     check_finite(values)
     if not (np.isfinite(norm) and norm > 0):
         raise ValueError("a clip norm is positive and finite")
-    peak = float(np.max(np.abs(values), initial=0.0))
+    peak = max(float(np.max(values, initial=0.0)), -float(np.min(values, initial=0.0)))
     if peak == 0.0:
         return values
-    unit = values / peak
-    length = float(np.sqrt(np.sum(unit * unit)))  # ||values|| / peak, within 1 .. sqrt(d)
+    squares = 0.0
+    for start in range(0, len(values), _PIECE):
+        unit = values[start : start + _PIECE] / peak
+        squares += float(np.sum(unit * unit))
+    length = math.sqrt(squares)  # ||values|| / peak, within 1 .. sqrt(d)
     if length <= norm / peak:  # infinity for a tiny peak, which is right: it needs no clip
         return values
-    return unit * (norm / length)
+    clipped = np.empty_like(values) if out is None else out
+    for start in range(0, len(values), _PIECE):
+        piece = slice(start, start + _PIECE)
+        np.divide(values[piece], peak, out=clipped[piece])
+        clipped[piece] *= norm / length
+    return clipped
 
 
 def quantise(

@@ -31,6 +31,11 @@ def zeros(count: int, bits: int) -> Ring:
     return np.zeros(count, dtype=np.uint32) if word(bits) is np.uint32 else np.zeros(count, dtype=np.uint64)
 
 
+def signed_zeros(count: int, bits: int) -> Signed:
+    """`count` zeros in the integers that `signed` gives for this ring."""
+    return np.zeros(count, dtype=np.int32) if word(bits) is np.uint32 else np.zeros(count, dtype=np.int64)
+
+
 def smallest(members: int, value_bits: int, noise_bound: int = 0) -> int:
     """The smallest b in which the sum of `members` signed values of `value_bits`, plus noise up to `noise_bound` in
     absolute value, does not wrap: N*(2^(value_bits-1)-1) + noise < 2^(b-1). PeerError `ring_would_wrap` above 64 bits.

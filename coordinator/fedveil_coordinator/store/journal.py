@@ -19,6 +19,7 @@ from fedveil_common.messages import SumRef
 from fedveil_common.plan import plan_hash
 from fedveil_common.ports import Clock
 from fedveil_common.ringfile import RingFile, RingWriter, read_signed
+from fedveil_common.ringspool import Announced, RingSpool
 from fedveil_common.rows import Row, Value
 
 from fedveil_coordinator.store import tables
@@ -49,6 +50,7 @@ class CoordinatorJournal:
         self._database = database
         self._clock = clock
         self._keep_bytes = keep_bytes
+        self._checks: dict[tuple[AttemptKey, OrgId], list[int]] = {}
         self._spools = folder / "spool"
         self._kept = folder / "inputs"
         self._sums = folder / "sums"
@@ -172,11 +174,12 @@ class CoordinatorJournal:
         """Where the masked input of a member stands."""
         return self._spools / f"{key.run_id}.{key.round}.{key.attempt}.{org_id}"
 
-    def spool(self, key: AttemptKey, org_id: OrgId, length: int, bits: int) -> RingWriter:
-        """A masked input on its way in, leaf by leaf. Its `finish` raises PeerError `input_differs` if another one is
-        there already: the first durable input of an attempt stays.
+    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> RingSpool:
+        """A masked input on its way in, from the first leaf that is missing. PeerError `input_differs` if another one
+        was announced or is there already: the first input of an attempt stays. One at a time for each member.
         """
-        return RingWriter(self.spool_path(key, org_id), length, bits)
+        path = self.spool_path(key, org_id)
+        return RingSpool(path, announced, self._checks.setdefault((key, org_id), []))
 
     def open_input(self, key: AttemptKey, org_id: OrgId) -> RingFile:
         """A masked input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
@@ -184,6 +187,7 @@ class CoordinatorJournal:
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """The masked inputs of an attempt that is over are gone."""
+        self._checks = {known: checks for known, checks in self._checks.items() if known[0] != key}
         self._remove(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*"))
 
     def keep_inputs(self, key: AttemptKey) -> None:

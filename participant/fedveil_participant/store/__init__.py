@@ -6,11 +6,12 @@ came back from a copy would sign what it has already signed differently.
 
 from pathlib import Path
 
-from fedveil_common.blobs import BlobStore, SealedBlobStore
+from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
+from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
@@ -18,19 +19,20 @@ from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, Stored
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class ParticipantStore(RoundJournal, Holdings):
+class ParticipantStore(RoundJournal, UpdateCache, Holdings):
     """What the driver takes as its journal, and what the commands read."""
 
     def __init__(
         self, database: Database, home: Path, sealer: Sealer, key: Seed, clock: Clock, entropy: Entropy
     ) -> None:
-        updates = SealedBlobStore(BlobStore(home / "updates"), key, entropy)
-        RoundJournal.__init__(self, database, updates, sealer, home / "inputs", clock)
+        RoundJournal.__init__(self, database, sealer, home / "inputs", clock)
+        UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
         Holdings.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
         self._drop_unnamed_models()
 
@@ -103,6 +105,7 @@ __all__ = [
     "Standing",
     "StoredEnd",
     "StoredPlan",
+    "StoredUpdate",
     "TrailRow",
     "journal_key",
     "make_journal_key",

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from fedveil_common import durable, jcs
-from fedveil_common.blobs import SealedBlobStore
 from fedveil_common.crypto.labels import u64
 from fedveil_common.database import Database
 from fedveil_common.errors import StorageError
@@ -24,12 +22,12 @@ from fedveil_common.ringfile import RingFile, RingWriter
 from fedveil_common.rows import Row, Value
 from fedveil_common.secret import Seed
 from fedveil_common.snapshot import SnapshotCodec
-from numpy.typing import NDArray
 
 from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.updates import spent_columns
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
 
@@ -59,13 +57,10 @@ class TrailRow:
 
 
 class RoundJournal:
-    """Stage, standing facts, trail, masked inputs, cached updates. Any thread. Every method may raise StorageError."""
+    """Stage, standing facts, trail, masked inputs. Any thread. Every method may raise StorageError."""
 
-    def __init__(
-        self, database: Database, updates: SealedBlobStore, sealer: Sealer, folder: Path, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, sealer: Sealer, folder: Path, clock: Clock) -> None:
         self._database = database
-        self._updates = updates
         self._sealer = sealer
         self._inputs = folder
         self._clock = clock
@@ -74,11 +69,9 @@ class RoundJournal:
         self._drop_leftovers()
 
     def _drop_leftovers(self) -> None:
-        """Files that a crash left without a row, or whose attempt is over."""
+        """Masked inputs whose attempt is over."""
         with self._database.read() as connection:
             stage = tables.STAGE.one(connection)
-            kept = frozenset(row.blob("blob") for row in tables.UPDATES.select(connection))
-        self._updates.keep_only(kept)
         current = None if stage is None else self._input(_key(stage))
         for path in list(self._inputs.iterdir()):
             if path != current:
@@ -99,9 +92,9 @@ class RoundJournal:
             if changes.high_water is not None:
                 tables.HIGH_WATER.put(connection, **_attempt(changes.high_water))
             for spent in changes.free:
-                tables.SPENT.delete(connection, **_spent(spent))
+                tables.SPENT.delete(connection, **spent_columns(spent))
             for spent in changes.spend:
-                tables.SPENT.put(connection, **_spent(spent))
+                tables.SPENT.put(connection, **spent_columns(spent))
             for opened in changes.opened:
                 tables.OPENED.put(
                     connection, run_id=opened.run_id, round=opened.round, t3=opened.t3, result=opened.result
@@ -209,41 +202,6 @@ class RoundJournal:
     def _input(self, key: AttemptKey) -> Path:
         return self._inputs / f"{key.run_id}.{key.round}.{key.attempt}"
 
-    # --- cached updates -----------------------------------------------------------------------------------------------
-
-    def put_update(self, key: SpentKey, model_hash: bytes, values: NDArray[np.float64]) -> None:
-        """The update made for a step (or query), sealed: float64, shape (d,), the organisation's secret."""
-        blob = self._updates.put(values.astype("<f8", copy=False).tobytes())
-        with self._database.write() as connection:
-            before = tables.UPDATES.one(connection, **_spent(key))
-            tables.UPDATES.put(connection, **_spent(key), model_hash=model_hash, blob=blob)
-        if before is not None:
-            self._updates.delete(before.blob("blob"))
-
-    def get_update(self, key: SpentKey) -> tuple[bytes, NDArray[np.float64]] | None:
-        """(hash of the model it was made from, update) if it is kept. IntegrityError `blob_damaged`, `aead_failed`."""
-        with self._database.read() as connection:
-            row = tables.UPDATES.one(connection, **_spent(key))
-        if row is None:
-            return None
-        return row.blob("model_hash"), np.frombuffer(self._updates.get(row.blob("blob")), dtype="<f8")
-
-    def drop_updates(self) -> None:
-        """Every update is gone."""
-        with self._database.write() as connection:
-            found = tables.UPDATES.select(connection)
-            tables.UPDATES.delete(connection)
-        for row in found:
-            self._updates.delete(row.blob("blob"))
-
-    def drop_update(self, key: SpentKey) -> None:
-        """The update is gone."""
-        with self._database.write() as connection:
-            row = tables.UPDATES.one(connection, **_spent(key))
-            tables.UPDATES.delete(connection, **_spent(key))
-        if row is not None:
-            self._updates.delete(row.blob("blob"))
-
 
 def _attempt(key: AttemptKey) -> dict[str, Value]:
     return {"run_id": key.run_id, "round": key.round, "attempt": key.attempt}
@@ -259,10 +217,6 @@ def _stage_name(kind: str, key: AttemptKey) -> tuple[bytes, ...]:
 
 def _tag_key_name(run_id: RunId, round: int, t3: bytes) -> tuple[bytes, ...]:
     return b"tag_key", run_id.encode(), u64(round), t3
-
-
-def _spent(key: SpentKey) -> dict[str, Value]:
-    return {"dataset": key.dataset, "version": key.version, "purpose": key.purpose.value, "subject": key.subject}
 
 
 def _spent_key(row: Row) -> SpentKey:

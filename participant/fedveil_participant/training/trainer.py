@@ -16,7 +16,7 @@ class Trainer(Protocol):
         """The local model minus the one received: float64, shape of `model`, plan order; 0 without rows.
 
         Deterministic in its arguments. May hold NaN or infinity if training diverged; the caller refuses those. The
-        update is the organisation's secret.
+        update is the organisation's secret. The array is the caller's, who clips it in place.
         """
         ...
 

@@ -1760,7 +1760,7 @@ Global___Leaves: _TypeAlias = Leaves  # noqa: Y015
 
 @_typing.final
 class SubmitInputRequest(_message.Message):
-    """One frame of an upload: first the announcement, then leaves in order."""
+    """One frame of an upload: first the announcement, then leaves in order, from the one that was asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1788,11 +1788,14 @@ Global___SubmitInputRequest: _TypeAlias = SubmitInputRequest  # noqa: Y015
 
 @_typing.final
 class SubmitInputResponse(_message.Message):
-    """The upload is durable."""
+    """What an upload is told: first from where on, once it is its turn; then, when it is durable, the receipt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
+    FIRST_MISSING_FIELD_NUMBER: _builtins.int
+    first_missing: _builtins.int
+    """The first leaf that is missing, 0..leaf count; those before it arrived earlier and were verified."""
     @_builtins.property
     def receipt(self) -> Global___SignedBlob:
         """A signed Receipt."""
@@ -1801,12 +1804,15 @@ class SubmitInputResponse(_message.Message):
         self,
         *,
         receipt: Global___SignedBlob | None = ...,
+        first_missing: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_missing", b"first_missing", "frame", b"frame", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_missing", b"first_missing", "frame", b"frame", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["receipt", "first_missing"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___SubmitInputResponse: _TypeAlias = SubmitInputResponse  # noqa: Y015
 

@@ -40,7 +40,7 @@ class RoundsServiceStub:
                 request_serializer=fedveil_dot_v1_dot_rounds__pb2.SessionRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_rounds__pb2.SessionResponse.FromString,
                 _registered_method=True)
-        self.SubmitInput = channel.stream_unary(
+        self.SubmitInput = channel.stream_stream(
                 '/fedveil.v1.RoundsService/SubmitInput',
                 request_serializer=fedveil_dot_v1_dot_rounds__pb2.SubmitInputRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_rounds__pb2.SubmitInputResponse.FromString,
@@ -74,7 +74,7 @@ class RoundsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitInput(self, request_iterator, context):
-        """A masked input.
+        """A masked input; broken off, it goes on from the first leaf that is missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,7 @@ def add_RoundsServiceServicer_to_server(servicer, server):
                     request_deserializer=fedveil_dot_v1_dot_rounds__pb2.SessionRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_rounds__pb2.SessionResponse.SerializeToString,
             ),
-            'SubmitInput': grpc.stream_unary_rpc_method_handler(
+            'SubmitInput': grpc.stream_stream_rpc_method_handler(
                     servicer.SubmitInput,
                     request_deserializer=fedveil_dot_v1_dot_rounds__pb2.SubmitInputRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_rounds__pb2.SubmitInputResponse.SerializeToString,
@@ -178,7 +178,7 @@ class RoundsService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/fedveil.v1.RoundsService/SubmitInput',

@@ -41,8 +41,8 @@ class RoundsServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RoundsServiceAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_rounds_pb2.SessionRequest, _rounds_pb2.SessionResponse]
     """One per participant: everything but bulk, both ways."""
-    SubmitInput: _grpc.StreamUnaryMultiCallable[_rounds_pb2.SubmitInputRequest, _rounds_pb2.SubmitInputResponse]
-    """A masked input."""
+    SubmitInput: _grpc.StreamStreamMultiCallable[_rounds_pb2.SubmitInputRequest, _rounds_pb2.SubmitInputResponse]
+    """A masked input; broken off, it goes on from the first leaf that is missing."""
     FetchSum: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchSumRequest, _rounds_pb2.FetchSumResponse]
     """An opened sum."""
     FetchRound: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]
@@ -56,8 +56,8 @@ class RoundsServiceAsyncStub(RoundsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_rounds_pb2.SessionRequest, _rounds_pb2.SessionResponse]  # type: ignore[assignment]
     """One per participant: everything but bulk, both ways."""
-    SubmitInput: _aio.StreamUnaryMultiCallable[_rounds_pb2.SubmitInputRequest, _rounds_pb2.SubmitInputResponse]  # type: ignore[assignment]
-    """A masked input."""
+    SubmitInput: _aio.StreamStreamMultiCallable[_rounds_pb2.SubmitInputRequest, _rounds_pb2.SubmitInputResponse]  # type: ignore[assignment]
+    """A masked input; broken off, it goes on from the first leaf that is missing."""
     FetchSum: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchSumRequest, _rounds_pb2.FetchSumResponse]  # type: ignore[assignment]
     """An opened sum."""
     FetchRound: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]  # type: ignore[assignment]
@@ -80,8 +80,8 @@ class RoundsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_rounds_pb2.SubmitInputRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_rounds_pb2.SubmitInputResponse, _abc.Awaitable[_rounds_pb2.SubmitInputResponse]]:
-        """A masked input."""
+    ) -> _typing.Union[_abc.Iterator[_rounds_pb2.SubmitInputResponse], _abc.AsyncIterator[_rounds_pb2.SubmitInputResponse]]:
+        """A masked input; broken off, it goes on from the first leaf that is missing."""
 
     @_abc_1.abstractmethod
     def FetchSum(
