@@ -2,8 +2,8 @@
 
 The classes are those of `x25519_test.json` (LowOrderPublic, NonCanonicalPublic, ZeroSharedSecret, Twist) and
 `ed25519_test.json` (SignatureMalleability, InvalidEncoding, InvalidSignature, TruncatedSignature,
-SignatureWithGarbage); the values are computed by `tests/reference/curves.py` from RFC 7748 and RFC 8032, not copied. Against the modules that
-the protocol uses, and against members and coordinator of a round.
+SignatureWithGarbage); the values are computed by `tests/reference/curves.py` from RFC 7748 and RFC 8032, not copied.
+Against the modules that the protocol uses, and against members and coordinator of a round.
 """
 
 import contextlib
