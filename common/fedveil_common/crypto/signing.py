@@ -88,10 +88,10 @@ def _sign(private: PrivateKey, message: bytes) -> bytes:
 
 
 def _verify(public_key: bytes, signature: bytes, message: bytes, peer: str) -> None:
-    y = int.from_bytes(public_key, "little") & (2**255 - 1)
-    if y >= _FIELD or y in _LOW_ORDER:
-        raise PeerError("bad_signature", "a public key that is not canonical or of low order signs nothing", peer=peer)
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:  # ValueError: the key is not 32 bytes
         raise PeerError("bad_signature", "a signature does not verify", peer=peer) from error
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    if y >= _FIELD or y in _LOW_ORDER:
+        raise PeerError("bad_signature", "a signature does not verify: under such a key anybody can sign", peer=peer)
