@@ -10,13 +10,14 @@ GENERATED := build/generated
 PYTEST_ARGS ?=
 STORIES ?= 1000
 
-.PHONY: help demo test check stories generate errors lock wheel image-check clean
+.PHONY: help demo test check stories sweep generate errors lock wheel image-check clean
 
 help:
 	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
 	@echo "make test    the tests"
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
+	@echo "make sweep   a kill at every write of a whole run, a cohort of 256: minutes"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
@@ -27,6 +28,10 @@ test: $(VENV)/.dev
 
 stories: $(VENV)/.dev
 	FEDVEIL_STORIES=$(STORIES) $(BIN)/python -m pytest tests/test_round_stories.py::test_stories $(PYTEST_ARGS)
+
+sweep: $(VENV)/.dev
+	FEDVEIL_SWEEP=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_kill_records.py \
+		tests/test_lengths_and_cohorts.py $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

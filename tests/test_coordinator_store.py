@@ -183,8 +183,8 @@ def test_inputs_of_opened_rounds_are_kept_until_they_are_too_many(tmp_path: path
             for org in (ACME, BETA):
                 spool(store, AttemptKey(RUN, number, 2), org, LEAF)
             spool(store, AttemptKey(RUN, number, 1), ACME, LEAF)
-            store.journal.keep_inputs(AttemptKey(RUN, number, 2))
-            store.journal.keep_inputs(AttemptKey(RUN, number, 2))  # said again after a restart
+            store.journal.keep_inputs(AttemptKey(RUN, number, 2), (ACME, BETA))
+            store.journal.keep_inputs(AttemptKey(RUN, number, 2), (ACME, BETA))  # said again after a restart
             os.utime(tmp_path / "home" / "inputs" / f"{RUN}.{number}.{ACME}", ns=(number, number))
             os.utime(tmp_path / "home" / "inputs" / f"{RUN}.{number}.{BETA}", ns=(number, number))
         kept = [name.name for name in sorted((tmp_path / "home" / "inputs").iterdir())]
@@ -198,7 +198,7 @@ def test_inputs_of_opened_rounds_are_kept_until_they_are_too_many(tmp_path: path
     store = open_store(tmp_path / "home", SimulatedClock(), keep_bytes=0)
     with contextlib.closing(store):
         spool(store, AttemptKey(OTHER, 1, 1), ACME, LEAF)
-        store.journal.keep_inputs(AttemptKey(OTHER, 1, 1))
+        store.journal.keep_inputs(AttemptKey(OTHER, 1, 1), (ACME,))
         assert [name.name for name in (tmp_path / "home" / "inputs").iterdir()] == [f"{OTHER}.1.{ACME}"]
 
 

@@ -104,7 +104,7 @@ class Journal(Protocol):
     def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
-    def keep_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
+    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None: ...  # noqa: D102
 
 
 class Workers(Protocol):
@@ -391,7 +391,7 @@ class Driver:
             case DiscardInputs():
                 self._journal.discard_inputs(action.key)
             case KeepInputs():
-                self._journal.keep_inputs(action.key)
+                self._journal.keep_inputs(action.key, action.survivors)
             case Announce():
                 self._announce(run_id, action)
 

@@ -191,9 +191,12 @@ class DiscardInputs:
 
 @dataclass(frozen=True, slots=True)
 class KeepInputs:
-    """The spooled inputs of an opened attempt stay for whoever audits its sum; older ones may go for them."""
+    """The inputs of these survivors stay for whoever audits the sum of this attempt; older ones may go for them, and
+    what else was spooled of the attempt goes.
+    """
 
     key: AttemptKey
+    survivors: tuple[OrgId, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
             if isinstance(attempt.stage, Opening):
                 course.act(OpenSum(attempt.key))
             elif isinstance(attempt.stage, Opened):
-                course.act(KeepInputs(attempt.key))
+                course.act(KeepInputs(attempt.key, attempt.stage.survivors))
         case AbortOrdered():
             course.begin_abort("operator", (), event.at)
         case _:
@@ -419,5 +419,7 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
     )
     blob = course.sign(BlobType.RESULT, result)
     course.record(facts.SumOpened(blob), event.at)
-    course.act(KeepInputs(manifest.key))  # first: whoever hears of the result may audit it at once
+    course.act(
+        KeepInputs(manifest.key, tuple(sorted(stage.revealing.headers)))
+    )  # first: whoever hears of the result may audit it at once
     course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))

@@ -237,11 +237,12 @@ class CoordinatorMemory:
             for place in [place for place in places if place[0] == key]:
                 del places[place]
 
-    def keep_inputs(self, key: AttemptKey) -> None:
+    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None:
         """Inputs of an attempt that was opened stay, for audits."""
-        for place, org in list(self.inputs):
-            if place == key:
-                self.kept[key.run_id, key.round, org] = self.inputs.pop((place, org))
+        for org in survivors:
+            if (key, org) in self.inputs:
+                self.kept[key.run_id, key.round, org] = self.inputs.pop((key, org))
+        self.discard_inputs(key)
 
     def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> PackedMemory:
         """A masked input of an opened round. StorageError `ring_file_missing` if it is not kept."""

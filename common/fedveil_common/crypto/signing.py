@@ -2,6 +2,7 @@
 
 Invariant: the type and the signer are part of what is signed, so a vote never verifies as an abort vote and a message
 of one organisation never as one of another. Verified over the bytes as received; a body is parsed only afterwards.
+A public key under which anybody can sign is nobody's: nothing verifies under it.
 Source: FLSA/1 section 2.1 (docs/protocol.md); RFC 8032.
 """
 
@@ -18,6 +19,19 @@ PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
 _BLOB_PREFIX = "sig/"
+
+_FIELD = 2**255 - 19
+# The y-coordinates of the points whose order divides 8. Under such a key R = S B verifies for a fixed share of all
+# messages, or for all of them, and who made the key cannot be told from who did not. OpenSSL takes them.
+_LOW_ORDER = frozenset(
+    {
+        0,
+        1,
+        _FIELD - 1,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
+        55188659117513257062467267217118295137698188065244968500265048394206261417927,
+    }
+)
 
 
 def public_key(private: PrivateKey) -> bytes:
@@ -78,3 +92,6 @@ def _verify(public_key: bytes, signature: bytes, message: bytes, peer: str) -> N
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:  # ValueError: the key is not 32 bytes
         raise PeerError("bad_signature", "a signature does not verify", peer=peer) from error
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    if y >= _FIELD or y in _LOW_ORDER:
+        raise PeerError("bad_signature", "a signature does not verify: under such a key anybody can sign", peer=peer)

@@ -190,15 +190,16 @@ class CoordinatorJournal:
         self._checks = {known: checks for known, checks in self._checks.items() if known[0] != key}
         self._remove(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*"))
 
-    def keep_inputs(self, key: AttemptKey) -> None:
-        """The masked inputs of an attempt that was opened stay, for audits; the oldest kept rounds go, beyond the bytes
-        that may be kept. May be repeated.
+    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None:
+        """The masked inputs of an attempt that was opened stay, for audits, and nothing else of the attempt does; the
+        oldest kept rounds go, beyond the bytes that may be kept. May be repeated.
         """
         with durable.storing(self._kept):
-            for path in list(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*")):
-                path.rename(self._kept / f"{key.run_id}.{key.round}.{path.name.rpartition('.')[2]}")
+            for org in survivors:
+                if self.spool_path(key, org).exists():  # else it was moved before a crash
+                    self.spool_path(key, org).rename(self._kept / f"{key.run_id}.{key.round}.{org}")
+        self.discard_inputs(key)  # what came too late, or in part
         durable.sync_folder(self._kept)
-        durable.sync_folder(self._spools)
         self._let_go(f"{key.run_id}.{key.round}.")
 
     def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> RingFile:
