@@ -94,4 +94,4 @@ def _verify(public_key: bytes, signature: bytes, message: bytes, peer: str) -> N
         raise PeerError("bad_signature", "a signature does not verify", peer=peer) from error
     y = int.from_bytes(public_key, "little") & (2**255 - 1)
     if y >= _FIELD or y in _LOW_ORDER:
-        raise PeerError("bad_signature", "a signature does not verify: under such a key anybody can sign", peer=peer)
+        raise PeerError("bad_signature", "a signature does not verify", peer=peer)  # anybody can sign under such a key
