@@ -44,6 +44,7 @@ COORDINATOR_WRITES = (
     "save_answer",
     "store_sum",
     "discard_inputs",
+    "keep_inputs",
 )
 VECTORS = {"new_input", "spool"}
 """Methods whose result is written by its `finish`."""

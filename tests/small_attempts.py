@@ -165,7 +165,7 @@ class Attempt:
         """
         leaves = transcript.leaf_root(LEAF_HASHES)
         bits, length = self.body.ring_bits, self.body.length
-        body = Header(self.t2(dealers), org, length, bits, len(LEAF_HASHES), leaves, False, b"")
+        body = Header(self.t2(dealers), org, length, bits, len(LEAF_HASHES), leaves, False, bytes(8))
         return self.sign(org, BlobType.HEADER, body)
 
     def proposal(self, dealers: Orgs, survivors: Orgs) -> Proposal:

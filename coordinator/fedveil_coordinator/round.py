@@ -419,7 +419,6 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
     )
     blob = course.sign(BlobType.RESULT, result)
     course.record(facts.SumOpened(blob), event.at)
-    course.act(
-        KeepInputs(manifest.key, tuple(sorted(stage.revealing.headers)))
-    )  # first: whoever hears of the result may audit it at once
+    # first: whoever hears of the result may audit it at once
+    course.act(KeepInputs(manifest.key, tuple(sorted(stage.revealing.headers))))
     course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))
