@@ -159,7 +159,7 @@ def internal(state: round.State, attempt: Attempt) -> list[Event]:
     """What can happen to a member by itself in this stage: its input is ready; it is killed and started again."""
     own: list[Event] = [Resumed(AT)]
     if isinstance(state.stage, Encoding):
-        own.append(InputReady(attempt.body.key, state.stage.t2, LEAF_HASHES, AT))
+        own.append(InputReady(attempt.body.key, state.stage.t2, LEAF_HASHES, bytes(8), AT))
     return own
 
 

@@ -113,12 +113,12 @@ class WholeBench:
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
-        values = self._bench.contribution(plan, version, purpose, lineage)
+    ) -> list[NDArray[np.float64]]:
+        values = np.concatenate(self._bench.contribution(plan, version, purpose, lineage))
         shape = layouts.layout_for(plan, purpose, 0 if lineage is None else lineage.step)
         for block, where in zip(shape.blocks, shape.slices().values(), strict=True):
             values[where] = np.round(values[where] * block.scale) / block.scale
-        return values
+        return [values]
 
 
 class MortalCluster(LedgerCluster):

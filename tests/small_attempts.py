@@ -165,7 +165,7 @@ class Attempt:
         """
         leaves = transcript.leaf_root(LEAF_HASHES)
         bits, length = self.body.ring_bits, self.body.length
-        body = Header(self.t2(dealers), org, length, bits, len(LEAF_HASHES), leaves, False, bytes(8))
+        body = Header(self.t2(dealers), org, length, bits, len(LEAF_HASHES), leaves, True, bytes(8))
         return self.sign(org, BlobType.HEADER, body)
 
     def proposal(self, dealers: Orgs, survivors: Orgs) -> Proposal:
@@ -194,7 +194,7 @@ class Attempt:
         """The masked input of a member that knows its dealers is durable now."""
         stage = self.states[org].stage
         assert isinstance(stage, Encoding)
-        return self.move(org, InputReady(self.body.key, stage.t2, LEAF_HASHES, AT))
+        return self.move(org, InputReady(self.body.key, stage.t2, LEAF_HASHES, bytes(8), AT))
 
     def own_header(self, org: OrgId) -> SignedBlob:
         """The header that a member has made itself."""
