@@ -81,7 +81,7 @@ def call(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedveil-trainer-"))
         ours, theirs = _pipes(stack)
         table = _sealed(stack, rows)
-        shim = [program.python, "-I", str(SHIM), *map(str, (theirs.job, theirs.answer, table))]
+        shim = [program.python, "-I", "-u", str(SHIM), *map(str, (theirs.job, theirs.answer, table))]
         command = [*shim, str(program.code), str(program.memory_bytes)]
         process = subprocess.Popen(
             [sys.executable, "-I", str(SUPERVISOR), str(theirs.life), *command],

@@ -1,6 +1,6 @@
 """Runs an organisation's own trainer for one call; the program that `child` starts, under the organisation's Python.
 
-Run as `PYTHON -I FILE IN OUT ROWS CODE MEMORY`: descriptors to read the job from, to answer on, and of the rows
+Run as `PYTHON -I -u FILE IN OUT ROWS CODE MEMORY`: descriptors to read the job from, to answer on, and of the rows
 (read-only); the folder with the code; the address space in bytes. It needs numpy and imports nothing of Fedveil.
 
 The trainer is a class without arguments, with two methods that get a `Job`:
