@@ -262,8 +262,9 @@ def test_a_run_over_mutual_tls_ends_with_the_same_verified_model_everywhere(serv
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     with contextlib.closing(served.channel("boss", Role.OPERATOR)) as channel:
         stub = channel.unary_stream("/fedveil.v1.RoundsService/FetchRound")
-        parts = list(stub(pb.FetchRoundRequest(run_id="run-1", round=1).SerializeToString(), timeout=10))
-        record = parse_parts(parts)
+        frames = stub(pb.FetchRoundRequest(run_id="run-1", round=1).SerializeToString(), timeout=10)
+        parts = [part for data in frames for part in pb.FetchRoundResponse.FromString(data).parts]
+        record = parse_parts(part.SerializeToString(deterministic=True) for part in parts)
         assert published.verify(record, served.charter.roster).tag_sum
     for member in members:
         member.stop()

@@ -24,7 +24,7 @@ STREAMS = {
     "common/fedveil_common/crypto/prg.py": "masks",
     "common/fedveil_common/initial.py": "the first model's draws",
 }
-STREAMS["participant/fedveil_participant/training/linear_models.py"] = "the order of the rows"
+STREAMS["participant/fedveil_participant/training/descent.py"] = "the order of the rows"
 """Where a bare cipher may be used: as a stream of numbers, never on a message."""
 
 

@@ -66,9 +66,11 @@ class FolderLock:
 class Database:
     """An open, checked and current database. `write` and `read` may be used from any thread."""
 
-    def __init__(self, path: Path, engine: sa.Engine) -> None:
+    def __init__(self, path: Path, engine: sa.Engine, unsynced: sa.Engine) -> None:
+        """`unsynced`: the same file, whose commits do not wait for the disk."""
         self.path = path
         self.engine = engine
+        self._unsynced = unsynced
         self._readers = engine.execution_options(**{_READ_ONLY: True})
         self._writing = threading.RLock()
         self._failure: StorageError | None = None
@@ -84,6 +86,17 @@ class Database:
             if self._failure is not None:
                 raise self._failure
             with self.engine.begin() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def write_soon(self) -> Iterator[sa.Connection]:
+        """As `write`, for what must outlive this process and not a power cut: the disk has it with the next `write` at
+        the latest, in the same order.
+        """
+        with self._writing, self._translated():
+            if self._failure is not None:
+                raise self._failure
+            with self._unsynced.begin() as connection:
                 yield connection
 
     @contextlib.contextmanager
@@ -111,6 +124,7 @@ class Database:
     def close(self) -> None:
         """Every connection is closed."""
         self.engine.dispose()
+        self._unsynced.dispose()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -188,7 +202,7 @@ def open_database(
         durable.write_file(path, b"")
     with durable.storing(path):
         path.chmod(0o600)
-    database = Database(path, _engine(path))
+    database = Database(path, _engine(path), _engine(path, synchronous="NORMAL"))
     try:
         with database.read() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
@@ -207,7 +221,7 @@ def open_database(
     return database
 
 
-def _engine(path: Path) -> sa.Engine:
+def _engine(path: Path, synchronous: str = "FULL") -> sa.Engine:
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
 
     @event.listens_for(engine, "connect")
@@ -216,7 +230,7 @@ def _engine(path: Path) -> sa.Engine:
         for pragma in (
             f"busy_timeout={BUSY_TIMEOUT_MS}",
             "journal_mode=WAL",
-            "synchronous=FULL",
+            f"synchronous={synchronous}",  # WAL with NORMAL syncs at checkpoints only, and stays consistent
             "foreign_keys=ON",
             "secure_delete=ON",
             "temp_store=MEMORY",

@@ -18,6 +18,7 @@ MAX_LENGTH = 2**28
 
 MAX_LEAVES = 2**14
 LEAVES_PER_FRAME = 16
+PARTS_PER_FRAME = 64
 LEAVES_PER_AUDIT = 256
 """Leaves that one call may ask for of every input of a round."""
 

@@ -27,6 +27,9 @@ from fedveil_coordinator.server import SERVICE, Identify, Turns, abort, check_re
 READERS_AT_ONCE = 4
 """Calls that read kept inputs at the same time; further ones wait."""
 
+FRAME_BYTES = 1024 * 1024
+"""Of a frame of several parts."""
+
 T = TypeVar("T")
 
 
@@ -78,15 +81,27 @@ class ArchiveEdge:
 
     def _round(self, data: bytes) -> Iterator[bytes]:
         request = _request(pb.FetchRoundRequest, data)
-        return encode_parts(self._archive.round(RunId(request.run_id), request.round))
+        parts = encode_parts(self._archive.round(RunId(request.run_id), request.round))
+        frame, size = pb.FetchRoundResponse(), 0
+        for part in parts:
+            if len(frame.parts) == limits.PARTS_PER_FRAME or (size and size + len(part) > FRAME_BYTES):
+                yield frame.SerializeToString()
+                frame, size = pb.FetchRoundResponse(), 0
+            frame.parts.append(pb.RoundPart.FromString(part))
+            size += len(part)
+        yield frame.SerializeToString()
 
     def _leaves(self, data: bytes) -> Iterator[bytes]:
         request = _request(pb.FetchInputLeavesRequest, data)
         wanted = list(request.leaves)
         published = self._archive.round(RunId(request.run_id), request.round)
         _check_leaves(wanted, len(next(iter(published.leaf_hashes.values()))))
-        for org, index, leaf in self._archive.leaves(RunId(request.run_id), request.round, wanted):
-            yield pb.FetchInputLeavesResponse(org_id=org, leaf=index, data=leaf).SerializeToString()
+        found = self._archive.leaves(RunId(request.run_id), request.round, wanted)
+        while some := list(itertools.islice(found, limits.LEAVES_PER_FRAME)):
+            frame = pb.FetchInputLeavesResponse()
+            for org, index, leaf in some:
+                frame.leaves.add(org_id=org, leaf=index, data=leaf)
+            yield frame.SerializeToString()
 
 
 def _request(kind: type[T], data: bytes) -> Any:

@@ -190,7 +190,7 @@ class CoordinatorLink:
         """Download what was published of an opened round. FedveilError."""
         request = pb.FetchRoundRequest(run_id=run_id, round=round)
         line = self._line
-        return parse_parts(_stream(line, line.round, request.SerializeToString()))
+        return parse_parts(_parts(_stream(line, line.round, request.SerializeToString())))
 
     def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
         """Download leaves of every survivor's masked input, as they arrive. FedveilError."""
@@ -200,10 +200,11 @@ class CoordinatorLink:
             line = self._line
             for data in _stream(line, line.leaves, request.SerializeToString()):
                 try:
-                    found = pb.FetchInputLeavesResponse.FromString(data)
+                    frame = pb.FetchInputLeavesResponse.FromString(data)
                 except DecodeError:
                     raise wire.MalformedError("leaf", "does not parse as protocol buffers") from None
-                yield OrgId(found.org_id), found.leaf, found.data
+                for found in frame.leaves:
+                    yield OrgId(found.org_id), found.leaf, found.data
 
     def close(self) -> None:
         """End the session and the channel."""
@@ -301,6 +302,17 @@ def _stream(line: Line, stub: Any, data: bytes) -> Iterator[bytes]:
                 watched = True
                 ending.enter_context(movement.watched(call.cancel))
             yield answer
+
+
+def _parts(frames: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts of a published round, one by one; nothing of them is checked yet."""
+    for data in frames:
+        try:
+            frame = pb.FetchRoundResponse.FromString(data)
+        except DecodeError:
+            raise wire.MalformedError("parts", "does not parse as protocol buffers") from None
+        for part in frame.parts:
+            yield part.SerializeToString(deterministic=True)
 
 
 def _next(line: Line, call: Any) -> bytes | None:

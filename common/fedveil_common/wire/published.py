@@ -23,18 +23,18 @@ _LENGTH_BYTES = 4
 
 
 def encode_parts(published: PublishedRound) -> Iterator[bytes]:
-    """The parts of a round, one FetchRoundResponse each."""
+    """The parts of a round, one RoundPart each."""
     for blob in (published.manifest, published.result):
         yield _blob(blob)
-    yield pb.FetchRoundResponse(signed_roster=published.signed_roster).SerializeToString(deterministic=True)
+    yield pb.RoundPart(signed_roster=published.signed_roster).SerializeToString(deterministic=True)
     dealers = pb.Dealers(org_ids=list(published.dealers))
-    yield pb.FetchRoundResponse(dealers=dealers).SerializeToString(deterministic=True)
+    yield pb.RoundPart(dealers=dealers).SerializeToString(deterministic=True)
     for blobs in (published.adverts, published.headers, published.votes, published.reveals):
         for blob in blobs:
             yield _blob(blob)
     for org in sorted(published.leaf_hashes):
         hashes = pb.LeafHashes(org_id=org, hashes=list(published.leaf_hashes[org]))
-        yield pb.FetchRoundResponse(leaf_hashes=hashes).SerializeToString(deterministic=True)
+        yield pb.RoundPart(leaf_hashes=hashes).SerializeToString(deterministic=True)
 
 
 def parse_parts(parts: Iterable[bytes]) -> PublishedRound:
@@ -108,14 +108,14 @@ def from_file(data: bytes) -> PublishedRound:
 
 
 def _blob(blob: SignedBlob) -> bytes:
-    part = pb.FetchRoundResponse()
+    part = pb.RoundPart()
     tables.BLOB.put(part, "blob", blob)
     return part.SerializeToString(deterministic=True)
 
 
 def _decode(data: bytes, path: str) -> Any:
     try:
-        part = pb.FetchRoundResponse.FromString(data)
+        part = pb.RoundPart.FromString(data)
     except DecodeError:
         raise MalformedError(path, "does not parse as protocol buffers") from None
     if part.SerializeToString(deterministic=True) != data:

@@ -281,14 +281,16 @@ class Holdings:
     # --- the outbox ---------------------------------------------------------------------------------------------------
 
     def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """A message is about to leave: on record before it does, so that what cannot be recorded is not sent."""
+        """A message is about to leave: on record before it does, so that what cannot be recorded is not sent. The row
+        outlives this process at once, and a power cut from the next stage of the round on.
+        """
         row: dict[str, Value] = {
             "wall_s": self._clock.wall_s(),
             "kind": kind,
             "size_bytes": size_bytes,
             "content": digest,
         }
-        with self._database.write() as connection:
+        with self._database.write_soon() as connection:
             tables.OUTBOX.append(connection, [row])
 
     def outbox(self) -> list[Sent]:

@@ -1,11 +1,13 @@
 """The participant's journal: the one open stage, sealed, and the facts that outlive it.
 
-Promise: stage, standing changes and trail row are one transaction; the stage REPLACES the one before, and what
-it overwrote is emptied from database and log before `save` returns, so a secret that a stage no longer holds is gone
-from this folder. Nothing here leaves the organisation.
+Promise: stage, standing changes and trail row are one transaction; the stage REPLACES the one before, and if it holds
+a secret less, what it overwrote is emptied from database and log before `save` returns: a secret that a stage no longer
+holds is gone from this folder. Nothing here leaves the organisation.
 Source: FLSA/1 sections 2.8 and 2.9 with A3, A9, A10 (docs/protocol.md).
 """
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from fedveil_common.messages import Purpose
 from fedveil_common.ports import Clock
 from fedveil_common.ringfile import RingFile, RingWriter
 from fedveil_common.rows import Row, Value
-from fedveil_common.secret import Seed
+from fedveil_common.secret import Secret, Seed
 from fedveil_common.snapshot import SnapshotCodec
 
 from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
@@ -64,6 +66,7 @@ class RoundJournal:
         self._sealer = sealer
         self._inputs = folder
         self._clock = clock
+        self._held: frozenset[bytes] | None = None  # digests of the secrets in the stored stage, once it was saved here
         durable.make_folder(folder)
         durable.sweep(folder)
         self._drop_leftovers()
@@ -113,7 +116,10 @@ class RoundJournal:
                 "facts": _json(trail),
             }
             tables.TRAIL.append(connection, [row])
-        self._database.erase_history()
+        kept = secrets_in(stage)
+        if self._held is None or self._held - kept or changes.checked:
+            self._database.erase_history()
+        self._held = kept
 
     def load(self) -> Stage:
         """The stage a restart finds. IntegrityError `aead_failed` (another journal key), `journal_damaged`."""
@@ -201,6 +207,17 @@ class RoundJournal:
 
     def _input(self, key: AttemptKey) -> Path:
         return self._inputs / f"{key.run_id}.{key.round}.{key.attempt}"
+
+
+def secrets_in(value: object) -> frozenset[bytes]:
+    """SHA-256 of every secret in a stage: which ones, without holding them twice."""
+    if isinstance(value, Secret):
+        return frozenset({hashlib.sha256(value.expose()).digest()})
+    if isinstance(value, tuple):
+        return frozenset().union(*map(secrets_in, value))
+    if dataclasses.is_dataclass(value):
+        return frozenset().union(*(secrets_in(getattr(value, one.name)) for one in dataclasses.fields(value)))
+    return frozenset()
 
 
 def _attempt(key: AttemptKey) -> dict[str, Value]:

@@ -1973,7 +1973,7 @@ class Dealers(_message.Message):
 Global___Dealers: _TypeAlias = Dealers  # noqa: Y015
 
 @_typing.final
-class FetchRoundResponse(_message.Message):
+class RoundPart(_message.Message):
     """One part of what was published of an opened round: its manifest, result, adverts (U1), headers (U3), votes of the
     certificate and reveals as signed blobs; the signed roster that the manifest binds; U2; the leaf hashes of each input.
     """
@@ -2008,6 +2008,30 @@ class FetchRoundResponse(_message.Message):
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
+Global___RoundPart: _TypeAlias = RoundPart  # noqa: Y015
+
+@_typing.final
+class FetchRoundResponse(_message.Message):
+    """Some parts, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundPart]:
+        """1..64 parts."""
+
+    def __init__(
+        self,
+        *,
+        parts: _abc.Iterable[Global___RoundPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___FetchRoundResponse: _TypeAlias = FetchRoundResponse  # noqa: Y015
 
 @_typing.final
@@ -2041,7 +2065,7 @@ class FetchInputLeavesRequest(_message.Message):
 Global___FetchInputLeavesRequest: _TypeAlias = FetchInputLeavesRequest  # noqa: Y015
 
 @_typing.final
-class FetchInputLeavesResponse(_message.Message):
+class InputLeaf(_message.Message):
     """One leaf of one survivor's masked input, as it was uploaded: the leaves in the order asked for, the survivors of each
     in the order of their ids.
     """
@@ -2065,6 +2089,30 @@ class FetchInputLeavesResponse(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "leaf", b"leaf", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputLeaf: _TypeAlias = InputLeaf  # noqa: Y015
+
+@_typing.final
+class FetchInputLeavesResponse(_message.Message):
+    """Some leaves, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leaves(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputLeaf]:
+        """1..16 leaves."""
+
+    def __init__(
+        self,
+        *,
+        leaves: _abc.Iterable[Global___InputLeaf] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaves", b"leaves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
