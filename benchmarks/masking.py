@@ -35,7 +35,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fedveil_common import layout, transcript
 from fedveil_common.ids import OrgId
-from fedveil_common.masking import masks, packing, ring
+from fedveil_common.masking import checksum, masks, packing, ring
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.secret import Seed
 from fedveil_coordinator import opening
@@ -153,10 +153,17 @@ class Vector:
     def protect(self) -> None:
         """Encode, mask, pack and (unless it is replaced) hash."""
 
-        def encode(start: int, count: int) -> ring.Ring:
-            return update.encode(self.layout, self.values, self.rounding, VALUE_BITS, self.bits, start, count).ring
+        def encode(start: int, count: int) -> NDArray[np.int64]:
+            piece = self.values[start : start + count]
+            return update.encode(self.layout, piece, self.rounding, VALUE_BITS, start).integers
 
         protecting.protect(self.d, self.bits, encode, self.keys, T2, self.org, self.leaves.__setitem__)
+
+    def weigh(self) -> None:
+        """The checksum of the vector's integers."""
+        key = Seed(bytes(32))
+        for start in range(0, self.d, 4 * transcript.LEAF_COORDINATES):
+            checksum.weigh(key, start, self.integers[start : start + 4 * transcript.LEAF_COORDINATES])
 
     def hash_leaves(self) -> None:
         """The hash of every leaf that `protect` wrote."""
@@ -197,6 +204,7 @@ def measure(coordinates: int, peers: int, repeats: int, dropped: int = 3) -> dic
                 costs[name] = cost(work)
         costs["protect_with_hash"] = cost(vector.protect)
         costs["leaf_hash"] = cost(vector.hash_leaves)
+        costs["checksum"] = cost(vector.weigh)
         costs["unmask_0_dropped"] = cost(vector.unmask(0))
         costs[f"unmask_{dropped}_dropped"] = cost(vector.unmask(dropped))
         costs["floor"] = tuple(

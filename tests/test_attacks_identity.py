@@ -277,7 +277,8 @@ def test_attack_44_a_defect_amid_the_secrets_shows_none(capsys: pytest.CaptureFi
     with pytest.raises(ZeroDivisionError) as caught:
         protecting.protect(5, 20, broken, keys, bytes(32), me, lambda index, leaf: None, None)
     text = "".join(traceback.format_exception(caught.value))
-    structlog.get_logger("test").error("defect", what=str(keys), state=repr((private, seed)))
+    said = {"event": "defect", "what": str(keys), "state": repr((private, seed))}
+    text += structlog.dev.ConsoleRenderer(colors=False)(None, "error", said)
     text += "".join(capsys.readouterr())
     assert "a defect" in text
     assert "redacted" in text

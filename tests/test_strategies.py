@@ -51,7 +51,7 @@ from fedveil_common.plan import (
 )
 from fedveil_coordinator import facts
 from fedveil_coordinator import run as runs
-from fedveil_participant import checks, lineage
+from fedveil_participant import checking, checks
 from fedveil_participant.stages import Revealed
 from fedveil_simulation.cluster import Cluster
 
@@ -309,7 +309,7 @@ def test_a_final_model_that_does_not_follow_is_stored_by_nobody(monkeypatch: pyt
     assert all(journal(cluster, org).ends[RUN][2] for org in THREE)
 
 
-def forged(cluster: Cluster, number: int, fits: Callable[[np.ndarray], bool]) -> Callable[..., lineage.SumDownload]:  # type: ignore[type-arg]
+def forged(cluster: Cluster, number: int, fits: Callable[[np.ndarray], bool]) -> Callable[..., checking.SumDownload]:  # type: ignore[type-arg]
     """The download of a cluster in which the sum of one round is another one, rightly signed: the first that `fits`."""
     honest = cluster.download
     manifest, result = cluster.coordinator.sums.source(RUN, number)
@@ -330,10 +330,10 @@ def forged(cluster: Cluster, number: int, fits: Callable[[np.ndarray], bool]) ->
     root = transcript.leaf_root([transcript.sum_leaf(said.t3, i, leaf) for i, leaf in leaves])
     blob = signed(cluster.charter, COORDINATOR, BlobType.RESULT, replace(said, leaf_root=root))
 
-    def download(run_id: RunId, round: int) -> lineage.SumDownload:
+    def download(run_id: RunId, round: int) -> checking.SumDownload:
         if round != number:
             return honest(run_id, round)
-        return lineage.SumDownload(blob, manifest, iter(leaves))
+        return checking.SumDownload(blob, manifest, iter(leaves))
 
     return download
 
