@@ -87,12 +87,11 @@ def encode(
     most = (1 << (value_bits - 1)) - 1
     pieces: list[NDArray[np.int64]] = []
     clamps = 0
-    for (name, where), block in zip(layout.slices().items(), layout.blocks, strict=True):
+    for where, block in zip(layout.slices().values(), layout.blocks, strict=True):
         first, last = max(where.start, start), min(where.stop, stop)
         if first >= last:
             continue
         piece = values[first - start : last - start]
-        _check_finite(piece, name)
         integers, moved = fixedpoint.quantise(piece, block.scale, min(block.limit, most), rounding_key, first)
         pieces.append(integers)
         clamps += moved

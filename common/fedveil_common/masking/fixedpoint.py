@@ -11,11 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common.crypto.prg import words
+from fedveil_common.crypto.prg import Streams
 from fedveil_common.errors import PolicyRefusal
 
 _PIECE = 65_536
 """Coordinates worked on at once: temporaries stay small whatever the length."""
+
+_LEAF = 16_384
 
 MAX_LIMIT = 2**47 - 1
 """Largest magnitude of a quantised coordinate: a float64 still holds fractions beside it."""
@@ -83,19 +85,28 @@ def quantise(
         raise ValueError(f"a limit is within 1 .. {MAX_LIMIT}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError("a scale is positive and finite")
-    with np.errstate(over="ignore", under="ignore"):  # an infinite product is clamped like any other large one
-        scaled = values * scale
-    clamps = int(np.count_nonzero(np.abs(scaled) > limit))
-    np.clip(scaled, -limit, limit, out=scaled)
-    lower = np.floor(scaled)
-    uniform = _uniform(rounding_key, start, len(values))
-    return lower.astype(np.int64) + (uniform < scaled - lower), clamps
-
-
-def _uniform(key: bytes, start: int, count: int) -> NDArray[np.float64]:
-    """`count` multiples of 2^-53 in [0, 1)."""
-    joined = words(key, 2 * start, 2 * count).astype("<u4", copy=False).view("<u8")  # low word first
-    return (joined >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    integers = np.empty(len(values), dtype=np.int64)
+    streams = Streams([(rounding_key, False)], start, 8)  # u64 words: 2i is the low half of word i
+    scaled, lower = np.empty(min(len(values), _LEAF)), np.empty(min(len(values), _LEAF))
+    drawn = np.empty(min(len(values), _LEAF), dtype=np.uint64)
+    clamps = 0
+    for first in range(0, len(values), _LEAF):  # a leaf at a time, so that every pass finds it in the cache
+        piece = values[first : first + _LEAF]
+        count = len(piece)
+        with np.errstate(over="ignore", under="ignore"):  # an infinite product is clamped like any other large one
+            np.multiply(piece, scale, out=scaled[:count])
+        if max(scaled[:count].max(), -scaled[:count].min()) > limit:
+            clamps += int(np.count_nonzero(np.abs(scaled[:count]) > limit))
+            np.clip(scaled[:count], -limit, limit, out=scaled[:count])
+        np.floor(scaled[:count], out=lower[:count])
+        scaled[:count] -= lower[:count]
+        scaled[:count] *= 2.0**53  # exact, as u = drawn * 2^-53 would be: the comparison is the same
+        drawn[:count] = 0
+        streams.apply(drawn[:count])
+        drawn[:count] >>= np.uint64(11)
+        lower[:count] += drawn[:count].view(np.int64) < scaled[:count]
+        np.copyto(integers[first : first + count], lower[:count], casting="unsafe")
+    return integers, clamps
 
 
 def _check_shape(values: NDArray[np.float64]) -> None:
