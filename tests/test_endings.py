@@ -34,10 +34,10 @@ def bent(monkeypatch: pytest.MonkeyPatch, change: Contribution) -> None:
 
     def contribution(
         self: TableBench, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
-    ) -> NDArray[np.float64]:
-        values = made(self, plan, version, purpose, lineage)
+    ) -> list[NDArray[np.float64]]:
+        values = np.concatenate(made(self, plan, version, purpose, lineage))
         org = OrgId(next(iter(self._datasets.values())).parts[0])
-        return change(org, plan, purpose, 0 if lineage is None else lineage.step, values)
+        return [change(org, plan, purpose, 0 if lineage is None else lineage.step, values)]
 
     monkeypatch.setattr(TableBench, "contribution", contribution)
 

@@ -11,7 +11,6 @@ import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import structlog
 from fedveil_common import plan as plans
 from fedveil_common.errors import (
@@ -24,7 +23,6 @@ from fedveil_common.errors import (
     heard,
 )
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.masking import checksum, masks
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -42,7 +40,6 @@ from fedveil_common.messages import (
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
-from numpy.typing import NDArray
 
 from fedveil_participant import checks, finish, round
 from fedveil_participant.checking import Checker, PastRoster
@@ -67,11 +64,10 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
+from fedveil_participant.inputs import masked_input
 from fedveil_participant.lineage import Walk, Walker, basis_of
-from fedveil_participant.ports import Bench, Journal, Link, StoredUpdate, Workers
-from fedveil_participant.protecting import protect
+from fedveil_participant.ports import Bench, Journal, Link, Workers
 from fedveil_participant.stages import Idle
-from fedveil_participant.tagging import Tag
 
 log = structlog.get_logger("fedveil.participant")
 
@@ -501,7 +497,8 @@ class Driver:
                 self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
                 return
             with contextlib.closing(known):
-                hashes, masked_tag = self._protected(action, known)
+                plan = self.state.plans[manifest.key.run_id].plan
+                made = masked_input(action, plan, self.state.me, known, self._bench, self._journal, self._workers.pool)
         except IntegrityError as error:  # the kept update is not what was written: the next attempt makes it anew
             log.error("update.unreadable", code=error.code, what=error.what)
             self._journal.drop_update(action.update_key)
@@ -512,35 +509,7 @@ class Driver:
         except FedveilError as error:
             self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
             return
-        self.post(InputReady(manifest.key, action.t2, hashes, masked_tag, self._clock.monotonic_s()))
-
-    def _protected(self, action: ProtectUpdate, update: StoredUpdate) -> tuple[tuple[bytes, ...], bytes]:
-        """The leaf hashes of the masked input, which is durable, and its masked tag."""
-        manifest, plan = action.manifest, self.state.plans[action.manifest.key.run_id].plan
-        secrets = (action.t2, self.state.me, action.mask_key, action.self_seed, dict(action.keys))
-        keys, mask = masks.mask_keys(*secrets), checksum.tag_mask(*secrets)
-
-        def encode(start: int, count: int) -> NDArray[np.int64]:
-            values = update.read(start, count)
-            return self._bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
-
-        tag = Tag(encode, action.tag_key)
-        sink = self._journal.new_input(manifest.key, manifest.length, manifest.ring_bits)
-        try:
-            hashes = protect(
-                manifest.length,
-                manifest.ring_bits,
-                tag.encode,
-                keys,
-                action.t2,
-                self.state.me,
-                sink.write,
-                self._workers.pool,
-            )
-            sink.finish(replace=True)
-        finally:
-            sink.discard()
-        return hashes, tag.masked(mask)
+        self.post(InputReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
 
     def _upload(self, action: UploadInput) -> None:
         if self._uploading == action.key or not self.connected:
