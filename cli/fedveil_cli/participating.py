@@ -10,24 +10,31 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
-from fedveil_common.pki.governance import verify_chain
+from fedveil_common.pki.bundle import bundle_pem
+from fedveil_common.pki.certificates import certificate_der
+from fedveil_common.pki.governance import Trust, authority_digest
 from fedveil_common.ports import Entropy
-from fedveil_common.roster import Roster, accept_roster, verify_roster
+from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
+from fedveil_common.succession import roster_of_its_time
 from fedveil_participant import membership
 from fedveil_participant.bench import CsvBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.driver import Consent, Driver
+from fedveil_participant.enrolment_client import fetch_authorities
 from fedveil_participant.membership import Membership
+from fedveil_participant.pinned_trust import PinnedTrust
 from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
 
+from fedveil_cli import governing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -58,7 +65,7 @@ def participate(
     with FolderLock(home):
         key = _journal_key(member, passphrase, world.entropy, tell)
         credentials = transport.channel_credentials(
-            member.certificate_pem, member.key_pem(passphrase), member.authority_pem
+            member.certificate_pem, member.key_pem(passphrase), bundle_pem(member.authorities)
         )
         store = open_store(home, key, world.clock, world.entropy)
         try:
@@ -101,21 +108,36 @@ def _participate(
         store.accept_plan(digest)
     signing_key = store.protocol_key()
     own_key = signing.public_key(signing_key)
-    trust = verify_chain(member.trust_chain, member.fingerprint)
-    pinned = store.roster() or member.signed_roster
-    roster = verify_roster(pinned, trust.governance, trust.earlier)
+    pin = PinnedTrust(member, own_key)
+    roster = roster_of_its_time(store.roster() or member.signed_roster, pin.trust)
     stage, waiting = store.load(), store.newer_roster()
-    newer = verify_roster(waiting, trust.governance, trust.earlier) if waiting else None
+    newer = roster_of_its_time(waiting, pin.trust) if waiting else None
     if newer is not None and isinstance(stage, Idle):
         roster, newer = newer, None
         store.save_roster(waiting)
 
     told: set[int] = set()
+    held = {authority_digest(certificate_der(one)) for one in member.authorities}
+
+    def take_authorities(trust: Trust) -> None:
+        """New authorities are named: fetch them for the connections to come. Not on the driver's thread."""
+        try:
+            taken = fetch_authorities(member.address, trust)
+            membership.save_authorities(member.home, bundle_pem(taken))
+        except FedveilError as error:
+            tell("authorities_missing", {"code": error.code, "next": "`fedveil governance follow` fetches them"})
+            return
+        held.clear()
+        held.update(authority_digest(certificate_der(one)) for one in taken)
+        tell("authorities", {"count": str(len(taken)), "note": "used from the next connection on"})
 
     def verify(notice: RosterNotice, before: Roster) -> Roster:
-        newer = verify_chain(notice.trust_chain, member.fingerprint)
-        found = verify_roster(notice.signed_roster, newer.governance, newer.earlier)
-        accept_roster(before, found, me=member.org_id, my_key=own_key)
+        trusted = pin.trust
+        found = pin.accept(notice, before)
+        if pin.trust.sequence > trusted.sequence:
+            tell("trust", governing.trust_facts(trusted, pin.trust))
+        if set(pin.trust.authorities) != held:
+            threading.Thread(target=take_authorities, args=(pin.trust,), daemon=True).start()
         listed = any(_lists(one, member.org_id, own_key) for one in (before, found))
         if not listed and found.version not in told:
             told.add(found.version)

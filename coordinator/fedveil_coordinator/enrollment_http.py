@@ -48,7 +48,7 @@ class Records(Protocol):
 
 
 class Founded(Protocol):
-    """What a federation publishes; `founding.Federation` is it."""
+    """What a federation publishes; `trust.TrustInForce` is it, and `founding.Federation` while nothing changes."""
 
     @property
     def trust_chain(self) -> bytes:
@@ -58,6 +58,11 @@ class Founded(Protocol):
     @property
     def trust(self) -> Trust:
         """The verified chain."""
+        ...
+
+    @property
+    def authority_pem(self) -> bytes:
+        """The certificates of the authorities in force."""
         ...
 
 
@@ -84,7 +89,7 @@ def application(
         else:
             allowed.add(certificate)
 
-    office = Enrolment(federation.trust, authority, store, clock, entropy, signed_roster, admitted)
+    office = Enrolment(lambda: federation.trust, authority, store, clock, entropy, signed_roster, admitted)
 
     def answer_to(asked: JoinRequest) -> JoinAnswer:
         try:
@@ -95,7 +100,7 @@ def application(
             raise
 
     async def ca(request: Request) -> Response:
-        return Response(authority.pem, media_type="application/x-pem-file")
+        return Response(federation.authority_pem, media_type="application/x-pem-file")
 
     async def trust(request: Request) -> Response:
         return Response(federation.trust_chain, media_type="application/json")

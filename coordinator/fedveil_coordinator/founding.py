@@ -2,8 +2,10 @@
 
     federation.json          what the federation is called and where it is reached; written last: an init is whole
     trust.json               the trust chain: governance set, authority
-    authority/ca.pem ca.key  the certificate authority; its key sealed under the first passphrase, opened by `serve`
-    governance/governance.key  sealed under the second passphrase, on another medium if asked; never opened by `serve`
+    authority/ca.pem ca.key  the certificate authorities in force, the one that issues first, and the key of that one,
+                             sealed under the first passphrase, opened by `serve`
+    governance/              the operator's `GovernanceFolder`: keys under the second passphrase, on another medium if
+                             asked; never opened by `serve`
     governance/roster.json   the roster signed last, and void-tokens.json: the operator's memory of its own decisions
     coordinator/             protocol.key, server.key (0600), server.pem
     operator/                client.key (0600), client.pem: the operator's own certificate
@@ -25,6 +27,7 @@ from fedveil_common.ids import COORDINATOR, FederationId, check_name
 from fedveil_common.pki import certificates, governance, invites, sealed_keys, transport
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.governance import GovernanceSet, Trust, TrustDocument
+from fedveil_common.pki.governance_folder import KEY_FILE, PURPOSE, GovernanceFolder
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Clock, Entropy
@@ -40,7 +43,6 @@ MAX_NAME = 40
 """Characters of a federation's name: id and the 17 characters after it stay below 64."""
 
 _MARK = "federation.json"
-_GOVERNANCE_FILE = "governance.key"
 _VOID = "void-tokens.json"
 _LAST_ROSTER = "roster.json"
 
@@ -89,7 +91,7 @@ class Federation:
 
     @property
     def authority_pem(self) -> bytes:
-        """The authority's certificate."""
+        """The certificates of the authorities in force, the one that issues first."""
         return _read(self.home / "authority" / "ca.pem")
 
     @property
@@ -109,9 +111,26 @@ class Federation:
         return certificates.Authority(certificates.load_certificate(self.authority_pem), key)
 
     def governance_key(self, passphrase: Passphrase | None) -> PrivateKey:
-        """The governance key: for `invite`, `revoke`, `run start`; never for `serve`. SealedError as `authority`."""
-        sealed = sealed_keys.read_private(self.governance_folder / _GOVERNANCE_FILE)
-        return PrivateKey(sealed_keys.open_key(sealed, passphrase, "governance"))
+        """The key of this home in the governance set in force: for `invite`, `revoke`, `run start`; never for `serve`.
+
+        SealedError as `authority`; ConfigError `not_a_governance_key`.
+        """
+        return self.governing.open_key(self.trust.governance, passphrase)
+
+    @property
+    def governing(self) -> GovernanceFolder:
+        """The folder of the operator's governance keys."""
+        return GovernanceFolder(self.governance_folder)
+
+    @property
+    def governs_alone(self) -> bool:
+        """Whether one key of this home is enough to sign: k = 1, and it holds one."""
+        chosen = self.trust.governance
+        return chosen.threshold == 1 and not self.governing.public_keys().keys().isdisjoint(chosen.keys)
+
+    def save_trust(self, chain: bytes) -> None:
+        """A longer chain takes the place of this one, durably; `trust_chain` of this object stays what it was."""
+        durable.write_file(self.home / "trust.json", chain)
 
     def protocol_key(self) -> PrivateKey:
         """The coordinator's Ed25519 protocol key."""
@@ -190,7 +209,7 @@ def init(
     governance_key, protocol_key = PrivateKey(entropy.take(32)), PrivateKey(entropy.take(32))
     chosen = GovernanceSet(1, (signing.public_key(governance_key),))
     digest = governance.authority_digest(certificates.certificate_der(authority.certificate))
-    document = TrustDocument(federation_id, 1, chosen, (digest,))
+    document = TrustDocument(federation_id, 1, chosen, (digest,), signing.public_key(protocol_key))
     chain = governance.encode_chain([governance.sign_trust(document, [governance_key])])
     head = Member(COORDINATOR, Role.COORDINATOR, signing.public_key(protocol_key))
     signed = sign_roster(Roster(federation_id, 1, (head,)), [governance_key]).encode()
@@ -198,8 +217,8 @@ def init(
         home / "authority" / "ca.key": sealed_keys.seal_key(
             certificates.key_pem(authority.key), ca_passphrase, "authority", entropy
         ),
-        governance_folder / _GOVERNANCE_FILE: sealed_keys.seal_key(
-            governance_key.expose(), governance_passphrase, "governance", entropy
+        governance_folder / KEY_FILE: sealed_keys.seal_key(
+            governance_key.expose(), governance_passphrase, PURPOSE, entropy
         ),
     }
     server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
@@ -217,6 +236,7 @@ def init(
         home / "operator" / "client.key": certificates.key_pem(operator_key),
         home / "operator" / "client.pem": certificates.certificate_pem(operator_leaf),
         home / "trust.json": chain,
+        (governance_folder / KEY_FILE).with_suffix(".pub"): chosen.keys[0].hex().encode("ascii"),
         governance_folder / _LAST_ROSTER: signed,
     }
     for path, data in files.items():
@@ -296,7 +316,7 @@ def _check_unused(home: pathlib.Path, governance_folder: pathlib.Path) -> None:
             next_step="choose another --home; a federation is founded once",
         )
     names = ("authority", "coordinator", "operator", DATABASE, "trust.json")
-    left = [path for path in (*(home / name for name in names), governance_folder / _GOVERNANCE_FILE) if path.exists()]
+    left = [path for path in (*(home / name for name in names), governance_folder / KEY_FILE) if path.exists()]
     if left:
         raise ConfigError(
             "init_incomplete",

@@ -7,13 +7,14 @@ travels only over TLS that ends at a coordinator's certificate of the authority 
 import hashlib
 import http.client
 import ssl
+from collections.abc import Sequence
 from typing import Protocol
 
 from cryptography import x509
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.pki import certificates, governance
+from fedveil_common.pki import bundle, governance
 from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.invites import Role, Token, split_address
 from fedveil_common.pki.joining import MAX_ANSWER, MAX_REQUEST, JoinAnswer, JoinRequest, decode_refusal
@@ -30,37 +31,42 @@ class Outbox(Protocol):
         ...
 
 
-def fetch_trust(token: Token) -> tuple[bytes, Trust, x509.Certificate]:
-    """(trust chain as served, what it establishes, the authority's certificate), over TLS that proves nothing.
+def fetch_trust(token: Token) -> tuple[bytes, Trust, tuple[x509.Certificate, ...]]:
+    """(trust chain as served, what it establishes, the authorities' certificates), over TLS that proves nothing.
 
     Raises PeerError `fingerprint_mismatch`, `authority_mismatch` and those of `verify_chain`; Unreachable.
     """
+    chain, trust = fetch_chain(token.address, token.fingerprint)
+    return chain, trust, fetch_authorities(token.address, trust)
+
+
+def fetch_chain(address: str, fingerprint: bytes) -> tuple[bytes, Trust]:
+    """The trust chain that HOST:PORT serves, and what it establishes. Errors as `fetch_trust`."""
+    chain = _answer(_connect(address, _unproven()), "GET", "/trust", b"", MAX_DOCUMENT)
+    return chain, governance.verify_chain(chain, fingerprint)
+
+
+def fetch_authorities(address: str, trust: Trust) -> tuple[x509.Certificate, ...]:
+    """The authorities that HOST:PORT serves, each of which `trust` names. PeerError `authority_mismatch`."""
+    data = _answer(_connect(address, _unproven()), "GET", "/ca.pem", b"", bundle.MAX_BUNDLE)
+    return bundle.check_bundle(data, trust.authorities)
+
+
+def _unproven() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the fingerprint, not the handshake, is what is believed
-    chain = _answer(_connect(token, context), "GET", "/trust", b"", MAX_DOCUMENT)
-    trust = governance.verify_chain(chain, token.fingerprint)
-    authority = certificates.load_certificate(
-        _answer(_connect(token, context), "GET", "/ca.pem", b"", certificates.MAX_PEM)
-    )
-    if governance.authority_digest(certificates.certificate_der(authority)) not in trust.authorities:
-        raise PeerError(
-            "authority_mismatch",
-            "the certificate authority that is served is not one that the trust chain names",
-            not_done="nothing was sent to it and nothing was stored",
-            next_step="telephone the operator",
-        )
-    return chain, trust, authority
+    return context
 
 
-def dial(token: Token, trust: Trust, authority: x509.Certificate) -> http.client.HTTPSConnection:
-    """A connection, over TLS pinned to `authority`, to a server that proved to be the coordinator. Nothing is sent.
+def dial(token: Token, trust: Trust, authorities: Sequence[x509.Certificate]) -> http.client.HTTPSConnection:
+    """A connection, over TLS pinned to `authorities`, to a server that proved to be the coordinator. Nothing is sent.
 
     Raises PeerError `server_not_trusted`; Unreachable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain, dates, server usage and host name
-    context.load_verify_locations(cadata=certificates.certificate_pem(authority).decode("ascii"))
-    connection = _connect(token, context)
+    context.load_verify_locations(cadata=bundle.bundle_pem(authorities).decode("ascii"))
+    connection = _connect(token.address, context)
     peer = connection.sock.getpeercert(binary_form=True) if isinstance(connection.sock, ssl.SSLSocket) else None
     expected = Subject(trust.federation_id, Role.COORDINATOR, COORDINATOR)
     if peer is None or subject_of(x509.load_der_x509_certificate(peer)) != expected:
@@ -83,8 +89,8 @@ def post_join(connection: http.client.HTTPSConnection, request: JoinRequest, out
     return JoinAnswer.decode(_answer(connection, "POST", "/join", body, MAX_ANSWER))
 
 
-def _connect(token: Token, context: ssl.SSLContext) -> http.client.HTTPSConnection:
-    host, port = split_address(token.address)
+def _connect(address: str, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    host, port = split_address(address)
     connection = http.client.HTTPSConnection(host, port + 1, timeout=TIMEOUT_S, context=context)
     try:
         connection.connect()
@@ -96,7 +102,7 @@ def _connect(token: Token, context: ssl.SSLContext) -> http.client.HTTPSConnecti
             next_step="telephone the operator",
         ) from error
     except OSError as error:
-        raise _unreachable(token, str(error)) from error
+        raise _unreachable(address, str(error)) from error
     return connection
 
 
@@ -120,8 +126,8 @@ def _answer(connection: http.client.HTTPSConnection, method: str, path: str, bod
     return data
 
 
-def _unreachable(token: Token, why: str) -> Unreachable:
-    host, port = split_address(token.address)
+def _unreachable(address: str, why: str) -> Unreachable:
+    host, port = split_address(address)
     return Unreachable(
         "coordinator_unreachable",
         f"{host}:{port + 1} cannot be reached: {why}",
