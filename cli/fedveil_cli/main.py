@@ -17,7 +17,14 @@ import typer
 from fedveil_common.errors import ConfigError, FedveilError
 from typer.main import get_command
 
-from fedveil_cli import commands_anyone, commands_operator, commands_organisation, commands_run, reserved
+from fedveil_cli import (
+    commands_anyone,
+    commands_governance,
+    commands_operator,
+    commands_organisation,
+    commands_run,
+    reserved,
+)
 from fedveil_cli.options import RootHome, RootJson, example
 from fedveil_cli.output import output_lost, print_error
 
@@ -39,7 +46,7 @@ def fedveil(home: RootHome = None, as_json: RootJson = False) -> None:
     """Federated learning in which nobody, the coordinator included, sees any organisation's update."""
 
 
-for _group in (commands_anyone, commands_operator, commands_organisation, commands_run):
+for _group in (commands_anyone, commands_operator, commands_organisation, commands_run, commands_governance):
     _group.register(app)
 reserved.register(app, "")
 

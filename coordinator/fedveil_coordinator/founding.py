@@ -17,14 +17,16 @@ Promise: every private key is made here from injected entropy and leaves this fo
 import ipaddress
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common import durable, jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import COORDINATOR, FederationId, check_name
-from fedveil_common.pki import certificates, governance, invites, sealed_keys, transport
+from fedveil_common.pki import bundle, certificates, governance, invites, sealed_keys, transport
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.governance import GovernanceSet, Trust, TrustDocument
 from fedveil_common.pki.governance_folder import KEY_FILE, PURPOSE, GovernanceFolder
@@ -37,11 +39,13 @@ from fedveil_common.secret import Passphrase, PrivateKey
 from fedveil_coordinator.enrollment import stored_certificate
 from fedveil_coordinator.store import FILE as DATABASE
 from fedveil_coordinator.store import open_store
+from fedveil_coordinator.store.members import Certificate as StoredCertificate
 
 DEFAULT_PORT = 7443
 MAX_NAME = 40
 """Characters of a federation's name: id and the 17 characters after it stay below 64."""
 
+AUTHORITY_PURPOSE = "authority"
 _MARK = "federation.json"
 _VOID = "void-tokens.json"
 _LAST_ROSTER = "roster.json"
@@ -105,10 +109,18 @@ class Federation:
         return self.home / "coordinator" / "server.pem"
 
     def authority(self, passphrase: Passphrase | None) -> certificates.Authority:
-        """The authority with its key. SealedError `passphrase_missing`, `passphrase_wrong`."""
-        sealed = sealed_keys.read_private(self.home / "authority" / "ca.key")
-        key = certificates.load_key(sealed_keys.open_key(sealed, passphrase, "authority"))
-        return certificates.Authority(certificates.load_certificate(self.authority_pem), key)
+        """The authority that issues, with its key. SealedError `passphrase_missing`, `passphrase_wrong`."""
+        first = bundle.load_bundle(self.authority_pem)[0]
+        own = self.authority_key_file(governance.authority_digest(certificates.certificate_der(first)))
+        sealed = sealed_keys.read_private(own if own.exists() else self.home / "authority" / "ca.key")
+        key = certificates.load_key(sealed_keys.open_key(sealed, passphrase, AUTHORITY_PURPOSE))
+        if certificates.key_hash(key.public_key()) != certificates.spki_hash(first):
+            raise ConfigError("bad_key_file", "the key in this home is not that of the authority which issues")
+        return certificates.Authority(first, key)
+
+    def authority_key_file(self, digest: bytes) -> pathlib.Path:
+        """Where the key of a later authority lies, sealed; that of the first is authority/ca.key."""
+        return self.home / "authority" / f"{digest.hex()[:16]}.key"
 
     def governance_key(self, passphrase: Passphrase | None) -> PrivateKey:
         """The key of this home in the governance set in force: for `invite`, `revoke`, `run start`; never for `serve`.
@@ -215,26 +227,18 @@ def init(
     signed = sign_roster(Roster(federation_id, 1, (head,)), [governance_key]).encode()
     sealed = {
         home / "authority" / "ca.key": sealed_keys.seal_key(
-            certificates.key_pem(authority.key), ca_passphrase, "authority", entropy
+            certificates.key_pem(authority.key), ca_passphrase, AUTHORITY_PURPOSE, entropy
         ),
         governance_folder / KEY_FILE: sealed_keys.seal_key(
             governance_key.expose(), governance_passphrase, PURPOSE, entropy
         ),
     }
-    server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
-    operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
-    server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
-    hosts = tuple(dict.fromkeys((host, "localhost", "127.0.0.1", *(("::1",) if _is_v6(host) else ()))))
-    server_leaf = certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts)
-    operator_leaf = certificates.issue(authority, operator_key.public_key(), operator, now, entropy)
+    own = own_certificates(authority, federation_id, host, now, entropy)
     files: Mapping[pathlib.Path, bytes] = {
         **sealed,
         home / "authority" / "ca.pem": authority.pem,
         home / "coordinator" / "protocol.key": protocol_key.expose().hex().encode("ascii"),
-        home / "coordinator" / "server.key": certificates.key_pem(server_key),
-        home / "coordinator" / "server.pem": certificates.certificate_pem(server_leaf),
-        home / "operator" / "client.key": certificates.key_pem(operator_key),
-        home / "operator" / "client.pem": certificates.certificate_pem(operator_leaf),
+        **{home / name: data for name, data in own.files().items()},
         home / "trust.json": chain,
         (governance_folder / KEY_FILE).with_suffix(".pub"): chosen.keys[0].hex().encode("ascii"),
         governance_folder / _LAST_ROSTER: signed,
@@ -246,12 +250,59 @@ def init(
     try:
         store.records.save_trust(chain, who=invites.OPERATOR)
         store.records.save_roster(1, signed, who=invites.OPERATOR)
-        store.members.add_certificate(stored_certificate(operator_leaf, operator), who=invites.OPERATOR)
+        store.members.add_certificate(own.stored(federation_id), who=invites.OPERATOR)
     finally:
         store.close()
     fingerprint = governance.fingerprint(federation_id, chosen)
     durable.write_file(home / _MARK, _describe(federation_id, address, governance_folder.absolute(), fingerprint))
     return InitResult(federation_id, fingerprint, address)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificates:
+    """The coordinator's and the operator's TLS keys and certificates. Secret: the keys."""
+
+    server_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    server: x509.Certificate
+    operator_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    operator: x509.Certificate
+
+    def files(self) -> Mapping[str, bytes]:
+        """Name in a home -> content."""
+        return {
+            "coordinator/server.key": certificates.key_pem(self.server_key),
+            "coordinator/server.pem": certificates.certificate_pem(self.server),
+            "operator/client.key": certificates.key_pem(self.operator_key),
+            "operator/client.pem": certificates.certificate_pem(self.operator),
+        }
+
+    def stored(self, federation_id: FederationId) -> StoredCertificate:
+        """The operator's, as the store keeps it."""
+        return stored_certificate(self.operator, Subject(federation_id, Role.OPERATOR, invites.OPERATOR))
+
+
+def own_certificates(
+    authority: certificates.Authority, federation_id: FederationId, host: str, now: float, entropy: Entropy
+) -> OwnCertificates:
+    """New keys and certificates for the coordinator at `host` and for its operator."""
+    server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
+    operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
+    server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
+    hosts = tuple(dict.fromkeys((host, "localhost", "127.0.0.1", *(("::1",) if _is_v6(host) else ()))))
+    return OwnCertificates(
+        server_key,
+        certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts),
+        operator_key,
+        certificates.issue(authority, operator_key.public_key(), operator, now, entropy),
+    )
+
+
+def save_federation(federation: Federation) -> None:
+    """Its address and the place of its governance folder, durably."""
+    described = _describe(
+        federation.federation_id, federation.address, federation.governance_folder.absolute(), federation.fingerprint
+    )
+    durable.write_file(federation.home / _MARK, described)
 
 
 def load_federation(home: pathlib.Path) -> Federation:

@@ -26,8 +26,13 @@ def describe(examined: Examined) -> list[str]:
 def missing_lines(examined: Examined) -> list[str]:
     """Per document, how many signatures of how many it has, and which keys may still sign."""
     lines = []
+    both = len(examined.sets(Kind.TRUST)) > 1
+    kept = set(examined.after.governance.keys)
     for need in examined.needs():
-        text = f"{_NAMES[need.kind]}: {len(need.present)} of {need.threshold} signatures"
+        name = _NAMES[need.kind]
+        if both and need.kind is Kind.TRUST:
+            name += ", the new set" if {*need.present, *need.open} == kept else ", the set before"
+        text = f"{name}: {len(need.present)} of {need.threshold} signatures"
         if need.missing:
             text += f"; {need.missing} more of: {', '.join(key.hex()[:16] for key in need.open)}"
         lines.append(text)
@@ -58,8 +63,8 @@ def _trust_lines(examined: Examined) -> Iterator[str]:
             text = f"held by member {holder.org_id}, by its own word"
             try:
                 check_holder(holder, examined.after.federation_id, examined.following or examined.current)
-            except PeerError:
-                text = f"claims to be {holder.org_id}'s, WITHOUT that member's signature"
+            except PeerError as error:
+                text = f"claims to be {holder.org_id}'s, WITHOUT that member's signature ({error.code})"
         yield f"  {verb}: {key_text(key)}, {text}"
     for key in sorted(set(old.keys) - set(new.keys)):
         yield f"  KEY REMOVED: {key_text(key)}"

@@ -153,6 +153,18 @@ class Members:
             tables.CERTIFICATES.insert(connection, **_values(certificate))
             audit(connection, self._clock, who, "certificate", org=certificate.org_id, serial=certificate.serial)
 
+    def replace_certificate(self, certificate: Certificate, at_s: float, who: str = SERVICE) -> None:
+        """A certificate that no invite bought takes the place of the earlier ones of its name, which end at `at_s`.
+
+        Repeating changes nothing.
+        """
+        with self._database.write() as connection:
+            if tables.CERTIFICATES.one(connection, serial=certificate.serial) is not None:
+                return
+            _revoke_certificates(connection, certificate.org_id, at_s)
+            tables.CERTIFICATES.insert(connection, **_values(certificate))
+            audit(connection, self._clock, who, "certificate", org=certificate.org_id, serial=certificate.serial)
+
     def members(self) -> list[Member]:
         """Every member that ever joined, by name; revoked ones included."""
         with self._database.read() as connection:
