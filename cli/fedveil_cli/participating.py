@@ -109,8 +109,11 @@ def _participate(
     signing_key = store.protocol_key()
     own_key = signing.public_key(signing_key)
     pin = PinnedTrust(member, own_key)
-    roster = roster_of_its_time(store.roster() or member.signed_roster, pin.trust)
     stage, waiting = store.load(), store.newer_roster()
+    roster = roster_of_its_time(store.roster() or member.signed_roster, pin.trust)
+    beside = roster_of_its_time(member.signed_roster, pin.trust)
+    if beside.version > max(roster.version, _version(waiting, pin.trust)):
+        waiting = member.signed_roster  # pinned with its chain, by `follow` or before a crash
     newer = roster_of_its_time(waiting, pin.trust) if waiting else None
     if newer is not None and isinstance(stage, Idle):
         roster, newer = newer, None
@@ -202,6 +205,10 @@ def _participate(
     if failure:
         stop_process(failure[0])
     return {str(run): code for run, code in driver.ended.items()}
+
+
+def _version(signed: bytes, trust: Trust) -> int:
+    return roster_of_its_time(signed, trust).version if signed else 0
 
 
 def _lists(roster: Roster, org_id: OrgId, key: bytes) -> bool:

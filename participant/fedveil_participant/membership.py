@@ -109,8 +109,13 @@ def save_membership(member: Membership, key_pem: bytes, passphrase: Passphrase |
         durable.write_file(member.home / name, data)
 
 
-def save_trust(home: pathlib.Path, chain: bytes) -> None:
-    """Pin a longer trust chain, durably; before a roster is accepted under it."""
+def save_trust(home: pathlib.Path, chain: bytes, signed_roster: bytes = b"") -> None:
+    """Pin a longer trust chain, durably; before a roster is accepted under it.
+
+    The roster that came with it is written first: after a crash no chain is pinned without a roster in force under it.
+    """
+    if signed_roster:
+        durable.write_file(home / "roster.json", signed_roster)
     durable.write_file(home / "trust.json", chain)
 
 

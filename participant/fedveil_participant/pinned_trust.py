@@ -15,7 +15,8 @@ from fedveil_common.succession import follow, roster_in_force
 
 from fedveil_participant.membership import Membership, save_trust
 
-SaveTrust = Callable[[pathlib.Path, bytes], None]
+SaveTrust = Callable[[pathlib.Path, bytes, bytes], None]
+"""(home, chain, signed roster that came with it)."""
 
 
 class PinnedTrust:
@@ -39,6 +40,6 @@ class PinnedTrust:
         found = roster_in_force(notice.signed_roster, new)
         accept_roster(before, found, me=self._member.org_id, my_key=self._own_key)
         if new.sequence > self.trust.sequence:
-            self._save(self._member.home, notice.trust_chain)
+            self._save(self._member.home, notice.trust_chain, notice.signed_roster)
             self.chain, self.trust = notice.trust_chain, new
         return found
