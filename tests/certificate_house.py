@@ -22,10 +22,11 @@ from fedveil_common.errors import FedveilError
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import certificates, transport
 from fedveil_common.ports import Failpoints, NoFailpoints
-from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase
+from fedveil_common.succession import roster_of_its_time
 from fedveil_coordinator import enrollment_http
 from fedveil_coordinator.driver import Driver
+from fedveil_coordinator.issuing import Issuing
 from fedveil_coordinator.run import Office as RunOffice
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_participant import membership, renewal
@@ -42,14 +43,14 @@ class House(Office):
 
     def __init__(self, home: pathlib.Path, clock: Clock, port: int) -> None:
         super().__init__(home, clock, port)
-        trust = self.federation.trust
-        self.desk = open_desk(self.federation, self.store, self.federation.authority(CA), trust, self.world)
+        self.issuing = Issuing(self.federation, CA)
+        self.desk = open_desk(self.federation, self.store, self.issuing, self.in_force, self.world)
         self.allowed = self.desk.allowed
         self.application = enrollment_http.application(
-            self.federation,
+            self.in_force,
             self.store.members,
             self.allowed,
-            self.federation.authority(CA),
+            self.issuing.current,
             clock,
             self.entropy,
             self.store.records,
@@ -57,7 +58,7 @@ class House(Office):
         )
         self.port = port - 1
         signed = self.store.records.rosters()
-        rosters = {version: verify_roster(data, trust.governance) for version, data in signed.items()}
+        rosters = {version: roster_of_its_time(data, self.in_force.trust) for version, data in signed.items()}
         self.driver = Driver(
             RunOffice(self.federation.protocol_key()),
             rosters,
@@ -133,6 +134,7 @@ class Member:
                 office = RemoteOffice(stack.enter_context(self.link(passphrase)), self.membership, store)
             hands = renewal.Hands(
                 office or RemoteOffice(renewing._NoLink(), self.membership, store),
+                renewing.pinned_trust(self.membership, store),
                 store.protocol_key(),
                 passphrase,
                 self.house.clock,

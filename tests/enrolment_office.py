@@ -18,12 +18,14 @@ from fedveil_cli.world import World
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId
+from fedveil_common.pki import certificates
 from fedveil_common.ports import NoFailpoints
-from fedveil_common.roster import verify_roster
 from fedveil_common.secret import Passphrase, Seed
+from fedveil_common.succession import roster_in_force
 from fedveil_coordinator import enrollment, enrollment_http, founding
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.store import CoordinatorStore, open_store
+from fedveil_coordinator.trust import TrustInForce
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
@@ -67,20 +69,27 @@ class Office:
         self.allowed = AllowList(self.federation.federation_id, self.store.members.certificates())
         self.ended: list[OrgId] = []
         self.allowed.listen(lambda org, code: self.ended.append(org))
+        self.in_force = TrustInForce(
+            self.federation.trust_chain, self.federation.fingerprint, lambda: self.federation.authority_pem
+        )
         self.application = enrollment_http.application(
-            self.federation,
+            self.in_force,
             self.store.members,
             self.allowed,
-            self.federation.authority(CA),
+            self.authority,
             clock,
             self.entropy,
             self.store.records,
         )
 
+    def authority(self) -> certificates.Authority:
+        """The one that issues now."""
+        return founding.load_federation(self.home).authority(CA)
+
     # --- the admin client ---
 
     def register_invite(self, invite: bytes) -> int:
-        return enrollment.register_invite(self.store.members, self.federation.trust, invite, self.clock.now)
+        return enrollment.register_invite(self.store.members, self.in_force.trust, invite, self.clock.now)
 
     def revoke(self, org: str, reason: str) -> tuple[int, int]:
         self.store.members.revoke(OrgId(org), reason, self.clock.now)
@@ -105,11 +114,16 @@ class Office:
                     }
                 )
         revoked = [str(row.org_id) for row in rows if row.revoked_s is not None]
-        return newest[1], self.federation.trust_chain, json.dumps(joined), revoked
+        return newest[1], self.in_force.trust_chain, json.dumps(joined), revoked
+
+    def publish_trust(self, chain: bytes) -> int:
+        newest = self.store.records.latest_roster()
+        assert newest is not None
+        self.in_force.advance(chain, newest[1])
+        return self.in_force.trust.sequence
 
     def publish_roster(self, signed: bytes) -> int:
-        trust = self.federation.trust
-        version = verify_roster(signed, trust.governance, trust.earlier).version
+        version = roster_in_force(signed, self.in_force.trust).version
         self.store.records.save_roster(version, signed)
         return version
 

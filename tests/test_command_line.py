@@ -55,7 +55,8 @@ revoke, fingerprint, status, run start, run list, run show, run watch, run pause
 show, round close, key, audit, backup, unseal, join, participate, leave, pause, resume, data, pending, show,
 approve, deny, policy, outbox, budget show, budget set, budget history, model list, model show, model diff,
 model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
-model retire, model rollback, model rewrap
+model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,
+governance publish, governance rotate, governance follow, ca rotate, ca retire
 """
 
 

@@ -13,15 +13,17 @@ from dataclasses import replace
 
 import pytest
 from certificate_house import DAY, House, Member, open_house
-from enrolment_office import CA, Clock, Entropy, free_port
+from enrolment_office import CA, GOV, Clock, Entropy, free_port
 from fedveil_cli import doctor, doctor_findings, main, renewing
 from fedveil_cli.identity_commands import seal_journal_key
 from fedveil_common import jcs
+from fedveil_common.crypto import signing
 from fedveil_common.ids import COORDINATOR, OrgId
-from fedveil_common.pki import certificates
+from fedveil_common.pki import certificates, governance
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
-from fedveil_common.secret import Passphrase
+from fedveil_common.secret import Passphrase, PrivateKey
+from fedveil_common.succession import roster_of_its_time
 from fedveil_coordinator import rotation
 from fedveil_coordinator.succession import GRACE_S
 
@@ -274,6 +276,62 @@ def test_a_stranger_at_the_coordinators_address(house: House, acme: Member) -> N
     another_address(f"127.0.0.1:{port - 1}")(house, acme)
     with stranger(house, port):
         assert problems(house, acme.home) == ["port_unreachable", "not_the_coordinator"]
+
+
+# --- the trust chain --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chains(house: House) -> Iterator[None]:
+    """What is in force afterwards is what was in force before."""
+    before, path = house.in_force._now, house.home / "trust.json"
+    yield
+    house.in_force._now = before
+    path.write_bytes(before[0])
+
+
+def longer(house: House, **changes: object) -> bytes:
+    """A next trust document, by governance, in force at the coordinator; the chain."""
+    trust, signed = house.federation.trust, house.federation.last_roster()
+    roster = roster_of_its_time(signed, trust)
+    named = {"roster_version": roster.version, "roster_hash": roster.hash}
+    document = replace(trust.last, sequence=2, previous=trust.last.digest, **named, **changes)  # type: ignore[arg-type]
+    link = governance.sign_trust(document, [house.federation.governance_key(GOV)])
+    chain = governance.encode_chain([*governance.decode_chain(house.federation.trust_chain), link])
+    house.in_force._now = chain, governance.verify_chain(chain, house.federation.fingerprint)
+    return chain
+
+
+@pytest.mark.usefixtures("chains")
+def test_a_longer_chain_at_the_coordinator_is_an_advice(house: House, acme: Member) -> None:
+    longer(house)
+    report = doctor.examine(acme.home, None, house.world)
+    assert [(one.code, one.advice) for one in report.findings] == [("trust_chain_behind", True)]
+    assert report.sound
+    assert "call" in report.checked
+
+
+@pytest.mark.usefixtures("chains")
+def test_a_shorter_chain_and_another_branch_at_the_coordinator(house: House, acme: Member) -> None:
+    before = house.in_force._now
+    (acme.home / "trust.json").write_bytes(longer(house))
+    assert problems(house, acme.home) == []
+    house.in_force._now = before
+    assert problems(house, acme.home) == ["trust_rollback"]
+    longer(house, holders=(governance.Holder(house.federation.trust.governance.keys[0], OrgId("acme"), bytes(64)),))
+    assert problems(house, acme.home) == ["trust_fork"]
+
+
+@pytest.mark.usefixtures("chains")
+def test_a_coordinator_that_was_replaced(house: House, acme: Member) -> None:
+    chain = longer(house, coordinator=signing.public_key(PrivateKey(bytes(31) + b"1")))
+    report = doctor.examine(acme.home, None, house.world)
+    assert [one.code for one in report.findings] == ["coordinator_replaced"]
+    assert "governance follow" in report.findings[0].mend
+    (house.home / "trust.json").write_bytes(chain)  # the old operator's home, which was told
+    found = [one for one in doctor.examine(house.home, None, house.world).findings if not one.advice]
+    assert [one.code for one in found] == ["coordinator_replaced"]
+    assert "old operator" in found[0].mend
 
 
 # --- an operator's home -----------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from dataclasses import replace
 import pytest
 from enrolment_office import CA, GOV, Entropy, Office, free_port, join, open_office
 from fedveil_cli import identity_commands
-from fedveil_common import jcs, wire
+from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal, SealedError, Unreachable
 from fedveil_common.ids import OrgId
-from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import certificates, invites, sealed_keys
+from fedveil_common.pki.governance import Signed
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest
 from fedveil_common.roster import verify_roster
@@ -53,8 +53,8 @@ def request_of(office: Office, token_text: str, seed: int = 9) -> JoinRequest:
 
 def office_of(office: Office) -> enrollment.Enrolment:
     return enrollment.Enrolment(
-        office.federation.trust,
-        office.federation.authority(CA),
+        lambda: office.federation.trust,
+        office.authority,
         office.store.members,
         office.clock,
         office.entropy,
@@ -250,7 +250,7 @@ def test_an_expired_token_is_refused(office: Office, tmp_path: pathlib.Path) -> 
 def test_an_unknown_token_is_refused(office: Office, tmp_path: pathlib.Path) -> None:
     key = office.federation.governance_key(GOV)
     made = membership.make_invite(
-        office.federation.trust, office.federation.address, "acme", key, office.clock, office.entropy
+        office.federation.trust, office.federation.address, "acme", [key], office.clock, office.entropy
     )
     with pytest.raises(PeerError) as refused:  # the coordinator was never told of it
         join(office, tmp_path / "acme", made.token)
@@ -322,12 +322,14 @@ def test_an_invite_of_the_coordinators_own_making_is_not_registered(office: Offi
     )
     for key in (office.federation.protocol_key(), PrivateKey(bytes(32))):
         with pytest.raises(PeerError) as refused:
-            office.register_invite(wire.encode_blob(invites.sign_invite(invite, key)))
+            office.register_invite(invites.sign_invite(invite, [key]).encode())
         assert refused.value.code == "invite_not_governance"
-    renamed = SignedBlob(OrgId("coordinator"), BlobType.INVITE, invite.body, bytes(64))
+    with pytest.raises(PeerError) as bare:
+        office.register_invite(invites.sign_invite(invite, []).encode())
+    assert bare.value.code == "invite_not_governance"
     with pytest.raises(PeerError) as typed:
-        office.register_invite(wire.encode_blob(renamed))
-    assert typed.value.code == "wrong_type"
+        office.register_invite(invite.body)
+    assert typed.value.code == "bad_document"
 
 
 @pytest.mark.parametrize("name", ["coordinator", "governance", "operator"])
@@ -502,7 +504,7 @@ def test_a_coordinator_cannot_rename_the_joiner(
     real, other = enrolment.post_join, office.invite("borealis")
     other_row = office.store.members.invite(invites.parse_token(other).token_id)
     assert other_row is not None
-    swapped = wire.parse_blob(other_row.signed)
+    swapped = Signed.decode(other_row.signed)
     monkeypatch.setattr(enrolment, "post_join", lambda *args: replace(real(*args), invite=swapped))
     with pytest.raises(PeerError) as refused:
         join(office, tmp_path / "acme", office.invite("acme"))
@@ -557,7 +559,7 @@ def test_a_body_beyond_the_limit_is_not_read(office: Office) -> None:
 def test_no_secret_in_repr(office: Office) -> None:
     key = office.federation.governance_key(GOV)
     made = membership.make_invite(
-        office.federation.trust, office.federation.address, "acme", key, office.clock, office.entropy
+        office.federation.trust, office.federation.address, "acme", [key], office.clock, office.entropy
     )
     token = invites.parse_token(made.token)
     shown = " ".join(map(repr, (made, token, key, office.federation, office.federation.authority(CA), GOV)))

@@ -54,15 +54,20 @@ def pems(subject: Subject, authority: Authority = AUTHORITY) -> tuple[bytes, byt
 def test_a_retired_governance_set_does_not_come_back() -> None:
     old, new = (GovernanceSet(1, (signing.public_key(key),)) for key in (OLD, NEW))
 
-    def link(sequence: int, chosen: GovernanceSet, key: PrivateKey) -> Signed:
-        return sign_trust(TrustDocument(FEDERATION, sequence, chosen, (bytes(32),)), [key])
+    def link(sequence: int, chosen: GovernanceSet, *keys: PrivateKey, previous: bytes = b"") -> Signed:
+        roster = (sequence, bytes(32)) if previous else (0, b"")
+        return sign_trust(
+            TrustDocument(FEDERATION, sequence, chosen, (bytes(32),), bytes(32), *roster, previous), list(keys)
+        )
 
-    chain = [link(1, old, OLD), link(2, new, OLD)]
+    first = link(1, old, OLD)
+    second = link(2, new, OLD, NEW, previous=h("trust", first.body))
+    chain = [first, second]
     own = fingerprint(FEDERATION, old)
     assert verify_chain(encode_chain(chain), own).governance == new
     with pytest.raises(PeerError) as refused:
-        verify_chain(encode_chain([*chain, link(3, old, OLD)]), own)
-    assert refused.value.code == "not_governance"
+        verify_chain(encode_chain([*chain, link(3, old, OLD, previous=h("trust", second.body))]), own)
+    assert refused.value.code == "too_few_signatures"
 
 
 @pytest.mark.parametrize(

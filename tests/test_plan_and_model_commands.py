@@ -129,7 +129,9 @@ class Federation:
         self.governance_key, self.coordinator_key = PrivateKey(key * 32), PrivateKey(key.swapcase() * 32)
         self.governance = governance.GovernanceSet(1, (signing.public_key(self.governance_key),))
         self.fingerprint = governance.fingerprint(self.id, self.governance)
-        document = governance.TrustDocument(self.id, 1, self.governance, (b"a" * 32,))
+        document = governance.TrustDocument(
+            self.id, 1, self.governance, (b"a" * 32,), signing.public_key(self.coordinator_key)
+        )
         self.chain = governance.encode_chain([governance.sign_trust(document, [self.governance_key])])
 
     def roster(self, version: int, federation_id: FederationId | None = None) -> bytes:

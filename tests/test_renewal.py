@@ -405,7 +405,8 @@ def test_a_running_participant_renews_by_itself(house: House, tmp_path: pathlib.
             link.exchange(renewing.channel(member, None))
 
         office = Office()
-        hands = renewal.Hands(office, store.protocol_key(), None, house.clock, acme.entropy, house.world.failpoints)
+        pin, key = renewing.pinned_trust(acme.membership, store), store.protocol_key()
+        hands = renewal.Hands(office, pin, key, None, house.clock, acme.entropy, house.world.failpoints)  # type: ignore[arg-type]
         renewer = renewal.Renewer(
             acme.home, hands, take, lambda kind, facts: told.append((kind, facts.get("code", "")))
         )

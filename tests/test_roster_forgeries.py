@@ -9,9 +9,8 @@ from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import h
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import COORDINATOR, FederationId, OrgId
-from fedveil_common.messages import BlobType
 from fedveil_common.pki import invites
-from fedveil_common.pki.governance import GovernanceSet, Signed, Trust, fingerprint, sign_body
+from fedveil_common.pki.governance import GovernanceSet, Signed, Trust, TrustDocument, fingerprint, sign_body
 from fedveil_common.pki.invites import Invite, JoinProof, Role
 from fedveil_common.roster import ROSTER_LABEL, Member, Roster, accept_roster, sign_roster, verify_roster
 from fedveil_common.secret import PrivateKey
@@ -61,7 +60,13 @@ def member(
     protocol = protocol or f"protocol {org}"
     prover = prover or f"invite {token or org}"
     proof = invites.make_proof(invite.federation_id, invite.token_id, b"request", key(prover), key(protocol))
-    return Member(OrgId(org), invite.role, public(protocol), invites.sign_invite(invite, key(signer)), proof)
+    return Member(
+        OrgId(org),
+        invite.role,
+        public(protocol),
+        invites.sign_invite(invite, [key(name) for name in signer.split("+")]),
+        proof,
+    )
 
 
 def roster(*members: Member, version: int = 1, federation: FederationId = FEDERATION) -> Roster:
@@ -132,13 +137,16 @@ def test_a_signature_under_another_label_is_none() -> None:
 
 def test_k_distinct_governors_are_needed() -> None:
     governance = GovernanceSet(2, tuple(public(name) for name in GOVERNORS))
-    made = roster(member("acme"))
+    made = roster(member("acme", signer=f"{GOVERNORS[0]}+{GOVERNORS[2]}"))
     assert refused(signed(made, GOVERNORS[0]), governance) == "too_few_signatures"
     assert refused(signed(made, GOVERNORS[0], GOVERNORS[0]), governance) == "too_few_signatures"
     assert refused(dataclasses.replace(Signed.decode(signed(made)), signatures=()).encode(), governance) == (
         "too_few_signatures"
     )
     assert verify_roster(signed(made, GOVERNORS[1], GOVERNORS[2]), governance) == made
+    for few in (GOVERNORS[0], f"{GOVERNORS[0]}+{GOVERNORS[0]}"):
+        by_one = signed(roster(member("acme", signer=few)), GOVERNORS[1], GOVERNORS[2])
+        assert refused(by_one, governance) == "invite_not_governance"
 
 
 def test_a_changed_body_is_refused() -> None:
@@ -203,7 +211,7 @@ def test_an_entry_without_its_proof_is_refused(missing: str) -> None:
 
 def test_no_invite_names_the_federations_own_roles() -> None:
     body = dataclasses.replace(invite_for("acme"), org_id=OrgId("coordinator")).body
-    blob = signing.sign(key(GOVERNORS[0]), invites.GOVERNANCE, BlobType.INVITE, body)
+    blob = sign_body(body, invites.INVITE_LABEL, [key(GOVERNORS[0])])
     with pytest.raises(PeerError) as caught:
         invites.verify_invite(blob, (GOVERNANCE,))
     assert caught.value.code == "bad_document"
@@ -344,7 +352,8 @@ def test_a_key_is_replaced_only_by_an_invite_that_names_it() -> None:
 
 
 def test_the_operator_signs_only_what_participants_will_accept() -> None:
-    trust = Trust(FEDERATION, fingerprint(FEDERATION, GOVERNANCE), 1, GOVERNANCE, (), ())
+    first = TrustDocument(FEDERATION, 1, GOVERNANCE, (bytes(32),), public("coordinator"))
+    trust = Trust(FEDERATION, fingerprint(FEDERATION, GOVERNANCE), (first,))
     one = roster()
     two = next_roster(one, [member("acme")])
     assert verify_roster(sign_next(one, two, trust, [key(GOVERNORS[0])]), GOVERNANCE) == two

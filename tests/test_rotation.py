@@ -3,26 +3,28 @@
 import pathlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grpc
 import pytest
-from certificate_house import DAY, House, Outbox, code_of_call, open_house
+from certificate_house import DAY, House, Member, Outbox, code_of_call, open_house
 from cryptography import x509
 from enrolment_office import CA, GOV, Entropy
-from fedveil_cli import renewing
+from fedveil_cli import governing, proposing, publishing, renewing, succeeding
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, OrgId
-from fedveil_common.pki import bundle, certificates, governance, transport
+from fedveil_common.pki import bundle, certificates, proposals, transport
 from fedveil_common.pki.certificates import Authority
-from fedveil_common.pki.governance import TrustDocument
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
-from fedveil_coordinator import rotation
+from fedveil_common.secret import Passphrase
+from fedveil_coordinator import founding, rotation
 from fedveil_coordinator.enrollment import stored_certificate
+from fedveil_coordinator.issuing import Issuing
 from fedveil_participant import renewal
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.renewal_client import RemoteOffice
+from fedveil_participant.store import ParticipantStore
 
 
 @pytest.fixture
@@ -139,17 +141,18 @@ def test_a_new_pair_is_taken_up_and_a_bad_one_keeps_the_old(house: House, tmp_pa
 
 
 def introduce(house: House) -> Authority:
-    """The next trust document, by governance, names a second authority; the home's files say so."""
-    old = house.federation.authority(CA)
-    new = certificates.make_authority(house.federation.federation_id, house.clock.now, Entropy(55))
-    trust = house.federation.trust
-    digests = tuple(governance.authority_digest(certificates.certificate_der(one.certificate)) for one in (old, new))
-    document = TrustDocument(trust.federation_id, 2, trust.governance, digests)
-    signed = governance.sign_trust(document, [house.federation.governance_key(GOV)])
-    first = governance.Signed.from_json(governance.documents.canonical(house.federation.trust_chain, "x")[0])  # type: ignore[index]
-    (house.home / "trust.json").write_bytes(governance.encode_chain([first, signed]))
-    (house.home / "authority" / "bundle.pem").write_bytes(bundle.bundle_pem((old.certificate, new.certificate)))
-    return new
+    """`ca rotate`: the next trust document, by governance, names a second authority, which issues from now on."""
+    federation = founding.load_federation(house.home)
+    digests, pem = succeeding.next_authority(federation, CA, house.world)
+    publish(house, proposing.propose_authorities(federation, digests, pem))
+    return founding.load_federation(house.home).authority(CA)
+
+
+def publish(house: House, examined: proposals.Examined) -> None:
+    federation = founding.load_federation(house.home)
+    signed = governing.sign(governing.open_desk(house.home), examined, GOV)
+    complete = publishing.examine_copies(federation, [signed])
+    succeeding.publish(federation, complete, CA, house, house.world)
 
 
 def of_new_authority(house: House, new: Authority, name: str) -> Iterator[tuple[bytes, bytes]]:
@@ -181,60 +184,134 @@ def test_a_running_coordinator_takes_up_a_second_authority(house: House, tmp_pat
     assert house.desk.rotation.failures == 0
 
 
+def test_certificates_come_from_the_new_authority_and_the_old_ones_go_on(house: House, tmp_path: pathlib.Path) -> None:
+    acme, borealis = house.member(tmp_path, "acme", 5), house.member(tmp_path, "borealis", 1)
+    old, server = house.federation.authority(CA), own_serial(house)
+    new = introduce(house)
+    house.desk.rotation.look()
+    acme.renew()
+    renewed = certificates.load_certificate(acme.membership.certificate_pem)
+    assert bundle.issued_by(renewed, new.certificate)
+    assert (acme.who(), borealis.who()) == ("", "")
+    made = certificates.load_certificate(house.member(tmp_path, "cygnus", 0).membership.certificate_pem)
+    assert bundle.issued_by(made, new.certificate)
+    assert own_serial(house) == server  # who was away knows the old authority alone
+    house.clock.now += 4.8 * DAY
+    house.desk.rotation.look()
+    pem = rotation.server_files(house.home).certificate()
+    assert bundle.issued_by(certificates.load_certificate(pem), new.certificate)
+    assert not bundle.issued_by(certificates.load_certificate(pem), old.certificate)
+    assert house.desk.rotation.failures == 0
+
+
+def test_an_authority_under_another_passphrase_waits_for_the_next_start(house: House, tmp_path: pathlib.Path) -> None:
+    federation, another = founding.load_federation(house.home), Passphrase(b"another passphrase")
+    old = federation.authority(CA)
+    digests, pem = succeeding.next_authority(federation, another, house.world)
+    publish(house, proposing.propose_authorities(federation, digests, pem))
+    for _ in range(2):
+        house.desk.rotation.look()
+    assert house.issuing.current().certificate == old.certificate
+    acme = house.member(tmp_path, "acme", 0)
+    assert acme.who() == ""
+    restarted = Issuing(founding.load_federation(house.home), another)
+    assert restarted.current().certificate != old.certificate
+    assert house.desk.rotation.failures == 0
+
+
 def test_an_authority_that_governance_did_not_name_is_not_taken_up(house: House) -> None:
     alien = certificates.make_authority(house.federation.federation_id, house.clock.now, Entropy(58))
     old = house.federation.authority(CA)
-    (house.home / "authority" / "bundle.pem").write_bytes(bundle.bundle_pem((old.certificate, alien.certificate)))
+    for pem in ((old.certificate, alien.certificate), (alien.certificate, old.certificate)):
+        (house.home / "authority" / "ca.pem").write_bytes(bundle.bundle_pem(pem))
+        house.desk.rotation.look()
+        assert house.in_force.authority_pem == old.pem
+        assert house.issuing.current().certificate == old.certificate
     ((certificate, key),) = of_new_authority(house, alien, "borealis")
+    assert call_as(house, certificate, key, old.pem) == "unreachable"
+    (house.home / "authority" / "ca.pem").write_bytes(alien.pem)
     house.desk.rotation.look()
-    assert house.desk.rotation.failures == 1
+    assert house.desk.rotation.failures > 0
     assert call_as(house, certificate, key, old.pem) == "unreachable"
 
 
-def test_a_participant_learns_of_it_at_its_renewal_and_from_its_files(house: House, tmp_path: pathlib.Path) -> None:
-    acme, borealis = house.member(tmp_path, "acme", 5), house.member(tmp_path, "borealis", 1)
+class Running:
+    """A member's renewer, with what it told and which authorities its channels had."""
+
+    def __init__(self, house: House, member: Member, store: ParticipantStore, link: CoordinatorLink) -> None:
+        self.house, self.link = house, link
+        self.told: list[tuple[str, str]] = []
+        self.taken: list[bytes] = []
+        self.pin = renewing.pinned_trust(member.membership, store)
+        office = RemoteOffice(link, member.membership, store)
+        clock, points = house.clock, house.world.failpoints
+        hands = renewal.Hands(office, self.pin, store.protocol_key(), None, clock, member.entropy, points)
+        self.renewer = renewal.Renewer(member.home, hands, self.take, self.tell)
+
+    def take(self, member: renewal.Membership) -> None:
+        self.taken.append(member.authority_pem)
+        self.link.exchange(renewing.channel(member, None))
+
+    def tell(self, kind: str, facts: Mapping[str, str]) -> None:
+        self.told.append((kind, facts.get("code", "")))
+
+    def look(self, after: float = renewal.LOOK_S) -> None:
+        self.house.clock.now += after
+        self.renewer.tick()
+
+
+def test_a_participant_learns_of_it_at_its_renewal(house: House, tmp_path: pathlib.Path) -> None:
+    acme = house.member(tmp_path, "acme", 5)
     introduce(house)
     house.desk.rotation.look()
     acme.renew()
-    both = (house.home / "authority" / "bundle.pem").read_bytes()
+    both = (house.home / "authority" / "ca.pem").read_bytes()
     assert acme.membership.authority_pem == both
     assert acme.membership.trust_chain == (house.home / "trust.json").read_bytes()
     assert acme.who() == ""
-    # borealis gets the files by hand while it runs
-    told, taken = list[tuple[str, str]](), list[bytes]()
-    with borealis.store() as store, borealis.link() as link:
-        office = RemoteOffice(link, borealis.membership, store)
-        hands = renewal.Hands(office, store.protocol_key(), None, house.clock, borealis.entropy, house.world.failpoints)
 
-        def take(member: renewal.Membership) -> None:
-            taken.append(member.authority_pem)
-            link.exchange(renewing.channel(member, None))
 
-        renewer = renewal.Renewer(
-            borealis.home, hands, take, lambda kind, facts: told.append((kind, facts.get("code", "")))
-        )
-        renewer.tick()
-        (borealis.home / "ca.pem").write_bytes(both)  # without the chain that names it
-        house.clock.now += renewal.LOOK_S
-        renewer.tick()
-        house.clock.now += renewal.LOOK_S
-        renewer.tick()
-        assert (told, taken, renewer.failures) == ([("alarm", "authority_mismatch")], [], 1)
-        (borealis.home / "trust.json").write_bytes((house.home / "trust.json").read_bytes())
-        house.clock.now += renewal.LOOK_S
-        renewer.tick()
-        assert (told[1:], taken) == ([("authorities_changed", "")], [both])
+def test_a_running_participant_fetches_what_the_pinned_chain_names(house: House, tmp_path: pathlib.Path) -> None:
+    acme = house.member(tmp_path, "acme", 1)
+    with acme.store() as store, acme.link() as link:
+        running = Running(house, acme, store, link)
+        running.look(0)
+        introduce(house)
+        both = (house.home / "authority" / "ca.pem").read_bytes()
+        acme.home.joinpath("ca.pem").write_bytes(both)  # by hand, and the pinned chain names one of them
+        running.look()
+        assert (running.told, running.taken) == ([("alarm", "authority_mismatch")], [])  # served is more than is pinned
+        running.pin.take((house.home / "trust.json").read_bytes())
+        running.look()
+        assert (running.told[1:], running.taken) == ([("authorities_changed", "")], [both])
+        assert code_of_call(link) == ""
+
+
+def test_who_was_away_asks_for_the_chain_when_no_session_opens(house: House, tmp_path: pathlib.Path) -> None:
+    acme = house.member(tmp_path, "acme", 1)
+    put_server(house, introduce(house), house.clock.now)  # as after five days: acme does not know this authority
+    house.desk.rotation.look()
+    assert acme.who() == "unreachable"
+    with acme.store() as store, acme.link() as link:
+        running = Running(house, acme, store, link)
+        running.look()
+        assert running.taken == []  # nobody asks while a session stands
+        running.renewer.lost()
+        running.look()
+        assert running.told == [("authorities_changed", "")]
+        assert running.taken == [(house.home / "authority" / "ca.pem").read_bytes()]
+        assert running.pin.trust.sequence == 2
         assert code_of_call(link) == ""
 
 
 def test_an_older_trust_chain_is_not_taken(house: House, tmp_path: pathlib.Path) -> None:
     acme = house.member(tmp_path, "acme", 5)
+    older = house.in_force._now
     introduce(house)
-    older = house.desk.rotation.trust_chain
     (acme.home / "trust.json").write_bytes((house.home / "trust.json").read_bytes())
-    assert older != acme.membership.trust_chain
+    newer, house.in_force._now = house.in_force._now, older
     with pytest.raises(FedveilError) as refused:
         acme.renew()
-    assert refused.value.code == "trust_rolled_back"
-    house.desk.rotation.look()
+    assert refused.value.code == "trust_rollback"
+    house.in_force._now = newer
     acme.renew()

@@ -7,7 +7,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import FederationId
+from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import governance
 from fedveil_common.pki.governance import GovernanceSet, Signed, TrustDocument
 from fedveil_common.secret import PrivateKey, Seed
@@ -27,12 +27,15 @@ def members(threshold: int, *names: str) -> GovernanceSet:
 
 
 def chain(*documents: tuple[TrustDocument, str]) -> bytes:
-    return governance.encode_chain([governance.sign_trust(document, [key(who)]) for document, who in documents])
+    return governance.encode_chain(
+        [governance.sign_trust(document, [key(name) for name in who.split()]) for document, who in documents]
+    )
 
 
 OLD, NEW, THREE = members(1, "old"), members(1, "new"), members(2, "g1", "g2", "g3")
-FIRST = TrustDocument(FEDERATION, 1, OLD, (b"a" * 32,))
-SECOND = TrustDocument(FEDERATION, 2, NEW, (b"a" * 32, b"b" * 32))
+HEAD = signing.public_key(key("coordinator"))
+FIRST = TrustDocument(FEDERATION, 1, OLD, (b"a" * 32,), HEAD)
+SECOND = TrustDocument(FEDERATION, 2, NEW, (b"a" * 32, b"b" * 32), HEAD, 7, b"r" * 32, FIRST.digest)
 PRINT = governance.fingerprint(FEDERATION, OLD)
 
 
@@ -45,7 +48,7 @@ def test_the_fingerprint_is_the_hash_of_the_specification() -> None:
 
 
 def test_a_chain_leads_to_the_set_and_the_authorities_in_force() -> None:
-    trust = governance.verify_chain(chain((FIRST, "old"), (SECOND, "old")), PRINT)
+    trust = governance.verify_chain(chain((FIRST, "old"), (SECOND, "old new")), PRINT)
     assert (trust.federation_id, trust.fingerprint, trust.sequence) == (FEDERATION, PRINT, 2)
     assert (trust.governance, trust.earlier) == (NEW, (OLD,))
     assert trust.authorities == (b"a" * 32, b"b" * 32)
@@ -55,9 +58,16 @@ def test_a_chain_leads_to_the_set_and_the_authorities_in_force() -> None:
     ("data", "code"),
     [
         (chain((FIRST, "mallory")), "not_governance"),
-        (chain((FIRST, "old"), (SECOND, "new")), "not_governance"),
-        (chain((FIRST, "old"), (replace(SECOND, sequence=3), "old")), "broken_chain"),
-        (chain((FIRST, "old"), (replace(SECOND, federation_id=FederationId("x")), "old")), "wrong_federation"),
+        (chain((FIRST, "old"), (SECOND, "new")), "too_few_signatures"),
+        (chain((FIRST, "old"), (SECOND, "old")), "too_few_signatures"),
+        (chain((FIRST, "old"), (SECOND, "old new mallory")), "not_governance"),
+        (chain((FIRST, "old"), (replace(SECOND, previous=b"p" * 32), "old new")), "broken_chain"),
+        (chain((FIRST, "old"), (replace(SECOND, previous=b""), "old new")), "broken_chain"),
+        (chain((replace(FIRST, roster_version=1, roster_hash=b"r" * 32), "old")), "broken_chain"),
+        (chain((replace(FIRST, authorities=()), "old")), "bad_document"),
+        (chain((replace(FIRST, holders=(governance.Holder(HEAD, OrgId("acme"), bytes(64)),)), "old")), "bad_document"),
+        (chain((FIRST, "old"), (replace(SECOND, sequence=3), "old new")), "broken_chain"),
+        (chain((FIRST, "old"), (replace(SECOND, federation_id=FederationId("x")), "old new")), "wrong_federation"),
         (chain((SECOND, "new")), "fingerprint_mismatch"),
         (chain((replace(FIRST, federation_id=FederationId("x")), "old")), "fingerprint_mismatch"),
         (chain((replace(FIRST, governance=NEW), "new")), "fingerprint_mismatch"),
@@ -77,7 +87,7 @@ def test_broken_chains(data: bytes, code: str) -> None:
 
 
 def test_a_set_of_three_signs_with_two() -> None:
-    first = TrustDocument(FEDERATION, 1, THREE, (b"a" * 32,))
+    first = TrustDocument(FEDERATION, 1, THREE, (b"a" * 32,), HEAD)
     own = governance.fingerprint(FEDERATION, THREE)
     whole = governance.encode_chain([governance.sign_trust(first, [key("g3"), key("g1")])])
     assert governance.verify_chain(whole, own).governance == THREE

@@ -78,6 +78,11 @@ class AdminClient:
         request = pb.PublishRosterRequest(signed_roster=signed)
         return int(self._call("PublishRoster", request, pb.PublishRosterResponse).version)
 
+    def publish_trust(self, chain: bytes) -> int:
+        """Make a longer trust chain the one in force; its length."""
+        request = pb.PublishTrustRequest(trust_chain=chain)
+        return int(self._call("PublishTrust", request, pb.PublishTrustResponse).sequence)
+
     def start_run(self, canonical: bytes) -> str:
         """Start a run; its id."""
         request = pb.StartRunRequest(canonical_plan=canonical)

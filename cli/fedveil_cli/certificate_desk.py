@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
-from fedveil_common.pki.certificates import Authority
-from fedveil_common.pki.governance import Trust
-from fedveil_common.roster import Roster, verify_roster
+from fedveil_common.roster import Roster
+from fedveil_common.succession import roster_of_its_time
 from fedveil_coordinator import founding, renewal_http
 from fedveil_coordinator.allowlist import AllowList, Identity
 from fedveil_coordinator.identity_edge import IdentityEdge
+from fedveil_coordinator.issuing import Issuing
 from fedveil_coordinator.live_calls import LiveCalls
 from fedveil_coordinator.renewal import RenewalOffice
 from fedveil_coordinator.rotation import WATCH_S, Rotation
 from fedveil_coordinator.store import CoordinatorStore
+from fedveil_coordinator.trust import TrustInForce
 from starlette.routing import Route
 
 from fedveil_cli.world import World
@@ -65,13 +66,11 @@ class CertificateDesk:
 
 
 def open_desk(
-    federation: founding.Federation, store: CoordinatorStore, authority: Authority, trust: Trust, world: World
+    federation: founding.Federation, store: CoordinatorStore, issuing: Issuing, trust: TrustInForce, world: World
 ) -> CertificateDesk:
     """The desk of a coordinator that is about to serve. Renews its own certificate if that is due."""
     clock, entropy, federation_id = world.clock, world.entropy, federation.federation_id
-    rotation = Rotation(
-        federation.home, federation_id, federation.fingerprint, authority, clock, entropy, world.failpoints
-    )
+    rotation = Rotation(federation.home, trust, issuing, clock, entropy, world.failpoints)
     renewals = store.renewals
     allowed = AllowList(federation_id, store.members.certificates(), renewals.renewals(), renewals.freezes(), renewals)
     live = LiveCalls(lambda identity: allowed.still(identity, clock.wall_s()))
@@ -85,13 +84,13 @@ def open_desk(
         newest = store.records.latest_roster()
         assert newest is not None, "init stores the first roster"
         if newest[1] not in verified:
-            made = verify_roster(newest[1], trust.governance, trust.earlier)
+            made = roster_of_its_time(newest[1], trust.trust)
             verified.clear()
             verified[newest[1]] = made
         return verified[newest[1]]
 
     office = RenewalOffice(
-        federation_id, authority, renewals, allowed, rotation, roster, store.members.members, clock, entropy
+        federation_id, issuing.current, renewals, allowed, trust, roster, store.members.members, clock, entropy
     )
     routes = renewal_http.routes(office, federation_id, allowed, clock)
     return CertificateDesk(allowed, live, office, rotation, routes, world)

@@ -92,7 +92,8 @@ def invite(
     output = Output(as_json)
     folder = home_folder(home)
     admin = run_commands.connect(folder)
-    governance = governance_passphrase(governance_passphrase_file, output)
+    alone = identity_commands.governs_alone(folder)
+    governance = governance_passphrase(governance_passphrase_file, output) if alone else None
     report = identity_commands.run_invite(folder, organisation, rekey, governance, admin, real_world())
     output.note(f"give this token to {organisation}; it works once, within 24 hours")
     output.result(dict(report), [str(report["token"])])
@@ -113,7 +114,8 @@ def revoke(
     folder = home_folder(home)
     identity_commands.check_reason(reason)
     admin = run_commands.connect(folder)
-    governance = governance_passphrase_if_any(governance_passphrase_file, output)
+    alone = identity_commands.governs_alone(folder)
+    governance = governance_passphrase_if_any(governance_passphrase_file, output) if alone else None
     report = identity_commands.run_revoke(folder, organisation, reason, governance, admin)
     lines = [f"{report['ended']} live sessions ended, {report['open']} still open"]
     output.result(dict(report), [*lines, str(report.get("warning", f"roster version {report['roster_version']}"))])

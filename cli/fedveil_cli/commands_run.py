@@ -41,12 +41,14 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a run, follow it to its end and exit with its code. Opens the governance key to sign the roster."""
-    from fedveil_cli import run_commands
+    from fedveil_cli import identity_commands, run_commands
     from fedveil_cli.passphrases import governance_passphrase
 
     output = Output(as_json)
-    governance = governance_passphrase(governance_passphrase_file, output)
-    run_commands.start(home_folder(home), plan, governance, detach, output, continued)
+    folder = home_folder(home)
+    alone = identity_commands.governs_alone(folder)
+    governance = governance_passphrase(governance_passphrase_file, output) if alone else None
+    run_commands.start(folder, plan, governance, detach, output, continued)
 
 
 def list_(home: Home = None, as_json: AsJson = False) -> None:

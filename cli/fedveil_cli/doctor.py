@@ -50,6 +50,8 @@ def _facts(home: pathlib.Path, address: str, org: str, renew: str) -> dict[str, 
         "org": org,
         "renew": renew,
         "thaw": thaw,
+        "behind": doctor_findings.RESTORED.replace("{home}", str(home)) if org == OPERATOR else doctor_findings.FOLLOW,
+        "replaced": doctor_findings.STEPPED_DOWN if org == OPERATOR else doctor_findings.FOLLOW_HANDOVER,
         "port": str(port),
         "enrolment": str(port + 1),
     }
@@ -66,7 +68,13 @@ def _examine_participant(
             return link.who_am_i()
 
     asked = doctor_network.Asked(
-        member.address, member.fingerprint, member.federation_id, member.certificate_pem, key, call
+        member.address,
+        member.fingerprint,
+        member.trust_chain,
+        member.federation_id,
+        member.certificate_pem,
+        key,
+        call,
     )
     doctor_network.check_coordinator(asked, world.clock, report)
 
@@ -83,7 +91,13 @@ def _examine_operator(federation: founding.Federation, world: World, report: Rep
     with contextlib.suppress(FedveilError):
         pem = rotation.operator_files(federation.home).certificate()
     asked = doctor_network.Asked(
-        federation.admin_address, federation.fingerprint, federation.federation_id, pem, key, call
+        federation.admin_address,
+        federation.fingerprint,
+        federation.trust_chain,
+        federation.federation_id,
+        pem,
+        key,
+        call,
     )
     doctor_network.check_coordinator(asked, world.clock, report)
 

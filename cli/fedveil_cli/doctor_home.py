@@ -7,6 +7,7 @@ from functools import partial
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, StorageError
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.pki import bundle, certificates, governance, sealed_keys
@@ -49,9 +50,9 @@ def check_participant(
         membership.tls_files(home), lambda: member.key_pem(passphrase), authorities, member.subject, world, report
     )
     _check_journal(home, passphrase, world, report)
-    for path in (home / "governance.key", home / "governance" / "governance.key"):
-        if path.exists():
-            report.add("governance_key_in_a_participants_home", f"{path} lies beside a participant", str(path))
+    loose = home / "governance.key"  # a holder's own lies in governance/, as `fedveil governance key` puts it
+    if loose.exists():
+        report.add("governance_key_in_a_participants_home", f"{loose} lies beside a participant", str(loose))
     return key
 
 
@@ -77,7 +78,9 @@ def check_operator(federation: Federation, world: World, report: Report) -> ec.E
     for path in (home / "authority" / "ca.key", home / "coordinator" / "protocol.key"):
         report.passes("key file", partial(sealed_keys.read_private, path), path)
     trusted = _check_trust(home / "trust.json", federation.trust_chain, federation.fingerprint, report)
-    authorities = _check_bundle(rotation.authorities_file(home), trusted, report)
+    authorities = _check_bundle(home / "authority" / "ca.pem", trusted, report)
+    if trusted is not None:
+        _check_own_key(federation, report)
     server, operator = rotation.server_files(home), rotation.operator_files(home)
     head = Subject(name, Role.COORDINATOR, COORDINATOR)
     if _check_pair(server, server.key, authorities, head, world, report) is not None:
@@ -92,6 +95,16 @@ def check_operator(federation: Federation, world: World, report: Report) -> ec.E
             what = "the governance key lies in the home of the service, under its passphrase alone"
             report.add("governance_key_beside_service", what, str(beside), advice=True)
     return key
+
+
+def _check_own_key(federation: Federation, report: Report) -> None:
+    """The chain names the coordinator whose key lies here."""
+    where = str(federation.home / "coordinator" / "protocol.key")
+    with report.check("coordinator's key", where):
+        named = federation.trust.coordinator
+        if signing.public_key(federation.protocol_key()) != named:
+            what = f"the trust chain names the coordinator's key {named.hex()[:16]}, and this home holds another"
+            report.add("coordinator_replaced", what, where)
 
 
 def _check_trust(path: pathlib.Path, chain: bytes, fingerprint: bytes, report: Report) -> tuple[bytes, ...] | None:
@@ -109,7 +122,7 @@ def _check_bundle(
             pem = path.read_bytes()
         except OSError as error:
             raise StorageError("file_missing", f"{path} cannot be read: {error.strerror}") from error
-        return bundle.load_bundle(pem) if trusted is None else bundle.check_bundle(pem, trusted)
+        return bundle.load_bundle(pem) if trusted is None else bundle.named_in(pem, trusted)
     return None
 
 

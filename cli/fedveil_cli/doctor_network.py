@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import FederationId
+from fedveil_common.pki.governance import Trust, verify_chain
 from fedveil_common.pki.invites import split_address
 from fedveil_common.pki.renewing import Standing
 from fedveil_common.ports import Clock
+from fedveil_common.succession import follow
 from fedveil_participant.enrolment_client import dial, fetch_time, fetch_trust, unproven
 from fedveil_participant.renewal_client import standing_of
 
@@ -40,12 +42,13 @@ _STANDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whom to ask, and with what. `call`: a real call over mutual TLS; (name, role, serial) as the coordinator sees
-    it.
+    """Whom to ask, and with what. `chain`: the trust chain of this home. `call`: a real call over mutual TLS; (name,
+    role, serial) as the coordinator sees it.
     """
 
     address: str
     fingerprint: bytes
+    chain: bytes
     federation_id: FederationId
     certificate: bytes
     key: ec.EllipticCurvePrivateKey | None
@@ -108,15 +111,31 @@ def _check_identity(asked: Asked, report: Report) -> bool:
 
     def prove() -> None:
         try:
-            _, trust, authority = fetch_trust(asked)
+            _, trust, authorities = fetch_trust(asked)
         except PeerError as error:
             if error.code not in _STRANGE:
                 raise
             what = f"what answers at the enrolment port is no coordinator: {error.what}"
             raise PeerError("not_the_coordinator", what) from error
-        dial(asked, trust, authority).close()
+        _check_chain(asked, trust, report)
+        dial(asked, trust, authorities).close()
 
     return report.passes("coordinator", prove, asked.address)
+
+
+def _check_chain(asked: Asked, served: Trust, report: Report) -> None:
+    """What is served is the chain of this home; a longer one of the same branch is an advice."""
+    try:
+        pinned = verify_chain(asked.chain, asked.fingerprint)
+    except PeerError:
+        return  # found in the home already
+    follow(pinned, served)
+    if served.coordinator != pinned.coordinator:
+        what = f"trust document {served.sequence}, which is served, names another coordinator than this home knows"
+        report.add("coordinator_replaced", what, asked.address)
+    elif served.sequence > pinned.sequence:
+        what = f"{served.sequence} trust documents are served, this home knows {pinned.sequence}"
+        report.add("trust_chain_behind", what, asked.address, advice=True)
 
 
 def _check_clock(asked: Asked, clock: Clock, report: Report) -> None:

@@ -8,15 +8,17 @@ never handed to a function of the coordinator's service. What is returned may be
 
 import pathlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
-from fedveil_common import durable, wire
+from fedveil_common import durable
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, check_name
 from fedveil_common.pki import governance, invites
-from fedveil_common.roster import Member, Roster, accept_roster, verify_roster
+from fedveil_common.roster import Member, Roster, accept_roster
 from fedveil_common.secret import Passphrase, PrivateKey
+from fedveil_common.succession import roster_in_force
 from fedveil_coordinator import founding, membership
 from fedveil_coordinator.store import FILE as COORDINATOR_DATABASE
 from fedveil_participant import enrolment
@@ -48,6 +50,10 @@ class AdminClient(Protocol):
 
     def publish_roster(self, signed: bytes) -> int:
         """Make a signed roster current; its version."""
+        ...
+
+    def publish_trust(self, chain: bytes) -> int:
+        """Make a longer trust chain the one in force; its length."""
         ...
 
 
@@ -85,19 +91,24 @@ def run_fingerprint(home: pathlib.Path) -> Report:
 
 
 class OpenedGovernance:
-    """The governance key of one federation, opened once for several acts of one command, and gone with this object."""
+    """The governance key of one federation, opened once for several acts of one command, and gone with this object.
 
-    def __init__(self, federation: founding.Federation, key: PrivateKey) -> None:
+    `key` is None where this home cannot sign alone: then an act that needs a signature says how to collect them.
+    """
+
+    def __init__(self, federation: founding.Federation, key: PrivateKey | None) -> None:
         self._federation = federation
         self._key = key
 
     def invite(self, org: str, rekey: bool, admin: AdminClient, world: World) -> Report:
         """As `run_invite`."""
         org_id = OrgId(check_name(org, "the organisation"))
-        replaces = _held_key(org_id, admin) if rekey else b""
+        if self._key is None:
+            raise signatures_missing(self._federation, f"an invite for {org_id}", f"invite {org_id}")
+        replaces = held_key(org_id, admin) if rekey else b""
         trust, address = self._federation.trust, self._federation.address
-        made = membership.make_invite(trust, address, org, self._key, world.clock, world.entropy, replaces=replaces)
-        replaced = admin.register_invite(wire.encode_blob(made.signed))
+        made = membership.make_invite(trust, address, org, [self._key], world.clock, world.entropy, replaces=replaces)
+        replaced = admin.register_invite(made.signed.encode())
         return {"org": org_id, "token": made.token, "expires": made.expires, "rekey": bool(replaced)}
 
     def publish_next_roster(self, admin: AdminClient) -> Report:
@@ -108,9 +119,31 @@ class OpenedGovernance:
 
 
 def open_governance(home: pathlib.Path, governance_passphrase: Passphrase | None) -> OpenedGovernance:
-    """The governance key of the federation in `home`. SealedError `passphrase_missing`, `passphrase_wrong`."""
+    """The governance key of the federation in `home`, if it signs alone. SealedError `passphrase_missing`,
+    `passphrase_wrong`.
+    """
     federation = founding.load_federation(home)
-    return OpenedGovernance(federation, federation.governance_key(governance_passphrase))
+    key = federation.governance_key(governance_passphrase) if federation.governs_alone else None
+    return OpenedGovernance(federation, key)
+
+
+def governs_alone(home: pathlib.Path) -> bool:
+    """Whether the key in this home signs alone; True too where there is no federation, for the command to say so."""
+    try:
+        return founding.load_federation(home).governs_alone
+    except ConfigError:
+        return True
+
+
+def signatures_missing(federation: founding.Federation, what: str, propose: str) -> ConfigError:
+    """What needs more signatures than this home can give, and how to collect them."""
+    chosen = federation.trust.governance
+    return ConfigError(
+        "signatures_missing",
+        f"{what} needs {chosen.threshold} of {len(chosen.keys)} governance signatures",
+        next_step=f"`fedveil governance propose {propose}` writes a file; each holder runs `fedveil governance sign "
+        "FILE`, and you `fedveil governance publish FILE`",
+    )
 
 
 def run_invite(
@@ -123,7 +156,8 @@ def run_invite(
 ) -> Report:
     """A token for one organisation; it is returned only after the coordinator has the signed invite.
 
-    Raises ConfigError `bad_name`, `reserved_name`, `already_member`, `unknown_member`; SealedError; Unreachable.
+    Raises ConfigError `bad_name`, `reserved_name`, `already_member`, `unknown_member`, `signatures_missing`;
+    SealedError; Unreachable.
     """
     check_name(org, "the organisation")  # before the passphrase is tried
     return open_governance(home, governance_passphrase).invite(org, rekey, admin, world)
@@ -186,56 +220,83 @@ def run_revoke(
     check_reason(reason)
     federation = founding.load_federation(home)
     org_id = OrgId(check_name(org, "the organisation"))
-    key = None if governance_passphrase is None else federation.governance_key(governance_passphrase)
+    alone = governance_passphrase is not None and federation.governs_alone
+    key = federation.governance_key(governance_passphrase) if alone else None
     _, _, joined, _ = admin.roster_draft()
     ended, still_open = admin.revoke(org_id, reason)
     federation.add_void_tokens(_tokens(member for member in membership.read_draft(joined) if member.org_id == org_id))
     report: Report = {"org": org_id, "ended": ended, "open": still_open}
     if key is None:
-        version = verify_roster(federation.last_roster(), federation.trust.governance, federation.trust.earlier).version
-        return report | {"roster_version": version, "warning": f"roster still lists {org_id}"}
+        version = roster_in_force(federation.last_roster(), federation.trust).version
+        warning = f"roster still lists {org_id}"
+        if not federation.governs_alone:
+            warning += "; `fedveil governance propose roster` and the holders' signatures end that"
+        return report | {"roster_version": version, "warning": warning}
     return report | {"roster_version": _publish(federation, key, admin)[0].version}
 
 
 def publish_next_roster(home: pathlib.Path, governance_passphrase: Passphrase | None, admin: AdminClient) -> Report:
     """Sign and publish the next roster version if anybody joined or was revoked since the last; for `run start`.
 
-    Raises SealedError; PeerError if the coordinator's draft does not prove its members; Unreachable.
+    Raises SealedError; ConfigError `signatures_missing` if this home cannot sign alone and there is something to sign;
+    PeerError if the coordinator's draft does not prove its members; Unreachable.
     """
     return open_governance(home, governance_passphrase).publish_next_roster(admin)
 
 
-def _publish(
-    federation: founding.Federation, key: PrivateKey, admin: AdminClient
-) -> tuple[Roster, list[str], list[str]]:
-    """(roster in force, added or re-keyed, removed)."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the next roster would be. `following` is `current` if nothing changes; `lost`: signed, and not published."""
+
+    current_signed: bytes
+    current: Roster
+    following: Roster
+    lost: bool
+
+
+def next_draft(federation: founding.Federation, admin: AdminClient) -> Draft:
+    """The next roster from what the coordinator drafts and what the operator remembers. PeerError; Unreachable."""
     trust = federation.trust
     shown, _, joined, revoked = admin.roster_draft()
-    theirs = verify_roster(shown, trust.governance, trust.earlier)
+    theirs = roster_in_force(shown, trust)
     mine_signed = federation.last_roster()
-    mine = verify_roster(mine_signed, trust.governance, trust.earlier)
+    mine = roster_in_force(mine_signed, trust)
     older, current = sorted((mine, theirs), key=lambda roster: roster.version)
     accept_roster(older, current)
     following = membership.next_roster(
         current, membership.read_draft(joined), [OrgId(name) for name in revoked], federation.void_tokens()
     )
+    return Draft(mine_signed if current is mine else shown, current, following, theirs.version < mine.version)
+
+
+def _publish(
+    federation: founding.Federation, key: PrivateKey | None, admin: AdminClient
+) -> tuple[Roster, list[str], list[str]]:
+    """(roster in force, added or re-keyed, removed). ConfigError `signatures_missing`."""
+    draft = next_draft(federation, admin)
+    current, following = draft.current, draft.following
+    if draft.lost:
+        admin.publish_roster(draft.current_signed)
     if following is current:
-        if theirs.version < mine.version:  # signed before, and the publication was lost
-            admin.publish_roster(mine_signed)
         return current, [], []
-    signed = membership.sign_next(current, following, trust, [key])
+    if key is None:
+        raise signatures_missing(federation, f"roster version {following.version}", "roster")
+    signed = membership.sign_next(current, following, federation.trust, [key])
     federation.add_void_tokens(membership.void_tokens(current, following))
     federation.save_last_roster(signed)
-    if theirs.version < mine.version:
-        admin.publish_roster(mine_signed)
     admin.publish_roster(signed)
+    return following, *roster_changes(current, following)
+
+
+def roster_changes(current: Roster, following: Roster) -> tuple[list[str], list[str]]:
+    """(added or re-keyed, removed)."""
     before = {member.org_id: member for member in current.members}
     after = {member.org_id: member for member in following.members}
     added = sorted(name for name, member in after.items() if before.get(name) != member)
-    return following, list(added), sorted(set(before) - set(after))
+    return list(added), list(sorted(set(before) - set(after)))
 
 
-def _held_key(org_id: OrgId, admin: AdminClient) -> bytes:
+def held_key(org_id: OrgId, admin: AdminClient) -> bytes:
     """The protocol key that a re-key replaces: the one the member joined with last."""
     _, _, joined, _ = admin.roster_draft()
     for member in membership.read_draft(joined):

@@ -29,7 +29,7 @@ def known_roster(given: int | None, home: pathlib.Path) -> KnownRoster | None:
         federation = founding.load_federation(home)
     except ConfigError:
         return None
-    from fedveil_common.roster import verify_roster
+    from fedveil_common.succession import roster_of_its_time
 
     from fedveil_cli import run_commands
 
@@ -43,6 +43,6 @@ def known_roster(given: int | None, home: pathlib.Path) -> KnownRoster | None:
         signed = federation.last_roster()
     except StorageError:  # the governance folder lies on another medium
         return None
-    roster = verify_roster(signed, federation.trust.governance, federation.trust.earlier)
+    roster = roster_of_its_time(signed, federation.trust)
     size = len(roster.participants)
     return KnownRoster(size, f"roster version {roster.version}") if size else None

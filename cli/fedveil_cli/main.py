@@ -20,6 +20,7 @@ from typer.main import get_command
 from fedveil_cli import (
     commands_anyone,
     commands_certificates,
+    commands_governance,
     commands_operator,
     commands_organisation,
     commands_run,
@@ -46,7 +47,14 @@ def fedveil(home: RootHome = None, as_json: RootJson = False) -> None:
     """Federated learning in which nobody, the coordinator included, sees any organisation's update."""
 
 
-for _group in (commands_anyone, commands_operator, commands_organisation, commands_run, commands_certificates):
+for _group in (
+    commands_anyone,
+    commands_operator,
+    commands_organisation,
+    commands_run,
+    commands_certificates,
+    commands_governance,
+):
     _group.register(app)
 reserved.register(app, "")
 

@@ -16,7 +16,8 @@ from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
 from fedveil_common.pki.governance import fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
-from fedveil_common.roster import Roster, verify_roster
+from fedveil_common.roster import Roster
+from fedveil_common.succession import roster_of_its_time
 from fedveil_participant.data.csv_source import read_feature_table
 from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
@@ -39,11 +40,11 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Ro
 
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
-    `verify_roster` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
+    `roster_of_its_time` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
     `wrong_roster`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
-    roster = verify_roster(_carried(file.roster, "roster"), trust.governance, trust.earlier)
+    roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
     manifest = verify_model(file, roster.coordinator_key)
     for said, found in ((roster.federation_id, trust.federation_id), (manifest.federation_id, trust.federation_id)):
         if said != found:

@@ -24,24 +24,24 @@ class OperatorLine:
         self._federation = federation
         self._files = rotation.operator_files(federation.home)
         self._channels: list[grpc.Channel] = []
-        self._certificate = b""
+        self._used = b"", b""
         with contextlib.suppress(FedveilError), FolderLock(federation.home / "operator"):
             self._files.settle()  # a renewal that a crash interrupted; whoever holds the lock does it itself
 
     def channel(self) -> grpc.Channel:
         """With the certificate of now. Errors of the key files; ConfigError `key_mismatch`."""
         certificate, key = self._pair()
-        if certificate != self._certificate or not self._channels:
-            authorities = rotation.authorities_file(self._federation.home).read_bytes()
+        authorities = self._federation.authority_pem
+        if (certificate, authorities) != self._used:
             credentials = transport.channel_credentials(certificate, key, authorities)
             address = self._federation.admin_address
             self._channels.append(grpc.secure_channel(address, credentials, options=transport.CHANNEL_OPTIONS))
-            self._certificate = certificate
+            self._used = certificate, authorities
         return self._channels[-1]
 
     def changed(self) -> bool:
-        """Whether another certificate lies there than the last call was made with."""
-        return self._files.certificate() != self._certificate
+        """Whether another certificate, or other authorities, lie there than the last call was made with."""
+        return (self._files.certificate(), self._federation.authority_pem) != self._used
 
     def _pair(self) -> tuple[bytes, bytes]:
         for left in reversed(range(READS)):

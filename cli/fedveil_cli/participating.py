@@ -12,9 +12,9 @@ from fedveil_common.database import FolderLock
 from fedveil_common.errors import LocalRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
-from fedveil_common.pki.governance import verify_chain
+from fedveil_common.pki.governance import Trust
 from fedveil_common.ports import Clock, Entropy
-from fedveil_common.roster import Roster, accept_roster, verify_roster
+from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
 from fedveil_participant.bench import TableBench
@@ -31,7 +31,7 @@ from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import ISOLATION, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import renewing
+from fedveil_cli import governing, renewing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -130,25 +130,26 @@ def _participate(
         store.accept_plan(digest)
     signing_key = store.protocol_key()
     own_key = signing.public_key(signing_key)
-    trust = verify_chain(member.trust_chain, member.fingerprint)
-    pinned = store.roster() or member.signed_roster
-    roster = verify_roster(pinned, trust.governance, trust.earlier)
+    pin = renewing.pinned_trust(member, store)
     stage, waiting = store.load(), store.newer_roster()
-    newer = verify_roster(waiting, trust.governance, trust.earlier) if waiting else None
+    roster = pin.roster(store.roster() or member.signed_roster)
+    beside = pin.roster(member.signed_roster)
+    if beside.version > max(roster.version, pin.roster(waiting).version if waiting else 0):
+        waiting = member.signed_roster  # pinned with its chain, by `follow` or before a crash
+    newer = pin.roster(waiting) if waiting else None
     if newer is not None and isinstance(stage, Idle):
         roster, newer = newer, None
         store.save_roster(waiting)
 
     told: set[int] = set()
-    latest = [trust]
 
-    def past_roster(signed: bytes) -> Roster:
-        return verify_roster(signed, latest[0].governance, latest[0].earlier)
+    def longer(before: Trust, after: Trust) -> None:
+        tell("trust", governing.trust_facts(before, after))
+
+    pin.listeners.append(longer)
 
     def verify(notice: RosterNotice, before: Roster) -> Roster:
-        newer = latest[0] = verify_chain(notice.trust_chain, member.fingerprint)
-        found = verify_roster(notice.signed_roster, newer.governance, newer.earlier)
-        accept_roster(before, found, me=member.org_id, my_key=own_key)
+        found = pin.accept(notice, before)
         listed = any(_lists(one, member.org_id, own_key) for one in (before, found))
         if not listed and found.version not in told:
             told.add(found.version)
@@ -178,8 +179,8 @@ def _participate(
         state,
         Consent(store.accepted()),
         verify,
-        member.trust_chain,
-        past_roster,
+        pin.chain,
+        pin.roster,
         software,
         store,
         make_bench(store.datasets(), store),
@@ -194,6 +195,8 @@ def _participate(
         tell(kind, facts)
         if kind == "run_ended" and until_ended:
             driver.stop()
+        if kind == "disconnected" and facts["code"] == "unreachable":
+            renewer.lost()
 
     driver.listeners.append(listen)
 
@@ -201,7 +204,7 @@ def _participate(
         link.exchange(renewing.channel(member, passphrase))
         driver.reopen_session()
 
-    renewer = renewing.make_renewer(member, store, link, passphrase, world, renewed, tell)
+    renewer = renewing.make_renewer(member, store, pin, link, passphrase, world, renewed, tell)
     failure: list[BaseException] = []
 
     def drive() -> None:

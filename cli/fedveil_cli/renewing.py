@@ -5,6 +5,7 @@ import pathlib
 
 import grpc
 from fedveil_common import durable
+from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, FedveilError
 from fedveil_common.pki import bundle, certificates, governance, transport
@@ -17,6 +18,7 @@ from fedveil_coordinator.store import open_store as open_coordinator_store
 from fedveil_participant import membership, renewal
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.membership import Membership
+from fedveil_participant.pinned_trust import PinnedTrust
 from fedveil_participant.renewal_client import RemoteOffice
 from fedveil_participant.store import ParticipantStore, journal_key, open_store
 
@@ -30,7 +32,7 @@ Report = dict[str, object]
 def channel(member: Membership, passphrase: Passphrase | None) -> grpc.Channel:
     """A channel with the pair in force."""
     credentials = transport.channel_credentials(
-        member.certificate_pem, member.key_pem(passphrase), member.authority_pem
+        member.certificate_pem, member.key_pem(passphrase), bundle.bundle_pem(member.authorities)
     )
     return grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
 
@@ -50,13 +52,20 @@ def usable_membership(
     if not code:
         return member
     tell("renewing", {"why": code})
-    hands = _hands(member, store, _NoLink(), passphrase, world)
+    hands = _hands(member, store, pinned_trust(member, store), _NoLink(), passphrase, world)
     return renewal.renew(home, hands)
+
+
+def pinned_trust(member: Membership, store: ParticipantStore) -> PinnedTrust:
+    """What is pinned in this home."""
+    own_key = signing.public_key(store.protocol_key())
+    return PinnedTrust(member, own_key, signed_roster=store.newer_roster() or store.roster())
 
 
 def make_renewer(
     member: Membership,
     store: ParticipantStore,
+    pin: PinnedTrust,
     link: CoordinatorLink,
     passphrase: Passphrase | None,
     world: World,
@@ -64,7 +73,7 @@ def make_renewer(
     tell: renewal.Tell,
 ) -> renewal.Renewer:
     """For the loop of a running participant."""
-    return renewal.Renewer(member.home, _hands(member, store, link, passphrase, world), renewed, tell)
+    return renewal.Renewer(member.home, _hands(member, store, pin, link, passphrase, world), renewed, tell)
 
 
 class _NoLink:
@@ -78,12 +87,13 @@ class _NoLink:
 def _hands(
     member: Membership,
     store: ParticipantStore,
+    pin: PinnedTrust,
     link: "CoordinatorLink | _NoLink",
     passphrase: Passphrase | None,
     world: World,
 ) -> renewal.Hands:
     office = RemoteOffice(link, member, store)
-    return renewal.Hands(office, store.protocol_key(), passphrase, world.clock, world.entropy, world.failpoints)
+    return renewal.Hands(office, pin, store.protocol_key(), passphrase, world.clock, world.entropy, world.failpoints)
 
 
 # --- on order ---------------------------------------------------------------------------------------------------------
@@ -109,12 +119,13 @@ def _renew_here(member: Membership, passphrase: Passphrase | None, offline: bool
     with contextlib.closing(open_store(home, journal_key(home, passphrase), world.clock, world.entropy)) as store:
         membership.tls_files(home).settle(world.failpoints)
         member = membership.load_membership(home)
+        pin = pinned_trust(member, store)
         away = offline or bool(renewal.why_offline(member, passphrase, world.clock.wall_s()))
         if away:
-            renewed = renewal.renew(home, _hands(member, store, _NoLink(), passphrase, world), offline=True)
+            renewed = renewal.renew(home, _hands(member, store, pin, _NoLink(), passphrase, world), offline=True)
         else:
             with contextlib.closing(CoordinatorLink(channel(member, passphrase), store)) as link:
-                renewed = renewal.renew(home, _hands(member, store, link, passphrase, world))
+                renewed = renewal.renew(home, _hands(member, store, pin, link, passphrase, world))
         with contextlib.closing(CoordinatorLink(channel(renewed, passphrase), store)) as link:
             return _report(renewed.org_id, renewed.certificate_pem) | _taken(link)
 

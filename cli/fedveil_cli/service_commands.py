@@ -20,7 +20,9 @@ from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import RunId, check_name
 from fedveil_common.pki import invites
+from fedveil_common.pki.holders import membership_line
 from fedveil_common.secret import Passphrase
+from fedveil_common.succession import roster_of_its_time
 
 from fedveil_cli.files import check_writable, write_file
 from fedveil_cli.output import Output, TextTable
@@ -135,13 +137,16 @@ def status(home: pathlib.Path, output: Output) -> None:
     from fedveil_participant import membership
 
     member = membership.load_membership(home)
+    trust = member.trust
+    roster = roster_of_its_time(member.signed_roster, trust)
+    rests = membership_line(trust, roster)
     value = {"federation_id": member.federation_id, "org_id": member.org_id, "address": member.address}
     lines = [
         f"{member.org_id}, member of {member.federation_id}",
         f"coordinator {member.address}",
-        "membership rests on the operator",
+        f"{rests} (trust document {trust.sequence}, with roster version {roster.version})",
     ]
-    output.result({**value, "membership": "membership rests on the operator"}, lines)
+    output.result({**value, "membership": rests, "trust_sequence": trust.sequence}, lines)
 
 
 def health(home: pathlib.Path, output: Output) -> None:

@@ -16,27 +16,30 @@ from pathlib import Path
 import grpc.aio
 import structlog
 import uvicorn
+from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
-from fedveil_common.pki.governance import verify_chain
 from fedveil_common.ports import LeafSpool
 from fedveil_common.ringfile import RingFile
 from fedveil_common.ringspool import Announced
-from fedveil_common.roster import verify_roster
+from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase
+from fedveil_common.succession import roster_in_force, roster_of_its_time
 from fedveil_coordinator import enrollment_http, enrollment_listener, founding
 from fedveil_coordinator.admin import AdminEdge
 from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
+from fedveil_coordinator.issuing import Issuing
 from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.store.journal import KEEP_BYTES
+from fedveil_coordinator.trust import TrustInForce
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedveil_cli.certificate_desk import open_desk
@@ -85,10 +88,11 @@ async def _serve(
     ready: Callable[[dict[str, str | int]], None],
     wrap_spool: WrapSpool,
 ) -> None:
-    authority = federation.authority(passphrase)  # first: a wrong passphrase is said before anything listens
-    trust = verify_chain(federation.trust_chain, federation.fingerprint)
+    issuing = Issuing(federation, passphrase)  # first: a wrong passphrase is said before anything listens
+    in_force = TrustInForce(federation.trust_chain, federation.fingerprint, lambda: federation.authority_pem)
     signed = store.records.rosters()
-    rosters = {version: verify_roster(data, trust.governance, trust.earlier) for version, data in signed.items()}
+    rosters = {version: roster_of_its_time(data, in_force.trust) for version, data in signed.items()}
+    check_own_key(federation, roster_in_force(signed[max(signed)], in_force.trust))
     notice = RosterNotice(signed[max(signed)], federation.trust_chain)
     driver = Driver(
         Office(federation.protocol_key()),
@@ -101,10 +105,10 @@ async def _serve(
         world.entropy,
         world.failpoints,
     )
-    desk = open_desk(federation, store, authority, trust, world)
+    desk = open_desk(federation, store, issuing, in_force, world)
     allowed = desk.allowed
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
-    operations = Operations(driver, store, trust, federation.trust_chain, allowed, world.clock, world.entropy, software)
+    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software)
 
     def open_spool(key: AttemptKey, org_id: OrgId, announced: Announced) -> LeafSpool:
         return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
@@ -128,7 +132,7 @@ async def _serve(
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     bind(server, host, port, desk.rotation.server_credentials())
     application = enrollment_http.application(
-        federation, store.members, allowed, authority, world.clock, world.entropy, store.records, desk.routes
+        in_force, store.members, allowed, issuing.current, world.clock, world.entropy, store.records, desk.routes
     )
     config = uvicorn.Config(
         application,
@@ -172,6 +176,17 @@ async def _serve(
     await enrolment
     driver.stop()
     thread.join(GRACE_S)
+
+
+def check_own_key(federation: founding.Federation, roster: Roster) -> None:
+    """Returns if this home's coordinator is the one that the roster lists. ConfigError `coordinator_replaced`."""
+    if signing.public_key(federation.protocol_key()) != roster.coordinator_key:
+        raise ConfigError(
+            "coordinator_replaced",
+            f"roster version {roster.version} lists another coordinator's key than this home holds",
+            not_done="the coordinator did not start",
+            next_step="serve from the home of the new operator; participants refuse this one",
+        )
 
 
 class _Web(uvicorn.Server):

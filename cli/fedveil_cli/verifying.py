@@ -18,12 +18,11 @@ from fedveil_common.gate import Outbox
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import BlobType, Manifest
-from fedveil_common.pki import transport
-from fedveil_common.pki.governance import Trust, verify_chain
+from fedveil_common.pki.governance import verify_chain
 from fedveil_common.published import PublishedRound
 from fedveil_common.ringfile import leaf_count, leaf_length
-from fedveil_common.roster import Roster, verify_roster
 from fedveil_common.secret import Passphrase, Seed
+from fedveil_common.succession import roster_of_its_time
 from fedveil_common.transcript import LEAF_COORDINATES
 from fedveil_common.wire.published import from_file, to_file
 from fedveil_coordinator import founding
@@ -31,6 +30,7 @@ from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.store import journal_key, open_holdings
 
+from fedveil_cli import renewing
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
 from fedveil_cli.operator_line import OperatorLine
 from fedveil_cli.output import Output
@@ -63,10 +63,10 @@ class Found:
 def check(shown: Shown, fingerprint: bytes, count: int | None, seed: Seed) -> Found:
     """Verifies the round for whoever pinned `fingerprint`; `count` leaves drawn from `seed` are made again, or all.
 
-    Raises PeerError: those of `verify_chain` and `verify_roster`, `round_not_proved`, `sum_disputed`.
+    Raises PeerError: those of `verify_chain` and `roster_of_its_time`, `round_not_proved`, `sum_disputed`.
     """
     trust = verify_chain(shown.trust_chain, fingerprint)
-    proven = published.verify(shown.record, _roster(shown.record, trust))
+    proven = published.verify(shown.record, roster_of_its_time(shown.record.signed_roster, trust))
     hashes = [transcript.sum_leaf(proven.result.t3, index, leaf) for index, leaf in enumerate(shown.sum_leaves)]
     total = leaf_count(proven.manifest.length)
     if len(hashes) != total or transcript.leaf_root(hashes) != proven.result.leaf_root:
@@ -76,10 +76,6 @@ def check(shown: Shown, fingerprint: bytes, count: int | None, seed: Seed) -> Fo
     chosen = list(range(total)) if count is None else audit.draw(seed, total, min(count, total))
     audit.audit(proven, {index: hashes[index] for index in chosen}, shown.leaves)
     return Found(proven.manifest, proven.unmasking.survivors, len(chosen), total)
-
-
-def _roster(record: PublishedRound, trust: Trust) -> Roster:
-    return verify_roster(record.signed_roster, trust.governance, trust.earlier)
 
 
 # --- from the coordinator ---------------------------------------------------------------------------------------------
@@ -100,7 +96,7 @@ class Dial(Protocol):
         ...
 
     def changed(self) -> bool:
-        """Whether another certificate lies there than the last channel was made with."""
+        """Whether another certificate, or other authorities, lie there than the last channel was made with."""
         ...
 
 
@@ -111,21 +107,19 @@ class MemberDial:
 
     def __init__(self, home: pathlib.Path, passphrase: Passphrase | None, world: World) -> None:
         self._home, self._passphrase, self._world = home, passphrase, world
-        self._used = b""
+        self._used = b"", b""
 
     def channel(self) -> grpc.Channel:
         """See `Dial.channel`."""
         member = membership.load_membership(self._home)
         member.check_certificate(self._world.clock.wall_s())
-        self._used = member.certificate_pem
-        credentials = transport.channel_credentials(
-            member.certificate_pem, member.key_pem(self._passphrase), member.authority_pem
-        )
-        return grpc.secure_channel(member.address, credentials, options=transport.CHANNEL_OPTIONS)
+        self._used = member.certificate_pem, member.authority_pem
+        return renewing.channel(member, self._passphrase)
 
     def changed(self) -> bool:
         """See `Dial.changed`."""
-        return membership.load_membership(self._home).certificate_pem != self._used
+        member = membership.load_membership(self._home)
+        return (member.certificate_pem, member.authority_pem) != self._used
 
 
 class Questions:

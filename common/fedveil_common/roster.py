@@ -14,8 +14,6 @@ from fedveil_common import jcs
 from fedveil_common.crypto.labels import h
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, FederationId, OrgId
-from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import documents, invites
 from fedveil_common.pki.governance import GovernanceSet, Signed, sign_body, verify_body
 from fedveil_common.pki.invites import JoinProof, Role
@@ -38,7 +36,7 @@ class Member:
     org_id: OrgId
     role: Role
     protocol_key: bytes
-    invite: SignedBlob | None = None
+    invite: Signed | None = None
     joined: JoinProof | None = None
 
 
@@ -116,24 +114,40 @@ def sign_roster(roster: Roster, keys: Sequence[PrivateKey]) -> SignedRoster:
 def verify_roster(signed: bytes, trust: GovernanceSet, earlier: Sequence[GovernanceSet] = ()) -> Roster:
     """The roster in `signed` if `trust` signed it and every entry's chain holds.
 
-    `trust` is the governance set in force; an invite may also come from a set in force before (`earlier`).
-    Raises PeerError `bad_document`, `not_governance`, `too_few_signatures`, `bad_signature`, `bad_roster`,
-    `invite_not_governance`, `invite_reused`, `bad_join_proof`, `wrong_federation`.
+    `trust` is the governance set in force; an invite may also come from a set in force before (`earlier`). Whoever has
+    a trust chain asks `succession`, which knows the set of each version.
+    Raises PeerError `bad_document`, `not_governance`, `too_few_signatures`, `bad_signature`, and those of
+    `read_roster`.
     """
     document = Signed.decode(signed, "signed roster")
     verify_body(document, ROSTER_LABEL, trust, "roster")
-    roster = _parse(document.body)
+    return read_roster(document.body, (trust, *earlier))
+
+
+def read_roster(body: bytes, sets: Sequence[GovernanceSet]) -> Roster:
+    """The roster in `body` if every entry's chain holds; who signed the roster itself is not asked.
+
+    Raises PeerError `bad_document`, `bad_roster`, `invite_not_governance`, `invite_reused`, `bad_join_proof`,
+    `wrong_federation`.
+    """
+    roster = _parse(body)
     tokens: set[bytes] = set()
     invite_keys: set[bytes] = set()
     for member in roster.members:
         if member.role is Role.COORDINATOR:
             continue
-        invite = _check_chain(member, roster.federation_id, (trust, *earlier))
+        invite = _check_chain(member, roster.federation_id, sets)
         if invite.token_id in tokens or invite.invite_key in invite_keys:
             raise PeerError("invite_reused", f"the invite of {member.org_id} also stands in another entry")
         tokens.add(invite.token_id)
         invite_keys.add(invite.invite_key)
     return roster
+
+
+def claimed_version(body: bytes) -> int:
+    """The version that a body claims: which set must have signed it. Nothing is verified. PeerError `bad_document`."""
+    fields = documents.Fields(documents.canonical(body, "roster"), "roster", {"federation_id", "members", "version"})
+    return fields.integer("version")
 
 
 def accept_roster(
@@ -205,7 +219,7 @@ def _check_chain(member: Member, federation_id: FederationId, sets: Sequence[Gov
 def _member_json(member: Member) -> jcs.Json:
     invite, joined = member.invite, member.joined
     return {
-        "invite": None if invite is None else {"body": invite.body.decode("utf-8"), "sig": invite.sig.hex()},
+        "invite": None if invite is None else invite.to_json(),
         "joined": None
         if joined is None
         else {
@@ -238,11 +252,7 @@ def _parse_member(row: jcs.Json) -> Member:
         role = Role(fields.text("role", 64))
     except ValueError as error:
         raise documents.bad(what, "no such role") from error
-    invite: SignedBlob | None = None
-    if fields.value("invite") is not None:
-        parts = documents.Fields(fields.value("invite"), what, {"body", "sig"})
-        text = parts.text("body", MAX_DOCUMENT).encode("utf-8")
-        invite = SignedBlob(invites.GOVERNANCE, BlobType.INVITE, text, parts.hex("sig", 64))
+    invite = None if fields.value("invite") is None else Signed.from_json(fields.value("invite"), "invite")
     joined: JoinProof | None = None
     if fields.value("joined") is not None:
         parts = documents.Fields(fields.value("joined"), what, {"csr_digest", "invite_sig", "key_sig"})

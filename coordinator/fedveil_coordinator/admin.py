@@ -45,6 +45,10 @@ class AdminEdge:
                 pb.PublishRosterRequest,
                 lambda r: pb.PublishRosterResponse(version=ops.publish_roster(r.signed_roster)),
             ),
+            "PublishTrust": (
+                pb.PublishTrustRequest,
+                lambda r: pb.PublishTrustResponse(sequence=ops.publish_trust(r.trust_chain)),
+            ),
             "StartRun": (pb.StartRunRequest, lambda r: pb.StartRunResponse(run_id=ops.start_run(r.canonical_plan))),
             "ListRuns": (pb.ListRunsRequest, lambda r: pb.ListRunsResponse(runs=_document(ops.list_runs()))),
             "GetRun": (pb.GetRunRequest, lambda r: pb.GetRunResponse(run=_document(ops.get_run(r.run_id)))),

@@ -12,11 +12,10 @@ from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from fedveil_common import wire
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.pki import certificates, invites
-from fedveil_common.pki.governance import Trust
+from fedveil_common.pki.governance import Signed, Trust
 from fedveil_common.pki.invites import Invite
 from fedveil_common.pki.joining import JoinAnswer, JoinRequest, encode_proof
 from fedveil_common.pki.names import Subject
@@ -80,7 +79,7 @@ def check_join(
         raise PeerError(
             "token_unknown", "no invite has this token", not_done=_NOBODY, next_step="ask the operator for a new invite"
         )
-    invite = read_invite(stored.signed, trust)
+    invite = read_invite(stored.signed, trust, current=not stored.used_by)
     proof = request.proof
     # First of all: whoever does not hold the invite's key learns nothing about the invite and raises no alarm.
     if request.federation_id != trust.federation_id:
@@ -159,12 +158,14 @@ def _check_member(
         )
 
 
-def read_invite(signed: bytes, trust: Trust) -> Invite:
-    """The invite in the bytes of a signed blob, governance's signature and the federation checked.
+def read_invite(signed: bytes, trust: Trust, *, current: bool) -> Invite:
+    """The invite in the bytes of a signed document, governance's signatures and the federation checked.
 
-    Raises PeerError `invite_not_governance`, `wrong_type`, `bad_document`, `wrong_federation`, `malformed`.
+    `current`: only the set in force counts; an invite that nobody used before governance changed is void. Otherwise one
+    of an earlier set counts too. Raises PeerError `invite_not_governance`, `bad_document`, `wrong_federation`.
     """
-    invite = invites.verify_invite(wire.parse_blob(signed), (trust.governance, *trust.earlier))
+    sets = (trust.governance,) if current else (trust.governance, *trust.earlier)
+    invite = invites.verify_invite(Signed.decode(signed, "invite"), sets)
     if invite.federation_id != trust.federation_id:
         raise PeerError("wrong_federation", f"the invite is of federation {invite.federation_id}")
     return invite
@@ -176,7 +177,7 @@ def register_invite(store: EnrolmentStore, trust: Trust, signed: bytes, now: flo
     Raises what `read_invite` raises; ConfigError `invite_expired`, `already_member`, `unknown_member`,
     `rekey_mismatch`, `invite_exists`.
     """
-    invite = read_invite(signed, trust)
+    invite = read_invite(signed, trust, current=True)
     if now >= invite.expires:
         raise ConfigError("invite_expired", f"the invite of {invite.org_id} has expired", next_step="invite again")
     known = next((m for m in store.members() if m.org_id == invite.org_id and m.revoked_s is None), None)
@@ -201,16 +202,16 @@ class Enrolment:
 
     def __init__(
         self,
-        trust: Trust,
-        authority: certificates.Authority,
+        trust: Callable[[], Trust],
+        authority: Callable[[], certificates.Authority],
         store: EnrolmentStore,
         clock: Clock,
         entropy: Entropy,
         signed_roster: Callable[[], bytes],
         admitted: Callable[[OrgId, Certificate, bool], None],
     ) -> None:
-        """`signed_roster`: the current one. `admitted` (who, certificate, whether it replaces a key) is told after the
-        join is durable; it updates the allow-list.
+        """`trust`, `authority`, `signed_roster`: the current ones. `admitted` (who, certificate, whether it replaces a
+        key) is told after the join is durable; it updates the allow-list.
         """
         self._trust = trust
         self._authority = authority
@@ -226,7 +227,7 @@ class Enrolment:
         with self._lock:
             now = self._clock.wall_s()
             stored = self._store.invite(request.token_id)
-            admission = check_join(request, stored, self._store.members(), self._trust, now)
+            admission = check_join(request, stored, self._store.members(), self._trust(), now)
             made = self._issue(admission, now)
             given = self._store.record_join(
                 request.token_id, request.protocol_key, encode_proof(request.proof), made, rekey=admission.rekey
@@ -240,7 +241,7 @@ class Enrolment:
                 )
             if given == made:
                 self._admitted(given.org_id, given, admission.rekey)
-        return JoinAnswer(given.pem, wire.parse_blob(admission.signed), self._signed_roster())
+        return JoinAnswer(given.pem, Signed.decode(admission.signed, "invite"), self._signed_roster())
 
     def _issue(self, admission: Admission, now: float) -> Certificate:
         key = admission.request.public_key()
@@ -248,7 +249,7 @@ class Enrolment:
             raise TypeError("read_request lets only P-256 keys pass")
         invite = admission.invite
         subject = Subject(invite.federation_id, invite.role, invite.org_id)
-        certificate = certificates.issue(self._authority, key, subject, now, self._entropy)
+        certificate = certificates.issue(self._authority(), key, subject, now, self._entropy)
         return stored_certificate(certificate, subject)
 
 

@@ -6,7 +6,7 @@ in size and in time.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -50,7 +50,7 @@ class Records(Protocol):
 
 
 class Founded(Protocol):
-    """What a federation publishes; `founding.Federation` is it."""
+    """What a federation publishes; `trust.TrustInForce` is it, and `founding.Federation` while nothing changes."""
 
     @property
     def trust_chain(self) -> bytes:
@@ -62,18 +62,25 @@ class Founded(Protocol):
         """The verified chain."""
         ...
 
+    @property
+    def authority_pem(self) -> bytes:
+        """The certificates of the authorities in force."""
+        ...
+
 
 def application(
     federation: Founded,
     store: EnrolmentStore,
     allowed: AllowList,
-    authority: Authority,
+    authority: Callable[[], Authority],
     clock: Clock,
     entropy: Entropy,
     records: Records,
     further: Sequence[Route] = (),
 ) -> Starlette:
-    """The ASGI application of the enrolment listener; it runs under the coordinator's server certificate."""
+    """The ASGI application of the enrolment listener; it runs under the coordinator's server certificate. `authority`:
+    the one that issues now.
+    """
 
     def signed_roster() -> bytes:
         newest = records.latest_roster()
@@ -87,7 +94,7 @@ def application(
         else:
             allowed.add(certificate)
 
-    office = Enrolment(federation.trust, authority, store, clock, entropy, signed_roster, admitted)
+    office = Enrolment(lambda: federation.trust, authority, store, clock, entropy, signed_roster, admitted)
 
     def answer_to(asked: JoinRequest) -> JoinAnswer:
         try:
@@ -98,7 +105,7 @@ def application(
             raise
 
     async def ca(request: Request) -> Response:
-        return Response(authority.pem, media_type="application/x-pem-file")
+        return Response(federation.authority_pem, media_type="application/x-pem-file")
 
     async def trust(request: Request) -> Response:
         return Response(federation.trust_chain, media_type="application/json")

@@ -2,8 +2,10 @@
 
     federation.json          what the federation is called and where it is reached; written last: an init is whole
     trust.json               the trust chain: governance set, authority
-    authority/ca.pem ca.key  the certificate authority; its key sealed under the first passphrase, opened by `serve`
-    governance/governance.key  sealed under the second passphrase, on another medium if asked; never opened by `serve`
+    authority/ca.pem ca.key  the certificate authorities in force, the one that issues first, and the key of that one,
+                             sealed under the first passphrase, opened by `serve`
+    governance/              the operator's `GovernanceFolder`: keys under the second passphrase, on another medium if
+                             asked; never opened by `serve`
     governance/roster.json   the roster signed last, and void-tokens.json: the operator's memory of its own decisions
     coordinator/             protocol.key, server.key (0600), server.pem
     operator/                client.key (0600), client.pem: the operator's own certificate
@@ -15,16 +17,19 @@ Promise: every private key is made here from injected entropy and leaves this fo
 import ipaddress
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common import durable, jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import COORDINATOR, FederationId, check_name
-from fedveil_common.pki import certificates, governance, invites, sealed_keys, transport
+from fedveil_common.pki import bundle, certificates, governance, invites, sealed_keys, transport
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.governance import GovernanceSet, Trust, TrustDocument
+from fedveil_common.pki.governance_folder import KEY_FILE, PURPOSE, GovernanceFolder
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Clock, Entropy
@@ -34,13 +39,14 @@ from fedveil_common.secret import Passphrase, PrivateKey
 from fedveil_coordinator.enrollment import stored_certificate
 from fedveil_coordinator.store import FILE as DATABASE
 from fedveil_coordinator.store import open_store
+from fedveil_coordinator.store.members import Certificate as StoredCertificate
 
 DEFAULT_PORT = 7443
 MAX_NAME = 40
 """Characters of a federation's name: id and the 17 characters after it stay below 64."""
 
+AUTHORITY_PURPOSE = "authority"
 _MARK = "federation.json"
-_GOVERNANCE_FILE = "governance.key"
 _VOID = "void-tokens.json"
 _LAST_ROSTER = "roster.json"
 
@@ -89,8 +95,13 @@ class Federation:
 
     @property
     def authority_pem(self) -> bytes:
-        """The authority's certificate."""
+        """The home's bundle of certificate authorities, the one that issues first."""
         return _read(self.home / "authority" / "ca.pem")
+
+    @property
+    def authorities(self) -> tuple[x509.Certificate, ...]:
+        """Those of the bundle that the chain names. PeerError `bad_bundle`, `authority_mismatch`; StorageError."""
+        return bundle.named_in(self.authority_pem, self.trust.authorities)
 
     @property
     def server_key_file(self) -> pathlib.Path:
@@ -103,15 +114,43 @@ class Federation:
         return self.home / "coordinator" / "server.pem"
 
     def authority(self, passphrase: Passphrase | None) -> certificates.Authority:
-        """The authority with its key. SealedError `passphrase_missing`, `passphrase_wrong`."""
-        sealed = sealed_keys.read_private(self.home / "authority" / "ca.key")
-        key = certificates.load_key(sealed_keys.open_key(sealed, passphrase, "authority"))
-        return certificates.Authority(certificates.load_certificate(self.authority_pem), key)
+        """The authority that issues, with its key. SealedError `passphrase_missing`, `passphrase_wrong`."""
+        return self.authority_of(self.authorities[0], passphrase)
+
+    def authority_of(self, certificate: x509.Certificate, passphrase: Passphrase | None) -> certificates.Authority:
+        """The authority with this certificate, its key opened. Errors as `authority`; ConfigError `bad_key_file`."""
+        own = self.authority_key_file(governance.authority_digest(certificates.certificate_der(certificate)))
+        sealed = sealed_keys.read_private(own if own.exists() else self.home / "authority" / "ca.key")
+        key = certificates.load_key(sealed_keys.open_key(sealed, passphrase, AUTHORITY_PURPOSE))
+        if certificates.key_hash(key.public_key()) != certificates.spki_hash(certificate):
+            raise ConfigError("bad_key_file", "the key in this home is not that of the authority which issues")
+        return certificates.Authority(certificate, key)
+
+    def authority_key_file(self, digest: bytes) -> pathlib.Path:
+        """Where the key of a later authority lies, sealed; that of the first is authority/ca.key."""
+        return self.home / "authority" / f"{digest.hex()[:16]}.key"
 
     def governance_key(self, passphrase: Passphrase | None) -> PrivateKey:
-        """The governance key: for `invite`, `revoke`, `run start`; never for `serve`. SealedError as `authority`."""
-        sealed = sealed_keys.read_private(self.governance_folder / _GOVERNANCE_FILE)
-        return PrivateKey(sealed_keys.open_key(sealed, passphrase, "governance"))
+        """The key of this home in the governance set in force: for `invite`, `revoke`, `run start`; never for `serve`.
+
+        SealedError as `authority`; ConfigError `not_a_governance_key`.
+        """
+        return self.governing.open_key(self.trust.governance, passphrase)
+
+    @property
+    def governing(self) -> GovernanceFolder:
+        """The folder of the operator's governance keys."""
+        return GovernanceFolder(self.governance_folder)
+
+    @property
+    def governs_alone(self) -> bool:
+        """Whether one key of this home is enough to sign: k = 1, and it holds one."""
+        chosen = self.trust.governance
+        return chosen.threshold == 1 and not self.governing.public_keys().keys().isdisjoint(chosen.keys)
+
+    def save_trust(self, chain: bytes) -> None:
+        """A longer chain takes the place of this one, durably; `trust_chain` of this object stays what it was."""
+        durable.write_file(self.home / "trust.json", chain)
 
     def protocol_key(self) -> PrivateKey:
         """The coordinator's Ed25519 protocol key."""
@@ -184,33 +223,26 @@ def init(
     governance_key, protocol_key = PrivateKey(entropy.take(32)), PrivateKey(entropy.take(32))
     chosen = GovernanceSet(1, (signing.public_key(governance_key),))
     digest = governance.authority_digest(certificates.certificate_der(authority.certificate))
-    document = TrustDocument(federation_id, 1, chosen, (digest,))
+    document = TrustDocument(federation_id, 1, chosen, (digest,), signing.public_key(protocol_key))
     chain = governance.encode_chain([governance.sign_trust(document, [governance_key])])
     head = Member(COORDINATOR, Role.COORDINATOR, signing.public_key(protocol_key))
     signed = sign_roster(Roster(federation_id, 1, (head,)), [governance_key]).encode()
     sealed = {
         home / "authority" / "ca.key": sealed_keys.seal_key(
-            certificates.key_pem(authority.key), ca_passphrase, "authority", entropy
+            certificates.key_pem(authority.key), ca_passphrase, AUTHORITY_PURPOSE, entropy
         ),
-        governance_folder / _GOVERNANCE_FILE: sealed_keys.seal_key(
-            governance_key.expose(), governance_passphrase, "governance", entropy
+        governance_folder / KEY_FILE: sealed_keys.seal_key(
+            governance_key.expose(), governance_passphrase, PURPOSE, entropy
         ),
     }
-    server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
-    operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
-    server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
-    hosts = server_hosts(address)
-    server_leaf = certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts)
-    operator_leaf = certificates.issue(authority, operator_key.public_key(), operator, now, entropy)
+    own = own_certificates(authority, federation_id, address, now, entropy)
     files: Mapping[pathlib.Path, bytes] = {
         **sealed,
         home / "authority" / "ca.pem": authority.pem,
         home / "coordinator" / "protocol.key": protocol_key.expose().hex().encode("ascii"),
-        home / "coordinator" / "server.key": certificates.key_pem(server_key),
-        home / "coordinator" / "server.pem": certificates.certificate_pem(server_leaf),
-        home / "operator" / "client.key": certificates.key_pem(operator_key),
-        home / "operator" / "client.pem": certificates.certificate_pem(operator_leaf),
+        **{home / name: data for name, data in own.files().items()},
         home / "trust.json": chain,
+        (governance_folder / KEY_FILE).with_suffix(".pub"): chosen.keys[0].hex().encode("ascii"),
         governance_folder / _LAST_ROSTER: signed,
     }
     for path, data in files.items():
@@ -220,12 +252,59 @@ def init(
     try:
         store.records.save_trust(chain, who=invites.OPERATOR)
         store.records.save_roster(1, signed, who=invites.OPERATOR)
-        store.members.add_certificate(stored_certificate(operator_leaf, operator), who=invites.OPERATOR)
+        store.members.add_certificate(own.stored(federation_id), who=invites.OPERATOR)
     finally:
         store.close()
     fingerprint = governance.fingerprint(federation_id, chosen)
     durable.write_file(home / _MARK, _describe(federation_id, address, governance_folder.absolute(), fingerprint))
     return InitResult(federation_id, fingerprint, address)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificates:
+    """The coordinator's and the operator's TLS keys and certificates. Secret: the keys."""
+
+    server_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    server: x509.Certificate
+    operator_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    operator: x509.Certificate
+
+    def files(self) -> Mapping[str, bytes]:
+        """Name in a home -> content."""
+        return {
+            "coordinator/server.key": certificates.key_pem(self.server_key),
+            "coordinator/server.pem": certificates.certificate_pem(self.server),
+            "operator/client.key": certificates.key_pem(self.operator_key),
+            "operator/client.pem": certificates.certificate_pem(self.operator),
+        }
+
+    def stored(self, federation_id: FederationId) -> StoredCertificate:
+        """The operator's, as the store keeps it."""
+        return stored_certificate(self.operator, Subject(federation_id, Role.OPERATOR, invites.OPERATOR))
+
+
+def own_certificates(
+    authority: certificates.Authority, federation_id: FederationId, address: str, now: float, entropy: Entropy
+) -> OwnCertificates:
+    """New keys and certificates for the coordinator at `address` (HOST:PORT) and for its operator."""
+    server = Subject(federation_id, Role.COORDINATOR, COORDINATOR)
+    operator = Subject(federation_id, Role.OPERATOR, invites.OPERATOR)
+    server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
+    hosts = server_hosts(address)
+    return OwnCertificates(
+        server_key,
+        certificates.issue(authority, server_key.public_key(), server, now, entropy, hosts=hosts),
+        operator_key,
+        certificates.issue(authority, operator_key.public_key(), operator, now, entropy),
+    )
+
+
+def save_federation(federation: Federation) -> None:
+    """Its address and the place of its governance folder, durably."""
+    described = _describe(
+        federation.federation_id, federation.address, federation.governance_folder.absolute(), federation.fingerprint
+    )
+    durable.write_file(federation.home / _MARK, described)
 
 
 def load_federation(home: pathlib.Path) -> Federation:
@@ -296,7 +375,7 @@ def _check_unused(home: pathlib.Path, governance_folder: pathlib.Path) -> None:
             next_step="choose another --home; a federation is founded once",
         )
     names = ("authority", "coordinator", "operator", DATABASE, "trust.json")
-    left = [path for path in (*(home / name for name in names), governance_folder / _GOVERNANCE_FILE) if path.exists()]
+    left = [path for path in (*(home / name for name in names), governance_folder / KEY_FILE) if path.exists()]
     if left:
         raise ConfigError(
             "init_incomplete",

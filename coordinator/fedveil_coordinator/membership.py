@@ -9,19 +9,19 @@ import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import jcs, wire
+from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import OrgId, check_name
 from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.messages import SignedBlob
 from fedveil_common.pki import documents, invites
-from fedveil_common.pki.governance import GovernanceSet, Trust
+from fedveil_common.pki.governance import GovernanceSet, Signed, Trust
 from fedveil_common.pki.invites import Invite, Role, Token
 from fedveil_common.pki.joining import decode_proof, read_role
 from fedveil_common.ports import Clock, Entropy
-from fedveil_common.roster import MAX_ENTRIES, Member, Roster, accept_roster, sign_roster, verify_roster
+from fedveil_common.roster import MAX_ENTRIES, Member, Roster, sign_roster
 from fedveil_common.secret import PrivateKey
+from fedveil_common.succession import check_next, roster_in_force
 
 INVITE_S = 24 * 3600
 """How long an invite may be used."""
@@ -29,10 +29,13 @@ INVITE_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class NewInvite:
-    """`token` goes to the organisation (secret: it holds the invite's private key), `signed` to the coordinator."""
+    """`token` goes to the organisation (secret: it holds the invite's private key), `signed` to the coordinator.
+
+    `signed` carries the signatures of the keys that were given: with k > 1 others have to sign it before it counts.
+    """
 
     token: str
-    signed: SignedBlob
+    signed: Signed
     expires: int
 
     def __repr__(self) -> str:
@@ -43,14 +46,14 @@ def make_invite(
     trust: Trust,
     address: str,
     org: str,
-    governance_key: PrivateKey,
+    governance_keys: Sequence[PrivateKey],
     clock: Clock,
     entropy: Entropy,
     *,
     replaces: bytes = b"",
     role: Role = Role.PARTICIPANT,
 ) -> NewInvite:
-    """An invite for `org`, signed with the governance key; the invite's key pair is made here.
+    """An invite for `org`, signed with these governance keys; the invite's key pair is made here.
 
     `address`: HOST:PORT of the coordinator. `replaces`: the protocol key (32 bytes) that a re-key retires.
     Raises ConfigError `bad_name`, `reserved_name`, `bad_address`, `not_a_governance_key`.
@@ -59,14 +62,15 @@ def make_invite(
     if org_id in invites.RESERVED:
         raise ConfigError("reserved_name", f"{org_id} is a name of the federation itself", next_step="choose another")
     invites.split_address(address)
-    _check_key(trust.governance, governance_key)
+    for key in governance_keys:
+        check_key(trust.governance, key)
     token_key = PrivateKey(entropy.take(32))
     token_id = entropy.take(invites.TOKEN_ID_BYTES)
     expires = int(clock.wall_s()) + INVITE_S
     old = invites.key_digest(replaces) if replaces else b""
     invite = Invite(trust.federation_id, token_id, org_id, role, signing.public_key(token_key), expires, old)
     token = Token(address, trust.fingerprint, token_id, token_key)
-    return NewInvite(invites.format_token(token), invites.sign_invite(invite, governance_key), expires)
+    return NewInvite(invites.format_token(token), invites.sign_invite(invite, governance_keys), expires)
 
 
 def next_roster(
@@ -127,7 +131,7 @@ def read_draft(text: str) -> tuple[Member, ...]:
                 OrgId(fields.name("org")),
                 read_role(fields.text("role", 64), what),
                 fields.hex("protocol_key", 32),
-                wire.parse_blob(_base64(fields.text("invite", MAX_DOCUMENT), what)),
+                Signed.decode(_base64(fields.text("invite", MAX_DOCUMENT), what), "invite"),
                 decode_proof(_base64(fields.text("proof", MAX_DOCUMENT), what)),
             )
         )
@@ -144,12 +148,13 @@ def _base64(text: str, what: str) -> bytes:
 def sign_next(current: Roster, following: Roster, trust: Trust, keys: Sequence[PrivateKey]) -> bytes:
     """`following` signed by governance, checked as every participant will check it before it is handed out.
 
-    Raises what `verify_roster` and `accept_roster` raise; ConfigError `not_a_governance_key`.
+    Raises what `check_next` and `succession.roster_in_force` raise; ConfigError `not_a_governance_key`.
     """
     for key in keys:
-        _check_key(trust.governance, key)
+        check_key(trust.governance, key)
+    check_next(current, following, trust)
     signed = sign_roster(following, keys).encode()
-    accept_roster(current, verify_roster(signed, trust.governance, trust.earlier))
+    roster_in_force(signed, trust)
     return signed
 
 
@@ -160,7 +165,8 @@ def void_tokens(current: Roster, following: Roster) -> tuple[bytes, ...]:
     return tuple(sorted(invites.parse_invite(body).token_id for body in gone))
 
 
-def _check_key(governance: GovernanceSet, key: PrivateKey) -> None:
+def check_key(governance: GovernanceSet, key: PrivateKey) -> None:
+    """Returns if `key` is of the set; ConfigError `not_a_governance_key`."""
     if signing.public_key(key) not in governance.keys:
         raise ConfigError(
             "not_a_governance_key",

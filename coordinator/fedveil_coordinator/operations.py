@@ -15,9 +15,10 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
 from fedveil_common.messages import RosterNotice
-from fedveil_common.pki.governance import Trust
+from fedveil_common.pki import holders
 from fedveil_common.ports import Clock, Entropy
-from fedveil_common.roster import Role, Roster, accept_roster, verify_roster
+from fedveil_common.roster import Role, Roster, accept_roster
+from fedveil_common.succession import roster_in_force, roster_of_its_time
 
 from fedveil_coordinator import enrollment, reporting
 from fedveil_coordinator.allowlist import AllowList
@@ -25,6 +26,7 @@ from fedveil_coordinator.driver import Driver, Watched
 from fedveil_coordinator.reporting import Plain
 from fedveil_coordinator.store import CoordinatorStore
 from fedveil_coordinator.store.members import Member as MemberRow
+from fedveil_coordinator.trust import TrustInForce
 
 T = TypeVar("T")
 
@@ -46,8 +48,7 @@ class Operations:
         self,
         driver: Driver,
         store: CoordinatorStore,
-        trust: Trust,
-        trust_chain: bytes,
+        trust: TrustInForce,
         allowed: AllowList,
         clock: Clock,
         entropy: Entropy,
@@ -56,7 +57,6 @@ class Operations:
         self._driver = driver
         self._store = store
         self._trust = trust
-        self._chain = trust_chain
         self._allowed = allowed
         self._clock = clock
         self._entropy = entropy
@@ -90,9 +90,10 @@ class Operations:
         return {
             "federation_id": roster.federation_id,
             "software": self._software,
-            "fingerprint": self._trust.fingerprint.hex(),
+            "fingerprint": self._trust.trust.fingerprint.hex(),
             "roster_version": roster.version,
-            "membership": "membership rests on the operator",
+            "trust_sequence": self._trust.trust.sequence,
+            "membership": holders.membership_line(self._trust.trust, roster),
             "participants": [
                 {
                     "org": row.org_id,
@@ -109,18 +110,15 @@ class Operations:
         }
 
     def _roster(self) -> Roster:
-        return self._verified(self._newest())
+        return roster_of_its_time(self._newest(), self._trust.trust)
 
     def _newest(self) -> bytes:
         rosters = self._store.records.rosters()
         return rosters[max(rosters)]
 
-    def _verified(self, signed: bytes) -> Roster:
-        return verify_roster(signed, self._trust.governance, self._trust.earlier)
-
     def register_invite(self, data: bytes) -> int:
         """Keep a governance-signed invite; how many keys it replaces (1 for a re-key)."""
-        return enrollment.register_invite(self._store.members, self._trust, data, self._clock.wall_s())
+        return enrollment.register_invite(self._store.members, self._trust.trust, data, self._clock.wall_s())
 
     def revoke(self, org: str, reason: str) -> tuple[int, int]:
         """Revoke a member at once; (live sessions ended, still open)."""
@@ -151,14 +149,31 @@ class Operations:
             if row.revoked_s is None
         ]
         revoked = sorted(row.org_id for row in rows if row.revoked_s is not None)
-        return self._newest(), self._chain, json.dumps(joined), list(revoked)
+        return self._newest(), self._trust.trust_chain, json.dumps(joined), list(revoked)
 
     def publish_roster(self, signed: bytes) -> int:
         """A governance-signed higher version becomes current; everyone is told. The version."""
-        roster = accept_roster(self._roster(), self._verified(signed))
+        roster = accept_roster(self._roster(), roster_in_force(signed, self._trust.trust))
         self._store.records.save_roster(roster.version, signed)
-        self._ask(lambda: self._driver.publish_roster(roster, RosterNotice(signed, self._chain)))
+        self._ask(lambda: self._driver.publish_roster(roster, RosterNotice(signed, self._trust.trust_chain)))
         return roster.version
+
+    def publish_trust(self, chain: bytes) -> int:
+        """A chain that goes on from the one in force takes its place; everyone is told. Its length.
+
+        Raises PeerError `trust_rollback`, `trust_fork`, those of `verify_chain`; `coordinator_not_named` for one that
+        names another coordinator: this one cannot go on under it. Repeating changes nothing.
+        """
+
+        def take() -> int:
+            newest, before = self._newest(), self._trust.trust.sequence
+            roster = self._trust.advance(chain, newest)
+            if self._trust.trust.sequence > before:
+                self._store.records.save_trust(chain)
+                self._driver.publish_roster(roster, RosterNotice(newest, chain))
+            return self._trust.trust.sequence
+
+        return self._ask(take)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -267,7 +282,7 @@ class Operations:
                         sort_keys=True,
                     ),
                     signatures=(blob,),
-                    trust_chain=base64.b64encode(self._chain).decode(),
+                    trust_chain=base64.b64encode(self._trust.trust_chain).decode(),
                     roster=base64.b64encode(rosters[manifest.roster_version]).decode(),
                 )
             )

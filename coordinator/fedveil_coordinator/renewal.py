@@ -44,11 +44,13 @@ class RenewalStore(Protocol):
 
 
 class Publishing(Protocol):
-    """What goes with a certificate: the authorities in force (PEM) and the trust chain that names them."""
+    """What goes with a certificate: the authorities in force (PEM) and the trust chain that names them;
+    `trust.TrustInForce` is it.
+    """
 
     @property
-    def authorities(self) -> bytes:
-        """As participants get it."""
+    def authority_pem(self) -> bytes:
+        """As `/ca.pem` serves them."""
         ...
 
     @property
@@ -148,7 +150,7 @@ class RenewalOffice:
     def __init__(
         self,
         federation_id: FederationId,
-        authority: certificates.Authority,
+        authority: Callable[[], certificates.Authority],
         store: RenewalStore,
         allowed: AllowList,
         publishing: Publishing,
@@ -157,7 +159,7 @@ class RenewalOffice:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        """`roster`: the one in force, verified."""
+        """`authority`: the one that issues now. `roster`: the one in force, verified."""
         self._federation_id = federation_id
         self._authority = authority
         self._store = store
@@ -208,8 +210,8 @@ class RenewalOffice:
         made = decide(certificates.spki_hash(request), predecessor, known, (role.value, org_id), now)
         certificate = made.again
         if certificate is None:
-            issued = certificates.issue(self._authority, key, subject, now, self._entropy)
+            issued = certificates.issue(self._authority(), key, subject, now, self._entropy)
             certificate = stored_certificate(issued, subject)
             self._store.record_renewal(certificate, predecessor, made.withdrawn, now, org_id)
             self._allowed.succeed(certificate, predecessor, made.withdrawn, now)
-        return RenewalAnswer(certificate.pem, self._publishing.authorities, self._publishing.trust_chain)
+        return RenewalAnswer(certificate.pem, self._publishing.authority_pem, self._publishing.trust_chain)

@@ -7,8 +7,7 @@ counts. gRPC swallows what its fetcher raises, and offers junk if it is given ju
 
     coordinator/server.key server.pem   renewed here at two thirds of their life
     operator/client.key client.pem      renewed here too: nobody may give a command for a week
-    authority/bundle.pem                the authorities in force, if there are an old and a new one; else ca.pem
-    trust.json                          the chain that must name each of them
+    authority/ca.pem                    authorities: those count that the trust chain in force names, the first issues
 """
 
 import contextlib
@@ -23,11 +22,10 @@ from typing import Protocol
 import grpc
 import structlog
 from cryptography import x509
-from fedveil_common import durable
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, FedveilError
-from fedveil_common.ids import COORDINATOR, FederationId
-from fedveil_common.pki import bundle, certificates, governance, transport
+from fedveil_common.ids import COORDINATOR
+from fedveil_common.pki import bundle, certificates, transport
 from fedveil_common.pki.certificates import Authority
 from fedveil_common.pki.invites import OPERATOR, Role
 from fedveil_common.pki.key_files import KeyFiles
@@ -35,10 +33,11 @@ from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Clock, Entropy, Failpoints, NoFailpoints
 
 from fedveil_coordinator.allowlist import AllowList, Identity
-from fedveil_coordinator.enrollment import stored_certificate
-from fedveil_coordinator.founding import Federation, server_hosts
+from fedveil_coordinator.founding import Federation, own_certificates
+from fedveil_coordinator.issuing import Issuing
 from fedveil_coordinator.renewal import RenewalOffice
 from fedveil_coordinator.store.members import Certificate
+from fedveil_coordinator.trust import TrustInForce
 
 log = structlog.get_logger("fedveil.rotation")
 
@@ -56,12 +55,6 @@ def operator_files(home: pathlib.Path) -> KeyFiles:
     return KeyFiles(home / "operator", "client.key", "client.pem")
 
 
-def authorities_file(home: pathlib.Path) -> pathlib.Path:
-    """Where the authorities in force stand."""
-    several = home / "authority" / "bundle.pem"
-    return several if several.exists() else home / "authority" / "ca.pem"
-
-
 def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """The host names and addresses in a server certificate: its successor gets the same."""
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -76,7 +69,6 @@ class Offer:
     certificate: bytes
     key: bytes
     authorities: bytes
-    trust_chain: bytes
     configuration: grpc.ServerCertificateConfiguration
 
     def __repr__(self) -> str:
@@ -89,18 +81,16 @@ class Rotation:
     def __init__(
         self,
         home: pathlib.Path,
-        federation_id: FederationId,
-        fingerprint: bytes,
-        authority: Authority,
+        trust: TrustInForce,
+        issuing: Issuing,
         clock: Clock,
         entropy: Entropy,
         failpoints: Failpoints | None = None,
     ) -> None:
         """Renews the server certificate if it is due, and reads the first offer. Raises what is wrong with it."""
         self._home = home
-        self._federation_id = federation_id
-        self._fingerprint = fingerprint
-        self._authority = authority
+        self._trust = trust
+        self._issuing = issuing
         self._clock = clock
         self._entropy = entropy
         self._failpoints = failpoints or NoFailpoints()
@@ -112,16 +102,6 @@ class Rotation:
         self._offer = self._read()
 
     # --- what is offered ----------------------------------------------------------------------------------------------
-
-    @property
-    def authorities(self) -> bytes:
-        """The authorities in force, PEM."""
-        return self._offer.authorities
-
-    @property
-    def trust_chain(self) -> bytes:
-        """The chain that names them."""
-        return self._offer.trust_chain
 
     def current(self) -> grpc.ServerCertificateConfiguration:
         """For gRPC, which asks at each connection on a thread of its own: made ahead, cannot fail."""
@@ -140,6 +120,7 @@ class Rotation:
 
     def look(self, office: RenewalOffice | None = None, allowed: AllowList | None = None) -> None:
         """Renew what is due, take up what has changed. What fails is logged once, counted, and changes nothing."""
+        self._try(lambda: self._issuing.follow(self._in_force()[0]))
         self._try(self._renew_server)
         if office is not None and allowed is not None:
             self._try(lambda: self.renew_operator(office, allowed))
@@ -170,33 +151,33 @@ class Rotation:
         """The home's files, checked as a whole."""
         files = server_files(self._home)
         key, pem = files.key(), files.certificate()
-        with durable.storing(self._home):
-            authorities = authorities_file(self._home).read_bytes()
-            chain = (self._home / "trust.json").read_bytes()
-        trusted = governance.verify_chain(chain, self._fingerprint).authorities
-        found = bundle.check_bundle(authorities, trusted)
+        found = self._in_force()
+        authorities = bundle.bundle_pem(found)
         certificate = certificates.load_certificate(pem)
-        subject = Subject(self._federation_id, Role.COORDINATOR, COORDINATOR)
+        subject = Subject(self._trust.trust.federation_id, Role.COORDINATOR, COORDINATOR)
         issuer = bundle.issuer_in(certificate, found)
         certificates.check_leaf(certificate, issuer, subject, self._clock.wall_s())
         certificates.check_pair(certificate, key)
-        return Offer(pem, key, authorities, chain, transport.server_configuration(pem, key, authorities))
+        return Offer(pem, key, authorities, transport.server_configuration(pem, key, authorities))
+
+    def _in_force(self) -> tuple[x509.Certificate, ...]:
+        return bundle.load_bundle(self._trust.authority_pem)
 
     # --- renewing -----------------------------------------------------------------------------------------------------
 
     def _renew_server(self) -> None:
-        """A new key and certificate for the same hosts, at two thirds of the old one's life, or if the authority that
-        signs is another one by now.
+        """A new key and certificate for the same hosts, at two thirds of the old one's life, or if no authority in
+        force issued it. An older authority's certificate stays until then: who was away does not know the new one yet.
         """
         files = server_files(self._home)
         now = self._clock.wall_s()
         before = certificates.load_certificate(files.certificate())
-        if now < certificates.renewal_due_s(before) and bundle.issued_by(before, self._authority.certificate):
+        if now < certificates.renewal_due_s(before) and any(bundle.issued_by(before, one) for one in self._in_force()):
             return
         key = certificates.new_key(self._entropy)
-        subject = Subject(self._federation_id, Role.COORDINATOR, COORDINATOR)
+        subject = Subject(self._trust.trust.federation_id, Role.COORDINATOR, COORDINATOR)
         made = certificates.issue(
-            self._authority, key.public_key(), subject, now, self._entropy, hosts=hosts_of(before)
+            self._issuing.current(), key.public_key(), subject, now, self._entropy, hosts=hosts_of(before)
         )
         files.begin(certificates.key_pem(key))
         files.commit(certificates.certificate_pem(made), self._failpoints)
@@ -249,18 +230,13 @@ def reissue(
     operator's certificate before the file is there: a crash between them is mended by doing it again.
     """
     home, now = federation.home, clock.wall_s()
-    head = Subject(federation.federation_id, Role.COORDINATOR, COORDINATOR)
-    server_key, operator_key = certificates.new_key(entropy), certificates.new_key(entropy)
-    hosts = server_hosts(federation.address)
-    server = certificates.issue(authority, server_key.public_key(), head, now, entropy, hosts=hosts)
-    server_files(home).begin(certificates.key_pem(server_key))
-    server_files(home).commit(certificates.certificate_pem(server), failpoints)
-    subject = Subject(federation.federation_id, Role.OPERATOR, OPERATOR)
-    made = certificates.issue(authority, operator_key.public_key(), subject, now, entropy)
-    operator_files(home).begin(certificates.key_pem(operator_key))
-    store.replace_identity(stored_certificate(made, subject), now, OPERATOR)
-    operator_files(home).commit(certificates.certificate_pem(made), failpoints)
-    return certificates.certificate_pem(made)
+    own = own_certificates(authority, federation.federation_id, federation.address, now, entropy)
+    server_files(home).begin(certificates.key_pem(own.server_key))
+    server_files(home).commit(certificates.certificate_pem(own.server), failpoints)
+    operator_files(home).begin(certificates.key_pem(own.operator_key))
+    store.replace_identity(own.stored(federation.federation_id), now, OPERATOR)
+    operator_files(home).commit(certificates.certificate_pem(own.operator), failpoints)
+    return certificates.certificate_pem(own.operator)
 
 
 def load_into(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

@@ -33,10 +33,6 @@ def kdf(salt, secret, label, *fields):
     return HKDF(hashes.SHA256(), 32, salt, labelled(label, *fields)).derive(secret)
 
 
-def stream(key, start, size):  # start: a multiple of 16, as every leaf's is
-    return Cipher(algorithms.AES(key), modes.CTR((start // 16).to_bytes(16, "big"))).encryptor().update(bytes(size))
-
-
 def require(condition, what):
     condition or sys.exit(f"NOT VERIFIED: {what}")
 
@@ -110,14 +106,19 @@ def members(folder, fingerprint):
     sets = [json.loads(one["body"]) for one in chain]
     name, first = sets[0]["federation_id"].encode(), sets[0]["governance"]
     keys = sorted(bytes.fromhex(key) for key in first["keys"])
-    own = h("fingerprint", name, first["k"].to_bytes(4, "big"), *keys)
-    require(own == fingerprint, "the folder is of another federation")
-    for document, before in zip(chain, [first] + [one["governance"] for one in sets], strict=False):
-        require(governed(document, "trust", before), "the trust chain is broken")
+    require(h("fingerprint", name, first["k"].to_bytes(4, "big"), *keys) == fingerprint, "it is of another federation")
+    for document, body, earlier in zip(chain, sets, [chain[0], *chain], strict=False):  # k of both sets sign it
+        both = (json.loads(earlier["body"])["governance"], body["governance"])
+        follows = body is sets[0] or body["previous"] == h("trust", earlier["body"].encode()).hex()
+        require(follows and all(governed(document, "trust", one) for one in both), "the trust chain is broken")
     (document,) = [json.loads(part[2][0]) for part in parts((folder / "round.bin").read_bytes()) if 2 in part]
-    require(any(governed(document, "roster/sig", one["governance"]) for one in sets), "an unsigned roster")
-    roster = json.loads(document["body"])["members"]
-    return {one["org_id"]: bytes.fromhex(one["protocol_key"]) for one in roster}, h("roster", document["body"].encode())
+    body, digest = json.loads(document["body"]), h("roster", document["body"].encode())
+    at = [one for one in sets if one["roster"]["version"] < body["version"]][-1]
+    require(governed(document, "roster/sig", at["governance"]), "the roster is not signed by the set of its time")
+    keys = {one["org_id"]: bytes.fromhex(one["protocol_key"]) for one in body["members"]}
+    named = {one["roster"]["hash"] for one in sets if one["roster"]["version"] == body["version"]} | {digest.hex()}
+    require(len(named) == 1 and keys["coordinator"].hex() == at["coordinator"], "the chain names another roster")
+    return keys, digest
 
 
 def main(folder, fingerprint):
@@ -141,9 +142,7 @@ def main(folder, fingerprint):
     adverts = {org: proto(body) for org, body in blobs["advert"].items()}
     require(all(one[1][0] == t0 and org in cohort for org, one in adverts.items()), "an advert of another attempt")
     t1 = h("T1", t0, *[f for org in sorted(adverts) for f in (org.encode(), h("advert", blobs["advert"][org]))])
-    require(
-        dealers == sorted(set(dealers)) and set(dealers) <= set(adverts), "the dealers are not members of the key set"
-    )
+    require(dealers == sorted(set(dealers)) and set(dealers) <= set(adverts), "dealers not of the key set")
     t2 = h("T2", t1, *[org.encode() for org in dealers])
     survivors = sorted(blobs["header"])
     t3 = h("T3", t2, *[f for org in survivors for f in (org.encode(), h("header", blobs["header"][org]))])
@@ -187,7 +186,8 @@ def main(folder, fingerprint):
             require(found == leaf_hashes[org][index], f"leaf {index} of {org} is not the one it signed")
             acc += unpack(inputs[org], at, count, bits)[0]
         for key, added in streams:
-            mask = np.frombuffer(stream(key, word * start, word * count), f"<u{word}").astype(np.uint64)
+            cipher = Cipher(algorithms.AES(key), modes.CTR((word * start // 16).to_bytes(16, "big")))
+            mask = np.frombuffer(cipher.encryptor().update(bytes(word * count)), f"<u{word}").astype(np.uint64)
             acc = acc + mask if added else acc - mask
         require(np.array_equal(acc & low, said), f"leaf {index} is NOT the sum of the inputs")
         sums.append(h("sumleaf", t3, index.to_bytes(4, "big"), total[at:end]))

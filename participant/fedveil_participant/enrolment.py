@@ -19,7 +19,7 @@ from fedveil_common import durable, jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import FederationId, OrgId
-from fedveil_common.pki import certificates, invites, sealed_keys
+from fedveil_common.pki import bundle, certificates, invites, sealed_keys
 from fedveil_common.pki.documents import Fields, canonical
 from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.invites import Invite, Token
@@ -27,8 +27,9 @@ from fedveil_common.pki.joining import JoinAnswer, JoinRequest
 from fedveil_common.pki.names import Subject
 from fedveil_common.pki.words import check_words
 from fedveil_common.ports import Clock, Entropy
-from fedveil_common.roster import Roster, accept_roster, verify_roster
+from fedveil_common.roster import Roster, accept_roster
 from fedveil_common.secret import Passphrase, PrivateKey
+from fedveil_common.succession import follow, roster_in_force, roster_of_its_time
 
 from fedveil_participant.enrolment_client import dial, fetch_trust, post_join
 from fedveil_participant.membership import Membership, has_membership, load_membership, save_membership
@@ -108,7 +109,7 @@ class Meeting:
     token: Token
     chain: bytes
     trust: Trust
-    authority: x509.Certificate
+    authorities: tuple[x509.Certificate, ...]
     connection: http.client.HTTPSConnection
 
     def __repr__(self) -> str:
@@ -129,11 +130,11 @@ def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> 
             f"the passphrase has fewer than {sealed_keys.MIN_PASSPHRASE} bytes",
             next_step="choose a longer one, for example six words",
         )
-    chain, trust, authority = fetch_trust(token)
+    chain, trust, authorities = fetch_trust(token)
     _check_home(home, trust)
-    connection = dial(token, trust, authority)
+    connection = dial(token, trust, authorities)
     try:
-        yield Meeting(token, chain, trust, authority, connection)
+        yield Meeting(token, chain, trust, authorities, connection)
     finally:
         connection.close()
 
@@ -151,7 +152,7 @@ def join(
     Raises PeerError `token_used`, `token_expired` and what else the coordinator refuses with, after which no key of
     this join is left; ConfigError `home_is_another_member`; Unreachable, after which the whole may be repeated.
     """
-    token, trust, authority = met.token, met.trust, met.authority
+    token, trust, authorities = met.token, met.trust, met.authorities
     pending = _pending(home, token, passphrase, entropy)
     csr = certificates.make_request(pending.tls_key)
     proof = invites.make_proof(trust.federation_id, token.token_id, csr, token.invite_key, pending.protocol_key)
@@ -163,7 +164,7 @@ def join(
         if error.code in FINAL:
             durable.remove(home / _PENDING)
         raise
-    invite = _check_answer(answer, token, trust, authority, pending, clock.wall_s())
+    invite = _check_answer(answer, token, trust, authorities, pending, clock.wall_s())
     _check_name(home, invite)
     roster = _check_roster(answer, trust, invite, own_key, vault)
     if invite.replaces:
@@ -178,7 +179,7 @@ def join(
         token.address,
         trust.fingerprint,
         answer.certificate,
-        certificates.certificate_pem(authority),
+        bundle.bundle_pem(authorities),
         met.chain,
         answer.signed_roster,
     )
@@ -196,13 +197,18 @@ def join(
 
 
 def _check_home(home: pathlib.Path, trust: Trust) -> None:
-    if has_membership(home) and load_membership(home).federation_id != trust.federation_id:
+    """A home is one federation's, and goes behind no trust chain that it pinned: `trust_fork`, `trust_rollback`."""
+    if not has_membership(home):
+        return
+    member = load_membership(home)
+    if member.federation_id != trust.federation_id:
         raise ConfigError(
             "other_federation",
-            f"{home} belongs to {load_membership(home).federation_id}, the token to {trust.federation_id}",
+            f"{home} belongs to {member.federation_id}, the token to {trust.federation_id}",
             not_done="nothing was sent and the folder is as it was",
             next_step="join with another --home",
         )
+    follow(member.trust, trust)
 
 
 def _check_name(home: pathlib.Path, invite: Invite) -> None:
@@ -268,7 +274,12 @@ def _parse_pending(data: bytes) -> _Pending:
 
 
 def _check_answer(
-    answer: JoinAnswer, token: Token, trust: Trust, authority: x509.Certificate, pending: _Pending, now: float
+    answer: JoinAnswer,
+    token: Token,
+    trust: Trust,
+    authorities: tuple[x509.Certificate, ...],
+    pending: _Pending,
+    now: float,
 ) -> Invite:
     """The invite behind the answer, if it is my token's and the certificate is for its name and for my key."""
     invite = invites.verify_invite(answer.invite, (trust.governance, *trust.earlier))
@@ -276,6 +287,7 @@ def _check_answer(
     if (invite.federation_id, invite.token_id, invite.invite_key) != mine:
         raise PeerError("wrong_invite", "the coordinator answers with the invite of another token")
     certificate = certificates.load_certificate(answer.certificate)
+    authority = bundle.issuer_in(certificate, authorities)
     certificates.check_leaf(certificate, authority, Subject(trust.federation_id, invite.role, invite.org_id), now)
     if certificates.spki_hash(certificate) != certificates.key_hash(pending.tls_key.public_key()):
         raise PeerError("wrong_name", "the certificate that came back is not for the key that was made here")
@@ -284,9 +296,9 @@ def _check_answer(
 
 def _check_roster(answer: JoinAnswer, trust: Trust, invite: Invite, own_key: bytes, vault: KeyVault) -> Roster:
     """The roster in force, if it may follow the one pinned here. Until a re-key is listed it names my old key."""
-    roster = verify_roster(answer.signed_roster, trust.governance, trust.earlier)
+    roster = roster_in_force(answer.signed_roster, trust)
     before = vault.roster()
-    pinned = verify_roster(before, trust.governance, trust.earlier) if before else None
+    pinned = roster_of_its_time(before, trust) if before else None
     return accept_roster(
         pinned,
         roster,

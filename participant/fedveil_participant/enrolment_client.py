@@ -7,14 +7,14 @@ travels only over TLS that ends at a coordinator's certificate of the authority 
 import hashlib
 import http.client
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cryptography import x509
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.pki import certificates, documents, governance
+from fedveil_common.pki import bundle, documents, governance
 from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.invites import Role, split_address
 from fedveil_common.pki.joining import MAX_ANSWER, MAX_REQUEST, JoinAnswer, JoinRequest, decode_refusal
@@ -45,35 +45,35 @@ class Contact(Protocol):
         ...
 
 
-def fetch_trust(token: Contact) -> tuple[bytes, Trust, x509.Certificate]:
-    """(trust chain as served, what it establishes, the authority's certificate), over TLS that proves nothing.
+def fetch_trust(contact: Contact) -> tuple[bytes, Trust, tuple[x509.Certificate, ...]]:
+    """(trust chain as served, what it establishes, the authorities' certificates), over TLS that proves nothing.
 
     Raises PeerError `fingerprint_mismatch`, `authority_mismatch` and those of `verify_chain`; Unreachable.
     """
-    context = unproven()  # the fingerprint, not the handshake, is what is believed
-    chain = _answer(_connect(token, context), "GET", "/trust", b"", MAX_DOCUMENT)
-    trust = governance.verify_chain(chain, token.fingerprint)
-    authority = certificates.load_certificate(
-        _answer(_connect(token, context), "GET", "/ca.pem", b"", certificates.MAX_PEM)
-    )
-    if governance.authority_digest(certificates.certificate_der(authority)) not in trust.authorities:
-        raise PeerError(
-            "authority_mismatch",
-            "the certificate authority that is served is not one that the trust chain names",
-            not_done="nothing was sent to it and nothing was stored",
-            next_step="telephone the operator",
-        )
-    return chain, trust, authority
+    chain, trust = fetch_chain(contact)
+    return chain, trust, fetch_authorities(contact, trust)
 
 
-def dial(token: Contact, trust: Trust, authority: x509.Certificate) -> http.client.HTTPSConnection:
-    """A connection, over TLS pinned to `authority`, to a server that proved to be the coordinator. Nothing is sent.
+def fetch_chain(contact: Contact) -> tuple[bytes, Trust]:
+    """The trust chain that is served, and what it establishes. Errors as `fetch_trust`."""
+    chain = _answer(_connect(contact, unproven()), "GET", "/trust", b"", MAX_DOCUMENT)
+    return chain, governance.verify_chain(chain, contact.fingerprint)
+
+
+def fetch_authorities(contact: Contact, trust: Trust) -> tuple[x509.Certificate, ...]:
+    """The authorities that are served, each of which `trust` names. PeerError `authority_mismatch`, `bad_bundle`."""
+    data = _answer(_connect(contact, unproven()), "GET", "/ca.pem", b"", bundle.MAX_BUNDLE)
+    return bundle.check_bundle(data, trust.authorities)
+
+
+def dial(contact: Contact, trust: Trust, authorities: Sequence[x509.Certificate]) -> http.client.HTTPSConnection:
+    """A connection, over TLS pinned to `authorities`, to a server that proved to be the coordinator. Nothing is sent.
 
     Raises PeerError `server_not_trusted`; Unreachable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain, dates, server usage and host name
-    context.load_verify_locations(cadata=certificates.certificate_pem(authority).decode("ascii"))
-    connection = _connect(token, context)
+    context.load_verify_locations(cadata=bundle.bundle_pem(authorities).decode("ascii"))
+    connection = _connect(contact, context)
     peer = connection.sock.getpeercert(binary_form=True) if isinstance(connection.sock, ssl.SSLSocket) else None
     expected = Subject(trust.federation_id, Role.COORDINATOR, COORDINATOR)
     if peer is None or subject_of(x509.load_der_x509_certificate(peer)) != expected:
@@ -98,10 +98,10 @@ def post_join(connection: http.client.HTTPSConnection, request: JoinRequest, out
 
 def post(contact: Contact, path: str, body: bytes, most: int) -> bytes:
     """The answer (at most `most` bytes) of a coordinator that proved itself anew from the fingerprint: whoever was away
-    for long knows neither the trust chain nor the authority of today. Raises as `fetch_trust`, `dial` and the refusal.
+    for long knows neither the chain nor the authorities of today. Raises as `fetch_trust`, `dial` and the refusal.
     """
-    _, trust, authority = fetch_trust(contact)
-    return _answer(dial(contact, trust, authority), "POST", path, body, most)
+    _, trust, authorities = fetch_trust(contact)
+    return _answer(dial(contact, trust, authorities), "POST", path, body, most)
 
 
 def fetch_time(contact: Contact) -> float:
@@ -117,15 +117,15 @@ def fetch_time(contact: Contact) -> float:
 
 
 def unproven() -> ssl.SSLContext:
-    """TLS that proves nothing: what comes over it is checked otherwise."""
+    """TLS that proves nothing: what comes over it is checked otherwise, by the fingerprint."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _connect(token: Contact, context: ssl.SSLContext) -> http.client.HTTPSConnection:
-    host, port = split_address(token.address)
+def _connect(contact: Contact, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    host, port = split_address(contact.address)
     connection = http.client.HTTPSConnection(host, port + 1, timeout=TIMEOUT_S, context=context)
     try:
         connection.connect()
@@ -137,7 +137,7 @@ def _connect(token: Contact, context: ssl.SSLContext) -> http.client.HTTPSConnec
             next_step="telephone the operator",
         ) from error
     except OSError as error:
-        raise _unreachable(token, str(error)) from error
+        raise _unreachable(contact, str(error)) from error
     return connection
 
 
@@ -161,8 +161,8 @@ def _answer(connection: http.client.HTTPSConnection, method: str, path: str, bod
     return data
 
 
-def _unreachable(token: Contact, why: str) -> Unreachable:
-    host, port = split_address(token.address)
+def _unreachable(contact: Contact, why: str) -> Unreachable:
+    host, port = split_address(contact.address)
     return Unreachable(
         "coordinator_unreachable",
         f"{host}:{port + 1} cannot be reached: {why}",

@@ -8,13 +8,15 @@ journal.key journal.db   the store; the protocol key lives sealed in it: no jour
 """
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cryptography import x509
 from fedveil_common import durable, jcs
 from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import bundle, certificates, sealed_keys
 from fedveil_common.pki.documents import Fields, canonical
+from fedveil_common.pki.governance import Trust, verify_chain
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import read_role
 from fedveil_common.pki.key_files import KeyFiles
@@ -42,6 +44,19 @@ class Membership:
     trust_chain: bytes
     signed_roster: bytes
 
+    @property
+    def trust(self) -> Trust:
+        """The verified chain that is pinned."""
+        return verify_chain(self.trust_chain, self.fingerprint)
+
+    @property
+    def authorities(self) -> tuple[x509.Certificate, ...]:
+        """The authorities in ca.pem that the pinned chain names: one that was retired counts no longer.
+
+        PeerError `authority_mismatch` if none is left, `bad_bundle`.
+        """
+        return bundle.named_in(self.authority_pem, self.trust.authorities)
+
     def key_pem(self, passphrase: Passphrase | None = None) -> bytes:
         """The TLS private key. Secret. ConfigError `key_missing`, `key_exposed`, `bad_key_file`; SealedError
         `passphrase_missing`, `passphrase_wrong` if it is sealed. A key in clear needs no passphrase.
@@ -67,7 +82,7 @@ class Membership:
         `certificate_not_yet_valid`, `wrong_authority`, `wrong_role`; PeerError `wrong_name`.
         """
         certificate = certificates.load_certificate(self.certificate_pem)
-        issuer = bundle.issuer_in(certificate, bundle.load_bundle(self.authority_pem))
+        issuer = bundle.issuer_in(certificate, self.authorities)
         certificates.check_leaf(certificate, issuer, self.subject, now)
 
     @property
@@ -97,18 +112,29 @@ def save_membership(member: Membership, key_pem: bytes, passphrase: Passphrase |
         "ca.pem": member.authority_pem,
         "trust.json": member.trust_chain,
         "roster.json": member.signed_roster,
-        _MARK: jcs.dumps(
-            {
-                "address": member.address,
-                "federation_id": member.federation_id,
-                "fingerprint": member.fingerprint.hex(),
-                "org_id": member.org_id,
-                "role": member.role.value,
-                "version": 1,
-            }
-        ),
+        _MARK: _describe(member),
     }.items():
         durable.write_file(member.home / name, data)
+
+
+def save_trust(home: pathlib.Path, chain: bytes, signed_roster: bytes = b"") -> None:
+    """Pin a longer trust chain, durably; before a roster is accepted under it.
+
+    The roster that came with it is written first: after a crash no chain is pinned without a roster in force under it.
+    """
+    if signed_roster:
+        durable.write_file(home / "roster.json", signed_roster)
+    durable.write_file(home / "trust.json", chain)
+
+
+def save_authorities(home: pathlib.Path, pem: bytes) -> None:
+    """The certificate authorities that the pinned chain names, for the next connection."""
+    durable.write_file(home / "ca.pem", pem)
+
+
+def save_address(member: Membership, address: str) -> None:
+    """Where the coordinator is reached from now on."""
+    durable.write_file(member.home / _MARK, _describe(replace(member, address=address)))
 
 
 def has_membership(home: pathlib.Path) -> bool:
@@ -141,6 +167,19 @@ def load_membership(home: pathlib.Path) -> Membership:
             f"{home / _MARK} is damaged: {error.what}",
             next_step="ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
         ) from error
+
+
+def _describe(member: Membership) -> bytes:
+    return jcs.dumps(
+        {
+            "address": member.address,
+            "federation_id": member.federation_id,
+            "fingerprint": member.fingerprint.hex(),
+            "org_id": member.org_id,
+            "role": member.role.value,
+            "version": 1,
+        }
+    )
 
 
 def is_clear(data: bytes) -> bool:

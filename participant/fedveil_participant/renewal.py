@@ -7,6 +7,7 @@ the fingerprint reaches: chain, authorities, then the certificate for this name 
 Source: docs/protocol.md 2.11.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,25 +15,39 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common import durable
-from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
+from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, Unreachable
 from fedveil_common.pki import bundle, certificates, governance, sealed_keys
+from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.renewing import NONCE_BYTES, OfflineRenewal, RenewalAnswer, sign_renewal
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.secret import Passphrase, PrivateKey
 
-from fedveil_participant.membership import PURPOSE, Membership, is_clear, load_membership, open_tls_key, tls_files
+from fedveil_participant.membership import (
+    PURPOSE,
+    Membership,
+    is_clear,
+    load_membership,
+    open_tls_key,
+    save_authorities,
+    tls_files,
+)
+from fedveil_participant.pinned_trust import PinnedTrust
 
 RETRY_FIRST_S, RETRY_LAST_S = 60.0, 3600.0
 """How long after a failure it is tried again: doubled each time."""
 
 LOOK_S = 5.0
-"""How often the authorities on the disk are looked at."""
+"""How often it is looked whether the authorities that the pinned chain names are there."""
+
+ASK_S = 60.0
+"""How often the enrolment port is asked for authorities that are missing, or for the chain where no session stands."""
 
 REQUEST = "renew.now"
 """A file in the home with which `fedveil renew` asks the participant that runs there."""
 
 OFFLINE_REASONS = frozenset(
     {
+        "authority_mismatch",
         "bad_bundle",
         "bad_certificate",
         "bad_certificate_name",
@@ -59,12 +74,21 @@ class Office(Protocol):
         """On the enrolment port. FedveilError."""
         ...
 
+    def trust_chain(self) -> bytes:
+        """The chain that is served; nothing of it is believed yet. FedveilError."""
+        ...
+
+    def authorities(self, trust: Trust) -> bytes:
+        """The authorities that are served (PEM), each of which `trust` names. FedveilError."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Hands:
     """What a renewal works with. `protocol_key` and `passphrase` are secret."""
 
     office: Office
+    pin: PinnedTrust
     protocol_key: PrivateKey
     passphrase: Passphrase | None
     clock: Clock
@@ -96,7 +120,7 @@ def renew(home: pathlib.Path, hands: Hands, *, offline: bool = False) -> Members
     `offline`: on the enrolment port, even though the pair in force would do.
 
     Raises what the coordinator refuses with, Unreachable (then it is tried again with the same key), PeerError
-    `trust_rolled_back`, `wrong_name` and those of `verify_chain`, `check_bundle`, `check_leaf`; StorageError.
+    `wrong_name` and those of `PinnedTrust.take`, `check_bundle`, `check_leaf`; StorageError.
     """
     files = tls_files(home)
     files.settle(hands.failpoints)
@@ -109,8 +133,10 @@ def renew(home: pathlib.Path, hands: Hands, *, offline: bool = False) -> Members
             raise
         files.forget()  # its certificate was withdrawn for another one's
         key, answer = _ask(member, hands, offline)
-    certificate = check_answer(answer, member, key, hands.clock.wall_s())
-    adopt_trust(home, answer)
+    certificate = check_answer(answer, member, hands.pin, key, hands.clock.wall_s())
+    hands.pin.take(answer.trust_chain)  # first: it must name the others
+    if answer.authorities != member.authority_pem:
+        save_authorities(home, answer.authorities)
     files.commit(certificate, hands.failpoints)
     return load_membership(home)
 
@@ -152,31 +178,17 @@ def _is_sealed(member: Membership) -> bool:
         return True
 
 
-def check_answer(answer: RenewalAnswer, member: Membership, key: ec.EllipticCurvePrivateKey, now: float) -> bytes:
-    """The certificate (PEM), if all of the answer is what it must be."""
-    trust = governance.verify_chain(answer.trust_chain, member.fingerprint)
-    if trust.sequence < governance.verify_chain(member.trust_chain, member.fingerprint).sequence:
-        raise PeerError(
-            "trust_rolled_back",
-            f"the coordinator shows trust document {trust.sequence}, which is older than the one kept here",
-            not_done="the certificate in force stays in force",
-            next_step="telephone the operator",
-        )
+def check_answer(
+    answer: RenewalAnswer, member: Membership, pin: PinnedTrust, key: ec.EllipticCurvePrivateKey, now: float
+) -> bytes:
+    """The certificate (PEM), if all of the answer is what it must be. Nothing is pinned yet."""
+    trust = pin.check(answer.trust_chain)
     authorities = bundle.check_bundle(answer.authorities, trust.authorities)
     certificate = certificates.load_certificate(answer.certificate)
     certificates.check_leaf(certificate, bundle.issuer_in(certificate, authorities), member.subject, now)
     if certificates.spki_hash(certificate) != certificates.key_hash(key.public_key()):
         raise PeerError("wrong_name", "the certificate that came back is not for the key that was made here")
     return answer.certificate
-
-
-def adopt_trust(home: pathlib.Path, answer: RenewalAnswer) -> None:
-    """The chain and the authorities of a checked answer are kept; the chain first, which must name the others."""
-    for name, data in (("trust.json", answer.trust_chain), ("ca.pem", answer.authorities)):
-        with durable.storing(home / name):
-            same = (home / name).read_bytes() == data
-        if not same:
-            durable.write_file(home / name, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +222,8 @@ Renewed = Callable[[Membership], None]
 
 
 class Renewer:
-    """Renews by itself while the participant runs, and takes up authorities that changed on the disk. `tick` belongs to
-    one thread, and the home's `FolderLock` is held.
+    """Renews by itself while the participant runs, and keeps its authorities those that the pinned chain names. `tick`
+    belongs to one thread, and the home's `FolderLock` is held; `lost` to any.
     """
 
     def __init__(self, home: pathlib.Path, hands: Hands, renewed: Renewed, tell: Tell) -> None:
@@ -221,9 +233,9 @@ class Renewer:
         self._tell = tell
         member = load_membership(home)
         self._schedule = schedule(member.certificate_pem)
-        self._authorities = (member.authority_pem, member.trust_chain)
-        self._refused: tuple[bytes, bytes] | None = None
-        self._look_at_s = float("-inf")
+        self._authorities = bundle.bundle_pem(member.authorities)
+        self._lost = False
+        self._look_at_s = self._ask_at_s = self._fetch_at_s = float("-inf")
         self._said = ""
         self.failures = 0
 
@@ -239,7 +251,7 @@ class Renewer:
             self._failed(error)
             return
         self._schedule = schedule(member.certificate_pem)
-        self._authorities = (member.authority_pem, member.trust_chain)
+        self._authorities = bundle.bundle_pem(member.authorities)
         certificate = certificates.load_certificate(member.certificate_pem)
         self._tell("certificate_renewed", {"serial": certificates.serial_text(certificate)})
         self._renewed(member)
@@ -250,8 +262,12 @@ class Renewer:
         kind = "alarm" if isinstance(error, PolicyRefusal | PeerError) else "renewal_failed"
         self._tell(kind, {"code": error.code, "what": error.what, "next": error.next_step})
 
+    def lost(self) -> None:
+        """No session could be opened: perhaps the authorities changed while this participant was away."""
+        self._lost = True
+
     def _look(self) -> None:
-        """Authorities that changed on the disk are taken into use once the trust chain there names each of them."""
+        """Authorities that the pinned chain names are fetched, and taken into use."""
         now = self._hands.clock.monotonic_s()
         if now < self._look_at_s:
             return
@@ -260,20 +276,43 @@ class Renewer:
             if (self._home / REQUEST).exists():
                 durable.remove(self._home / REQUEST)
                 self._schedule = Schedule(float("-inf"))
+            self._ask(now)
+            self._fetch(now)
             member = load_membership(self._home)
-            found = (member.authority_pem, member.trust_chain)
-            if found in (self._authorities, self._refused):
-                return
-            self._refused = found
-            trust = governance.verify_chain(member.trust_chain, member.fingerprint)
-            bundle.check_bundle(member.authority_pem, trust.authorities)
+            found = bundle.bundle_pem(member.authorities)
         except FedveilError as error:
-            self.failures += 1
             if error.code != self._said:
                 self._said = error.code
-                self._tell("alarm", {"code": error.code, "what": error.what, "next": error.next_step})
+                self.failures += 1
+                kind = "authorities_missing" if isinstance(error, Unreachable) else "alarm"
+                self._tell(kind, {"code": error.code, "what": error.what, "next": error.next_step})
             return
         self._said = ""
-        self._authorities, self._refused = found, None
-        self._tell("authorities_changed", {"authorities": str(len(bundle.load_bundle(member.authority_pem)))})
+        if found == self._authorities:
+            return
+        self._authorities = found
+        self._tell("authorities_changed", {"authorities": str(len(bundle.load_bundle(found)))})
         self._renewed(member)
+
+    def _ask(self, now: float) -> None:
+        """Where no session stands: which chain is served? A longer one of the same branch is pinned."""
+        if not self._lost or now < self._ask_at_s:
+            return
+        self._lost, self._ask_at_s = False, now + ASK_S
+        with contextlib.suppress(Unreachable):  # the session has said it already
+            self._hands.pin.take(self._hands.office.trust_chain())
+
+    def _fetch(self, now: float) -> None:
+        """ca.pem holds the authorities that the pinned chain names, no fewer and no more."""
+        trust = self._hands.pin.trust
+        if self._held() == set(trust.authorities) or now < self._fetch_at_s:
+            return
+        self._fetch_at_s = now + ASK_S
+        save_authorities(self._home, self._hands.office.authorities(trust))
+
+    def _held(self) -> set[bytes]:
+        try:
+            found = bundle.load_bundle(load_membership(self._home).authority_pem)
+        except PeerError:
+            return set()
+        return {governance.authority_digest(certificates.certificate_der(one)) for one in found}

@@ -1,6 +1,6 @@
 """What a participant asks about its certificate: over the link with the certificate in force, or on the enrolment port.
 
-Every request is written into the outbox before it leaves.
+Every request that says anything is written into the outbox before it leaves.
 """
 
 import hashlib
@@ -9,6 +9,8 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common.gate import Outbox
 from fedveil_common.ids import FederationId
+from fedveil_common.pki import bundle
+from fedveil_common.pki.governance import Trust
 from fedveil_common.pki.joining import MAX_REQUEST
 from fedveil_common.pki.renewing import (
     MAX_ANSWER,
@@ -19,7 +21,7 @@ from fedveil_common.pki.renewing import (
     decode_standing,
 )
 
-from fedveil_participant.enrolment_client import Contact, fetch_time, post
+from fedveil_participant.enrolment_client import Contact, fetch_authorities, fetch_chain, fetch_time, post
 
 
 class Online(Protocol):
@@ -47,6 +49,14 @@ class RemoteOffice:
         body = request.encode()
         self._outbox.record("RenewOffline", len(body), hashlib.sha256(body).digest())
         return RenewalAnswer.decode(post(self._contact, "/renew", body, MAX_ANSWER))
+
+    def trust_chain(self) -> bytes:
+        """On the enrolment port. A question that says nothing."""
+        return fetch_chain(self._contact)[0]
+
+    def authorities(self, trust: Trust) -> bytes:
+        """On the enrolment port. A question that says nothing."""
+        return bundle.bundle_pem(fetch_authorities(self._contact, trust))
 
 
 def standing_of(

@@ -21,8 +21,9 @@ from fedveil_common.pki.governance import (
     verify_chain,
 )
 from fedveil_common.pki.invites import Invite, Role
-from fedveil_common.roster import Member, Roster, accept_roster, sign_roster, verify_roster
+from fedveil_common.roster import Member, Roster, accept_roster, sign_roster
 from fedveil_common.secret import PrivateKey, Seed
+from fedveil_common.succession import roster_in_force, roster_of_its_time
 
 FEDERATION = FederationId("simulation-0000000000000000")
 EXPIRES_S = 4_102_444_800
@@ -42,7 +43,7 @@ class Charter:
     def past_roster(self, signed: bytes) -> Roster:
         """The roster that governance signed, of whatever version."""
         trust = verify_chain(self.notice.trust_chain, self.fingerprint)
-        return verify_roster(signed, trust.governance, trust.earlier)
+        return roster_of_its_time(signed, trust)
 
     def verifier(self, org_id: OrgId) -> Callable[[RosterNotice, Roster], Roster]:
         """How `org_id` checks a roster notice: trust chain, governance signatures, every join, succession."""
@@ -50,8 +51,7 @@ class Charter:
 
         def verify(notice: RosterNotice, pinned: Roster) -> Roster:
             trust = verify_chain(notice.trust_chain, self.fingerprint)
-            roster = verify_roster(notice.signed_roster, trust.governance, trust.earlier)
-            return accept_roster(pinned, roster, me=org_id, my_key=key)
+            return accept_roster(pinned, roster_in_force(notice.signed_roster, trust), me=org_id, my_key=key)
 
         return verify
 
@@ -76,10 +76,11 @@ def make_charter(names: Sequence[str], seed: int, version: int = 1) -> Charter:
             b"",
         )
         proof = invites.make_proof(FEDERATION, invite.token_id, b"no request: " + org.encode(), invite_key, key)
-        blob = invites.sign_invite(invite, governance_key)
+        blob = invites.sign_invite(invite, [governance_key])
         entries.append(Member(org, Role.PARTICIPANT, signing.public_key(key), blob, proof))
     roster = Roster(FEDERATION, version, tuple(entries))
-    chain = encode_chain([sign_trust(TrustDocument(FEDERATION, 1, governance, (bytes(32),)), [governance_key])])
+    first = TrustDocument(FEDERATION, 1, governance, (bytes(32),), signing.public_key(coordinator_key))
+    chain = encode_chain([sign_trust(first, [governance_key])])
     signed = sign_roster(roster, [governance_key]).encode()
     return Charter(
         roster,

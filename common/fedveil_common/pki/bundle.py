@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from fedveil_common.errors import PeerError
 from fedveil_common.pki import certificates, governance
 
-MAX_AUTHORITIES = 8
+MAX_AUTHORITIES = governance.MAX_AUTHORITIES
 MAX_BUNDLE = MAX_AUTHORITIES * certificates.MAX_PEM
 
 
@@ -43,6 +43,16 @@ def check_bundle(pem: bytes, trusted: Sequence[bytes]) -> tuple[x509.Certificate
                 next_step="telephone the operator",
             )
     return found
+
+
+def named_in(pem: bytes, trusted: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
+    """Those in `pem` that are in `trusted`: one that was retired, or is not in force yet, counts for nothing.
+
+    PeerError `authority_mismatch` if none is left, `bad_bundle`.
+    """
+    found = load_bundle(pem)
+    kept = tuple(one for one in found if governance.authority_digest(certificates.certificate_der(one)) in trusted)
+    return kept or check_bundle(pem, trusted)
 
 
 def bundle_pem(authorities: Sequence[x509.Certificate]) -> bytes:

@@ -9,20 +9,19 @@ import base64
 import binascii
 import enum
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import COORDINATOR, FederationId, OrgId
-from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import documents
-from fedveil_common.pki.governance import GovernanceSet
+from fedveil_common.pki.governance import GovernanceSet, Signed, sign_body, verify_body
 from fedveil_common.secret import PrivateKey
 
 GOVERNANCE = OrgId("governance")
-"""The signer's name in a signed invite; no organisation may be invited under it."""
+"""A name of the federation itself; no organisation may be invited under it."""
 
 OPERATOR = OrgId("operator")
 """The name in the certificate that `init` makes for the operator; no organisation may be invited under it."""
@@ -33,6 +32,7 @@ RESERVED = frozenset({COORDINATOR, GOVERNANCE, OPERATOR})
 TOKEN_PREFIX = "fv1_"  # noqa: S105  (a prefix, not a secret)
 TOKEN_ID_BYTES = 16
 JOIN_LABEL = "join"
+INVITE_LABEL = "invite"
 MAX_TOKEN = 1024
 """Characters of a token."""
 _SUM_BYTES = 4
@@ -101,26 +101,27 @@ class JoinProof:
     key_sig: bytes
 
 
-def sign_invite(invite: Invite, governance_key: PrivateKey) -> SignedBlob:
-    """The invite under a governance key."""
-    return signing.sign(governance_key, GOVERNANCE, BlobType.INVITE, invite.body)
+def sign_invite(invite: Invite, keys: Sequence[PrivateKey]) -> Signed:
+    """The invite under these governance keys."""
+    return sign_body(invite.body, INVITE_LABEL, keys)
 
 
-def verify_invite(blob: SignedBlob, sets: Iterable[GovernanceSet]) -> Invite:
-    """The invite in `blob` if one key of one of `sets` signed it.
+def verify_invite(signed: Signed, sets: Iterable[GovernanceSet]) -> Invite:
+    """The invite in `signed` if k keys of one of `sets`, and nobody else, signed it.
 
-    One signature is enough: an invite admits nobody by itself, a roster version of k signatures does.
-    Raises PeerError `invite_not_governance`, `wrong_type`, `bad_document`.
+    Raises PeerError `invite_not_governance`, `bad_document`.
     """
-    if blob.type is not BlobType.INVITE or blob.signer_id != GOVERNANCE:
-        raise PeerError("wrong_type", "a signed invite was expected", peer=blob.signer_id)
-    for key in dict.fromkeys(key for chosen in sets for key in chosen.keys):
+    for chosen in sets:
         try:
-            signing.verify(blob, key, BlobType.INVITE)
+            verify_body(signed, INVITE_LABEL, chosen, "invite")
         except PeerError:
             continue
-        return parse_invite(blob.body)
-    raise PeerError("invite_not_governance", "the invite is not signed by a governance key of this federation")
+        return parse_invite(signed.body)
+    raise PeerError(
+        "invite_not_governance",
+        "the invite is not signed by enough governance keys of this federation",
+        next_step="the holders of the governance keys must sign it; one from before a change of keys is void",
+    )
 
 
 def parse_invite(body: bytes) -> Invite:

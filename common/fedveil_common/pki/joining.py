@@ -9,9 +9,9 @@ from fedveil_common import jcs
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, Unreachable
 from fedveil_common.ids import FederationId
 from fedveil_common.limits import MAX_DOCUMENT
-from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.pki import certificates, documents
-from fedveil_common.pki.invites import GOVERNANCE, TOKEN_ID_BYTES, JoinProof, Role
+from fedveil_common.pki.governance import Signed
+from fedveil_common.pki.invites import TOKEN_ID_BYTES, JoinProof, Role
 
 MAX_REQUEST = 32 * 1024
 """Bytes of a join request."""
@@ -66,7 +66,7 @@ class JoinAnswer:
     """
 
     certificate: bytes
-    invite: SignedBlob
+    invite: Signed
     signed_roster: bytes
 
     def encode(self) -> bytes:
@@ -74,7 +74,7 @@ class JoinAnswer:
         return jcs.dumps(
             {
                 "certificate": self.certificate.decode("ascii"),
-                "invite": {"body": self.invite.body.decode("utf-8"), "sig": self.invite.sig.hex()},
+                "invite": self.invite.to_json(),
                 "roster": self.signed_roster.decode("utf-8"),
             }
         )
@@ -86,12 +86,9 @@ class JoinAnswer:
         fields = documents.Fields(
             documents.canonical(data, what, MAX_ANSWER), what, {"certificate", "invite", "roster"}
         )
-        invite = documents.Fields(fields.value("invite"), what, {"body", "sig"})
         return cls(
             fields.text("certificate", certificates.MAX_PEM).encode("utf-8"),
-            SignedBlob(
-                GOVERNANCE, BlobType.INVITE, invite.text("body", MAX_REQUEST).encode("utf-8"), invite.hex("sig", 64)
-            ),
+            Signed.from_json(fields.value("invite"), "invite"),
             fields.text("roster", MAX_DOCUMENT).encode("utf-8"),
         )
 

@@ -80,8 +80,8 @@ def open_key(sealed: bytes, passphrase: Passphrase | None, purpose: str) -> byte
         ) from None
 
 
-def read_private(path: pathlib.Path) -> bytes:
-    """The bytes of a file that only its owner may read.
+def read_private(path: pathlib.Path, most: int = 1024 * 1024) -> bytes:
+    """The bytes (at most `most`) of a file that only its owner may read.
 
     Raises ConfigError `key_missing` (no such file), `key_exposed` (others may read or write it), `key_unreadable`.
     """
@@ -99,7 +99,7 @@ def read_private(path: pathlib.Path) -> bytes:
                 f"{path} has mode {mode:04o}: others on this machine may have read it",
                 next_step=f"chmod 600 {path}, and make a new key if anybody could",
             )
-        return file.read(1024 * 1024)
+        return file.read(most)
 
 
 def _parse(sealed: bytes, purpose: str) -> tuple[bytes, bytes, bytes, int]:

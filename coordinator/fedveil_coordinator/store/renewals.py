@@ -114,9 +114,11 @@ class Renewals:
 
     def replace_identity(self, certificate: Certificate, at_s: float, who: str) -> None:
         """A certificate from outside the succession, for an identity that starts anew: its earlier ones end, and so
-        does a freeze.
+        does a freeze. Repeating changes nothing.
         """
         with self._database.write() as connection:
+            if tables.CERTIFICATES.one(connection, serial=certificate.serial) is not None:
+                return
             end_identity(connection, certificate.role, certificate.org_id, at_s)
             tables.CERTIFICATES.insert(connection, **certificate_values(certificate))
             audit(

@@ -87,7 +87,7 @@ class RegisterInviteRequest(_message.Message):
 
     INVITE_FIELD_NUMBER: _builtins.int
     invite: _builtins.bytes
-    """The signed blob of type invite, at most 64 KiB."""
+    """The invite with its governance signatures, canonical JSON, at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -257,6 +257,48 @@ class PublishRosterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishRosterResponse: _TypeAlias = PublishRosterResponse  # noqa: Y015
+
+@_typing.final
+class PublishTrustRequest(_message.Message):
+    """A trust chain that goes on from the one in force, and names the same coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_CHAIN_FIELD_NUMBER: _builtins.int
+    trust_chain: _builtins.bytes
+    """The whole chain, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        trust_chain: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trust_chain", b"trust_chain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishTrustRequest: _TypeAlias = PublishTrustRequest  # noqa: Y015
+
+@_typing.final
+class PublishTrustResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The documents of the chain that is in force now."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishTrustResponse: _TypeAlias = PublishTrustResponse  # noqa: Y015
 
 @_typing.final
 class StartRunRequest(_message.Message):

@@ -59,6 +59,11 @@ class AdminServiceStub:
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.PublishRosterRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishRosterResponse.FromString,
                 _registered_method=True)
+        self.PublishTrust = channel.unary_unary(
+                '/fedveil.v1.AdminService/PublishTrust',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/fedveil.v1.AdminService/StartRun',
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.StartRunRequest.SerializeToString,
@@ -124,6 +129,12 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PublishRoster(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishTrust(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +209,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PublishRoster,
                     request_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishRosterRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_admin__pb2.PublishRosterResponse.SerializeToString,
+            ),
+            'PublishTrust': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishTrust,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.SerializeToString,
             ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
@@ -370,6 +386,33 @@ class AdminService:
             '/fedveil.v1.AdminService/PublishRoster',
             fedveil_dot_v1_dot_admin__pb2.PublishRosterRequest.SerializeToString,
             fedveil_dot_v1_dot_admin__pb2.PublishRosterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/PublishTrust',
+            fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,7 @@ class AdminServiceStub:
     Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]
     GetRosterDraft: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRosterDraftRequest, _admin_pb2.GetRosterDraftResponse]
     PublishRoster: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PublishRosterRequest, _admin_pb2.PublishRosterResponse]
+    PublishTrust: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PublishTrustRequest, _admin_pb2.PublishTrustResponse]
     StartRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartRunRequest, _admin_pb2.StartRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]
@@ -56,6 +57,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.RevokeResponse]  # type: ignore[assignment]
     GetRosterDraft: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRosterDraftRequest, _admin_pb2.GetRosterDraftResponse]  # type: ignore[assignment]
     PublishRoster: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishRosterRequest, _admin_pb2.PublishRosterResponse]  # type: ignore[assignment]
+    PublishTrust: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishTrustRequest, _admin_pb2.PublishTrustResponse]  # type: ignore[assignment]
     StartRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartRunRequest, _admin_pb2.StartRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -99,6 +101,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.PublishRosterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PublishRosterResponse, _abc.Awaitable[_admin_pb2.PublishRosterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PublishTrust(
+        self,
+        request: _admin_pb2.PublishTrustRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PublishTrustResponse, _abc.Awaitable[_admin_pb2.PublishTrustResponse]]: ...
 
     @_abc_1.abstractmethod
     def StartRun(
