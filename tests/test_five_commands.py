@@ -1,6 +1,8 @@
 """The five commands of the README, typed literally by a test in separate folders, and what goes wrong around them."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,6 +58,7 @@ def test_the_five_commands_end_with_a_model_that_everyone_verifies(home: House) 
     shown = home.json("round", "show", report["run_id"], "2")
     assert shown["survivors"] == list(NAMES)
     assert home.json("health")["serving"] is True
+    verified_by_all(home, str(report["run_id"]), fingerprint)
     # the same plan again on the same data: every organisation says that it is spent
     for name in NAMES:
         home.participate(name, plan_hash)
@@ -68,6 +71,32 @@ def test_the_five_commands_end_with_a_model_that_everyone_verifies(home: House) 
     assert home.end("coordinator") == 0
     secrets = [path for path in home.folder.rglob("*.err") if "PRIVATE KEY" in path.read_text()]
     assert secrets == []
+
+
+def verified_by_all(home: House, run: str, fingerprint: str) -> None:
+    """The sums are made again by the operator, by an organisation, from a folder, and without Fedveil."""
+    for number in ("1", "4"):
+        for who in ("op", "acme"):
+            found = home.json("verify", run, number, home=who)
+            assert found["survivors"] == list(NAMES)
+            assert found["leaves_checked"] == found["leaves"] == 1
+    home.json("verify", run, "2", "--export", "round2", home="borealis")
+    assert home.json("verify", run, "2", "--from", "round2", "--fingerprint", fingerprint, home="nobody")["verified"]
+    script = Path(__file__).parents[1] / "examples" / "verify_round" / "verify_round.py"
+    command = [sys.executable, str(script), str(home.folder / "round2"), fingerprint]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    sums = home.folder / "round2" / "sum.bin"
+    sums.write_bytes(bytes([sums.read_bytes()[0] ^ 1]) + sums.read_bytes()[1:])
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    for arguments, code, exit_code in (
+        (("2", "--from", "round2", "--fingerprint", fingerprint), "round_not_proved", 5),
+        (("3", "--from", "round2", "--fingerprint", fingerprint), "round_not_proved", 5),
+        (("9",), "unknown_round", 2),
+        (("2", "--export", "round2"), "folder_not_empty", 2),
+    ):
+        refused = home.run("verify", run, *arguments, home="acme")
+        assert f"[{code}]" in refused.stderr
+        assert refused.returncode == exit_code
 
 
 def test_what_a_coordinator_refuses(home: House) -> None:
