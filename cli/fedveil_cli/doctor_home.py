@@ -75,10 +75,11 @@ def _check_journal(home: pathlib.Path, passphrase: Passphrase | None, world: Wor
 def check_operator(federation: Federation, world: World, report: Report) -> ec.EllipticCurvePrivateKey | None:
     """Everything in an operator's home; the operator's TLS key, if it fits. Secret."""
     home, name = federation.home, federation.federation_id
-    for path in (home / "authority" / "ca.key", home / "coordinator" / "protocol.key"):
-        report.passes("key file", partial(sealed_keys.read_private, path), path)
     trusted = _check_trust(home / "trust.json", federation.trust_chain, federation.fingerprint, report)
     authorities = _check_bundle(home / "authority" / "ca.pem", trusted, report)
+    sealed = home / "authority" / "ca.key" if authorities is None else federation.key_file_of(authorities[0])
+    for path in (sealed, home / "coordinator" / "protocol.key"):
+        report.passes("key file", partial(sealed_keys.read_private, path), path)
     if trusted is not None:
         _check_own_key(federation, report)
     server, operator = rotation.server_files(home), rotation.operator_files(home)

@@ -119,12 +119,16 @@ class Federation:
 
     def authority_of(self, certificate: x509.Certificate, passphrase: Passphrase | None) -> certificates.Authority:
         """The authority with this certificate, its key opened. Errors as `authority`; ConfigError `bad_key_file`."""
-        own = self.authority_key_file(governance.authority_digest(certificates.certificate_der(certificate)))
-        sealed = sealed_keys.read_private(own if own.exists() else self.home / "authority" / "ca.key")
+        sealed = sealed_keys.read_private(self.key_file_of(certificate))
         key = certificates.load_key(sealed_keys.open_key(sealed, passphrase, AUTHORITY_PURPOSE))
         if certificates.key_hash(key.public_key()) != certificates.spki_hash(certificate):
             raise ConfigError("bad_key_file", "the key in this home is not that of the authority which issues")
         return certificates.Authority(certificate, key)
+
+    def key_file_of(self, certificate: x509.Certificate) -> pathlib.Path:
+        """Where the key of the authority with this certificate lies."""
+        own = self.authority_key_file(governance.authority_digest(certificates.certificate_der(certificate)))
+        return own if own.exists() else self.home / "authority" / "ca.key"
 
     def authority_key_file(self, digest: bytes) -> pathlib.Path:
         """Where the key of a later authority lies, sealed; that of the first is authority/ca.key."""

@@ -305,10 +305,13 @@ class Renewer:
     def _fetch(self, now: float) -> None:
         """ca.pem holds the authorities that the pinned chain names, no fewer and no more."""
         trust = self._hands.pin.trust
-        if self._held() == set(trust.authorities) or now < self._fetch_at_s:
-            return
-        self._fetch_at_s = now + ASK_S
-        save_authorities(self._home, self._hands.office.authorities(trust))
+        held, named = self._held(), set(trust.authorities)
+        if held > named:  # one was retired
+            kept = bundle.named_in(load_membership(self._home).authority_pem, trust.authorities)
+            save_authorities(self._home, bundle.bundle_pem(kept))
+        elif held != named and now >= self._fetch_at_s:
+            self._fetch_at_s = now + ASK_S
+            save_authorities(self._home, self._hands.office.authorities(trust))
 
     def _held(self) -> set[bytes]:
         try:
