@@ -46,6 +46,9 @@ CHUNK_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
 """How long one message or frame may take to be read by the other side."""
 
+LAST_WRITE_S = 1.0
+"""How long the message that is on its way may delay the end of a call."""
+
 WAIT_REPORT_S = 1.0
 """How often the driver hears that an upload still waits for its turn."""
 
@@ -155,9 +158,13 @@ async def taken(post: Callable[[Callable[[], None]], None]) -> None:
 
 async def write(context: grpc.aio.ServicerContext[Any, Any], data: bytes, org: OrgId) -> None:
     """One message or frame. PeerError `reader_too_slow` if the other side does not read."""
+    sending = asyncio.ensure_future(context.write(data))
     try:
         async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await context.write(data)
+            await asyncio.shield(sending)
+    except asyncio.CancelledError:  # whoever ends the call cannot while a message of it is on its way
+        await asyncio.wait((sending,), timeout=LAST_WRITE_S)
+        raise
     except TimeoutError:
         raise PeerError("reader_too_slow", f"nothing was read for {WRITE_TIMEOUT_S:.0f} s", peer=org) from None
 
