@@ -160,7 +160,7 @@ def test_tokens_members_and_revocation(home: House) -> None:
     revoked = home.json("revoke", "acme", "--reason", "left", "--governance-passphrase-file", "gov.txt")
     assert (revoked["ended"], revoked["open"]) == (1, 0)
     home.until(lambda: "certificate_revoked" in home.err("acme"), "the end of the revoked session", 5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # with the start of a process; test_edges has the promise of a second
     states = {one["org"]: (one["state"], one["in_roster"]) for one in home.json("status")["participants"]}
     assert states["acme"] == ("revoked", False)
     assert states["borealis"] == ("active", True)

@@ -14,6 +14,8 @@ import pytest
 from federation import FIVE
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.messages import BlobType, SignedBlob
+from fedveil_common.ringspool import Announced
 from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_simulation.ports import SimulatedClock
@@ -26,34 +28,46 @@ OTHER = FIVE[0]
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
     made = open_store(tmp_path, SimulatedClock(), create=True)
-    writer = made.journal.spool(KEY, OTHER, LENGTH, BITS)
+    writer = made.journal.spool(KEY, OTHER, Announced(LENGTH, BITS, bytes(32), lambda index, data: True))
     for index, leaf in enumerate(LEAVES):
         writer.write(index, leaf)
     writer.finish()
+    writer.close()
     yield made
     made.close()
 
 
 def digest(folder: Path) -> bytes:
-    """Over the names and contents of all files."""
+    """Over the names and contents of all files but parts, of which the next upload of the same input goes on."""
     made = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".part":
             made.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return made.digest()
 
 
-def upload(store: CoordinatorStore, stream: list[tuple[int, bytes]]) -> None:
-    """What the edge does with an upload: each leaf checked and written, then in its place, or nothing remains."""
-    spool = store.journal.spool(KEY, BAD, LENGTH, BITS)
+def upload(store: CoordinatorStore, stream: list[tuple[int, bytes]], *, whole: bool = False) -> None:
+    """What the edge does with an upload: each leaf checked and written, then in its place. `whole`: the sender sends all
+    of the stream, and not only what is missing.
+    """
+    blob = SignedBlob(BAD, BlobType.HEADER, b"the header", bytes(64))
+    intake = Intake(header(), HASHES)
+    spool = store.journal.spool(KEY, BAD, intake.announced(blob))
     try:
-        intake = Intake(header(), HASHES, spool.write)
+        first = spool.first_missing
+        intake.begin(first, spool.write)
         for index, leaf in stream:
-            intake.take(index, [leaf])
+            if whole or index >= first:
+                intake.take(index, [leaf])
         intake.complete()
         spool.finish()
     finally:
-        spool.discard()
+        spool.close()
+
+
+def part_of(folder: Path) -> bytes:
+    """What of the input of BAD has come."""
+    return b"".join(path.read_bytes() for path in (folder / "spool").glob("*.part"))
 
 
 def summed(store: CoordinatorStore) -> list[bytes]:
@@ -67,12 +81,12 @@ def test_attack_31_a_damaged_upload_changes_no_byte_on_disk(
     store: CoordinatorStore, tmp_path: Path, stream: list[tuple[int, bytes]], code: str, leaf: str
 ) -> None:
     before = digest(tmp_path)
-    for _ in range(2):
-        with pytest.raises(PeerError) as caught:
-            upload(store, stream)
-        assert (caught.value.code, caught.value.peer) == (code, BAD)
-        assert f"leaf {leaf}" in caught.value.what
-        assert digest(tmp_path) == before
+    with pytest.raises(PeerError) as caught:
+        upload(store, stream, whole=True)
+    assert (caught.value.code, caught.value.peer) == (code, BAD)
+    assert f"leaf {leaf}" in caught.value.what
+    assert digest(tmp_path) == before
+    assert b"".join(map(bytes, LEAVES)).startswith(part_of(tmp_path)), "only leaves that are right are there"
     assert summed(store) == LEAVES
     upload(store, [*enumerate(LEAVES)])
     assert digest(tmp_path) != before, "the honest one is kept"
