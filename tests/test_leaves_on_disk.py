@@ -47,8 +47,8 @@ def digest(folder: Path) -> bytes:
 
 
 def upload(store: CoordinatorStore, stream: list[tuple[int, bytes]], *, whole: bool = False) -> None:
-    """What the edge does with an upload: each leaf checked and written, then in its place. `whole`: the sender sends all
-    of the stream, and not only what is missing.
+    """What the edge does with an upload: each leaf checked and written, then in its place. `whole`: all of the stream
+    is sent, and not only what is missing.
     """
     blob = SignedBlob(BAD, BlobType.HEADER, b"the header", bytes(64))
     intake = Intake(header(), HASHES)
