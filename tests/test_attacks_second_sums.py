@@ -379,6 +379,25 @@ def test_an_update_made_under_one_plan_is_not_sent_under_another() -> None:
     assert np.abs(np.array(sent(cluster)) - np.array(sent(fresh))).max() <= 1, "up to stochastic rounding"
 
 
+def test_a_sum_of_another_plan_is_not_taken_for_one_of_this_run() -> None:
+    """Rounds, purpose and length are as expected and the coordinator signed it; the plan that it was opened for is not
+    the one that this run's organisations accepted. An earlier run that a plan continues had a plan of its own.
+    """
+    liar = Liar()
+    liar.offer()
+    t3, ring = liar.play(FIVE)
+    liar.publish(t3, ring)
+    state = liar.cluster.members[VICTIM].driver
+    assert state is not None
+    other = replace(liar.parsed, training=replace(liar.parsed.training, rounds=liar.parsed.training.rounds + 1))
+    basis = lineage.basis_of(state.state)
+    with pytest.raises(PeerError) as caught:
+        lineage.fetch(liar.serve, RUN, 1, lineage.Expected.of(other, Purpose.TRAIN, 0), basis)
+    assert caught.value.code == "wrong_sum"
+    assert "not of this plan" in caught.value.what
+    assert lineage.fetch(liar.serve, RUN, 1, lineage.Expected.earlier(other, Purpose.TRAIN, 0), basis)
+
+
 def test_a_download_of_another_length_is_refused_not_decoded() -> None:
     """Stopped by the length that the plan gives."""
     liar = Liar()
@@ -387,8 +406,8 @@ def test_a_download_of_another_length_is_refused_not_decoded() -> None:
     notice = liar.publish(t3, ring)
     state = liar.cluster.members[VICTIM].driver
     assert state is not None
-    longer = lineage.Expected(Purpose.TRAIN, len(ring) + 1, 16)
-    right = lineage.Expected(Purpose.TRAIN, len(ring), 16)
+    right = lineage.Expected.of(liar.parsed, Purpose.TRAIN, 0)
+    longer = replace(right, length=len(ring) + 1)
     found = lineage.fetch(liar.serve, RUN, 1, right, lineage.basis_of(state.state))
     assert found[1].result == transcript.result_hash(notice.result.body)
     with pytest.raises(PeerError) as caught:

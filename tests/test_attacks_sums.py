@@ -4,29 +4,38 @@ Each lie is told in the first of two rounds (or in the last) by the production c
 members are honest but where a test says otherwise. With the check replaced the run goes on with the false model.
 """
 
+import pathlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from fedveil_cli import verifying
 from fedveil_common import audit, published, transcript
+from fedveil_common.crypto import agreement
+from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, PeerError
-from fedveil_common.masking import checksum, opening
+from fedveil_common.ids import COORDINATOR, OrgId
+from fedveil_common.masking import checksum, masks, opening, shares
 from fedveil_common.masking.packing import pack, unpack
 from fedveil_common.masking.ring import Ring, residues, signed, zeros
-from fedveil_common.messages import Header
+from fedveil_common.messages import Advert, BlobType, Header, Manifest, Result, Reveal, Vote
 from fedveil_common.published import PublishedRound
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.secret import Seed
 from fedveil_coordinator import opening as openings
 from fedveil_coordinator import sums
 from fedveil_participant import checking, tagging
+from fedveil_participant.events import OpenedSum, TagKey
 from fedveil_participant.stages import Encoding
+from fedveil_simulation.charter import Charter
 from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.journals import CoordinatorMemory
 from numpy.typing import NDArray
 
 from tests.federation import FIVE, RUN, body_of, federation, journal, plan_bytes, resigned, trail
+from tests.federation import signed as signed_by
+from tests.test_verify import script
 
 PLAN = plan_bytes(rounds=2)
 PARAMETERS = 6
@@ -320,6 +329,68 @@ def test_a_forged_record_proves_nothing(forgery: Callable[[Cluster, PublishedRou
     assert caught.value.code == "round_not_proved"
 
 
+def of_one_member(charter: Charter, org: OrgId, values: list[int]) -> tuple[PublishedRound, bytes, bytes]:
+    """A round that one corrupt member and the coordinator made up, whose manifest asks for that member's vote alone;
+    and the leaf of its masked input and of its sum.
+    """
+    draws, honest = Draws(Seed(b"\x77" * 32)), federation(plan=PLAN)
+    play(honest)
+    body = body_of(honest.published(RUN, 1).manifest)
+    assert isinstance(body, Manifest)
+    manifest = replace(
+        body, cohort=(org,), quorum=1, threshold=1, min_survivors=1, length=len(values), ring_bits=20, nonce=bytes(32)
+    )
+    first = signed_by(charter, COORDINATOR, BlobType.MANIFEST, manifest)
+    t0, seed = transcript.t0(first.body), draws.seed("self")
+    keys = [agreement.public_key(draws.private_key(what)) for what in ("mask", "channel")]
+    advert = Advert(t0, org, *keys, shares.selfseed_commit(t0, org, seed), bytes(32), bytes(32))
+    adverts = (signed_by(charter, org, BlobType.ADVERT, advert),)
+    t1 = transcript.t1(t0, {blob.signer_id: blob.body for blob in adverts})
+    t2 = transcript.t2(t1, (org,))
+    ring = residues(np.array(values, dtype=np.int64), 20)
+    masks.streams([masks.MaskKey(Seed(masks.self_key(t2, seed, org)), subtract=False)], 0, 20).apply(ring)
+    masked, told = bytes(pack(ring, 20)), bytes(pack(residues(np.array(values, dtype=np.int64), 20), 20))
+    leaf = transcript.input_leaf(t2, org, 0, masked)
+    tag = checksum.to_bytes(checksum.self_tag_mask(t2, seed, org))
+    header = Header(t2, org, len(values), 20, 1, transcript.leaf_root([leaf]), False, tag)
+    headers = (signed_by(charter, org, BlobType.HEADER, header),)
+    t3 = transcript.t3(t2, {org: headers[0].body})
+    root = transcript.leaf_root([transcript.sum_leaf(t3, 0, told)])
+    record = PublishedRound(
+        first,
+        signed_by(charter, COORDINATOR, BlobType.RESULT, Result(t3, 1, len(values), root, b"", 0.0)),
+        charter.notice.signed_roster,
+        adverts,
+        (org,),
+        headers,
+        (signed_by(charter, org, BlobType.VOTE, Vote(t3)),),
+        (signed_by(charter, org, BlobType.REVEAL, Reveal(t3, seed.expose(), (), ())),),
+        {org: (leaf,)},
+    )
+    return record, masked, told
+
+
+@pytest.mark.parametrize("maker", [FIVE[0], COORDINATOR])
+def test_a_round_that_one_member_certified_alone_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, maker: OrgId
+) -> None:
+    """A latecomer is shown a round whose manifest asks for one vote, or counts the coordinator as a member. Stopped by
+    `published._check_cohort`.
+    """
+    charter = federation(plan=PLAN).charter
+    forged, masked, told = of_one_member(charter, maker, [5, -7, 9_999])
+    with pytest.raises(PeerError) as caught:
+        published.verify(forged, charter.roster)
+    assert caught.value.code == "round_not_proved"
+    monkeypatch.setattr(published, "_check_cohort", lambda *arguments: None)
+    assert published.verify(forged, charter.roster).unmasking.survivors == (maker,), "without it the round is proved"
+    shown = verifying.Shown(charter.notice.trust_chain, forged, [told], lambda wanted: [(maker, 0, masked)])
+    verifying.check(verifying.export(shown, tmp_path / "round"), charter.fingerprint, None, Seed(bytes(32)))
+    code, text = script(tmp_path / "round", charter.fingerprint)
+    assert code == 1
+    assert "NOT VERIFIED" in text, "the stand-alone script has a check of its own"
+
+
 def test_a_record_of_another_roster_proves_nothing() -> None:
     _, record = opened_round()
     other = federation(seed=2)
@@ -365,6 +436,30 @@ def test_adding_the_prime_passes_the_weights_and_not_the_bound() -> None:
     assert not checksum.usable(256, 60)
     assert checksum.usable(256, 32)
     assert abs(int(moved[1])) > checksum.bound(256, 32)
+
+
+def test_a_sum_beyond_its_bound_is_false_whatever_its_tag_says() -> None:
+    """Stopped by the bound in `Checker.check`; with a bound that it keeps, the tag passes."""
+    cluster, _ = opened_round()
+    key = Seed(bytes(range(32)))
+    true = np.array([5, -7, 11], dtype=np.int64)
+    told = true + np.array([0, checksum.PRIME, 0], dtype=np.int64)
+    result = Result(bytes(32), 5, 3, bytes(32), checksum.to_bytes(checksum.weigh(key, 0, true)), 0.0)
+    blob = cluster.published(RUN, 1).result
+    driver = cluster.members[FIVE[0]].driver
+    assert driver is not None
+    checker = driver._walker._checker
+    held = TagKey(RUN, 1, bytes(32), key)
+    found = OpenedSum(RUN, 1, bytes(32))
+
+    def check(bound: int) -> None:
+        downloaded = checking.DownloadedSum(blob, blob, result, told, (bytes(32),), bound, 1)
+        checker.check(downloaded, found, held, audited=False)
+
+    check(1 << 62)
+    with pytest.raises(PeerError) as caught:
+        check(checksum.bound(5, 16))
+    assert caught.value.code == "sum_disputed"
 
 
 def test_shares_of_an_audit() -> None:

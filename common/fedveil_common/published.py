@@ -13,7 +13,7 @@ from fedveil_common import transcript, wire
 from fedveil_common.crypto import signing
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import COORDINATOR, OrgId
-from fedveil_common.masking import checksum, opening
+from fedveil_common.masking import opening, quorum
 from fedveil_common.messages import (
     Advert,
     BlobType,
@@ -61,20 +61,24 @@ class Proven:
     tag_sum: bytes
 
 
-def verify(published: PublishedRound, roster: Roster) -> Proven:
+def verify(published: PublishedRound, roster: Roster, stated_corrupt: int = 1) -> Proven:
     """The round, if every part of it is proved by the members of `roster`, which is the version the manifest binds.
+
+    Whoever looks at it may not have been there: cohort and quorum are held to the same formulas as before an advert
+    (2.1, A1), with `stated_corrupt` from the plan where it is known. Else a few corrupt members would certify whatever
+    they like under a manifest of their own.
 
     Raises PeerError `round_not_proved`: what was published is not the record of a certified round.
     """
     try:
-        return _verify(published, roster)
+        return _verify(published, roster, stated_corrupt)
     except FedveilError as error:
         if error.code == "round_not_proved":
             raise
         raise not_proved(f"{error.what} ({error.code})") from error
 
 
-def _verify(published: PublishedRound, roster: Roster) -> Proven:
+def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> Proven:
     signing.verify(published.manifest, roster.coordinator_key, BlobType.MANIFEST)
     signing.verify(published.result, roster.coordinator_key, BlobType.RESULT)
     if {published.manifest.signer_id, published.result.signer_id} != {COORDINATOR}:
@@ -83,6 +87,7 @@ def _verify(published: PublishedRound, roster: Roster) -> Proven:
     result = _body(published.result, BlobType.RESULT, Result)
     if (manifest.roster_version, manifest.roster_hash) != (roster.version, roster.hash):
         raise not_proved("the manifest binds another roster")
+    _check_cohort(manifest, roster, stated_corrupt)
     t0 = transcript.t0(published.manifest.body)
     adverts = _signed(published.adverts, BlobType.ADVERT, Advert, roster, manifest.cohort)
     if any(one.t0 != t0 or one.org_id != org for org, one in adverts.items()):
@@ -102,6 +107,8 @@ def _verify(published: PublishedRound, roster: Roster) -> Proven:
         if len(hashes) != leaves or transcript.leaf_root(hashes) != header.leaf_root:
             raise not_proved(f"the leaf hashes of {org} are not those of its header")
     t3 = transcript.t3(t2, {blob.signer_id: blob.body for blob in published.headers})
+    if len(headers) < manifest.min_survivors:
+        raise not_proved("fewer inputs than may be opened")
     if (result.t3, result.survivors, result.length) != (t3, len(headers), manifest.length):
         raise not_proved("the result is not of this set of inputs")
     votes = _signed(published.votes, BlobType.VOTE, Vote, roster, dealers)
@@ -124,9 +131,18 @@ def _verify(published: PublishedRound, roster: Roster) -> Proven:
     )
 
 
-def sum_bound(proven: Proven) -> int:
-    """The largest absolute value of a coordinate of this sum, if it is honest."""
-    return checksum.bound(proven.result.survivors, proven.manifest.value_bits)
+def _check_cohort(manifest: Manifest, roster: Roster, stated_corrupt: int) -> None:
+    """So many organisations of the roster, and so large a quorum of them, that honest members are in it."""
+    if not set(manifest.cohort) <= set(roster.participants):
+        raise not_proved("the cohort holds others than the organisations of the roster")
+    quorum.check_parameters(
+        len(manifest.cohort),
+        manifest.corrupt,
+        manifest.quorum,
+        manifest.threshold,
+        manifest.min_survivors,
+        quorum.corrupt_bound(stated_corrupt, len(roster.participants)),
+    )
 
 
 def _signed(

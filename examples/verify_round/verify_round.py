@@ -138,7 +138,7 @@ def main(folder, fingerprint):
     manifest, result = blobs["manifest"]["coordinator"], proto(blobs["result"]["coordinator"])
     t0, terms = h("T0", manifest), proto(manifest)
     cohort, (length,), (bits,) = [name.decode() for name in terms[9]], terms[15], terms[16]
-    require(terms[8][0] == roster_hash, "the manifest binds another roster")
+    require(terms[8][0] == roster_hash and "coordinator" not in cohort, "the manifest binds another roster")
     adverts = {org: proto(body) for org, body in blobs["advert"].items()}
     require(all(one[1][0] == t0 and org in cohort for org, one in adverts.items()), "an advert of another attempt")
     t1 = h("T1", t0, *[f for org in sorted(adverts) for f in (org.encode(), h("advert", blobs["advert"][org]))])
@@ -151,7 +151,7 @@ def main(folder, fingerprint):
         require(org in dealers and header[1][0] == t2 and header[2][0] == org.encode(), f"{org} did not deal")
         require(h("leaves", *leaf_hashes[org]) == header[6][0], f"the leaf hashes of {org} are not its header's")
     votes = [org for org, body in blobs["vote"].items() if org in dealers and proto(body)[1] == [t3]]
-    require(len(votes) >= terms[11][0], "no quorum voted for this set of inputs")
+    require(2 * len(votes) > len(cohort) + max(terms[10][0], (len(keys) - 1) // 5, 1), "no quorum voted for it")
     require(result[1][0] == t3 and result[2][0] == len(survivors), "the result is of another set of inputs")
     streams, reveals = [], {org: proto(body) for org, body in blobs["reveal"].items()}
     require(all(one[1][0] == t3 and org in dealers for org, one in reveals.items()), "a reveal for another set")

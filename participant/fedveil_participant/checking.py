@@ -5,6 +5,7 @@ dealer; the audit is not, and looks at as many leaves as one vector has bytes, o
 the sum. Source: FLSA/1 section 4 with A4 (docs/protocol.md).
 """
 
+import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,7 +58,7 @@ class RoundSource(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class DownloadedSum:
     """A sum whose leaves are those whose root the coordinator signed. `bound`: the largest absolute value a coordinate
-    of an honest sum can have.
+    of an honest sum can have; `stated_corrupt`: how many corrupt members the plan reckons with.
     """
 
     manifest: SignedBlob
@@ -66,6 +67,7 @@ class DownloadedSum:
     values: Signed
     leaf_hashes: tuple[bytes, ...]
     bound: int
+    stated_corrupt: int
 
 
 PastRoster = Callable[[bytes], Roster]
@@ -90,7 +92,9 @@ class Checker:
         values = downloaded.values
         if int(values.max()) > downloaded.bound or int(values.min()) < -downloaded.bound:
             raise audit.disputed(f"a coordinate lies beyond {downloaded.bound}")
-        vouched = key is not None and downloaded.result.tag_sum == checksum.to_bytes(checksum.weigh(key.key, 0, values))
+        vouched = key is not None and hmac.compare_digest(
+            downloaded.result.tag_sum, checksum.to_bytes(checksum.weigh(key.key, 0, values))
+        )
         if not audited and (key is None or vouched):
             return
         proven = self._proven(downloaded, found)
@@ -118,4 +122,4 @@ class Checker:
             roster = self._past_roster(record.signed_roster)
         except FedveilError as error:
             raise published.not_proved(f"its roster is not governance's ({error.code})") from error
-        return published.verify(record, roster)
+        return published.verify(record, roster, downloaded.stated_corrupt)

@@ -6,7 +6,7 @@ through `checking` before anything is derived from it. A newcomer, or one that m
 again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedveil_common import layout, provenance, transcript, wire
 from fedveil_common.errors import PeerError
@@ -15,7 +15,7 @@ from fedveil_common.masking import checksum
 from fedveil_common.masking.packing import unpack
 from fedveil_common.masking.ring import Signed, signed, signed_zeros
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
-from fedveil_common.plan import Plan
+from fedveil_common.plan import Plan, canonical, plan_hash
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.roster import Roster
 
@@ -27,11 +27,30 @@ from fedveil_participant.round import State
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a downloaded sum must be of. `value_bits`: of one quantised coordinate, by the plan."""
+    """What a downloaded sum must be of: the question by which it is known (a plan's hash, or the digest of a query,
+    which plans share), its length, and by the plan the bits of a quantised coordinate and the corrupt members.
+
+    `question` is None for an earlier run that the plan continues: that run's plan had other rounds, so its hash is not
+    known here. There the first model that the plan names is what the sums must lead to (`provenance.set_out`).
+    """
 
     purpose: Purpose
+    question: bytes | None
     length: int
     value_bits: int
+    corrupt: int
+
+    @classmethod
+    def of(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
+        """The sum of this purpose that a run of `plan` itself has at `step`."""
+        known = layout.query_digest(plan) if purpose is Purpose.STANDARDISE else plan_hash(canonical(plan))
+        return replace(cls.earlier(plan, purpose, step), question=known)
+
+    @classmethod
+    def earlier(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
+        """The sum that an earlier run had at `step`, which differed from `plan` in its rounds alone."""
+        length = layout.layout_for(plan, purpose, step).length
+        return cls(purpose, None, length, plan.protection.value_bits, plan.cohort.max_corrupt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +89,9 @@ def fetch(
     place = (manifest.key.run_id, manifest.key.round, manifest.purpose, manifest.length)
     if place != (run_id, round, expected.purpose, result.length) or result.length != expected.length:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} came as another sum")
+    asked = manifest.query_digest if manifest.purpose is Purpose.STANDARDISE else manifest.plan_hash
+    if expected.question is not None and asked != expected.question:
+        raise PeerError("wrong_sum", f"round {round} of run {run_id} is not of this plan")
     own_vote(result, run_id, round, basis.opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
     first_result(found, basis.opened)
@@ -83,7 +105,9 @@ def fetch(
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
     bound = checksum.bound(result.survivors, expected.value_bits)
-    return DownloadedSum(download.manifest, download.result, result, values, tuple(hashes), bound), found
+    return DownloadedSum(
+        download.manifest, download.result, result, values, tuple(hashes), bound, expected.corrupt
+    ), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
@@ -143,8 +167,7 @@ class Walker:
         first = 2 if own else 1
         while lineage.step < step and not lineage.verdict.stopped:
             number = first + lineage.step
-            length = layout.layout_for(plan, Purpose.TRAIN, lineage.step).length
-            expected = Expected(Purpose.TRAIN, length, plan.protection.value_bits)
+            expected = Expected.of(plan, Purpose.TRAIN, lineage.step)
             downloaded, found = fetch(self._source.fetch_sum, run_id, number, expected, basis)
             last = lineage.step + 1 == step
             if last and previous and previous[0] != SumRef(run_id, number, found.result):
@@ -163,8 +186,7 @@ class Walker:
             raise PeerError("wrong_sum", "no standardise sum is named")
         else:
             ref, ran = standardise[0], standardise[0].run_id
-            length = layout.layout_for(plan, Purpose.STANDARDISE, 0).length
-            expected = Expected(Purpose.STANDARDISE, length, plan.protection.value_bits)
+            expected = Expected.of(plan, Purpose.STANDARDISE, 0)
             downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
             if found.result != ref.result_hash:
                 raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
@@ -172,8 +194,7 @@ class Walker:
             scaling, walked = downloaded.values, [found]
 
         def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
-            length = layout.layout_for(at.plan, Purpose.TRAIN, at.step).length
-            due = Expected(Purpose.TRAIN, length, at.plan.protection.value_bits)
+            due = Expected.earlier(at.plan, Purpose.TRAIN, at.step)
             earlier, one = fetch(self._source.fetch_sum, run_id, number, due, basis)
             self._checker.check(earlier, one, _key(one, basis), audited=False)
             walked.append(one)
