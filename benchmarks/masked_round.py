@@ -90,6 +90,8 @@ def participant() -> int:
     from numpy.typing import NDArray
 
     class FixedBench(TableBench):
+        vectors: dict[int, NDArray[np.float64]] = {}  # noqa: RUF012  # made once, as if the training were free
+
         def accept(self, plan: Plan) -> bytes:
             return bytes(32)
 
@@ -98,6 +100,8 @@ def participant() -> int:
         ) -> list[NDArray[np.float64]]:
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
+            if shape.length in self.vectors:
+                return [self.vectors[shape.length]]
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
             values = np.arange(shape.length, dtype=np.float64)
             np.sin(values, out=values)
@@ -105,6 +109,7 @@ def participant() -> int:
             for name, where in shape.slices().items():
                 if name in fixed:
                     values[where] = fixed[name]
+            self.vectors = {shape.length: values}
             return [values]
 
         def encode(

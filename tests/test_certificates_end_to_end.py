@@ -18,7 +18,7 @@ def home(tmp_path: Path) -> House:  # type: ignore[misc]
 
 def test_certificates_are_renewed_in_the_middle_of_a_run(home: House) -> None:
     home.found()
-    plan_hash = home.plan(plan_text(rounds=8))
+    plan_hash = home.plan(plan_text(rounds=8, progress_s=120))
     for name in NAMES:
         assert home.run("join", "-", stdin=home.invite(name), home=name).returncode == 0
         home.participate(name, plan_hash, "--until-ended")
@@ -27,9 +27,11 @@ def test_certificates_are_renewed_in_the_middle_of_a_run(home: House) -> None:
     shutil.copytree(home.folder / "acme", before, ignore=shutil.ignore_patterns("lock"))
     home.start("run", "run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt", "--json", home="op")
     home.until(lambda: "round" in home.err("run"), "the first round")
+    home.running["borealis"].send_signal(signal.SIGSTOP)  # the run goes on, and cannot end before the renewal
     assert "asked" in home.json("renew", home="acme")
     assert home.json("renew")["in_use"] is True  # the operator's, while `run start` follows the run
     home.until(lambda: "certificate_renewed" in home.err("acme"), "acme's renewal")
+    home.running["borealis"].send_signal(signal.SIGCONT)
     for name in NAMES:
         assert home.running.pop(name).wait(timeout=120) == 0, home.err(name)
     assert home.running.pop("run").wait(timeout=30) == 0, home.err("run")

@@ -215,8 +215,7 @@ def _accept_openings(course: Course, stage: Acking, org: OrgId, message: Opening
         if body.recipient in known:
             _equivocated(course, org, (known[body.recipient], blob), at)
             return
-        dealt = next(one for one in map(share_body, stage.shares[org]) if one.recipient == body.recipient)
-        shares.check_opening(body, dealt)
+        shares.check_opening(body, share_body(stage.shares[org][body.recipient]))
         fresh[body.recipient] = blob
     if fresh:
         answers = {**known, **fresh}

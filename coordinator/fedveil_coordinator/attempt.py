@@ -7,6 +7,7 @@ holds only what that stage may know. Source: FLSA/1 section 2.9 (docs/protocol.m
     (every stage before a certificate) -> Aborting -> Aborted | Dead
 """
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,11 @@ from fedveil_coordinator import facts
 
 Blobs = Mapping[OrgId, SignedBlob]
 Sets = Mapping[OrgId, tuple[SignedBlob, ...]]
+Dealings = Mapping[OrgId, Mapping[OrgId, SignedBlob]]
+"""Dealer -> recipient -> its ShareMsg. Found by recipient: n dealers to n recipients are looked up n^2 times."""
+
+REMEMBERED_BODIES = 1024
+"""Parsed bodies of a kind that are read again with every message; a cohort has 256 members at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Sharing:
 
     t1: bytes
     adverts: Blobs
-    shares: Sets
+    shares: Dealings
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Acking:
 
     t1: bytes
     adverts: Blobs
-    shares: Sets
+    shares: Dealings
     acks: Blobs
     openings: Sets
 
@@ -81,7 +87,7 @@ class Collecting:
     t1: bytes
     t2: bytes
     adverts: Blobs
-    shares: Sets
+    shares: Dealings
     openings: Sets
     headers: Blobs
 
@@ -94,7 +100,7 @@ class Voting:
     t2: bytes
     t3: bytes
     adverts: Blobs
-    shares: Sets
+    shares: Dealings
     openings: Sets
     headers: Blobs
     votes: Blobs
@@ -108,7 +114,7 @@ class Revealing:
     t2: bytes
     t3: bytes
     adverts: Blobs
-    shares: Sets
+    shares: Dealings
     openings: Sets
     headers: Blobs
     certificate: Certificate
@@ -214,7 +220,8 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
             t1 = transcript.t1(attempt.frame.t0, {org: blob.body for org, blob in adverts.items()})
             return replace(attempt, stage=Sharing(t1, adverts, {}))
         case Sharing() as stage, facts.SharesAccepted():
-            return replace(attempt, stage=replace(stage, shares={**stage.shares, fact.dealer: fact.shares}))
+            dealt = {share_body(blob).recipient: blob for blob in fact.shares}
+            return replace(attempt, stage=replace(stage, shares={**stage.shares, fact.dealer: dealt}))
         case Sharing() as stage, facts.SharesDelivered():
             sets = {org: stage.shares[org] for org in fact.dealers}
             return replace(attempt, stage=Acking(stage.t1, stage.adverts, sets, {}, {}))
@@ -292,7 +299,12 @@ def _without_advert(attempt: Attempt, org: OrgId) -> Attempt:
 
 def advert_body(blob: SignedBlob) -> Advert:
     """The body of an advert."""
-    body = wire.parse_body(BlobType.ADVERT, blob.body)
+    return _advert(blob.body)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_BODIES)
+def _advert(data: bytes) -> Advert:
+    body = wire.parse_body(BlobType.ADVERT, data)
     assert isinstance(body, Advert)
     return body
 
@@ -306,7 +318,12 @@ def share_body(blob: SignedBlob) -> ShareMsg:
 
 def ack_body(blob: SignedBlob) -> ShareAck:
     """The body of an ack."""
-    body = wire.parse_body(BlobType.SHARE_ACK, blob.body)
+    return _ack(blob.body)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_BODIES)
+def _ack(data: bytes) -> ShareAck:
+    body = wire.parse_body(BlobType.SHARE_ACK, data)
     assert isinstance(body, ShareAck)
     return body
 
@@ -320,7 +337,7 @@ def opening_body(blob: SignedBlob) -> ShareOpening:
 
 def message_to(stage: Revealing, dealer: OrgId, recipient: OrgId) -> ShareMsg:
     """What `dealer` dealt to `recipient`; its commitments bind both."""
-    return next(m for m in map(share_body, stage.shares[dealer]) if m.recipient == recipient)
+    return share_body(stage.shares[dealer][recipient])
 
 
 def complaints(stage: Acking) -> dict[OrgId, list[SignedBlob]]:

@@ -40,6 +40,7 @@ from fedveil_coordinator.attempt import (
     Attempt,
     Collecting,
     Dead,
+    Dealings,
     Offering,
     Opened,
     Opening,
@@ -50,7 +51,6 @@ from fedveil_coordinator.attempt import (
     complaints,
     convicted,
     opening_body,
-    share_body,
     unanswered,
 )
 from fedveil_coordinator.course import Course
@@ -98,8 +98,8 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
         case SumReady() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
             _publish(course, attempt.stage, event)
         case OpeningFailed() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
-            evidence = attempt.stage.revealing.shares.get(event.dealer, ())
-            course.exclude(event.dealer, "inconsistent_shares", evidence, event.at)
+            evidence = attempt.stage.revealing.shares.get(event.dealer, {})
+            course.exclude(event.dealer, "inconsistent_shares", tuple(evidence.values()), event.at)
             course.record(facts.AttemptDied("inconsistent_shares"), event.at)
         case Resumed():
             heard = dict.fromkeys(attempt.frame.manifest.cohort, event.at)
@@ -342,15 +342,8 @@ def deadline(attempt: Attempt, at: float) -> float | None:
 # --- what a member is told --------------------------------------------------------------------------------------------
 
 
-def _delivery(t1: bytes, sets: Sets, recipient: OrgId) -> ShareDelivery:
-    chosen = [
-        blob
-        for dealer in sorted(sets)
-        if dealer != recipient
-        for blob in sets[dealer]
-        if share_body(blob).recipient == recipient
-    ]
-    return ShareDelivery(t1, tuple(chosen))
+def _delivery(t1: bytes, dealt: Dealings, recipient: OrgId) -> ShareDelivery:
+    return ShareDelivery(t1, tuple(dealt[dealer][recipient] for dealer in sorted(dealt) if dealer != recipient))
 
 
 def _share_set(t1: bytes, dealers: tuple[OrgId, ...], openings: Sets, recipient: OrgId) -> ShareSet:

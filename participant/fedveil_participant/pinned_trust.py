@@ -36,6 +36,7 @@ class PinnedTrust:
         self._own_key = own_key
         self._save = save
         self._lock = threading.Lock()
+        self._last: tuple[bytes, Trust, Roster] | None = None
         self._now = member.trust_chain, member.trust
         pinned = [self.roster(signed) for signed in (signed_roster, member.signed_roster) if signed]
         self._roster = max(pinned, key=lambda roster: roster.version, default=None)
@@ -53,7 +54,12 @@ class PinnedTrust:
 
     def roster(self, signed: bytes) -> Roster:
         """A roster of whatever version, if governance signed it in its time. Errors of `roster_of_its_time`."""
-        return roster_of_its_time(signed, self.trust)
+        trust, last = self.trust, self._last
+        if last is not None and last[0] == signed and last[1] is trust:
+            return last[2]  # every round names one, and the same for months
+        found = roster_of_its_time(signed, trust)
+        self._last = signed, trust, found
+        return found
 
     def accept(self, notice: RosterNotice, before: Roster) -> Roster:
         """The roster of `notice`, to be pinned after `before`; a longer chain is pinned, durably, when this returns.
