@@ -31,7 +31,7 @@ from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import ISOLATION, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import governing, renewing
+from fedveil_cli import governing, heap, renewing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -88,6 +88,7 @@ def participate(
     make_bench: MakeBench = table_bench,
 ) -> dict[str, str]:
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
+    heap.share_one()
     member = membership.load_membership(home)
     with FolderLock(home):
         key = _journal_key(member, passphrase, world.entropy, tell)

@@ -42,6 +42,7 @@ from fedveil_coordinator.store.journal import KEEP_BYTES
 from fedveil_coordinator.trust import TrustInForce
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from fedveil_cli import heap
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers, stop_process
 from fedveil_cli.world import World
@@ -70,6 +71,7 @@ def serve(
     """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens. `keep_bytes`: of masked
     inputs of opened rounds, for audits; None: KEEP_BYTES.
     """
+    heap.share_one()
     federation = founding.load_federation(home)
     with FolderLock(home):
         store = open_store(home, world.clock, keep_bytes=KEEP_BYTES if keep_bytes is None else keep_bytes)
