@@ -90,8 +90,6 @@ def participant() -> int:
     from numpy.typing import NDArray
 
     class FixedBench(TableBench):
-        vectors: dict[int, NDArray[np.float64]] = {}  # noqa: RUF012  # made once, as if the training were free
-
         def accept(self, plan: Plan) -> bytes:
             return bytes(32)
 
@@ -100,16 +98,14 @@ def participant() -> int:
         ) -> list[NDArray[np.float64]]:
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
-            if shape.length in self.vectors:
-                return [self.vectors[shape.length]]
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
             values = np.arange(shape.length, dtype=np.float64)
-            np.sin(values, out=values)
-            values /= np.sqrt(shape.length)
+            values %= 1009.0  # cheap to make: the training is not what is measured
+            values -= 504.0
+            values /= 504.0 * np.sqrt(shape.length)
             for name, where in shape.slices().items():
                 if name in fixed:
                     values[where] = fixed[name]
-            self.vectors = {shape.length: values}
             return [values]
 
         def encode(
