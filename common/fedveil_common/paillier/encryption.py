@@ -6,14 +6,14 @@ checked to be the lift of their own product of headers. The exponents are the or
 secret places (see `tables`). Source: docs/paillier.md (B, G5, P6).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gmpy2 import mpz
 
 from fedveil_common.paillier.packing import Blocks
 from fedveil_common.paillier.public_key import PublicKey
-from fedveil_common.paillier.tables import LongPowers, ShortPowers, draw_digits, times_one_plus, value_of
+from fedveil_common.paillier.tables import Digits, LongPowers, ShortPowers, draw_digits, times_one_plus, value_of
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Secret
 
@@ -85,24 +85,28 @@ class Encryptor:
 
     def encrypt(self, plaintexts: Sequence[int], blocks: Blocks, entropy: Entropy) -> list[Block]:
         """Fresh ciphertexts of the plaintexts, padded to whole blocks."""
-        padded, made = blocks.pad(plaintexts), []
-        for index, digits in enumerate(draw_digits(entropy, blocks.count, self.key.terms.bits)):
-            messages = padded[index * blocks.width : (index + 1) * blocks.width]
-            exponent = value_of(digits)
-            bodies = tuple(
-                table.power(digits, message) for table, message in zip(self._columns, messages, strict=False)
-            )
-            made.append(Block(_exponent(exponent), self.short.power(exponent), self._lift.power(digits), bodies))
-        return made
+        padded, drawn = blocks.pad(plaintexts), draw_digits(entropy, blocks.count, self.key.terms.bits)
+        rows = [padded[index * blocks.width : (index + 1) * blocks.width] for index in range(blocks.count)]
+        return [Block(*parts) for parts in self._blocks(drawn, rows)]
 
     def masks(self, count: int, width: int, entropy: Entropy) -> list[Mask]:
         """`count` masks for blocks of `width` ciphertexts."""
-        made = []
-        for digits in draw_digits(entropy, count, self.key.terms.bits):
+        drawn = draw_digits(entropy, count, self.key.terms.bits)
+        return [Mask(*parts) for parts in self._blocks(drawn, [[0] * width] * count)]
+
+    def _blocks(
+        self, drawn: Sequence[Digits], rows: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Exponent, int, int, tuple[int, ...]]]:
+        """Column after column over all blocks: the table of one column stays in the cache meanwhile."""
+        if any(len(row) > len(self._columns) for row in rows):
+            raise ValueError(f"blocks wider than the {len(self._columns)} columns that there are tables for")
+        columns = [
+            [table.power(digits, row[k]) for digits, row in zip(drawn, rows, strict=True)]
+            for k, table in enumerate(self._columns[: len(rows[0])])
+        ]
+        for digits, bodies in zip(drawn, zip(*columns, strict=True), strict=True):
             exponent = value_of(digits)
-            masks = tuple(table.power(digits) for table in self._columns[:width])
-            made.append(Mask(_exponent(exponent), self.short.power(exponent), self._lift.power(digits), masks))
-        return made
+            yield _exponent(exponent), self.short.power(exponent), self._lift.power(digits), bodies
 
 
 def encrypt_with(key: PublicKey, masks: Sequence[Mask], plaintexts: Sequence[int], blocks: Blocks) -> list[Block]:

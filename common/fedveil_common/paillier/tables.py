@@ -79,25 +79,26 @@ class LongPowers:
         self._group = group
         self._rows: list[list[tuple[Any, Any]]] = []
         step: Any = mpz(base)
+        cipher = group.cipher
         for _ in range(digits_for(bits)):
             entries = [mpz(1)]
             for _ in range((1 << WINDOW) - 1):
-                entries.append(entries[-1] * step % group.cipher)
-            step = entries[-1] * step % group.cipher
+                entries.append(entries[-1] * step % cipher)
+            step = entries[-1] * step % cipher
             self._rows.append(_short_entries(entries, group))
 
     def power(self, digits: Digits, message: int = 0) -> int:
         """(1+n)^message * base^r mod n^(s+1), r by its digits: as many as `digits_for(bits)`."""
-        group = self._group
         rows = iter(zip(self._rows, digits, strict=True))
         row, digit = next(rows)
         result, exponent = row[digit]
         exponent += message
+        cipher = self._group.cipher
         for row, digit in rows:
             factor, part = row[digit]
-            result = result * factor % group.cipher
+            result = result * factor % cipher
             exponent += part
-        return times_one_plus(group, result, exponent)
+        return times_one_plus(self._group, result, exponent)
 
 
 def times_one_plus(group: Group, value: int, exponent: int) -> int:
