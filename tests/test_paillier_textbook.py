@@ -39,7 +39,7 @@ class Federation:
         self.generator = textbook.lift(self.key, textbook.base(self.key))
         self.values = [values(f"test/{i}", dimension, CAP + TAIL) for i in range(2)]
         self.r = [[number(f"test/r/{i}/{b}", 256) for b in range(self.count)] for i in range(2)]
-        self.weights = [number(f"test/weights/{b}", 128) for b in range(self.count)]
+        self.weights = [number(f"test/weights/{b}", 128) | 1 for b in range(self.count)]
         self.nonce = number("test/w", textbook.nonce_bits(self.key))
         self.plain = [textbook.pack(self.key, row, CAP + TAIL, self.slot) for row in self.values]
         made = [
@@ -137,16 +137,27 @@ def test_powers_of_1_plus_n_and_their_logarithms(s: int) -> None:
 
 @pytest.mark.parametrize("s", [1, 3])
 def test_turned_signs_leave_the_sum_exact(s: int) -> None:
-    """G2: -body, -C_b, header n-c with the lift of c, -D."""
+    """-body, -C_b, header n-c with the lift of c, -D; odd weights keep the signs."""
     world = federation(s)
     world.bodies[0][0][0] = world.big - world.bodies[0][0][0]
     world.lifts[0][1] = world.big - world.lifts[0][1]
-    world.headers[0][2] = world.key.n - world.headers[0][2]
     world.receive(0)
+    world.headers[1][2] = world.key.n - world.headers[1][2]
     world.receive(1)
+    world.lifts[1][0] = world.big - world.lifts[1][0]
     for quorum, negated in (((0, 1), False), ((1, 2), True)):
         answers = [world.answer(quorum, j, negated=negated and j == quorum[0]) for j in quorum]
         assert world.opened(answers) == world.total()
+
+
+def test_in_the_committed_attempt_with_turned_signs_every_sign_counts() -> None:
+    case = ATTEMPTS["signs and noise 11"]
+    inputs, answer = case["inputs"], case["partials"]["01"]["0"]
+    first, second = inputs["org-001"], inputs["org-002"]
+    turned = {sender: random["turned"] for sender, random in case["in"]["random"].items()}
+    assert turned == {"org-001": ["C", "bodies"], "org-002": ["c"], "coordinator": ["C"]}
+    met = [first["e"], first["sigma"], second["e"], answer["rho"], answer["e"], case["in"]["weights"]]
+    assert all(int(row[0], 16) % 2 for row in met)
 
 
 def test_a_small_batch_of_lifts_may_be_made_by_the_holder_itself() -> None:
