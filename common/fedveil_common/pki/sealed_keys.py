@@ -33,12 +33,7 @@ def seal_key(secret: bytes, passphrase: Passphrase, purpose: str, entropy: Entro
 
     Raises ConfigError `weak_passphrase` below 8 bytes.
     """
-    if len(passphrase.expose()) < MIN_PASSPHRASE:
-        raise ConfigError(
-            "weak_passphrase",
-            f"the {purpose} passphrase has fewer than {MIN_PASSPHRASE} bytes",
-            next_step="choose a longer one, for example six words",
-        )
+    check_passphrase(passphrase, purpose)
     salt, nonce = entropy.take(16), entropy.take(aead.NONCE_BYTES)
     key = _derive(passphrase, salt, COST)
     return jcs.dumps(
@@ -53,6 +48,16 @@ def seal_key(secret: bytes, passphrase: Passphrase, purpose: str, entropy: Entro
             "salt": salt.hex(),
         }
     )
+
+
+def check_passphrase(passphrase: Passphrase, purpose: str) -> None:
+    """Returns if the passphrase is long enough to seal with; ConfigError `weak_passphrase` below 8 bytes."""
+    if len(passphrase.expose()) < MIN_PASSPHRASE:
+        raise ConfigError(
+            "weak_passphrase",
+            f"the {purpose} passphrase has fewer than {MIN_PASSPHRASE} bytes",
+            next_step="choose a longer one, for example six words",
+        )
 
 
 def open_key(sealed: bytes, passphrase: Passphrase | None, purpose: str) -> bytes:
