@@ -52,11 +52,12 @@ def _commands_of(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, 
 PROMISED = """
 demo, simulate, version, doctor, plan check, plan explain, model verify, predict, verify, init, serve, invite,
 revoke, fingerprint, status, run start, run list, run show, run watch, run pause, run resume, run abort, round
-show, round close, key, audit, backup, unseal, join, participate, leave, pause, resume, data, pending, show,
+show, round close, audit, backup, unseal, join, participate, leave, pause, resume, data, pending, show,
 approve, deny, policy, outbox, budget show, budget set, budget history, model list, model show, model diff,
 model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
 model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,
-governance publish, governance rotate, governance follow, ca rotate, ca retire
+governance publish, governance rotate, governance follow, ca rotate, ca retire, key deal, key adopt, key show, key pair,
+key import-phe, key export-phe
 """
 
 
@@ -109,7 +110,7 @@ def test_the_page_of_commands_is_that_of_the_program() -> None:
     page = (pathlib.Path(__file__).parent.parent / "docs" / "commands.md").read_text()
     now, _, later = page.partition("## Names of later releases")
     here = {" ".join(path) for path in commands()} - set(reserved.COMMANDS)
-    assert set(re.findall(r"(?m)^\| `([a-z ]+)` \|", now)) == here
+    assert set(re.findall(r"(?m)^\| `([a-z -]+)` \|", now)) == here
     for release, names in re.findall(r"(?m)^\| (0\.[0-9]) \| (.*) \|$", later):
         assert set(re.findall(r"`([a-z ]+)`", names)) == {n for n, r in reserved.COMMANDS.items() if r == release}
     for path in sorted(here):

@@ -21,6 +21,7 @@ from fedveil_cli import (
     commands_anyone,
     commands_certificates,
     commands_governance,
+    commands_key,
     commands_operator,
     commands_organisation,
     commands_run,
@@ -54,6 +55,7 @@ for _group in (
     commands_run,
     commands_certificates,
     commands_governance,
+    commands_key,
 ):
     _group.register(app)
 reserved.register(app, "")
