@@ -131,8 +131,9 @@ def test_adopt_and_show(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     ("options", "code"),
     [
         (("--bits", "1024"), "modulus_too_short"),
-        (("--bits", "2046"), "modulus_too_short"),
-        (("--bits", "8194"), "modulus_too_long"),
+        (("--bits", "2032"), "modulus_too_short"),
+        (("--bits", "8208"), "modulus_too_long"),
+        (("--bits", "2056"), "usage"),
         (("--bits", "2049"), "usage"),
         (("--bits", "many"), "usage"),
         (("--s", "0"), "bad_exponent"),

@@ -17,7 +17,7 @@ class Number(enum.Enum):
 
 
 Bits = Annotated[
-    int, typer.Option("--bits", metavar="N", help="Bits of the modulus: an even number from 2048 to 8192.")
+    int, typer.Option("--bits", metavar="N", help="Bits of the modulus: a multiple of 16 from 2048 to 8192.")
 ]
 Exponent = Annotated[
     int | None,
@@ -66,7 +66,7 @@ def deal(
     from fedveil_cli import key_commands
     from fedveil_cli.world import real_world
 
-    _check_even(bits)
+    _check_halves(bits)
     key_commands.deal(out, bits, s, dealer, signing_key, passphrase_file, real_world(), Output(as_json))
 
 
@@ -107,7 +107,7 @@ def pair(
     from fedveil_cli import key_commands
     from fedveil_cli.world import real_world
 
-    _check_even(bits)
+    _check_halves(bits)
     key_commands.pair(out_private, out_public, bits, s, passphrase_file, real_world(), Output(as_json))
 
 
@@ -143,6 +143,6 @@ def export_phe(
     key_commands.export_phe(file, out, private, passphrase_file, Output(as_json))
 
 
-def _check_even(bits: int) -> None:
-    if bits % 2:
-        raise typer.BadParameter(f"{bits} is odd: both primes have half as many bits", param_hint="--bits")
+def _check_halves(bits: int) -> None:
+    if bits % 16:
+        raise typer.BadParameter(f"{bits} is no multiple of 16: both primes have whole bytes", param_hint="--bits")

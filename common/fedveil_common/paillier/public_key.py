@@ -41,6 +41,8 @@ class Terms:
             raise ValueError("holders are sorted and distinct")
         if not 1 <= self.width <= MAX_WIDTH or not EXPONENT_BITS <= self.bits <= 8192:
             raise ValueError("width or bits is out of range")
+        if int(self.n).bit_length() % 8:
+            raise ValueError("a modulus has whole bytes: else whole slots could reach beyond n^s")
         seed_sets(len(self.holders), self.threshold)
 
     @property
