@@ -26,8 +26,9 @@ from fedveil_common.paillier.shares import MAX_HOLDERS, SeedSet, known_to
 from fedveil_common.secret import PrivateKey
 
 HASH_BYTES = 32
-MAX_MESSAGE_BYTES = 1 << 26
-"""No message of 12 holders with the widest blocks is longer at 2048 bits; a longer one is refused unread."""
+ENVELOPE_BYTES = 3 + 4 + signing.SIGNATURE_BYTES
+MAX_MESSAGE_BYTES = 1 << 27
+"""No message of 12 holders with the widest blocks and the longest modulus is longer."""
 
 _VERSION = 1
 _LABEL = "paillier/ceremony"
@@ -139,7 +140,8 @@ def encode(body: Body, terms: Terms, sender: int) -> bytes:
 
 
 def parse(message: SignedMessage, holders: Holders) -> Body:
-    """The body of a message, whose sender is a holder. PeerError `bad_key_message` or `bad_public_key`, naming it."""
+    """The body of a message. PeerError `bad_key_message` or `bad_public_key`, naming the sender."""
+    _check_sender(message, holders)
     terms, sender, name = holders.terms, message.sender, holders.name(message.sender)
     octets = Octets(message.body, message.kind.name.lower().replace("_", " "), name)
     follows = octets.take(HASH_BYTES)
@@ -183,8 +185,7 @@ def sign(holders: Holders, sender: int, private: PrivateKey, kind: Kind, body: b
 
 def verify(message: SignedMessage, holders: Holders) -> None:
     """Returns if the message is signed by the holder it names. PeerError `bad_key_message`, `bad_signature`."""
-    if message.sender >= len(holders.keys):
-        raise PeerError("bad_key_message", f"there is no holder {message.sender}")
+    _check_sender(message, holders)
     fields = _signed(holders, message.sender, message.kind, message.body)
     name = holders.name(message.sender)
     signing.verify_bytes(holders.keys[message.sender], message.signature, _LABEL, *fields, peer=name)
@@ -215,6 +216,11 @@ def equivocators(holders: Holders, ours: list[SignedMessage], theirs: list[Signe
         if said.setdefault(place, message.body) != message.body:
             found.add(holders.name(message.sender))
     return tuple(sorted(found))
+
+
+def _check_sender(message: SignedMessage, holders: Holders) -> None:
+    if not 0 <= message.sender < len(holders.keys):
+        raise PeerError("bad_key_message", f"there is no holder {message.sender}")
 
 
 def _signed(holders: Holders, sender: int, kind: Kind, body: bytes) -> tuple[bytes, ...]:

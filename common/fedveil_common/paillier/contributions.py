@@ -21,8 +21,13 @@ _NONCE = bytes(aead.NONCE_BYTES)
 # The key comes from the commitments' transcript, which fixes the contribution: it can seal no second message.
 
 
+def channel_key(channel: PrivateKey) -> bytes:
+    """The public half of a holder's X25519 key for one ceremony."""
+    return agreement.public_key(channel)
+
+
 def commitment(follows: bytes, absent: SeedSet, dealer: int, contribution: Seed) -> bytes:
-    """Hp("ceremony/commit", transcript of the channel keys, A, u8 dealer, contribution): binding, and hiding 32 bytes."""
+    """Hp("ceremony/commit", transcript of the channel keys, A, u8 dealer, contribution): it binds, and hides."""
     return hp("ceremony/commit", follows, bytes(absent), bytes([dealer]), contribution.expose())
 
 

@@ -12,7 +12,6 @@ from typing import Self
 
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.paillier import holder_lists, key_record
-from fedveil_common.paillier.ceremony_messages import MAX_MESSAGE_BYTES
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.octets import Octets
 from fedveil_common.paillier.public_key import PublicKey
@@ -57,7 +56,9 @@ class HolderKey:
         """u8 1 || u8 index || u16 number of seeds || the seeds, sets in lexicographic order || the record."""
         known = known_to(self.index, self.holders.terms.sets)
         seeds = b"".join(self.seeds[absent].expose() for absent in known)
-        return StoredState(bytes([_VERSION, self.index]) + len(known).to_bytes(2, "big") + seeds + self.record.to_bytes())
+        return StoredState(
+            bytes([_VERSION, self.index]) + len(known).to_bytes(2, "big") + seeds + self.record.to_bytes()
+        )
 
     @classmethod
     def from_bytes(cls, state: StoredState) -> Self:
@@ -70,7 +71,7 @@ class HolderKey:
             known = known_to(index, record.holders.terms.sets)
             if version != _VERSION or index >= len(record.holders.keys) or len(seeds) != len(known):
                 raise octets.refused("version, index or number of seeds")
-            return cls.over(index, dict(zip(known, seeds, strict=True)), record)
+            return cls.over(index, dict(zip(known, seeds, strict=True)), record, record.root)
         except PeerError as error:
             raise StorageError(
                 "holder_key_damaged",
@@ -80,11 +81,11 @@ class HolderKey:
             ) from error
 
     @classmethod
-    def over(cls, index: int, seeds: Mapping[SeedSet, Seed], record: KeyRecord) -> Self:
-        """A holder's key, checked: errors as `key_record.verify`, and `key_list_differs` if a seed gives another list
+    def over(cls, index: int, seeds: Mapping[SeedSet, Seed], record: KeyRecord, root: bytes) -> Self:
+        """A holder's key under `root`, checked: errors as `key_record.verify`, and `key_list_differs` if a seed gives another list
         than the record has.
         """
-        public = key_record.verify(record, record.root)
+        public = key_record.verify(record, root)
         terms = record.holders.terms
         for absent, seed in seeds.items():
             secret = holder_lists.exponents(terms, record.epoch, absent, seed)

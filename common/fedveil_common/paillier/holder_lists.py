@@ -46,7 +46,9 @@ def column_keys(terms: Terms, secret: list[int]) -> tuple[int, ...]:
     return tuple(gmpy2.powmod_sec(generator, x, group.n) for x in secret)
 
 
-def proven_lists(holders: Holders, epoch: int, seeds: Mapping[SeedSet, Seed], draws: Draws) -> dict[SeedSet, ProvenList]:
+def proven_lists(
+    holders: Holders, epoch: int, seeds: Mapping[SeedSet, Seed], draws: Draws
+) -> dict[SeedSet, ProvenList]:
     """The list of each seed that a holder knows, with its own proof; all randomness comes from `draws`."""
     made: dict[SeedSet, ProvenList] = {}
     for absent, seed in seeds.items():
@@ -101,6 +103,33 @@ def check_agreed(holders: Holders, said: Mapping[int, Mapping[SeedSet, object]])
                     not_done="nothing was signed",
                     next_step="another holder of that seed names the one who is wrong",
                 )
+
+
+def check_announced(
+    holders: Holders, sender: int, shown: Mapping[SeedSet, bytes], announced: Mapping[SeedSet, bytes]
+) -> None:
+    """Returns if the hashes of the lists that `sender` shows are those that it signed before it saw any list.
+
+    PeerError `key_list_not_announced`, peer = the sender.
+    """
+    for absent, value in shown.items():
+        if value != announced[absent]:
+            raise PeerError(
+                "key_list_not_announced",
+                f"{holders.name(sender)} shows another list for {list(absent)} than it announced",
+                peer=holders.name(sender),
+                not_done="nothing was signed",
+                next_step="begin anew without that holder",
+            )
+
+
+def gather(shown: Mapping[int, Lists], first: int | None = None) -> dict[SeedSet, ProvenList]:
+    """One list and proof for each set: those of the lowest sender that has one, or of `first` where it has one."""
+    gathered: dict[SeedSet, ProvenList] = {}
+    for sender in sorted(shown, key=lambda index: (index != first, index)):
+        for absent, one in shown[sender].items():
+            gathered.setdefault(absent, one)
+    return gathered
 
 
 def values_of(lists: Lists) -> dict[SeedSet, tuple[int, ...]]:

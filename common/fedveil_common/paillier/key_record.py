@@ -14,7 +14,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import lp, u16, u32
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
-from fedveil_common.paillier.ceremony_messages import encode_list, parse_list
+from fedveil_common.paillier.ceremony_messages import Approval, encode_list, parse_list
 from fedveil_common.paillier.encoding import integer
 from fedveil_common.paillier.holder_lists import ProvenList, check_proofs, values_of
 from fedveil_common.paillier.octets import Octets
@@ -113,6 +113,22 @@ def verify_signature(holders: Holders, signer: int, key: PublicKey, signature: b
     """Returns if holder `signer` signed the fingerprint of `key`. PeerError `bad_signature`, naming it."""
     fields = _signed(holders, signer, key)
     signing.verify_bytes(holders.keys[signer], signature, _LABEL, *fields, peer=holders.name(signer))
+
+
+def check_approval(holders: Holders, signer: int, key: PublicKey, approval: Approval) -> None:
+    """Returns if `signer` approves exactly `key`.
+
+    PeerError `key_list_differs` for an approval of another key, `bad_signature`; peer = the signer.
+    """
+    if approval.fingerprint != key.fingerprint:
+        raise PeerError(
+            "key_list_differs",
+            f"{holders.name(signer)} approves another key than the lists that arrived here make",
+            peer=holders.name(signer),
+            not_done="its signature was not counted",
+            next_step="compare the signed lists of both holders: who signed two of one set is at fault",
+        )
+    verify_signature(holders, signer, key, approval.signature)
 
 
 def verify(record: KeyRecord, root: bytes) -> PublicKey:
