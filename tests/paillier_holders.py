@@ -55,7 +55,7 @@ def honest(message: SignedMessage) -> Iterable[SignedMessage]:
 
 @dataclass
 class Table:
-    """`take`: which waiting message comes next. `refused`: the error that ended each holder's part. `sent`: all said."""
+    """`take`: which waiting message comes next. `refused`: each holder's last error. `sent`: all said."""
 
     holders: Holders
     lie: Lie = honest
@@ -140,9 +140,7 @@ class Renewal:
 
     def refreshed(self) -> dict[int, HolderKey]:
         return {
-            index: state.stage.key
-            for index, state in self.states.items()
-            if isinstance(state.stage, refresh.Refreshed)
+            index: state.stage.key for index, state in self.states.items() if isinstance(state.stage, refresh.Refreshed)
         }
 
 

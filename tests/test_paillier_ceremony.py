@@ -78,7 +78,7 @@ def test_a_key_needs_a_quorum_and_its_member() -> None:
 @pytest.mark.parametrize("take", [0, -1])
 def test_order_and_repetition_do_not_matter(take: int) -> None:
     played = Table(THREE, lie=lambda message: (message, message), take=take).play()
-    assert [key.public.fingerprint for key in played.keys()] == [KEY.public.fingerprint] * 3
+    assert [key.public.fingerprint for key in played] == [KEY.public.fingerprint] * 3
 
 
 def test_another_key_id_gives_other_seeds() -> None:
@@ -301,9 +301,7 @@ def test_who_may_not_know_a_seed_cannot_open_it() -> None:
     own = seat(THREE, 2).draws.seed("paillier/contribution", first, bytes((0,)))
     committed = contributions.commitment(first, (0,), 2, own)
     sealed = body.sealed[((0,), 1)]
-    opened = contributions.open_contribution(
-        THREE, second, (0,), 2, 1, channels[1], keys[2], sealed, committed, first
-    )
+    opened = contributions.open_contribution(THREE, second, (0,), 2, 1, channels[1], keys[2], sealed, committed, first)
     assert opened == own
     for absent, recipient, channel in (((0,), 0, 0), ((1,), 1, 1), ((0,), 1, 0)):
         with pytest.raises(PeerError) as caught:
@@ -458,7 +456,7 @@ class Forgetful(Table):
 
 def test_a_restored_ceremony_goes_on_with_the_same_messages() -> None:
     played = Forgetful(THREE).play()
-    assert [key.to_bytes() for key in played.keys()] == [key.to_bytes() for key in PLAYED.keys()]
+    assert [key.to_bytes() for key in played] == [key.to_bytes() for key in PLAYED]
 
 
 def test_a_damaged_ceremony_is_not_restored() -> None:
@@ -584,7 +582,9 @@ def test_hostile_records_are_peer_errors(data: bytes) -> None:
 
 
 @settings(max_examples=60)
-@given(st.one_of(st.binary(max_size=300), mutated([KEY.to_bytes().expose(), ceremony.store(PLAYED.states[0]).expose()])))
+@given(
+    st.one_of(st.binary(max_size=300), mutated([KEY.to_bytes().expose(), ceremony.store(PLAYED.states[0]).expose()]))
+)
 def test_hostile_states_are_storage_errors(data: bytes) -> None:
     for read in (HolderKey.from_bytes, party.unpack):
         try:

@@ -67,9 +67,9 @@ def open_contribution(
         key = _key(follows, absent, dealer, recipient, channel, dealer_key)
         contribution = Seed(aead.open_sealed(key, _NONCE, sealed, _associated(holders, absent, dealer, recipient)))
     except (FedveilError, ValueError) as error:  # ValueError: authentic, but not 32 bytes
-        raise _bad(f"the contribution of {name} to the set {list(absent)} does not open", name) from error
+        raise _bad(f"that of {name} to the set {list(absent)} does not open", name) from error
     if not hmac.compare_digest(commitment(committed_under, absent, dealer, contribution), committed):
-        raise _bad(f"{name} opened another contribution to the set {list(absent)} than it committed to", name)
+        raise _bad(f"{name} opened another for the set {list(absent)} than it committed to", name)
     return contribution
 
 
@@ -94,5 +94,9 @@ def _associated(holders: Holders, absent: SeedSet, dealer: int, recipient: int) 
 
 def _bad(what: str, peer: str) -> PeerError:
     return PeerError(
-        "bad_contribution", what, peer=peer, not_done="no seed was made", next_step="begin anew without that holder"
+        "bad_contribution",
+        f"a contribution is none: {what}",
+        peer=peer,
+        not_done="no seed was made",
+        next_step="begin anew without that holder",
     )

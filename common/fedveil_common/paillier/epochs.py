@@ -54,7 +54,7 @@ def _pinned(record: KeyRecord, root: bytes) -> tuple[KeyPin, PublicKey]:
 def _wrong_epoch(what: str) -> PeerError:
     return PeerError(
         "wrong_key_epoch",
-        what,
+        f"the key is not the next one: {what}",
         not_done="the key was not accepted and nothing is encrypted under it",
         next_step="fetch the records of the epochs between; if there are none, ask the holders",
     )

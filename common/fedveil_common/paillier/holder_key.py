@@ -82,8 +82,8 @@ class HolderKey:
 
     @classmethod
     def over(cls, index: int, seeds: Mapping[SeedSet, Seed], record: KeyRecord, root: bytes) -> Self:
-        """A holder's key under `root`, checked: PeerError as `key_record.verify`, and `key_list_differs` if a seed gives
-        another list than the record has.
+        """A holder's key under `root`, checked: PeerError as `key_record.verify`, and `key_list_differs` if a seed
+        gives another list than the record has.
         """
         public = key_record.verify(record, root)
         terms = record.holders.terms

@@ -99,7 +99,7 @@ def check(statement: Statement, proof: ListProof, peer: str = "") -> None:
     left = gmpy2.powmod(base(group), 2 * proof.response, group.n)
     right = proof.commitment * multi_power(statement.values, weights, group.n) % group.n
     if left != right * right % group.n:
-        raise _bad(f"nobody shows the exponents behind the list of the set {list(statement.absent)}", peer)
+        raise _bad(f"the exponents behind that of the set {list(statement.absent)} are not shown", peer)
 
 
 def _challenges(statement: Statement, commitment: int) -> list[int]:
@@ -117,4 +117,6 @@ def _nonce(digest: bytes, secret: Seed, fresh: bytes, bits: int) -> int:
 
 
 def _bad(what: str, peer: str) -> PeerError:
-    return PeerError("bad_list_proof", what, peer=peer, not_done="the key was not accepted")
+    return PeerError(
+        "bad_list_proof", f"a list of column keys is not proven: {what}", peer=peer, not_done="the key was not accepted"
+    )
