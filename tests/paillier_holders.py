@@ -113,6 +113,7 @@ class Renewal:
 
     keys: list[HolderKey]
     lie: Lie = honest
+    take: int = 0
     states: dict[int, refresh.Refresh] = field(default_factory=dict)
     sent: list[SignedMessage] = field(default_factory=list)
     refused: list[tuple[int, str, str]] = field(default_factory=list)
@@ -121,11 +122,12 @@ class Renewal:
         queue: list[SignedMessage] = []
         for key in self.keys:
             seat = party(key.holders, key.index, f"refresh {key.record.epoch}")
-            self.states[key.index], said = refresh.start(seat, key)
+            present = frozenset(one.index for one in self.keys)
+            self.states[key.index], said = refresh.start(seat, key, present)
             queue += said
         queue = [told for message in queue for told in self.lie(message)]
         while queue:
-            message = queue.pop(0)
+            message = queue.pop(self.take)
             self.sent.append(message)
             for index in self.states:
                 if index != message.sender:

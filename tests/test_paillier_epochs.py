@@ -27,6 +27,7 @@ from test_paillier_ceremony import Colluders, nothing, rogue_exponents
 
 FIRST = made(3, 2)
 HOLDERS = FIRST[0].holders
+ALL = frozenset({0, 1, 2})
 RENEWED = Renewal(FIRST).play()
 SECOND = RENEWED.refreshed()
 PIN, _ = epochs.accept_first(HOLDERS.root, FIRST[0].record)
@@ -87,7 +88,12 @@ def test_a_threshold_is_enough_and_the_absent_follow() -> None:
 
 def test_fewer_than_a_threshold_make_nothing() -> None:
     keys = made(5, 4)
-    assert Renewal(keys[:3]).play().refreshed() == {}
+    with pytest.raises(ValueError, match="a threshold"):
+        Renewal(keys[:3]).play()
+    with pytest.raises(ValueError, match="a threshold"):
+        refresh.start(seat(HOLDERS, 0), FIRST[0], frozenset({1, 2}))
+    with pytest.raises(ValueError, match="a threshold"):
+        refresh.start(seat(HOLDERS, 0), FIRST[0], frozenset({0, 1, 3}))
 
 
 def test_a_refreshed_key_is_refreshed_again() -> None:
@@ -126,23 +132,45 @@ def test_a_holder_that_was_away_sees_a_list_that_its_seed_does_not_give() -> Non
 
 def test_a_refresh_is_of_ones_own_key() -> None:
     with pytest.raises(ValueError, match="not this party's"):
-        refresh.start(seat(HOLDERS, 1), FIRST[0])
+        refresh.start(seat(HOLDERS, 1), FIRST[0], ALL)
     record = replace(FIRST[0].record, epoch=refresh.LAST_EPOCH)
     with pytest.raises(ValueError, match="used up"):
-        refresh.start(seat(HOLDERS, 0), HolderKey(0, FIRST[0].seeds, record, FIRST[0].public))
+        refresh.start(seat(HOLDERS, 0), HolderKey(0, FIRST[0].seeds, record, FIRST[0].public), ALL)
 
 
 # --- holders that deviate ----------
 
 
-def test_a_wrong_list_is_named_and_stops_nobody_else() -> None:
+def without(renewal: Renewal, left: set[int]) -> dict[int, HolderKey]:
+    """What the others make once a person left the named holder out."""
+    states = {}
+    queue: list[SignedMessage] = []
+    for index in left:
+        state = renewal.states[index]
+        stored = refresh.store(state)
+        states[index], said = refresh.restore(state.party, FIRST[index], frozenset(left), stored)
+        queue += said
+    while queue:
+        message = queue.pop(0)
+        for index in left - {message.sender}:
+            states[index], more = refresh.step(states[index], message)
+            queue += more
+    stages = {index: state.stage for index, state in states.items()}
+    return {index: stage.key for index, stage in stages.items() if isinstance(stage, refresh.Refreshed)}
+
+
+def test_a_wrong_list_is_named_and_the_others_go_on_without() -> None:
     def change(body: messages.ListsBody) -> messages.ListsBody:
         return replace(body, lists={**body.lists, (0,): body.lists[(1,)]})
 
     renewal = Renewal(FIRST, lies(Kind.LISTS, 2, change)).play()
     assert (1, "key_list_differs", "holder-2") in renewal.refused
     assert (0, "bad_list_proof", "holder-2") in renewal.refused
-    assert {0, 1} <= set(renewal.refreshed())
+    assert {0, 1}.isdisjoint(renewal.refreshed())
+    after = without(renewal, {0, 1})
+    assert set(after) == {0, 1}
+    assert after[0].public.fingerprint == SECOND[0].public.fingerprint
+    assert set(after[0].record.signatures) == {0, 1}
 
 
 def test_an_old_list_and_proof_are_refused() -> None:
@@ -151,10 +179,12 @@ def test_an_old_list_and_proof_are_refused() -> None:
 
     renewal = Renewal(FIRST, lies(Kind.LISTS, 2, change)).play()
     assert {(index, peer) for index, _, peer in renewal.refused} >= {(0, "holder-2"), (1, "holder-2")}
-    assert {0, 1} <= set(renewal.refreshed())
+    assert {0, 1}.isdisjoint(renewal.refreshed())
 
 
-def test_two_different_lists_of_a_seed_that_we_lack_are_seen() -> None:
+@pytest.mark.parametrize("take", [0, -1])
+def test_a_list_in_dispute_is_not_signed(take: int) -> None:
+    """Whichever came first: otherwise one holder could make a key that opens only with its help, all being present."""
     exponents = [int.from_bytes(draw("own", k), "big") for k in range(2)]
     values = holder_lists.column_keys(HOLDERS.terms, exponents)
     statement = list_proof.Statement(HOLDERS.terms, HOLDERS.root, 1, (0,), values)
@@ -163,9 +193,32 @@ def test_two_different_lists_of_a_seed_that_we_lack_are_seen() -> None:
     def change(body: messages.ListsBody) -> messages.ListsBody:
         return replace(body, lists={**body.lists, (0,): mine})
 
-    refused = Renewal(FIRST, lies(Kind.LISTS, 2, change)).play().refused
-    assert (0, "key_list_differs", "") in refused  # holder 0 cannot say which of the two is wrong
-    assert (1, "key_list_differs", "holder-2") in refused
+    renewal = Renewal(FIRST, lies(Kind.LISTS, 2, change), take).play()
+    assert (0, "key_list_differs", "") in renewal.refused  # holder 0 cannot say which of the two is wrong
+    assert (1, "key_list_differs", "holder-2") in renewal.refused
+    assert isinstance(renewal.states[0].stage, refresh.Gathering)
+    assert isinstance(renewal.states[1].stage, refresh.Gathering)
+    assert without(renewal, {0, 1})[0].public.fingerprint == SECOND[0].public.fingerprint
+
+
+def test_nobody_signs_a_second_key_after_a_restart() -> None:
+    """Holder 2 is left out after a key was signed with a list of its own: our stored approval stands against us."""
+    exponents = [int.from_bytes(draw("own", k), "big") for k in range(2)]
+    values = holder_lists.column_keys(HOLDERS.terms, exponents)
+    statement = list_proof.Statement(HOLDERS.terms, HOLDERS.root, 1, (0,), values)
+    mine = holder_lists.ProvenList(values, list_proof.prove(statement, exponents, Seed(draw("x")), draw("y") * 2))
+    first, (own,) = refresh.start(seat(HOLDERS, 0, "refresh 0"), FIRST[0], frozenset({0, 2}))
+    _, (lists,) = refresh.start(seat(HOLDERS, 2, "refresh 0"), FIRST[2], frozenset({0, 2}))
+    _, (of_one,) = refresh.start(seat(HOLDERS, 1, "refresh 0"), FIRST[1], ALL)
+    body = messages.parse(lists, HOLDERS)
+    assert isinstance(body, messages.ListsBody)
+    first, said = refresh.step(first, again(HOLDERS, lists, replace(body, lists={**body.lists, (0,): mine})))
+    assert [message.kind for message in said] == [Kind.APPROVAL]
+    back, sent = refresh.restore(first.party, FIRST[0], frozenset({0, 1}), refresh.store(first))
+    assert own in sent
+    with pytest.raises(PeerError) as caught:
+        refresh.step(back, of_one)
+    assert (caught.value.code, caught.value.peer) == ("key_equivocation", "holder-0")
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -173,16 +226,19 @@ def test_a_false_approval_is_not_counted_and_stops_nobody(early: bool) -> None:
     states = {}
     sent = {}
     for index in range(3):
-        states[index], (sent[index],) = refresh.start(seat(HOLDERS, index, "refresh 0"), FIRST[index])
+        states[index], (sent[index],) = refresh.start(seat(HOLDERS, index, "refresh 0"), FIRST[index], ALL)
     body = messages.Approval(states[2].follows, draw("another key"), bytes(64))
     false = messages.sign(HOLDERS, 2, private_key(2), Kind.APPROVAL, messages.encode(body, HOLDERS.terms, 2))
     if early:
         states[0], _ = refresh.step(states[0], false)
+    states[0], nothing_yet = refresh.step(states[0], sent[2])
+    assert nothing_yet == ()
     states[0], approval = refresh.step(states[0], sent[1])
     if not early:
         with pytest.raises(PeerError) as caught:
             refresh.step(states[0], false)
         assert (caught.value.code, caught.value.peer) == ("key_list_differs", "holder-2")
+    states[1], _ = refresh.step(states[1], sent[2])
     states[1], other = refresh.step(states[1], sent[0])
     assert len(approval) == len(other) == 1
     states[0], _ = refresh.step(states[0], other[0])
@@ -194,8 +250,8 @@ def test_a_false_approval_is_not_counted_and_stops_nobody(early: bool) -> None:
 
 
 def test_messages_of_a_ceremony_or_another_epoch_are_refused() -> None:
-    state, _ = refresh.start(seat(HOLDERS, 0, "refresh 0"), FIRST[0])
-    _, (next_epoch,) = refresh.start(seat(HOLDERS, 1, "refresh 1"), SECOND[1])
+    state, _ = refresh.start(seat(HOLDERS, 0, "refresh 0"), FIRST[0], ALL)
+    _, (next_epoch,) = refresh.start(seat(HOLDERS, 1, "refresh 1"), SECOND[1], ALL)
     of_ceremony = {message.kind: message for message in Table(HOLDERS).play().sent if message.sender == 1}
     codes = {
         Kind.COMMITMENTS: "bad_key_message",
@@ -246,12 +302,12 @@ def test_without_proofs_two_of_five_choose_the_next_key(monkeypatch: pytest.Monk
 def test_a_restored_refresh_says_the_same_again() -> None:
     state = RENEWED.states[0]
     blank = replace(state.party, seed=Seed(bytes(32)))
-    back, sent = refresh.restore(blank, FIRST[0], refresh.store(state))
+    back, sent = refresh.restore(blank, FIRST[0], ALL, refresh.store(state))
     assert sent == tuple(message for message in RENEWED.sent if message.sender == 0)
     assert isinstance(back.stage, refresh.Refreshed)
     assert back.stage.key.to_bytes() == SECOND[0].to_bytes()
     with pytest.raises(StorageError) as caught:
-        refresh.restore(blank, FIRST[0], StoredState(b"\1"))
+        refresh.restore(blank, FIRST[0], ALL, StoredState(b"\1"))
     assert caught.value.code == "key_ceremony_damaged"
 
 
@@ -293,7 +349,8 @@ def test_too_few_signatures_are_refused() -> None:
 
 def test_a_foreign_signature_is_refused() -> None:
     record = SECOND[0].record
-    swapped = {0: record.signatures[1], 1: record.signatures[0]}
+    one, other = sorted(record.signatures)[:2]
+    swapped = {one: record.signatures[other], other: record.signatures[one]}
     assert refusal(PIN, replace(record, signatures=swapped)) == "bad_signature"
     of_first = dict(FIRST[0].record.signatures)
     assert refusal(PIN, replace(record, signatures=of_first)) == "bad_signature"

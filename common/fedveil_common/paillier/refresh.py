@@ -1,8 +1,10 @@
-"""From one epoch of a key to the next, seen by one holder: a pure state machine that a threshold of holders can finish.
+"""From one epoch of a key to the next, seen by one holder: a pure state machine among those holders who are present.
 
 Promise: every seed is ratcheted, so that what was encrypted before stays shut to whoever takes the new seeds; lists are
 derived again or come with proofs; a holder signs one fingerprint for an epoch. Nobody contributes anything: a refresh
 heals nothing, and after a compromise or the loss of a holder the ceremony is held anew.
+A list that contradicts another one is never signed: those present must all show lists that agree, and who cannot is
+left out by a person, as long as a threshold remains.
 What `start` and `step` return is stored before it is sent (`store`): a holder that forgot could sign two keys, and its
 second lists, with other proofs, would be held against it.
 Source: docs/paillier-keys.md (P7, G6).
@@ -29,7 +31,7 @@ LAST_EPOCH = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """Our lists are out; those of a threshold of holders, ours among them, cover every set."""
+    """Our lists are out; not all who are present have shown theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,12 @@ class Refreshed:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """One holder's state. `epoch`: the one that begins. `seeds`, `lists`: ours in it. Secret."""
+    """One holder's state. `present`: who takes part. `epoch`: the one that begins. `seeds`, `lists`: ours in it.
+    Secret.
+    """
 
     party: Party
+    present: frozenset[int]
     epoch: int
     follows: bytes
     seeds: Mapping[SeedSet, Seed]
@@ -73,10 +78,15 @@ def next_seeds(key: HolderKey) -> dict[SeedSet, Seed]:
     return {a: next_seed(seed, terms.federation, terms.key_id, epoch, a) for a, seed in key.seeds.items()}
 
 
-def start(party: Party, key: HolderKey) -> Step:
+def start(party: Party, key: HolderKey, present: frozenset[int]) -> Step:
     """The first message of a refresh of `key`; for an approved plan only, which the caller checks. `party.seed` is
-    fresh. ValueError if party and key are not of one holder, or after the last epoch.
+    fresh. `present`: the holders who take part, best all: with fewer, one of them may be the only one who knows a seed.
+
+    ValueError if party and key are not of one holder, after the last epoch, or unless a threshold is present with us.
     """
+    every = frozenset(range(len(party.holders.keys)))
+    if not present <= every or party.index not in present or len(present) < party.holders.terms.threshold:
+        raise ValueError("a threshold of holders is present, this one among them")
     if party.index != key.index or party.holders != key.holders or key.record.epoch >= LAST_EPOCH:
         raise ValueError("the key is not this party's, or its epochs are used up")
     epoch, seeds = key.record.epoch + 1, next_seeds(key)
@@ -84,20 +94,22 @@ def start(party: Party, key: HolderKey) -> Step:
     lists = holder_lists.proven_lists(party.holders, epoch, seeds, party.draws)
     said = party.say(Kind.LISTS, ListsBody(follows, lists))
     heard = Heard().add(said, party.holders)
-    refresh, more = _advance(Refresh(party, epoch, follows, seeds, lists, heard, Gathering()))
+    refresh, more = _advance(Refresh(party, present, epoch, follows, seeds, lists, heard, Gathering()))
     return refresh, (said, *more)
 
 
 def step(refresh: Refresh, message: SignedMessage) -> Step:
     """A message from another holder, in any order and any number of times.
 
-    PeerError as in a ceremony's `step`, naming the sender: the message is refused and the refresh stays as it was, so
-    that no single holder can stop the others. After the end nothing changes any more.
+    PeerError as in a ceremony's `step`: the message is refused and the refresh stays as it was. If its sender is named
+    and does not mend it, the others go on without it: `restore` with fewer present. Who is not present is not heard;
+    after the end nothing changes any more.
     """
     if message.kind not in {Kind.LISTS, Kind.APPROVAL}:
         raise PeerError("bad_key_message", "a refresh has lists and approvals only")
     heard = refresh.heard.add(message, refresh.party.holders)
-    if isinstance(refresh.stage, Refreshed) or heard is refresh.heard:
+    absent = message.sender not in refresh.present
+    if absent or isinstance(refresh.stage, Refreshed) or heard is refresh.heard:
         return refresh, ()
     _check(refresh, heard, message)
     return _advance(replace(refresh, heard=heard))
@@ -108,13 +120,14 @@ def store(refresh: Refresh) -> StoredState:
     return pack(refresh.party.seed, refresh.heard)
 
 
-def restore(party: Party, key: HolderKey, state: StoredState) -> Step:
+def restore(party: Party, key: HolderKey, present: frozenset[int], state: StoredState) -> Step:
     """The refresh of `key` as it was stored, and our messages so far, to be sent again. `party.seed` is ignored.
 
-    StorageError `key_ceremony_damaged`; PeerError as `step`.
+    `present` may be another one than before, as long as we signed no key: StorageError `key_ceremony_damaged`;
+    PeerError as `step`, and `key_equivocation`, peer = ourselves, if we should sign a second key.
     """
     seed, heard = unpack(state)
-    refresh, sent = start(replace(party, seed=seed), key)
+    refresh, sent = start(replace(party, seed=seed), key, present)
     for message in heard:
         refresh, more = step(refresh, message)
         sent += more
@@ -166,7 +179,7 @@ def _advance(refresh: Refresh) -> Step:
     party, heard, stage = refresh.party, refresh.heard, refresh.stage
     terms = party.holders.terms
     sent: list[SignedMessage] = []
-    if isinstance(stage, Gathering) and len(shown := _shown(refresh, heard)) >= terms.threshold:
+    if isinstance(stage, Gathering) and len(shown := _shown(refresh, heard)) == len(refresh.present):
         lists = holder_lists.gather(shown, first=party.index)
         key = PublicKey(terms, refresh.epoch, holder_lists.values_of(lists))
         signature = key_record.sign_key(party.private, party.holders, party.index, key)
