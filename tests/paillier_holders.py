@@ -94,7 +94,7 @@ class Table:
     def codes(self) -> dict[int, tuple[str, str]]:
         return {index: (error.code, error.peer) for index, error in self.refused.items()}
 
-    def keys(self) -> list[HolderKey]:
+    def finished(self) -> list[HolderKey]:
         found = []
         for index in sorted(self.states):
             stage = self.states[index].stage
@@ -104,7 +104,7 @@ class Table:
 
 
 def made(holders: int, threshold: int, width: int = 2) -> list[HolderKey]:
-    return Table(holders_of(terms_of(holders, threshold, width))).play().keys()
+    return Table(holders_of(terms_of(holders, threshold, width))).play().finished()
 
 
 @dataclass

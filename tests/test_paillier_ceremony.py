@@ -33,7 +33,7 @@ from paillier_modulus import RSA_2048
 THREE = holders_of(terms_of(3, 2))
 FIVE = holders_of(terms_of(5, 4))
 PLAYED = Table(THREE).play()
-KEY = PLAYED.keys()[0]
+KEY = PLAYED.finished()[0]
 
 
 def test_the_modulus_is_the_published_one() -> None:
@@ -78,11 +78,11 @@ def test_a_key_needs_a_quorum_and_its_member() -> None:
 @pytest.mark.parametrize("take", [0, -1])
 def test_order_and_repetition_do_not_matter(take: int) -> None:
     played = Table(THREE, lie=lambda message: (message, message), take=take).play()
-    assert [key.public.fingerprint for key in played] == [KEY.public.fingerprint] * 3
+    assert [key.public.fingerprint for key in played.finished()] == [KEY.public.fingerprint] * 3
 
 
 def test_another_key_id_gives_other_seeds() -> None:
-    other = Table(holders_of(terms_of(3, 2, key_id="key-2"))).play().keys()[0]
+    other = Table(holders_of(terms_of(3, 2, key_id="key-2"))).play().finished()[0]
     assert all(other.seeds[absent] != seed for absent, seed in KEY.seeds.items())
 
 
@@ -456,7 +456,7 @@ class Forgetful(Table):
 
 def test_a_restored_ceremony_goes_on_with_the_same_messages() -> None:
     played = Forgetful(THREE).play()
-    assert [key.to_bytes() for key in played] == [key.to_bytes() for key in PLAYED]
+    assert [key.to_bytes() for key in played.finished()] == [key.to_bytes() for key in PLAYED.finished()]
 
 
 def test_a_damaged_ceremony_is_not_restored() -> None:

@@ -109,7 +109,7 @@ def test_a_holder_that_was_away_takes_no_foreign_record() -> None:
     with pytest.raises(PeerError) as caught:
         refresh.adopt(FIRST[2], third[0].record)
     assert caught.value.code == "wrong_key_epoch"
-    other = Renewal(Table(holders_of(terms_of(3, 2, key_id="key-2"))).play().keys()).play().refreshed()
+    other = Renewal(Table(holders_of(terms_of(3, 2, key_id="key-2"))).play().finished()).play().refreshed()
     with pytest.raises(PeerError) as caught:
         refresh.adopt(FIRST[2], other[0].record)
     assert caught.value.code == "other_key_root"
