@@ -25,7 +25,7 @@ SeedSet = tuple[int, ...]
 
 
 def seed_sets(holders: int, threshold: int) -> tuple[SeedSet, ...]:
-    """Every set of threshold-1 of the holders 0..holders-1, in lexicographic order. ValueError beyond 12 holders."""
+    """Every set of threshold-1 of the holders 0..holders-1, lexicographically. ValueError outside 2..12 holders."""
     if not 2 <= threshold <= holders <= MAX_HOLDERS:
         raise ValueError(f"2 <= threshold <= holders <= {MAX_HOLDERS}")
     return tuple(itertools.combinations(range(holders), threshold - 1))
