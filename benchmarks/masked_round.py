@@ -41,6 +41,7 @@ def enlarge() -> None:
 
     inputs = int(os.environ[INPUTS])
     reading.MAX_INPUTS = max(reading.MAX_INPUTS, inputs)  # a plan of this release has a million at most
+    reading.MAX_PARAMETERS = max(reading.MAX_PARAMETERS, inputs + 1)
     if (
         INITIAL in os.environ
     ):  # drawn once by the parent: each process would draw it again with each reading of the plan

@@ -4,9 +4,13 @@ import concurrent.futures
 import contextlib
 import datetime
 import ipaddress
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -327,3 +331,36 @@ def test_a_second_server_on_the_port_fails() -> None:
         with pytest.raises(RuntimeError, match="bind"):
             second.add_secure_port(f"127.0.0.1:{port}", credentials)
         second.stop(None)
+
+
+def test_a_crowd_that_connects_at_once_does_not_end_the_server() -> None:
+    """gRPC ends the process if it is handed a configuration at each of many handshakes at one time."""
+    size, here = 512, Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crowd", str(size)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}"},
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(size)), done.stderr[-2000:]
+
+
+def test_grpc_is_handed_a_configuration_only_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[Callable[[], object]] = []
+
+    def credentials(first: object, fetch: Callable[[], object], *, require_client_authentication: bool) -> object:
+        assert require_client_authentication
+        handed.append(fetch)
+        return first
+
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", credentials)
+    one, two = object(), object()
+    now = [one]
+    transport.reloading_server_credentials(one, lambda: now[0])  # type: ignore[arg-type, return-value]
+    (fetch,) = handed
+    assert fetch() is None
+    now[0] = two
+    assert fetch() is two
+    assert fetch() is None

@@ -4,6 +4,7 @@ Promise: a server made from here demands a client certificate of the federation'
 process holds fails (gRPC's default would share it in silence); dead connections are noticed within seconds.
 """
 
+import threading
 from collections.abc import Callable
 
 import grpc
@@ -61,8 +62,24 @@ def reloading_server_credentials(
     first: grpc.ServerCertificateConfiguration,
     current: Callable[[], grpc.ServerCertificateConfiguration],
 ) -> grpc.ServerCredentials:
-    """As `server_credentials`; `current` is asked at each connection."""
-    return grpc.dynamic_ssl_server_credentials(first, current, require_client_authentication=True)
+    """As `server_credentials`; `current` is asked at each connection, and is the same object while nothing changes.
+
+    Only a change is handed to gRPC: it then replaces what handshakes are made with, while other threads may be using it
+    without a lock, and many connections at one time would end the process (`Check failed: prior > 0`).
+    """
+    lock, offered = threading.Lock(), first
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal offered
+        with lock:
+            found = current()
+            if found is offered:
+                return None
+            offered = found
+            return found
+
+    # None is "no change" (gRPC's own documentation); the stubs do not know it
+    return grpc.dynamic_ssl_server_credentials(first, changed, require_client_authentication=True)  # type: ignore[arg-type]
 
 
 def channel_credentials(certificate_pem: bytes, key_pem: bytes, authority_pem: bytes) -> grpc.ChannelCredentials:

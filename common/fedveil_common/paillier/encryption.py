@@ -1,0 +1,135 @@
+"""Blocks of ciphertexts under one header each: (1+n)^m_bk * H_k^r_b, header g^r_b mod n, its lift G^r_b.
+
+Promise: every exponent r is drawn once and used for one block: a `Mask` is spent by the block that is made of it.
+Invariant: headers live in Z*_n, where no power of 1+n can hide in them; holders exponentiate only what they have
+checked to be the lift of their own product of headers. The exponents are the organisation's secret; tables are read at
+secret places (see `tables`). Source: docs/paillier.md (B, G5, P6).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gmpy2 import mpz
+
+from fedveil_common.paillier.packing import Blocks
+from fedveil_common.paillier.public_key import PublicKey
+from fedveil_common.paillier.tables import Digits, LongPowers, ShortPowers, draw_digits, times_one_plus, value_of
+from fedveil_common.ports import Entropy
+from fedveil_common.secret import Secret
+
+PROOF_MARGIN = 16
+
+
+def nonce_bits(bits: int) -> int:
+    """Bits of a proof's nonce over exponents of `bits` bits: hides them by 2^-128 and more (G5)."""
+    return max(bits, 272) + 288
+
+
+class Exponent(Secret):
+    """r of one block, big-endian."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One header with its ciphertexts. `header` mod n, `lift` and `bodies` mod n^(s+1): what is sent. `exponent`: r,
+    which the proof needs and nobody else may see.
+    """
+
+    exponent: Exponent
+    header: int
+    lift: int
+    bodies: tuple[int, ...]
+
+
+class Mask:
+    """A block before its message: header, lift and H_k^r for all k. Made ahead of time, used once, never stored."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, exponent: Exponent, header: int, lift: int, masks: tuple[int, ...]) -> None:
+        self._parts: tuple[Exponent, int, int, tuple[int, ...]] | None = (exponent, header, lift, masks)
+
+    @property
+    def width(self) -> int:
+        """How many ciphertexts it is for; 0 once it was used."""
+        return 0 if self._parts is None else len(self._parts[3])
+
+    def spend(self) -> tuple[Exponent, int, int, tuple[int, ...]]:
+        """(exponent, header, lift, masks), once. ValueError the second time: two messages under one mask show their
+        difference to everybody.
+        """
+        if self._parts is None:
+            raise ValueError("this mask was used")
+        parts, self._parts = self._parts, None
+        return parts
+
+    def __repr__(self) -> str:
+        return "Mask(<redacted>)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a mask refuses pickling")
+
+
+class Encryptor:
+    """The tables of one public key: some seconds to build, some ten to hundred MB; for one epoch."""
+
+    def __init__(self, key: PublicKey, columns: int | None = None) -> None:
+        """`columns`: how many of the key's K are needed (the width of a block); all by default."""
+        bits, group = key.terms.bits, key.group
+        self.key = key
+        self.short = ShortPowers(key.g, group.n, nonce_bits(bits) + PROOF_MARGIN)
+        self._lift = LongPowers(group.lift(key.g), group, bits)
+        self._columns = [LongPowers(value, group, bits) for value in key.lifted[:columns]]
+
+    def encrypt(self, plaintexts: Sequence[int], blocks: Blocks, entropy: Entropy) -> list[Block]:
+        """Fresh ciphertexts of the plaintexts, padded to whole blocks."""
+        padded, drawn = blocks.pad(plaintexts), draw_digits(entropy, blocks.count, self.key.terms.bits)
+        rows = [padded[index * blocks.width : (index + 1) * blocks.width] for index in range(blocks.count)]
+        return [Block(*parts) for parts in self._blocks(drawn, rows)]
+
+    def masks(self, count: int, width: int, entropy: Entropy) -> list[Mask]:
+        """`count` masks for blocks of `width` ciphertexts."""
+        drawn = draw_digits(entropy, count, self.key.terms.bits)
+        return [Mask(*parts) for parts in self._blocks(drawn, [[0] * width] * count)]
+
+    def _blocks(
+        self, drawn: Sequence[Digits], rows: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Exponent, int, int, tuple[int, ...]]]:
+        """Column after column over all blocks: the table of one column stays in the cache meanwhile."""
+        if any(len(row) > len(self._columns) for row in rows):
+            raise ValueError(f"blocks wider than the {len(self._columns)} columns that there are tables for")
+        columns = [
+            [table.power(digits, row[k]) for digits, row in zip(drawn, rows, strict=True)]
+            for k, table in enumerate(self._columns[: len(rows[0])])
+        ]
+        for digits, bodies in zip(drawn, zip(*columns, strict=True), strict=True):
+            exponent = value_of(digits)
+            yield _exponent(exponent), self.short.power(exponent), self._lift.power(digits), bodies
+
+
+def encrypt_with(key: PublicKey, masks: Sequence[Mask], plaintexts: Sequence[int], blocks: Blocks) -> list[Block]:
+    """As `Encryptor.encrypt`, from masks made before: one short product a ciphertext. ValueError for masks that are
+    too few, too narrow or used; then none is spent.
+    """
+    if len(masks) < blocks.count or any(mask.width != blocks.width for mask in masks[: blocks.count]):
+        raise ValueError(f"{blocks.count} unused masks of width {blocks.width} are needed")
+    padded, made = blocks.pad(plaintexts), []
+    for index, mask in zip(range(blocks.count), masks, strict=False):
+        exponent, header, lift, powers = mask.spend()
+        messages = padded[index * blocks.width : (index + 1) * blocks.width]
+        bodies = tuple(
+            times_one_plus(key.group, power, message) for power, message in zip(powers, messages, strict=True)
+        )
+        made.append(Block(exponent, header, lift, bodies))
+    return made
+
+
+def _exponent(value: int) -> Exponent:
+    return Exponent(value.to_bytes((value.bit_length() + 7) // 8 or 1, "big"))
+
+
+def exponent_value(exponent: Exponent) -> int:
+    """The exponent as an integer. Secret."""
+    return mpz(int.from_bytes(exponent.expose(), "big"))  # type: ignore[no-any-return]
