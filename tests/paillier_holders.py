@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
-from fedveil_common.paillier import ceremony, refresh
+from fedveil_common.paillier import ceremony, refresh, rsa_2048
 from fedveil_common.paillier import ceremony_messages as messages
 from fedveil_common.paillier.ceremony_messages import Body, Kind, SignedMessage
 from fedveil_common.paillier.holder_key import HolderKey
@@ -15,7 +15,8 @@ from fedveil_common.paillier.party import Party
 from fedveil_common.paillier.public_key import Terms
 from fedveil_common.paillier.root import Holders
 from fedveil_common.secret import PrivateKey, Seed
-from paillier_modulus import RSA_2048
+
+RSA_2048 = int(rsa_2048.N)
 
 Lie = Callable[[SignedMessage], Iterable[SignedMessage]]
 

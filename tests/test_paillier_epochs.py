@@ -20,9 +20,8 @@ from fedveil_common.paillier.shares import next_seed
 from fedveil_common.secret import Seed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paillier_holders import Lie, Renewal, Table, again, draw, holders_of, made, private_key, terms_of
+from paillier_holders import RSA_2048, Lie, Renewal, Table, again, draw, holders_of, made, private_key, terms_of
 from paillier_holders import party as seat
-from paillier_modulus import RSA_2048
 from test_paillier_ceremony import Colluders, nothing, rogue_exponents
 
 FIRST = made(3, 2)

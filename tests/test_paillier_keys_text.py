@@ -6,8 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_common.paillier.ceremony_messages import Kind
 from fedveil_common.paillier.holder_key import HolderKey
-from paillier_holders import Renewal, Table, holders_of, party, private_key, terms_of
-from paillier_modulus import RSA_2048
+from paillier_holders import RSA_2048, Renewal, Table, holders_of, party, private_key, terms_of
 
 from tests.reference import curves
 from tests.reference.flsa import kdf, labelled

@@ -6,12 +6,12 @@ import gmpy2
 import pytest
 from fedveil_common.errors import PeerError
 from fedveil_common.paillier import holder_lists, list_proof
+from fedveil_common.paillier.encryption import nonce_bits
 from fedveil_common.paillier.group import Group
 from fedveil_common.paillier.list_proof import ListProof, Statement
 from fedveil_common.paillier.public_key import base
 from fedveil_common.secret import Seed
-from paillier_holders import draw, holders_of, terms_of
-from paillier_modulus import RSA_2048
+from paillier_holders import RSA_2048, draw, holders_of, terms_of
 
 TERMS = terms_of(3, 2, width=4)
 HOLDERS = holders_of(TERMS)
@@ -32,7 +32,7 @@ def refusal(statement: Statement, proof: ListProof) -> str:
 
 def test_an_honest_proof_is_accepted() -> None:
     list_proof.check(STATEMENT, PROOF)
-    assert PROOF.response.bit_length() <= list_proof.nonce_bits(TERMS.bits) + 1
+    assert PROOF.response.bit_length() <= nonce_bits(TERMS.bits) + 1
 
 
 def test_the_generator_is_the_one_of_the_key() -> None:
@@ -41,9 +41,9 @@ def test_the_generator_is_the_one_of_the_key() -> None:
 
 
 def test_sizes_follow_G5() -> None:
-    assert list_proof.nonce_bits(256) == 560
+    assert nonce_bits(256) == 560
     assert list_proof.response_bytes(256) == 71
-    assert list_proof.nonce_bits(1024) == 1312
+    assert nonce_bits(1024) == 1312
 
 
 @pytest.mark.parametrize("bits", [256, 257, 300])
@@ -52,7 +52,7 @@ def test_a_nonce_has_at_most_its_bits(bits: int) -> None:
     statement = replace(STATEMENT, terms=terms)
     proof = list_proof.prove(statement, EXPONENTS, SEED, FRESH)
     list_proof.check(statement, proof)
-    width = list_proof.nonce_bits(bits)
+    width = nonce_bits(bits)
     assert width - 40 < proof.response.bit_length() <= width + 1
 
 

@@ -16,6 +16,7 @@ import gmpy2
 from fedveil_common.crypto.labels import lp, u32
 from fedveil_common.errors import PeerError
 from fedveil_common.paillier.encoding import PREFIX, hp, integer, number, words
+from fedveil_common.paillier.encryption import nonce_bits
 from fedveil_common.paillier.group import Group, multi_power
 from fedveil_common.paillier.public_key import Terms, base
 from fedveil_common.paillier.shares import SeedSet
@@ -55,11 +56,6 @@ class ListProof:
 
     commitment: int
     response: int
-
-
-def nonce_bits(bits: int) -> int:
-    """WB for randomness of `bits`: the response has at most one bit more."""
-    return max(bits, 272) + 288
 
 
 def response_bytes(bits: int) -> int:
