@@ -73,7 +73,7 @@ def open_desk(
     rotation = Rotation(federation.home, trust, issuing, clock, entropy, world.failpoints)
     renewals = store.renewals
     allowed = AllowList(federation_id, store.members.certificates(), renewals.renewals(), renewals.freezes(), renewals)
-    live = LiveCalls(lambda identity: allowed.still(identity, clock.wall_s()))
+    live = LiveCalls(lambda identity: allowed.still(identity, clock.wall_s()), clock.wall_s)
     allowed.listen(live.look)
     allowed.listen(lambda org_id, code: log.warning("identity.ended", org=org_id, code=code))
 

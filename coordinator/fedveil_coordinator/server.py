@@ -60,7 +60,7 @@ CALLS_OF_ONE = 8
 dead and not yet known to be."""
 
 RECHECK_S = 30.0
-"""How often a quiet session's certificate is looked at again."""
+"""How often a quiet session's certificate is looked at again, where no `LiveCalls` does."""
 
 Identify = Callable[[bytes], Identity]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Coroutine[Any, Any, Any]]
@@ -96,8 +96,8 @@ class SessionOutlet:
         if not self._queue.full():
             self._queue.put_nowait(item)
 
-    async def next(self, timeout_s: float) -> bytes | str | None:
-        """The next message, the code the session ends with, or None after the timeout."""
+    async def next(self, timeout_s: float | None) -> bytes | str | None:
+        """The next message, the code the session ends with, or None after the timeout, if there is one."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._queue.get()
@@ -285,7 +285,7 @@ class RoundsEdge:
             await taken(partial(self._driver.connected, org, outlet))
             reader = asyncio.ensure_future(read())
             while True:
-                item = await outlet.next(RECHECK_S)
+                item = await outlet.next(RECHECK_S if self._live is None else None)
                 if isinstance(item, bytes):
                     await write(context, item, org)
                 elif item is None:

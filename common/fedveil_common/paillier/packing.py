@@ -36,6 +36,8 @@ class Slots:
     def __post_init__(self) -> None:
         if self.length < 1 or self.members < 1 or self.value_cap < 1 or min(self.noise_cap, self.coordinator_cap) < 0:
             raise ValueError("a length, members and a value cap are positive, noise caps not negative")
+        if self.plain_bits % 8:
+            raise ValueError("a modulus has whole bytes: else whole slots could reach beyond n^s")
         if self.largest(self.members) >= 1 << (8 * MAX_SLOT_BYTES - 1):
             raise ValueError("no slot is large enough for such sums")
         if self.per_plaintext < 1:
