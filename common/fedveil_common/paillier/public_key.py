@@ -39,7 +39,7 @@ class Terms:
     def __post_init__(self) -> None:
         if list(self.holders) != sorted(set(self.holders)):
             raise ValueError("holders are sorted and distinct")
-        if not 1 <= self.width <= MAX_WIDTH or not EXPONENT_BITS <= self.bits <= 8192:
+        if not 1 <= self.width <= MAX_WIDTH or not EXPONENT_BITS <= self.bits <= 8192 or self.bits % 8:
             raise ValueError("width or bits is out of range")
         if int(self.n).bit_length() % 8:
             raise ValueError("a modulus has whole bytes: else whole slots could reach beyond n^s")
