@@ -46,7 +46,7 @@ def test_sizes_follow_G5() -> None:
     assert nonce_bits(1024) == 1312
 
 
-@pytest.mark.parametrize("bits", [256, 257, 300])
+@pytest.mark.parametrize("bits", [256, 264, 304])
 def test_a_nonce_has_at_most_its_bits(bits: int) -> None:
     terms = replace(TERMS, bits=bits)
     statement = replace(STATEMENT, terms=terms)
@@ -105,7 +105,7 @@ def test_a_column_key_that_is_no_element_is_refused(element: int) -> None:
 
 def test_an_element_without_inverse_is_refused() -> None:
     """Under the challenge number nobody knows one; under a modulus with known factors one is at hand."""
-    p, q = gmpy2.next_prime(1 << 1030), gmpy2.next_prime(3 << 1030)
+    p, q = gmpy2.next_prime(3 << 1030), gmpy2.next_prime(7 << 1029)
     terms = replace(TERMS, n=p * q)
     values = tuple(gmpy2.powmod(base(Group(p * q, 1)), x, p * q) for x in EXPONENTS)
     good = Statement(terms, HOLDERS.root, 0, ABSENT, values)
