@@ -430,3 +430,37 @@ def test_nothing_secret_is_shown() -> None:
     assert repr(partial.plan([gmpy2.mpz(77)])) == "Plan(<redacted>)"
     block = honest(all_of, 1)[0].blocks[0]
     assert str(encryption.exponent_value(block.exponent)) not in repr(block)
+
+
+def noise_of(all_of: Parties, slots: Any, noise: Any, nonce: bytes) -> Input:
+    """The coordinator's noise, encrypted before any input exists."""
+    plaintexts = slots.pack_noise(noise)
+    blocks = Blocks.of(len(plaintexts), 3)
+    made = all_of.encryptor.encrypt(plaintexts, blocks, all_of.entropy)
+    context = input_proof.noise_context("hospitals", "run-1", 1, 1, nonce, blocks.count, blocks.width)
+    header = input_proof.prove(all_of.encryptor, context, made, all_of.own(), all_of.entropy)
+    return Input("coordinator", context, made, header)  # type: ignore[arg-type]
+
+
+def test_noise_of_the_coordinator_is_added_like_an_input() -> None:
+    all_of = parties()
+    slots = all_of.slots(LENGTH, members=3, coordinator_cap=1000)
+    vectors, noise = updates(3, LENGTH), (np.arange(LENGTH, dtype=np.int64) % 2001) - 1000
+    inputs = [all_of.input(org, slots.pack(one), LENGTH) for org, one in zip(NAMES, vectors, strict=False)]
+    added = noise_of(all_of, slots, noise, b"\x05" * 32)
+    all_of.check(added)
+    opened_with = slots.unpack(all_of.open([*inputs, added], QUORUM), 3)
+    assert np.array_equal(opened_with, sum(vectors) + noise)
+
+
+def test_noise_made_of_old_headers_and_of_another_offer_is_refused() -> None:
+    all_of = parties()
+    old = honest(all_of, 1)[0]
+    context = input_proof.noise_context("hospitals", "run-1", 1, 1, b"\x05" * 32, 3, 3)
+    with refused("bad_input_proof"):
+        input_proof.check_header(all_of.key, all_of.encryptor.short, context, old.header, "coordinator")  # type: ignore[arg-type]
+    added = noise_of(all_of, all_of.slots(LENGTH, coordinator_cap=9), np.zeros(LENGTH, np.int64), b"\x05" * 32)
+    for place in (("run-2", 1, 1, b"\x05" * 32), ("run-1", 2, 1, b"\x05" * 32), ("run-1", 1, 1, b"\x06" * 32)):
+        other = input_proof.noise_context("hospitals", *place, 3, 3)
+        with refused("bad_input_proof"):
+            input_proof.check_header(all_of.key, all_of.encryptor.short, other, added.header, "coordinator")  # type: ignore[arg-type]

@@ -46,6 +46,14 @@ def input_context(t0: bytes, org: OrgId, length: int, blocks: int, width: int) -
     return hp("ctx/input", t0, org.encode(), u64(length), u32(blocks), u32(width))
 
 
+def noise_context(
+    federation: str, run_id: str, round: int, attempt: int, offer_nonce: bytes, blocks: int, width: int
+) -> bytes:
+    """The same for the coordinator's own noise, which is encrypted before any input exists (P5): bound to one offer."""
+    place = (federation.encode(), run_id.encode(), u32(round), u32(attempt), offer_nonce)
+    return hp("noise", *place, u32(blocks), u32(width))
+
+
 def bodies_hash(blocks: Iterable[Sequence[int]], long_bytes: int) -> bytes:
     """SHA-256 over the bodies, block after block."""
     digest = hashlib.sha256()
