@@ -1,6 +1,6 @@
 """What Paillier protection costs a parameter on one core, beside python-paillier (`phe`, with gmpy2) in the same run.
 
-    python benchmarks/paillier.py [--bits 2048] [--s 1] [--columns 32] [--blocks 4] [--repeats 5] [--json]
+    python benchmarks/paillier.py [--bits 2048] [--s 1] [--columns 32] [--blocks 16] [--repeats 5] [--json]
 
 One key of --bits bits with K = --columns columns, held by 5 of whom 3 open; 16-bit values in 3-byte slots (a sum of up
 to 256). Each repetition measures everything in turn and ratios are medians of ratios of CPU time within a repetition
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--bits", type=int, default=2048)
     parser.add_argument("--s", type=int, choices=(1, 2, 3), default=1)
     parser.add_argument("--columns", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
