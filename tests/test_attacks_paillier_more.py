@@ -1,0 +1,194 @@
+"""Further attacks on the Paillier engine and its keys: across processes, signs, epochs, participants and moduli.
+
+Each test fails the attacker; together with `test_attacks_paillier` every check of the engine has one that needs it.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import gmpy2
+import numpy as np
+import pytest
+from fedveil_common.errors import PeerError
+from fedveil_common.paillier import ceremony, encryption, epochs, key_record, lifting, refresh
+from fedveil_common.paillier.ceremony_messages import Kind, SignedMessage
+from fedveil_common.paillier.key_record import KeyRecord
+from fedveil_common.paillier.packing import Blocks
+from fedveil_common.paillier.public_key import PublicKey
+from gmpy2 import mpz
+from paillier_holders import Renewal, Table, holders_of, made, terms_of
+from paillier_holders import party as seat
+from paillier_numbers import PRIME
+
+from tests.paillier_parties import NAMES, Input, Parties, parties, updates
+
+LENGTH = 700  # nine plaintexts, three blocks
+QUORUM = (0, 1)
+ALL = frozenset({0, 1, 2})
+FIRST = made(3, 2)
+HOLDERS = FIRST[0].holders
+
+
+def refused(code: str) -> Any:
+    return pytest.raises(PeerError, match=rf"\[?{code}")
+
+
+def honest(all_of: Parties, count: int = 3) -> list[Input]:
+    slots = all_of.slots(LENGTH)
+    return [all_of.input(org, slots.pack(one), LENGTH) for org, one in zip(NAMES, updates(count, LENGTH), strict=False)]
+
+
+# --- masks: once, and in one process ----------------------------------------------------------------------------------
+
+
+def test_a_mask_does_not_survive_a_fork() -> None:
+    """Two messages under one mask show their difference to everybody: body / body' = (1+n)^(m - m')."""
+    all_of = parties()
+    (mask,) = all_of.encryptor.masks(1, 3, all_of.entropy)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            encryption.encrypt_with(all_of.key, [mask], [mpz(9)] * 3, Blocks(1, 3))
+        except ValueError:
+            status = 0 if mask.width == 0 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert mask.width == 3
+    encryption.encrypt_with(all_of.key, [mask], [mpz(5)] * 3, Blocks(1, 3))
+    with pytest.raises(ValueError, match="used"):
+        mask.spend()
+
+
+# --- participants -----------------------------------------------------------------------------------------------------
+
+
+def test_one_participant_listed_twice_is_not_two() -> None:
+    """Otherwise a coordinator passes every smallest cohort with one input and halves what opens."""
+    all_of = parties()
+    one, other = honest(all_of, 2)
+    with refused("header_repeated"):
+        all_of.bases([one, one])
+    half = [replace(other.header, headers=(*other.header.headers[:2], one.header.headers[2])), one.header]
+    with refused("header_repeated"):
+        lifting.product_of_headers([header.headers for header in half], all_of.group.n)
+    assert np.array_equal(all_of.slots(LENGTH).unpack(all_of.open([one, other], QUORUM), 2), sum(updates(2, LENGTH)))
+
+
+@pytest.mark.parametrize("wrong", [0, -5, 1])
+def test_a_holder_lifts_units_only(wrong: int) -> None:
+    """One or two blocks are lifted without the check of a coordinator's lifts, but not without that of elements."""
+    all_of = parties()
+    with refused("bad_group_element"):
+        lifting.checked_bases(all_of.group, [mpz(4), mpz(wrong)], [], all_of.entropy)
+
+
+@pytest.mark.parametrize("quorum", [(), (0,), (0, 0), (1, 0), (0, 3), (0, 1, 2), (1, 2)])
+def test_columns_are_of_a_member_of_a_quorum(quorum: tuple[int, ...]) -> None:
+    """For who is no member they would be 1, and an answer of ones be proven."""
+    with pytest.raises(ValueError, match="quorum"):
+        parties().key.of_holder(0, quorum, 3)
+
+
+# --- column keys: signs are no difference, for masks are powers of squares --------------------------------------------
+
+
+def column(all_of: Parties, target: int) -> PublicKey:
+    """The key with another first element in one list, so that the first column is `target`."""
+    n, lists = all_of.group.n, {one: list(found) for one, found in all_of.key.lists.items()}
+    lists[(0,)][0] = target * gmpy2.invert(lists[(1,)][0] * lists[(2,)][0], n) % n
+    return PublicKey(all_of.key.terms, 0, lists)
+
+
+def test_two_columns_with_one_mask_are_refused() -> None:
+    all_of = parties()
+    for same in (all_of.key.columns[1], all_of.group.n - all_of.key.columns[1]):
+        with refused("bad_key_list"):
+            column(all_of, same)
+
+
+def test_a_column_without_a_mask_is_refused() -> None:
+    all_of = parties()
+    for one in (mpz(1), all_of.group.n - 1):
+        with refused("bad_key_list"):
+            column(all_of, one)
+
+
+@pytest.mark.parametrize("what", ["minus one", "another's negative", "the base's negative"])
+def test_a_list_with_an_element_that_differs_in_its_sign_is_refused(what: str) -> None:
+    all_of = parties()
+    n, lists = all_of.group.n, {one: list(found) for one, found in all_of.key.lists.items()}
+    lists[(0,)][0] = {
+        "minus one": n - 1,
+        "another's negative": n - lists[(1,)][1],
+        "the base's negative": n - all_of.key.g,
+    }[what]
+    with refused("bad_key_list"):
+        PublicKey(all_of.key.terms, 0, lists)
+
+
+# --- whoever carries messages accuses nobody --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_old_message_played_again_accuses_nobody(after: bool) -> None:
+    """A transport keeps the lists of one refresh and plays them into the next one."""
+    renewal = Renewal(FIRST).play()
+    second = renewal.refreshed()
+    old = next(message for message in renewal.sent if message.kind is Kind.LISTS and message.sender == 1)
+    state, _ = refresh.start(seat(HOLDERS, 0, "refresh 1"), second[0], ALL)
+    _, (real,) = refresh.start(seat(HOLDERS, 1, "refresh 1"), second[1], ALL)
+    if after:
+        state, _ = refresh.step(state, real)
+    with refused("key_views_differ") as caught:
+        refresh.step(state, old)
+    assert caught.value.peer == ""
+    if not after:
+        state, _ = refresh.step(state, real)
+    assert set(state.heard.of(Kind.LISTS)) == {0, 1}
+
+
+def test_a_holder_that_goes_on_to_the_next_epoch_early_is_not_accused() -> None:
+    """It has all approvals and begins a refresh; its own approval reaches the others after its new lists."""
+    late: list[SignedMessage] = []
+
+    def lie(message: SignedMessage) -> Iterable[SignedMessage]:
+        if message.kind is Kind.APPROVAL and message.sender == 2:
+            late.append(message)
+            return ()
+        return (message,)
+
+    table = Table(HOLDERS, lie).play()
+    done = table.states[2].stage
+    assert isinstance(done, ceremony.Made)
+    _, (early,) = refresh.start(seat(HOLDERS, 2, "refresh 0"), done.key, ALL)
+    with refused("bad_key_message") as caught:
+        ceremony.step(table.states[0], early)
+    assert caught.value.peer == ""
+    state, _ = ceremony.step(table.states[0], late[0])
+    assert isinstance(state.stage, ceremony.Made)
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_signer_counts_once() -> None:
+    record = Renewal(FIRST).play().refreshed()[0].record
+    signature = record.signatures[0]
+    for other in (-3, 3, 255):
+        with refused("bad_key_message"):
+            key_record.verify(replace(record, signatures={0: signature, other: signature}), HOLDERS.root)
+
+
+@pytest.mark.parametrize("n", [PRIME, (int(gmpy2.next_prime(3 << 1022))) ** 2])
+def test_a_modulus_that_everybody_can_open_makes_no_key(n: int) -> None:
+    """All holders signed it and a person compared the root: still nobody encrypts under it."""
+    table = Table(holders_of(replace(terms_of(3, 2), n=n))).play()
+    stage = table.states[0].stage
+    assert isinstance(stage, ceremony.Made)
+    record = KeyRecord.from_bytes(stage.key.record.to_bytes())
+    with refused("bad_key_modulus"):
+        epochs.accept_first(record.root, record)
