@@ -12,7 +12,19 @@ import gmpy2
 import numpy as np
 import pytest
 from fedveil_common.errors import PeerError
-from fedveil_common.paillier import ceremony, encryption, epochs, key_record, lifting, refresh
+from fedveil_common.paillier import (
+    ceremony,
+    encryption,
+    epochs,
+    holder_lists,
+    input_proof,
+    key_record,
+    lifting,
+    list_proof,
+    partial,
+    partial_proof,
+    refresh,
+)
 from fedveil_common.paillier.ceremony_messages import Kind, SignedMessage
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.packing import Blocks
@@ -192,3 +204,164 @@ def test_a_modulus_that_everybody_can_open_makes_no_key(n: int) -> None:
     record = KeyRecord.from_bytes(stage.key.record.to_bytes())
     with refused("bad_key_modulus"):
         epochs.accept_first(record.root, record)
+
+
+# --- what only a prover who follows the text but for one thing gets to ------------------------------------------------
+
+
+def header_of(all_of: Parties, one: Input, header: input_proof.InputHeader) -> None:
+    input_proof.check_header(all_of.key, all_of.encryptor.short, one.context, header, one.org)
+
+
+def short_by_sign(value: int, modulus: int) -> int:
+    """Of v and -v the one below half of the modulus, so that v + modulus still fits its bytes."""
+    return min(value, modulus - value)
+
+
+@pytest.mark.parametrize("bits", [561, 567])
+def test_a_response_beyond_its_range_is_refused_though_its_equations_hold(
+    monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    all_of = parties()
+    monkeypatch.setattr(input_proof, "nonce", lambda own, seed, count, entropy: mpz(1) << bits)
+    monkeypatch.setattr(partial_proof, "nonce", lambda own, seed, count, entropy: mpz(1) << bits)
+    inputs = honest(all_of, 2)
+    with refused("bad_input_proof"):
+        header_of(all_of, inputs[0], inputs[0].header)
+    bases = all_of.bases(inputs)
+    found, proof = all_of.answer(0, QUORUM, bases, 3)
+    with refused("bad_partial"):
+        all_of.check_answer(0, QUORUM, bases, found, proof)
+    terms, seed = HOLDERS.terms, FIRST[0].seeds[(1,)]
+    secret = holder_lists.exponents(terms, 0, (1,), seed)
+    values = holder_lists.column_keys(terms, secret)
+    statement = list_proof.Statement(terms, HOLDERS.root, 0, (1,), values)
+    monkeypatch.setattr(list_proof, "_nonce", lambda *ignored: mpz(1) << bits)
+    with refused("bad_list_proof"):
+        list_proof.check(statement, list_proof.prove(statement, secret, seed, bytes(64)))
+
+
+@pytest.mark.parametrize("field", ["headers", "commitment", "body_commitment"])
+@pytest.mark.parametrize("wrong", [-1, 0, 1, 1 << 3000])
+def test_numbers_that_fit_no_encoding_are_refused_by_type(field: str, wrong: int) -> None:
+    all_of = parties()
+    one = honest(all_of, 1)[0]
+    value: Any = (*one.header.headers[:2], mpz(wrong)) if field == "headers" else mpz(wrong)
+    with refused("bad_group_element") as caught:
+        header_of(all_of, one, replace(one.header, **{field: value}))
+    assert caught.value.peer == one.org
+
+
+def test_a_body_in_another_encoding_is_refused_though_its_equation_holds() -> None:
+    all_of = parties()
+    one, cipher = honest(all_of, 1)[0], all_of.group.cipher
+    block = one.blocks[0]
+    longer = short_by_sign(block.bodies[0], cipher) + cipher
+    made = [replace(block, bodies=(longer, *block.bodies[1:])), *one.blocks[1:]]
+    with refused("bad_group_element"):
+        all_of.check(all_of.proven(one.org, made, LENGTH))
+
+
+def test_bodies_moved_from_block_to_block_are_refused_though_their_hash_is_the_same() -> None:
+    all_of = parties()
+    one = honest(all_of, 1)[0]
+    rows = [list(block.bodies) for block in one.blocks]
+    for short, long in ((0, 1), (1, 0)):
+        moved = [list(row) for row in rows]
+        moved[long].insert(0 if long else 3, moved[short].pop(-1 if long else 0))
+        assert [body for row in moved for body in row] == one.bodies
+        with refused("bad_bodies"):
+            input_proof.check_bodies(all_of.key, one.context, one.header, moved, one.org)
+
+
+@pytest.mark.parametrize("what", ["fewer blocks", "a narrow block", "beyond", "huge", "z", "T1", "T2", "T2 beyond"])
+def test_answers_that_are_proven_and_wrong_in_form(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    all_of = parties()
+    cipher, bases, exponents = all_of.group.cipher, all_of.bases(honest(all_of)), all_of.exponents(0, QUORUM, 3)
+    found, proof = all_of.answer(0, QUORUM, bases, 3)
+    if what == "fewer blocks":
+        found = found[:-1]
+        proof = all_of.prove(0, QUORUM, bases, found, exponents)
+    if what == "a narrow block":
+        found[2].pop()
+        proof = all_of.prove(0, QUORUM, bases, found, exponents)
+    if what == "beyond":
+        found[0][0] = short_by_sign(found[0][0], cipher) + cipher
+        proof = all_of.prove(0, QUORUM, bases, found, exponents)
+    if what == "huge":
+        found[0][0] = mpz(1) << 5000
+    if what == "z":
+        proof = replace(proof, response=mpz(-1))
+    if what == "T1":
+        proof = replace(proof, commitment=mpz(1) << 3000)
+    if what == "T2":
+        proof = replace(proof, long_commitment=mpz(1) << 5000)
+    if what == "T2 beyond":
+        real = gmpy2.powmod
+        beyond = lambda b, e, m: short_by_sign(real(b, e, m), m) + m if m == cipher else real(b, e, m)  # noqa: E731
+        with monkeypatch.context() as patched:
+            patched.setattr(partial_proof.gmpy2, "powmod", beyond)
+            patched.setattr(partial_proof, "multi_power", multi_power_by_hand)
+            proof = all_of.prove(0, QUORUM, bases, found, exponents)
+        assert proof.long_commitment > cipher
+    with refused("bad_partial" if what in {"fewer blocks", "a narrow block", "z"} else "bad_group_element"):
+        all_of.check_answer(0, QUORUM, bases, found, proof)
+
+
+def test_an_answer_with_other_exponents_is_refused_though_it_is_proven() -> None:
+    """It would spoil the sum, and the opening could name nobody: both equations have the same z."""
+    all_of = parties()
+    bases = all_of.bases(honest(all_of))
+    others = [one + 1 for one in all_of.exponents(0, QUORUM, 3)]
+    found = partial.partial(all_of.group, bases, partial.plan(others))
+    with refused("bad_partial") as caught:
+        all_of.check_answer(0, QUORUM, bases, found, all_of.prove(0, QUORUM, bases, found, others))
+    assert caught.value.peer == NAMES[0]
+
+
+def test_a_turned_answer_or_body_passes_whatever_the_challenges_are() -> None:
+    all_of = parties()
+    inputs, cipher = honest(all_of), all_of.group.cipher
+    bases, exponents = all_of.bases(inputs), all_of.exponents(0, QUORUM, 3)
+    for place in range(3):
+        found, _ = all_of.answer(0, QUORUM, bases, 3)
+        for block in range(place + 1):
+            found[block][place] = cipher - found[block][place]
+        for _ in range(3):
+            proof = all_of.prove(0, QUORUM, bases, found, exponents)
+            all_of.check_answer(0, QUORUM, bases, found, proof)
+        block = inputs[0].blocks[place]
+        bodies = (*block.bodies[:place], cipher - block.bodies[place], *block.bodies[place + 1 :])
+        turned = replace(block, header=all_of.group.n - block.header, bodies=bodies)
+        for _ in range(3):
+            made = [turned if at == place else one for at, one in enumerate(inputs[0].blocks)]
+            all_of.check(all_of.proven(inputs[0].org, made, LENGTH))
+
+
+def multi_power_by_hand(bases: Any, exponents: Any, modulus: int) -> int:
+    result = mpz(1)
+    for base, exponent in zip(bases, exponents, strict=True):
+        result = result * mpz(pow(int(base), int(exponent), int(modulus))) % modulus
+    return result
+
+
+def test_a_turned_lift_passes_whatever_the_weights_are() -> None:
+    """Under an odd weight as under an even one: squares are compared."""
+    all_of = parties()
+    inputs, group = honest(all_of), all_of.group
+    products = lifting.product_of_headers([one.header.headers for one in inputs], group.n)
+    lifts = [group.lift(one) for one in products]
+    for odd in (0, 1):
+        weights = bytes(15) + bytes([odd]) + bytes(15) + b"\2" + bytes(15) + b"\3"
+        lifting.check_lifts(group, products, [group.cipher - lifts[0], *lifts[1:]], Fixed(weights))
+
+
+class Fixed:
+    """`ports.Entropy` that gives one answer."""
+
+    def __init__(self, drawn: bytes) -> None:
+        self._drawn = drawn
+
+    def take(self, size: int) -> bytes:
+        assert size == len(self._drawn)
+        return self._drawn
