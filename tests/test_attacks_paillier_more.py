@@ -21,16 +21,19 @@ from fedveil_common.paillier import (
     key_record,
     lifting,
     list_proof,
+    nonces,
     partial,
     partial_proof,
     refresh,
 )
 from fedveil_common.paillier.ceremony_messages import Kind, SignedMessage
+from fedveil_common.paillier.group import Group
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.packing import Blocks
 from fedveil_common.paillier.public_key import PublicKey
+from fedveil_common.secret import Seed
 from gmpy2 import mpz
-from paillier_holders import Renewal, Table, holders_of, made, terms_of
+from paillier_holders import RSA_2048, Renewal, Table, holders_of, made, terms_of
 from paillier_holders import party as seat
 from paillier_numbers import PRIME
 
@@ -365,3 +368,36 @@ class Fixed:
     def take(self, size: int) -> bytes:
         assert size == len(self._drawn)
         return self._drawn
+
+
+# --- nonces, masks, logarithms ----------------------------------------------------------------------------------------
+
+
+def test_a_nonce_depends_on_secret_statement_and_draw() -> None:
+    """A bad source of randomness alone, or a repeated statement alone, gives no two responses to one nonce."""
+    one = nonces.nonce(Seed(bytes(32)), b"statement", 560, Fixed(bytes(64)))
+    others = [
+        nonces.nonce(Seed(b"\1" * 32), b"statement", 560, Fixed(bytes(64))),
+        nonces.nonce(Seed(bytes(32)), b"another", 560, Fixed(bytes(64))),
+        nonces.nonce(Seed(bytes(32)), b"statement", 560, Fixed(b"\1" * 64)),
+    ]
+    assert len({one, *others}) == 4
+    assert all(500 < value.bit_length() <= 560 for value in (one, *others))
+
+
+def test_masks_that_do_not_fit_are_not_spent() -> None:
+    all_of = parties()
+    narrow, wide = (all_of.encryptor.masks(1, width, all_of.entropy)[0] for width in (2, 3))
+    for masks in ([wide], [wide, narrow], [narrow, wide]):
+        with pytest.raises(ValueError, match="unused masks"):
+            encryption.encrypt_with(all_of.key, masks, [mpz(1)] * 6, Blocks(2, 3))
+    assert (narrow.width, wide.width) == (2, 3)
+
+
+@pytest.mark.parametrize("s", [1, 2])
+def test_only_a_power_of_one_plus_n_has_a_logarithm(s: int) -> None:
+    group = Group(RSA_2048, s)
+    assert group.log(group.one_plus(77)) == 77
+    for value in (mpz(2), group.one_plus(77) * 2 % group.cipher, group.cipher - group.one_plus(77), mpz(0)):
+        with pytest.raises(ValueError, match="power"):
+            group.log(value)
