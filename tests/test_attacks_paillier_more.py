@@ -401,3 +401,17 @@ def test_only_a_power_of_one_plus_n_has_a_logarithm(s: int) -> None:
     for value in (mpz(2), group.one_plus(77) * 2 % group.cipher, group.cipher - group.one_plus(77), mpz(0)):
         with pytest.raises(ValueError, match="power"):
             group.log(value)
+
+
+@pytest.mark.parametrize("change", [lambda found: found[:-1], lambda found: [*found, found[0] + 1]])
+def test_a_key_has_one_list_of_its_width_for_each_seed(change: Any) -> None:
+    key = parties().key
+    for one in key.terms.sets:
+        with refused("bad_key_list"):
+            PublicKey(key.terms, 0, {**key.lists, one: change(list(key.lists[one]))})
+
+
+def test_equal_lists_in_another_epoch_are_another_key() -> None:
+    key = parties().key
+    assert PublicKey(key.terms, 0, key.lists).fingerprint == key.fingerprint
+    assert PublicKey(key.terms, 1, key.lists).fingerprint != key.fingerprint
