@@ -30,7 +30,7 @@ from fedveil_common.paillier.ceremony_messages import Kind, SignedMessage
 from fedveil_common.paillier.group import Group
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.packing import Blocks
-from fedveil_common.paillier.public_key import PublicKey
+from fedveil_common.paillier.public_key import PublicKey, base
 from fedveil_common.secret import Seed
 from gmpy2 import mpz
 from paillier_holders import RSA_2048, Renewal, Table, holders_of, made, terms_of
@@ -415,3 +415,44 @@ def test_equal_lists_in_another_epoch_are_another_key() -> None:
     key = parties().key
     assert PublicKey(key.terms, 0, key.lists).fingerprint == key.fingerprint
     assert PublicKey(key.terms, 1, key.lists).fingerprint != key.fingerprint
+
+
+# --- proofs of lists --------------------------------------------------------------------------------------------------
+
+
+def statement_of(width: int) -> tuple[list_proof.Statement, list[int], Seed]:
+    seed = FIRST[0].seeds[(1,)]
+    secret = holder_lists.exponents(HOLDERS.terms, 0, (1,), seed)[:width]
+    values = holder_lists.column_keys(HOLDERS.terms, secret)
+    return list_proof.Statement(HOLDERS.terms, HOLDERS.root, 0, (1,), values), secret, seed
+
+
+def test_a_short_list_with_its_own_proof_is_refused() -> None:
+    statement, secret, seed = statement_of(1)
+    with refused("bad_list_proof"):
+        list_proof.check(statement, list_proof.prove(statement, secret, seed, bytes(64)))
+
+
+def test_a_commitment_made_after_the_challenges_proves_nothing() -> None:
+    """T = g^z / prod h^e satisfies the equation for any z, without an exponent: hence e depends on T."""
+    statement, _, _ = statement_of(2)
+    g, n = base(Group(RSA_2048, 1)), RSA_2048
+    weights = list_proof._challenges(statement, g)
+    z = mpz(1) << 500
+    others = mpz(1)
+    for value, weight in zip(statement.values, weights, strict=True):
+        others = others * gmpy2.powmod(value, weight, n) % n
+    commitment = gmpy2.powmod(g, z, n) * gmpy2.invert(others, n) % n
+    with refused("bad_list_proof"):
+        list_proof.check(statement, list_proof.ListProof(commitment, z))
+
+
+def test_a_negative_response_is_refused_though_its_equation_holds() -> None:
+    statement, secret, _ = statement_of(2)
+    nonce = -(mpz(1) << 500)
+    commitment = gmpy2.powmod(base(Group(RSA_2048, 1)), nonce, RSA_2048)
+    weights = list_proof._challenges(statement, commitment)
+    response = nonce + sum(e * x for e, x in zip(weights, secret, strict=True))
+    assert response < 0
+    with refused("bad_list_proof"):
+        list_proof.check(statement, list_proof.ListProof(commitment, response))
