@@ -14,6 +14,7 @@ import pytest
 from fedveil_common.errors import PeerError
 from fedveil_common.paillier import (
     ceremony,
+    contributions,
     encryption,
     epochs,
     holder_lists,
@@ -456,3 +457,24 @@ def test_a_negative_response_is_refused_though_its_equation_holds() -> None:
     assert response < 0
     with refused("bad_list_proof"):
         list_proof.check(statement, list_proof.ListProof(commitment, response))
+
+
+# --- encodings of records and commitments -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signers", [(0, 0, 1), (1, 0, 2), (0, 1, 3), (0, 1, 255)])
+def test_signers_of_a_record_ascend_and_are_holders(signers: tuple[int, ...]) -> None:
+    record = FIRST[0].record
+    head = record.to_bytes()[: -3 * 65]
+    signatures = [record.signatures[index % 3] for index in signers]
+    tail = b"".join(bytes([index]) + one for index, one in zip(signers, signatures, strict=True))
+    with refused("bad_key_message"):
+        KeyRecord.from_bytes(head + tail)
+
+
+def test_a_commitment_and_its_seal_are_of_one_set_dealer_and_recipient() -> None:
+    seed, follows = Seed(bytes(32)), bytes(32)
+    committed = [contributions.commitment(follows, (a,), d, seed) for a in (0, 1) for d in (1, 2)]
+    assert len(set(committed)) == 4
+    places = [((0,), 1, 2), ((1,), 1, 2), ((0,), 2, 1), ((0,), 1, 0)]
+    assert len({contributions._associated(HOLDERS, *place) for place in places}) == 4
