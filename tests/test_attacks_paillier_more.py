@@ -344,8 +344,8 @@ def test_a_turned_answer_or_body_passes_whatever_the_challenges_are() -> None:
 
 def multi_power_by_hand(bases: Any, exponents: Any, modulus: int) -> int:
     result = mpz(1)
-    for base, exponent in zip(bases, exponents, strict=True):
-        result = result * mpz(pow(int(base), int(exponent), int(modulus))) % modulus
+    for one, exponent in zip(bases, exponents, strict=True):
+        result = result * mpz(pow(int(one), int(exponent), int(modulus))) % modulus
     return result
 
 
