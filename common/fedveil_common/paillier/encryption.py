@@ -6,6 +6,7 @@ checked to be the lift of their own product of headers. The exponents are the or
 secret places (see `tables`). Source: docs/paillier.md (B, G5, P6).
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,26 +45,29 @@ class Block:
 
 
 class Mask:
-    """A block before its message: header, lift and H_k^r for all k. Made ahead of time, used once, never stored."""
+    """A block before its message: header, lift and H_k^r for all k. Made ahead of time, used once, never stored.
 
-    __slots__ = ("_parts",)
+    A process that was forked has none: parent and child would use the same one.
+    """
+
+    __slots__ = ("_parts", "_process")
 
     def __init__(self, exponent: Exponent, header: int, lift: int, masks: tuple[int, ...]) -> None:
-        self._parts: tuple[Exponent, int, int, tuple[int, ...]] | None = (exponent, header, lift, masks)
+        self._parts = [(exponent, header, lift, masks)]
+        self._process = os.getpid()
 
     @property
     def width(self) -> int:
-        """How many ciphertexts it is for; 0 once it was used."""
-        return 0 if self._parts is None else len(self._parts[3])
+        """How many ciphertexts it is for; 0 once it was used, and in another process."""
+        return len(self._parts[0][3]) if self._parts and self._process == os.getpid() else 0
 
     def spend(self) -> tuple[Exponent, int, int, tuple[int, ...]]:
-        """(exponent, header, lift, masks), once. ValueError the second time: two messages under one mask show their
-        difference to everybody.
+        """(exponent, header, lift, masks), once. ValueError the second time, and in a process that was forked: two
+        messages under one mask show their difference to everybody.
         """
-        if self._parts is None:
-            raise ValueError("this mask was used")
-        parts, self._parts = self._parts, None
-        return parts
+        if not self.width:
+            raise ValueError("this mask was used, or belongs to another process")
+        return self._parts.pop()  # one step: of two threads one gets it
 
     def __repr__(self) -> str:
         return "Mask(<redacted>)"

@@ -12,11 +12,12 @@ from typing import Self
 
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import lp, u16, u32
-from fedveil_common.errors import PeerError
+from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.paillier.ceremony_messages import Approval, encode_list, parse_list
 from fedveil_common.paillier.encoding import integer
 from fedveil_common.paillier.holder_lists import ProvenList, check_proofs, values_of
+from fedveil_common.paillier.modulus import check_shape
 from fedveil_common.paillier.octets import Octets
 from fedveil_common.paillier.public_key import PublicKey, Terms
 from fedveil_common.paillier.root import Holders
@@ -135,7 +136,8 @@ def verify(record: KeyRecord, root: bytes) -> PublicKey:
     """The key of a record, if it is one under `root`.
 
     PeerError `other_key_root`, `too_few_key_signatures`, `bad_signature`, `bad_list_proof`, `bad_group_element`,
-    `bad_key_list`. Signatures that are there must all be good.
+    `bad_key_list`, `bad_key_modulus`. Signatures that are there must all be good. A modulus can lack more than is seen
+    here: that it is the one of a checked record (`modulus_record`) is for the caller to see.
     """
     holders = record.holders
     if holders.root != root:
@@ -152,11 +154,26 @@ def verify(record: KeyRecord, root: bytes) -> PublicKey:
             f"{len(record.signatures)} holders signed the key of epoch {record.epoch}, which needs {needed}",
             not_done="the key was not accepted",
         )
+    if any(not 0 <= signer < len(holders.keys) for signer in record.signatures):
+        raise PeerError("bad_key_message", "a signer of the key is none of its holders")
+    _check_modulus(holders.terms.n)
     check_proofs(holders, record.epoch, record.lists)
     key = PublicKey(holders.terms, record.epoch, values_of(record.lists))
     for signer, signature in record.signatures.items():
         verify_signature(holders, signer, key, signature)
     return key
+
+
+def _check_modulus(n: int) -> None:
+    try:
+        check_shape(n, int(n).bit_length())
+    except ConfigError as error:
+        raise PeerError(
+            "bad_key_modulus",
+            f"the modulus of a key is unfit: {error.what}",
+            not_done="the key was not accepted",
+            next_step="ask the holders which modulus they took, and take no key of theirs until it is another one",
+        ) from error
 
 
 def _signed(holders: Holders, signer: int, key: PublicKey) -> tuple[bytes, ...]:

@@ -35,9 +35,14 @@ class CheckedBases:
 
 
 def product_of_headers(inputs: Sequence[Sequence[int]], n: int) -> list[int]:
-    """c*_b mod n: block by block the product of the headers of all inputs. ValueError if their shapes differ."""
+    """c*_b mod n: block by block the product of the headers of all inputs. ValueError if their shapes differ.
+
+    PeerError `header_repeated` if a header is in it twice: one participant would count as two.
+    """
     if not inputs or len({len(headers) for headers in inputs}) != 1:
         raise ValueError("inputs of different shapes have no product")
+    if len({one for headers in inputs for one in headers}) != len(inputs) * len(inputs[0]):
+        raise PeerError("header_repeated", "a header occurs twice among the inputs", not_done="nothing was opened")
     return [product(column, n) for column in zip(*inputs, strict=True)]
 
 
@@ -53,7 +58,8 @@ def checked_bases(group: Group, products: Sequence[int], lifts: Sequence[int], e
 
 
 def own_bases(group: Group, products: Sequence[int]) -> CheckedBases:
-    """The bases, lifted here: 10 to 100 ms a block."""
+    """The bases, lifted here: 10 to 100 ms a block. PeerError `bad_group_element` for products that are no units."""
+    group.check_short(products, "product of headers")
     return CheckedBases([group.lift(one) for one in products], group, _MADE_HERE)
 
 

@@ -87,7 +87,8 @@ class Heard:
 
     def add(self, message: SignedMessage, holders: Holders) -> "Heard":
         """With `message`, or unchanged if it is known. PeerError `bad_signature`, `bad_key_message`, `bad_public_key`,
-        `key_equivocation`, each naming the sender where one is proven.
+        `key_equivocation`, each naming the sender where one is proven: two bodies that follow the same. Whoever carries
+        messages can play one of another epoch, and that proves nothing against its sender.
         """
         messages.verify(message, holders)
         messages.parse(message, holders)
@@ -96,6 +97,8 @@ class Heard:
             of_kind = {**self.of(message.kind), message.sender: message}
             return Heard((*self.order, message), {**self.by_kind, message.kind: of_kind})
         if known.body != message.body:
+            if known.body[: messages.HASH_BYTES] != message.body[: messages.HASH_BYTES]:
+                raise PeerError("bad_key_message", "a message belongs to another ceremony or refresh of this key")
             name = holders.name(message.sender)
             raise PeerError(
                 "key_equivocation",

@@ -15,7 +15,7 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.paillier.encoding import PREFIX, hp, integer, number
 from fedveil_common.paillier.group import Group, product
-from fedveil_common.paillier.shares import EXPONENT_BITS, SeedSet, seed_sets, served_by
+from fedveil_common.paillier.shares import EXPONENT_BITS, SeedSet, check_quorum, seed_sets, served_by
 
 DEFAULT_WIDTH = 32
 """K: ciphertexts under one header."""
@@ -79,8 +79,8 @@ def base(group: Group) -> int:
 class PublicKey:
     """`lists`: for each seed its h_A,k = g^(x_A,k) mod n, k < K, checked by `holder_lists` before they come here.
 
-    PeerError `bad_key_list` unless there are exactly K for each set and all h_A,k, h_k and g are distinct and not 1;
-    `bad_group_element`.
+    PeerError `bad_key_list` unless there are exactly K for each set and all h_A,k, h_k and g are distinct and not 1,
+    signs aside: masks are powers of squares. `bad_group_element`.
     """
 
     def __init__(self, terms: Terms, epoch: int, lists: Mapping[SeedSet, Sequence[int]]) -> None:
@@ -95,7 +95,8 @@ class PublicKey:
         self.g = base(self.group)
         columns = [product((found[k] for found in self.lists.values()), self.group.n) for k in range(terms.width)]
         every = [*received, *columns, self.g] if len(terms.sets) > 1 else [*received, self.g]
-        if len(set(every)) != len(every) or 1 in every:
+        unsigned = {min(value, self.group.n - value) for value in every}
+        if len(unsigned) != len(every) or 1 in unsigned:
             raise PeerError("bad_key_list", "a column key occurs twice, or is 1")
         self.columns = tuple(columns)
         """h_k mod n, k < K."""
@@ -107,7 +108,13 @@ class PublicKey:
         return tuple(self.group.lift(value * value % self.group.n) for value in self.columns)
 
     def of_holder(self, holder: int, quorum: Sequence[int], width: int) -> list[int]:
-        """h_j,k mod n, k < width: g to the exponents with which `holder` answers in `quorum`."""
+        """h_j,k mod n, k < width: g to the exponents with which `holder` answers in `quorum`.
+
+        ValueError if it is no quorum, or the holder not of it.
+        """
+        check_quorum(quorum, len(self.terms.holders), self.terms.threshold)
+        if holder not in quorum:
+            raise ValueError("not a member of this quorum")
         served = served_by(holder, quorum, self.terms.sets)
         return [product((self.lists[one][k] for one in served), self.group.n) for k in range(width)]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fedveil_common.crypto.labels import u32
 from fedveil_common.errors import PeerError
 from fedveil_common.paillier import holder_lists, key_record
-from fedveil_common.paillier.ceremony_messages import Approval, Kind, ListsBody, SignedMessage
+from fedveil_common.paillier.ceremony_messages import HASH_BYTES, Approval, Kind, ListsBody, SignedMessage
 from fedveil_common.paillier.encoding import hp
 from fedveil_common.paillier.holder_key import HolderKey, StoredState
 from fedveil_common.paillier.holder_lists import ProvenList
@@ -107,6 +107,8 @@ def step(refresh: Refresh, message: SignedMessage) -> Step:
     """
     if message.kind not in {Kind.LISTS, Kind.APPROVAL}:
         raise PeerError("bad_key_message", "a refresh has lists and approvals only")
+    if message.body[:HASH_BYTES] != refresh.follows:  # an old one, perhaps: it says nothing against its sender
+        raise PeerError("key_views_differ", "a message follows another key or epoch than the one that ends here")
     heard = refresh.heard.add(message, refresh.party.holders)
     absent = message.sender not in refresh.present
     if absent or isinstance(refresh.stage, Refreshed) or heard is refresh.heard:
