@@ -129,7 +129,7 @@ class Input:
     """What a participant sends."""
 
     org: OrgId
-    context: bytes
+    context: input_proof.Context
     blocks: list[encryption.Block]
     header: input_proof.InputHeader
 

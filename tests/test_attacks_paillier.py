@@ -198,6 +198,7 @@ def test_a_header_under_another_key_is_refused() -> None:
         lambda h, n: replace(h, bodies_hash=bytes(32)),
         lambda h, n: replace(h, width=0),
         lambda h, n: replace(h, width=4),
+        lambda h, n: replace(h, width=2),
     ],
 )
 def test_headers_of_every_wrong_kind(change: Any) -> None:

@@ -16,6 +16,7 @@ from fedveil_common.paillier.ceremony_messages import Kind, SignedMessage
 from fedveil_common.paillier.epochs import KeyPin
 from fedveil_common.paillier.holder_key import HolderKey, StoredState
 from fedveil_common.paillier.key_record import KeyRecord
+from fedveil_common.paillier.root import Holders
 from fedveil_common.paillier.shares import next_seed
 from fedveil_common.secret import Seed
 from hypothesis import given, settings
@@ -377,3 +378,14 @@ def test_no_changed_record_is_accepted(place: int, change: int) -> None:
     wrong = data[:place] + bytes([data[place] ^ change]) + data[place + 1 :]
     with pytest.raises(PeerError):
         epochs.accept(PIN, KeyRecord.from_bytes(wrong))
+
+
+def test_a_signature_counts_under_its_own_root_alone() -> None:
+    """A holder that serves in two circles with one protocol key has signed for one of them."""
+    record, key = FIRST[0].record, FIRST[0].public
+    strangers = holders_of(terms_of(3, 2), circle="strangers")
+    mixed = Holders(HOLDERS.terms, (HOLDERS.keys[0], *strangers.keys[1:]))
+    key_record.verify_signature(HOLDERS, 0, key, record.signatures[0])
+    with pytest.raises(PeerError) as caught:
+        key_record.verify_signature(mixed, 0, key, record.signatures[0])
+    assert caught.value.code == "bad_signature"

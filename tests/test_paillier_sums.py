@@ -65,7 +65,11 @@ def test_a_mask_is_spent_once() -> None:
     fresh = all_of.encryptor.masks(1, 3, all_of.entropy)
     with pytest.raises(ValueError, match="unused masks"):
         encryption.encrypt_with(all_of.key, [*fresh, mask], [gmpy2.mpz(1)] * 6, Blocks(2, 3))
+    with pytest.raises(ValueError, match="unused masks"):
+        encryption.encrypt_with(all_of.key, fresh * 2, [gmpy2.mpz(1)] * 6, Blocks(2, 3))
     assert fresh[0].width == 3  # none was spent
+    with pytest.raises(ValueError, match="7 plaintexts"):
+        encryption.encrypt_with(all_of.key, fresh, [gmpy2.mpz(1)] * 7, Blocks(1, 3))
     # what a second use would show, to anybody: the difference of the messages
     n, cipher = all_of.group.n, all_of.group.cipher
     again = first[0].bodies[0] * all_of.group.one_plus(58) % cipher

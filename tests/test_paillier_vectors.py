@@ -79,7 +79,7 @@ class Attempt:
         self.blocks = Blocks.of(self.slots.plaintexts, given["K"])
         self.encryptor = encryption.Encryptor(self.key)
 
-    def context(self, org: str) -> bytes:
+    def context(self, org: str) -> input_proof.Context:
         if org == "coordinator":
             noise, shape = self.case["in"]["noise"], (self.blocks.count, self.blocks.width)
             place = noise["run"], noise["round"], noise["attempt"], bytes.fromhex(noise["offer_nonce"])
@@ -142,7 +142,7 @@ def test_inputs(attempt: Attempt, org: str, monkeypatch: pytest.MonkeyPatch) -> 
     hidden = num(given["random"][org]["w"])
     monkeypatch.setattr(input_proof, "nonce", lambda own, seed, bits, entropy: hidden)
     context = attempt.context(org)
-    assert context.hex() == made["ctx"]
+    assert context.digest.hex() == made["ctx"]
     assert input_proof.prove(attempt.encryptor, context, blocks, Seed(bytes(32)), Scripted()) == attempt.header(org)
     accept_input(attempt, org)
 

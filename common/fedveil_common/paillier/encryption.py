@@ -117,7 +117,8 @@ def encrypt_with(key: PublicKey, masks: Sequence[Mask], plaintexts: Sequence[int
     """As `Encryptor.encrypt`, from masks made before: one short product a ciphertext. ValueError for masks that are
     too few, too narrow or used; then none is spent.
     """
-    if len(masks) < blocks.count or any(mask.width != blocks.width for mask in masks[: blocks.count]):
+    used = masks[: blocks.count]
+    if len({id(mask) for mask in used}) < blocks.count or any(mask.width != blocks.width for mask in used):
         raise ValueError(f"{blocks.count} unused masks of width {blocks.width} are needed")
     padded, made = blocks.pad(plaintexts), []
     for index, mask in zip(range(blocks.count), masks, strict=False):

@@ -41,17 +41,27 @@ class InputHeader:
     response: int
 
 
-def input_context(t0: bytes, org: OrgId, length: int, blocks: int, width: int) -> bytes:
-    """What a proof is bound to: this attempt, this sender, this shape."""
-    return hp("ctx/input", t0, org.encode(), u64(length), u32(blocks), u32(width))
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a proof is bound to, and the shape that an input must have there."""
+
+    digest: bytes
+    blocks: int
+    width: int
+
+
+def input_context(t0: bytes, org: OrgId, length: int, blocks: int, width: int) -> Context:
+    """This attempt, this sender, this shape."""
+    digest = hp("ctx/input", t0, org.encode(), u64(length), u32(blocks), u32(width))
+    return Context(digest, blocks, width)
 
 
 def noise_context(
     federation: str, run_id: str, round: int, attempt: int, offer_nonce: bytes, blocks: int, width: int
-) -> bytes:
+) -> Context:
     """The same for the coordinator's own noise, which is encrypted before any input exists (P5): bound to one offer."""
     place = (federation.encode(), run_id.encode(), u32(round), u32(attempt), offer_nonce)
-    return hp("noise", *place, u32(blocks), u32(width))
+    return Context(hp("noise", *place, u32(blocks), u32(width)), blocks, width)
 
 
 def bodies_hash(blocks: Iterable[Sequence[int]], long_bytes: int) -> bytes:
@@ -63,7 +73,9 @@ def bodies_hash(blocks: Iterable[Sequence[int]], long_bytes: int) -> bytes:
     return digest.digest()
 
 
-def prove(encryptor: Encryptor, context: bytes, blocks: Sequence[Block], own: Secret, entropy: Entropy) -> InputHeader:
+def prove(
+    encryptor: Encryptor, context: Context, blocks: Sequence[Block], own: Secret, entropy: Entropy
+) -> InputHeader:
     """The signed part of an input made by `encryptor`. `own`: a secret of this participant, for the nonce."""
     key = encryptor.key
     n, width = key.group.n, len(blocks[0].bodies)
@@ -78,7 +90,7 @@ def prove(encryptor: Encryptor, context: bytes, blocks: Sequence[Block], own: Se
     return InputHeader(headers, width, digest, commitment, body_commitment, response)
 
 
-def check_header(key: PublicKey, short: ShortPowers, context: bytes, header: InputHeader, peer: OrgId) -> None:
+def check_header(key: PublicKey, short: ShortPowers, context: Context, header: InputHeader, peer: OrgId) -> None:
     """The first equation: the sender knows every exponent. Returns, or raises PeerError naming `peer`:
     `bad_group_element`, `header_repeated`, `bad_input_proof`. `short`: powers of g.
     """
@@ -92,7 +104,7 @@ def check_header(key: PublicKey, short: ShortPowers, context: bytes, header: Inp
 
 
 def check_bodies(
-    key: PublicKey, context: bytes, header: InputHeader, blocks: Sequence[Sequence[int]], peer: OrgId
+    key: PublicKey, context: Context, header: InputHeader, blocks: Sequence[Sequence[int]], peer: OrgId
 ) -> None:
     """The second equation: every body is a ciphertext under its own header. Call `check_header` too. PeerError naming
     `peer`: `bad_group_element`, `bad_bodies` for another number or hash of them, `bad_input_proof`.
@@ -111,11 +123,13 @@ def check_bodies(
         raise _not_proved("a ciphertext does not lie under its header", peer)
 
 
-def _opened(key: PublicKey, context: bytes, header: InputHeader, peer: OrgId) -> tuple[bytes, list[int]]:
+def _opened(key: PublicKey, context: Context, header: InputHeader, peer: OrgId) -> tuple[bytes, list[int]]:
     """(seed, challenges) of a header whose elements are what they must be."""
     key.group.check_short((*header.headers, header.commitment, header.body_commitment), "header", peer)
     if len(set(header.headers)) != len(header.headers):
         raise PeerError("header_repeated", "a header occurs twice in one input", peer=peer)
+    if (len(header.headers), header.width) != (context.blocks, context.width):
+        raise PeerError("bad_bodies", "not the shape that an input of this attempt has", peer=peer)
     if not 1 <= header.width <= key.terms.width or not header.headers:
         raise PeerError(
             "bad_bodies", f"blocks of {header.width} ciphertexts under a key of {key.terms.width}", peer=peer
@@ -126,9 +140,9 @@ def _opened(key: PublicKey, context: bytes, header: InputHeader, peer: OrgId) ->
     return seed, _challenges(key, seed, header.commitment, header.body_commitment, len(header.headers))
 
 
-def _seed(key: PublicKey, context: bytes, headers: Sequence[int], digest: bytes) -> bytes:
+def _seed(key: PublicKey, context: Context, headers: Sequence[int], digest: bytes) -> bytes:
     width = key.group.short_bytes
-    return hp("input", key.fingerprint, context, *(integer(one, width) for one in headers), digest)
+    return hp("input", key.fingerprint, context.digest, *(integer(one, width) for one in headers), digest)
 
 
 def _challenges(key: PublicKey, seed: bytes, commitment: int, body_commitment: int, count: int) -> list[int]:

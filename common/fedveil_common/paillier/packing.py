@@ -135,9 +135,13 @@ class Blocks:
     @classmethod
     def of(cls, plaintexts: int, columns: int) -> "Blocks":
         """For so many plaintexts and K columns of the key: as few headers as can be, then as little padding."""
+        if plaintexts < 1 or columns < 1:
+            raise ValueError("no blocks without plaintexts and columns")
         count = -(-plaintexts // columns)
         return cls(count, -(-plaintexts // count))
 
     def pad(self, plaintexts: Sequence[int]) -> list[int]:
-        """The plaintexts followed by zeros: count * width of them."""
+        """The plaintexts followed by zeros: count * width of them. ValueError for more than that."""
+        if len(plaintexts) > self.count * self.width:
+            raise ValueError(f"{len(plaintexts)} plaintexts for {self.count * self.width} ciphertexts")
         return [*plaintexts, *[mpz(0)] * (self.count * self.width - len(plaintexts))]
