@@ -5,8 +5,6 @@ A key id is used for one ceremony. At the end the key is durable before the stat
 Source: docs/paillier-keys.md, "The ceremony, message by message".
 """
 
-from collections.abc import Sequence
-
 from fedveil_common.crypto.labels import lp
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.paillier import ceremony as machine
@@ -15,7 +13,18 @@ from fedveil_common.paillier.holder_key import StoredState
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.secret import Secret
 
-from fedveil_participant.key_seat import Progress, Seat, Told, blamed, chosen, load_key, made, names, save_key, split_terms
+from fedveil_participant.key_seat import (
+    Progress,
+    Reader,
+    Seat,
+    blamed,
+    chosen,
+    load_key,
+    made,
+    names,
+    save_key,
+    split_terms,
+)
 from fedveil_participant.store.holder_files import Thing
 
 
@@ -41,8 +50,8 @@ def start(seat: Seat, terms: KeyTerms) -> Progress:
     return _progress(terms, ceremony, said)
 
 
-def take(seat: Seat, key_id: str | None, told: Sequence[Told]) -> Progress:
-    """Every message that was `told` is taken, or none. What comes back repeats all that we said.
+def take(seat: Seat, key_id: str | None, read: Reader) -> Progress:
+    """Every message that was told (`read`) is taken, or none. What comes back repeats all that we said.
 
     PeerError as `ceremony.step`, naming the holder and the file; ConfigError `no_key_here`, `which_key`; StorageError.
     After the end nothing changes any more.
@@ -54,6 +63,7 @@ def take(seat: Seat, key_id: str | None, told: Sequence[Told]) -> Progress:
         return _made(seat, name)
     terms, ceremony, said = _restored(seat, kept)
     before = ceremony
+    told = read(name, machine.FIRST_EPOCH)
     for one in told:
         if one.message.sender == ceremony.party.index:
             continue  # ours, come back with the others' in a shared folder
@@ -100,7 +110,9 @@ def _restored(seat: Seat, kept: Secret) -> tuple[KeyTerms, machine.Ceremony, tup
 def _made(seat: Seat, key_id: str) -> Progress:
     found = load_key(seat.files, key_id)
     if found is None:
-        raise ConfigError("no_key_here", f"this home takes part in no key {key_id!r}", next_step="check --home and --id")
+        raise ConfigError(
+            "no_key_here", f"this home takes part in no key {key_id!r}", next_step="check --home and --id"
+        )
     return made(seat.files, *found)
 
 

@@ -5,7 +5,7 @@ The new seeds are durable before the old ones go: the new key's file takes the p
 Source: docs/paillier-keys.md, "The next epoch".
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedveil_common.crypto.labels import lp, u32
@@ -18,7 +18,18 @@ from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.secret import Secret
 
-from fedveil_participant.key_seat import Progress, Seat, Told, blamed, chosen, load_key, made, names, save_key, split_terms
+from fedveil_participant.key_seat import (
+    Progress,
+    Reader,
+    Seat,
+    blamed,
+    chosen,
+    load_key,
+    made,
+    names,
+    save_key,
+    split_terms,
+)
 from fedveil_participant.store.holder_files import Thing
 
 
@@ -51,9 +62,9 @@ def start(seat: Seat, key_id: str | None, absent: Collection[OrgId]) -> Progress
     return _progress(under_way)
 
 
-def take(seat: Seat, key_id: str | None, told: Sequence[Told], absent: Collection[OrgId] | None = None) -> Progress:
-    """Every message that was `told` is taken, or none. What comes back repeats all that we said. `absent`: who is left
-    out from now on, in the place of those who were; None changes nothing.
+def take(seat: Seat, key_id: str | None, read: Reader, absent: Collection[OrgId] | None = None) -> Progress:
+    """Every message that was told (`read`) is taken, or none. What comes back repeats all that we said.
+    `absent`: who is left out from now on, in the place of those who were; None changes nothing.
 
     PeerError as `refresh.step`, naming the holder and the file, and `key_equivocation`, naming us, if we signed a key
     already and should sign another; ConfigError as `start`. After the end nothing changes any more.
@@ -63,6 +74,7 @@ def take(seat: Seat, key_id: str | None, told: Sequence[Told], absent: Collectio
     if under_way is None:
         return made(seat.files, terms, key)
     refresh, said, before = under_way.refresh, under_way.said, under_way.refresh
+    told = read(terms.terms.key_id, refresh.epoch)
     for one in told:
         if one.message.sender == key.index:
             continue  # ours, come back with the others' in a shared folder
@@ -136,7 +148,7 @@ def _present(terms: KeyTerms, own: int, absent: Collection[OrgId]) -> frozenset[
     if not set(absent) <= set(every) or own not in present or len(present) < terms.terms.threshold:
         raise ConfigError(
             "bad_absent",
-            f"absent may be other holders of this key only, and {terms.terms.threshold} of {len(every)} must be present",
+            f"absent may be other holders only, and {terms.terms.threshold} of {len(every)} must be present",
             next_step=f"the holders are {', '.join(every)}; with fewer the ceremony is held anew",
         )
     return present
@@ -156,9 +168,7 @@ def _epoch(kept: Secret) -> int:
     return split_terms(kept)[1].unsigned(4)
 
 
-def _restored(
-    seat: Seat, terms: KeyTerms, key: HolderKey, absent: Collection[OrgId] | None
-) -> _Open | None:
+def _restored(seat: Seat, terms: KeyTerms, key: HolderKey, absent: Collection[OrgId] | None) -> _Open | None:
     kept = seat.files.read(Thing.REFRESH, terms.terms.key_id)
     if kept is None:
         return None

@@ -5,7 +5,7 @@ as often as it is asked for, after the end too. What must be secret is sealed in
 is public. Source: docs/paillier-keys.md, "At rest".
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fedveil_common.crypto import signing
@@ -47,7 +47,7 @@ class Seat:
             raise ConfigError(
                 "not_a_holder",
                 f"the terms of {terms.terms.key_id} name no holder with the protocol key of this home",
-                next_step="compare the keys in the terms with the roster; an organisation that joined again has another",
+                next_step="compare the terms with the roster: an organisation that joined again has another key",
             )
         return Party(terms.holders, terms.holders.keys.index(own), self.private, Seed(self.entropy.take(32)))
 
@@ -58,6 +58,10 @@ class Told:
 
     message: SignedMessage
     source: str
+
+
+Reader = Callable[[str, int], Sequence[Told]]
+"""(key id, epoch) -> what was said about them and lies where a person told us to look."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ made. A key's record says only which n; this document embeds the record of the m
 participant checks for itself where n comes from. Nobody signs it: who reads it compares the root with the others, and
 the fingerprint of the modulus, which the root does not cover. Public throughout.
 
-Format: canonical JSON {columns, federation, format, holders, id, modulus, randomness, threshold}; `holders` is a list of
-{key, org} sorted by org, keys in hex of 32 bytes; `modulus` is the record of `modulus_record` as it is.
+Format: canonical JSON {columns, federation, format, holders, id, modulus, randomness, threshold}; `holders` is a list
+of {key, org} sorted by org, keys in hex of 32 bytes; `modulus` is the record of `modulus_record` as it is.
 Source: docs/paillier-keys.md, "The key in pieces"; docs/keys.md.
 """
 
