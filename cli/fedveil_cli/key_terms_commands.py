@@ -10,7 +10,7 @@ from fedveil_common.paillier import key_terms, modulus_record
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.paillier.modulus_record import ModulusRecord
 from fedveil_common.pki.governance import fingerprint_text
-from fedveil_common.roster import Member, Roster
+from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
 from fedveil_coordinator import founding
 from fedveil_participant import membership
@@ -170,8 +170,7 @@ def _no_federation(home: pathlib.Path) -> ConfigError:
 
 
 def _listed(org: OrgId, roster: Roster | None) -> bytes:
-    members: tuple[Member, ...] = () if roster is None else roster.members
-    found = next((member.protocol_key for member in members if member.org_id == org), None)
+    found = roster.key_of(org) if roster is not None and org in roster.participants else None
     if found is None:
         raise ConfigError(
             "holder_not_listed",

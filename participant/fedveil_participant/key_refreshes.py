@@ -185,7 +185,13 @@ def _restored(seat: Seat, terms: KeyTerms, key: HolderKey, absent: Collection[Or
 
 def _signed(refresh: machine.Refresh) -> bytes | None:
     """The fingerprint that we signed in this refresh."""
-    return refresh.stage.key.fingerprint if isinstance(refresh.stage, machine.Approving) else None
+    match refresh.stage:
+        case machine.Approving(_, key):
+            return key.fingerprint
+        case machine.Refreshed(key, _):
+            return key.public.fingerprint
+        case machine.Gathering():
+            return None
 
 
 def _progress(under_way: _Open) -> Progress:
@@ -194,6 +200,5 @@ def _progress(under_way: _Open) -> Progress:
     kind = Kind.LISTS if isinstance(stage, machine.Gathering) else Kind.APPROVAL
     awaited = names(terms, refresh.present - set(refresh.heard.of(kind)))
     if isinstance(stage, machine.Refreshed):  # a crash came between state and key: the next `take` keeps the key
-        fingerprint = stage.key.public.fingerprint
-        return Progress(terms, index, refresh.epoch, "ending", (), under_way.said, fingerprint)
+        return Progress(terms, index, refresh.epoch, "ending", (), under_way.said, _signed(refresh))
     return Progress(terms, index, refresh.epoch, kind.name.lower(), awaited, under_way.said, _signed(refresh))
