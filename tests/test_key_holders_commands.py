@@ -475,6 +475,41 @@ def test_a_holder_that_does_not_come_is_left_out(made: pathlib.Path, capsys: pyt
     assert_opens([key_of(made / org) for org in ORGS])
 
 
+def test_a_kill_when_the_new_seeds_are_durable(made: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The old seeds are gone with the new key, and what the others still need is said again."""
+    shared, old = made / "shared-1", secrets_of(made / "acme")
+    for org in ORGS:
+        silent(*at(made, org), "refresh", "start", "--out", shared)
+    for org in ORGS[1:]:
+        silent(*at(made, org), "refresh", "take", shared, "--out", shared)
+    changed = bytearray((shared / "icu-1.epoch-1.cygnus.6-approval.message").read_bytes())
+    changed[-1] ^= 1
+    (made / "bad.message").write_bytes(changed)
+    takes = [*at(made, "acme"), "refresh", "take", shared, "--out", shared]
+    sealed = (made / "acme" / "paillier" / "icu-1.refresh").read_bytes()
+    code, name, what = refused(run(capsys, *takes, made / "bad.message"))
+    assert (code, name, "cygnus" in what) == (5, "key_equivocation" if "two" in what else "bad_signature", True)
+    assert (made / "acme" / "paillier" / "icu-1.refresh").read_bytes() == sealed
+    killed = subprocess.run(
+        [sys.executable, "-m", "fedveil_cli", *map(str, takes)],
+        env=os.environ | {"FEDVEIL_FAILPOINT": "holder.key"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert files_of(made / "acme").ids(Thing.REFRESH) == ("icu-1",)
+    assert not (shared / "icu-1.epoch-1.acme.6-approval.message").exists()
+    code, value, _ = run(capsys, *takes)
+    assert (code, value["made"], value["epoch"]) == (0, True, 1)
+    assert files_of(made / "acme").ids(Thing.REFRESH) == ()
+    assert (shared / "icu-1.epoch-1.acme.6-approval.message").exists()
+    assert not set(old) & set(secrets_of(made / "acme"))
+    for org in ORGS[1:]:
+        silent(*at(made, org), "refresh", "take", shared, "--out", shared)
+    assert_opens([key_of(made / org) for org in ORGS])
+
+
 @pytest.mark.parametrize("absent", [("acme",), ("delta",), ("borealis", "cygnus")])
 def test_who_cannot_be_absent(made: pathlib.Path, capsys: pytest.CaptureFixture[str], absent: tuple[str, ...]) -> None:
     words = [word for org in absent for word in ("--absent", org)]

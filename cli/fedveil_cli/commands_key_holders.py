@@ -32,7 +32,7 @@ Root = Annotated[
 def register(group: typer.Typer) -> None:
     """Adds the commands to the group `key`."""
     terms_example = example(
-        "fedveil key terms --modulus modulus.json --id icu-1 --holder acme --holder borealis --out t"
+        "fedveil key terms --modulus modulus.json --id icu-1 --holder acme --holder borealis --out terms.json"
     )
     group.command("terms", epilog=terms_example)(terms)
     start_example = example("fedveil key holders start terms.json --out outbox/")

@@ -81,6 +81,7 @@ def show(file: pathlib.Path, output: Output) -> None:
     if _format_of(data) == key_terms.FORMAT:
         key_terms_commands.report_terms(key_terms_commands.read_terms(file), {}, output)
         return
+    check_size(file, "the key file", data, modulus_record.MAX_RECORD)
     with _reading(file, "no record of a modulus or key, no terms and no public key"):
         if _format_of(data) == single_holder_files.PUBLIC_FORMAT:
             key, record = single_holder_files.decode_public(data), None
