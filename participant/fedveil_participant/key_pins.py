@@ -48,6 +48,7 @@ def pin(files: HolderFiles, terms: KeyTerms, record: KeyRecord) -> KeyPin:
         after, _ = epochs.accept(before, record)
         if after == before:
             return after
+        terms = found[0]  # the record of the modulus stays the one that was compared at the first pin
     content = lp(terms.encode()) + u32(after.epoch) + after.fingerprint
     files.write(Thing.PIN, terms.terms.key_id, Secret(content))
     return after
