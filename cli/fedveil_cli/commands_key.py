@@ -1,4 +1,4 @@
-"""Commands about moduli and key pairs of Paillier encryption: `fedveil key`. No home is needed."""
+"""Commands about moduli and key pairs of Paillier encryption: `fedveil key`. These need no home."""
 
 import enum
 import pathlib
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedveil_cli import commands_key_holders
 from fedveil_cli.options import AsJson, PassphraseFile, example
 from fedveil_cli.output import Output
 
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
         "fedveil key export-phe own.pub --out phe.json", "fedveil key export-phe own.key --private --out phe.json"
     )
     group.command("export-phe", epilog=export_example)(export_phe)
+    commands_key_holders.register(group)
     app.add_typer(group, name="key")
 
 
@@ -84,10 +86,12 @@ def adopt(
 
 
 def show(
-    file: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="A record of a modulus, or a public key.")],
+    file: Annotated[
+        pathlib.Path, typer.Argument(metavar="FILE", help="A record of a modulus or key, terms, or a public key.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Check a record or public key, and show its length, s, where it comes from, and the fingerprint to compare."""
+    """Check a record, terms or a public key, and show its length, s, where it comes from, and what to compare."""
     from fedveil_cli import key_commands
 
     key_commands.show(file, Output(as_json))

@@ -20,11 +20,16 @@ def read_file(path: pathlib.Path, what: str, most: int) -> bytes:
             data = stream.read(most + 1)
     except OSError as error:
         raise unreadable(path, what, error) from None
+    check_size(path, what, data, most)
+    return data
+
+
+def check_size(path: pathlib.Path, what: str, data: bytes, most: int) -> None:
+    """Returns for at most `most` bytes. ConfigError `file_too_large`."""
     if len(data) > most:
         raise ConfigError(
             "file_too_large", f"{what} {str(path)!r} has more than {most} bytes", next_step="name the right file"
         )
-    return data
 
 
 def unreadable(path: pathlib.Path, what: str, error: OSError) -> ConfigError:

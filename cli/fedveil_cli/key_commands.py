@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedveil_common import durable, jcs
 from fedveil_common.errors import ConfigError, FedveilError, PeerError, SealedError
 from fedveil_common.ids import check_name
-from fedveil_common.paillier import dealing, modulus_record, phe_format, single_holder_files
+from fedveil_common.paillier import dealing, key_terms, modulus_record, phe_format, single_holder_files
+from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.modulus import Origin, check_length
 from fedveil_common.paillier.modulus_record import ModulusRecord
 from fedveil_common.paillier.single_holder import SingleHolderKey, SingleHolderPrivateKey
@@ -25,8 +26,8 @@ from fedveil_common.pki import sealed_keys
 from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.secret import Passphrase, PrivateKey
 
-from fedveil_cli import safe_primes
-from fedveil_cli.files import read_file, write_file
+from fedveil_cli import key_record_report, key_terms_commands, safe_primes
+from fedveil_cli.files import check_size, read_file, write_file
 from fedveil_cli.output import Output
 from fedveil_cli.passphrases import passphrase
 from fedveil_cli.world import World
@@ -70,8 +71,18 @@ def adopt(out: pathlib.Path, s: int | None, output: Output) -> None:
 
 def show(file: pathlib.Path, output: Output) -> None:
     """`key show`: of what was checked while it was read."""
-    data = read_file(file, "the key file", modulus_record.MAX_RECORD)
-    with _reading(file, "no record of a modulus and no public key"):
+    data = read_file(file, "the key file", key_record_report.MAX_KEY_RECORD)
+    if key_record_report.is_key_record(data):
+        with _reading(file, "no record of a key"):
+            found = KeyRecord.from_bytes(data)
+        key_record_report.report(found, output)
+        return
+    check_size(file, "the key file", data, key_terms.MAX_TERMS)
+    if _format_of(data) == key_terms.FORMAT:
+        key_terms_commands.report_terms(key_terms_commands.read_terms(file), {}, output)
+        return
+    check_size(file, "the key file", data, modulus_record.MAX_RECORD)
+    with _reading(file, "no record of a modulus or key, no terms and no public key"):
         if _format_of(data) == single_holder_files.PUBLIC_FORMAT:
             key, record = single_holder_files.decode_public(data), None
         else:
@@ -239,7 +250,7 @@ def _reading(file: pathlib.Path, what: str) -> Iterator[None]:
     try:
         yield
     except PeerError as error:
-        if error.code != "bad_document":
+        if error.code not in {"bad_document", "bad_key_message"}:
             raise
         raise ConfigError(
             "bad_public_key_file",
