@@ -143,6 +143,8 @@ def test_slots_are_as_small_as_sums_permit() -> None:
     assert [Slots(2048 * s, 10, 9, 32_767).per_plaintext for s in (1, 2, 3)] == [85, 170, 255]
     with pytest.raises(ValueError, match="no slot"):
         Slots(2048, 10, 2, 2**62)
+    with pytest.raises(ValueError, match="whole bytes"):
+        Slots(2047, 10, 2, 32_767)
 
 
 def test_blocks_have_one_width_and_little_padding() -> None:

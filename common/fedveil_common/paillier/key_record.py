@@ -17,15 +17,13 @@ from fedveil_common.ids import OrgId
 from fedveil_common.paillier.ceremony_messages import Approval, encode_list, parse_list
 from fedveil_common.paillier.encoding import integer
 from fedveil_common.paillier.holder_lists import ProvenList, check_proofs, values_of
-from fedveil_common.paillier.modulus import check_shape
+from fedveil_common.paillier.modulus import MAX_BITS, MIN_BITS, check_shape
 from fedveil_common.paillier.octets import Octets
 from fedveil_common.paillier.public_key import PublicKey, Terms
 from fedveil_common.paillier.root import Holders
 from fedveil_common.paillier.shares import SeedSet
 from fedveil_common.secret import PrivateKey
 
-MIN_MODULUS_BITS = 2048
-MAX_MODULUS_BITS = 8192
 _NAME_BYTES = 64
 _LABEL = "paillier/key"
 _VERSION = 1
@@ -90,9 +88,9 @@ def encode_terms(terms: Terms) -> bytes:
 def parse_terms(octets: Octets) -> Terms:
     """Terms in their one encoding, with an odd modulus of 2048 to 8192 bits. PeerError `bad_key_message`."""
     federation, key_id = _name(octets), _name(octets)
-    number = octets.prefixed(MAX_MODULUS_BITS // 8)
+    number = octets.prefixed(MAX_BITS // 8)
     n = int.from_bytes(number, "big")
-    if not number[:1].strip(b"\0") or n % 2 == 0 or n.bit_length() < MIN_MODULUS_BITS:
+    if not number[:1].strip(b"\0") or n % 2 == 0 or n.bit_length() < MIN_BITS:
         raise octets.refused("its modulus is even, short or padded")
     s, width, bits = octets.unsigned(1), octets.unsigned(2), octets.unsigned(2)
     count, threshold = octets.take(2)
