@@ -367,6 +367,7 @@ def test_a_live_stream_ends_with_its_certificate_or_its_identity(
         other.open(lambda message: None, lambda error: closed.setdefault("borealis", error.code))
         eventually(lambda: set(house.driver.connected_members) == {"acme", "borealis"})
         house.desk.live.look()
+        assert code_of_call(link) == ""  # answered by the same loop, after it looked
         if how == "certificate_expired":
             house.clock.now += 2 * DAY + 1  # nobody is told to look: the calls see it by themselves
         elif how == "certificate_revoked":
