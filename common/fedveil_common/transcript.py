@@ -43,6 +43,18 @@ def input_leaf(t2_hash: bytes, org_id: OrgId, index: int, data: bytes | bytearra
     return h("chunk", t2_hash, org_id.encode(), u32(index), data)
 
 
+def product_leaf(t3_hash: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:
+    """h_l of the product of the certified inputs under paillier: H("productleaf", T3, u32be(l), block)."""
+    return h("productleaf", t3_hash, u32(index), data)
+
+
+def partial_leaf(
+    t3_hash: bytes, org_id: OrgId, quorum: Sequence[int], index: int, data: bytes | bytearray | memoryview
+) -> bytes:
+    """h_l of a holder's partial decryptions: H("partialleaf", T3, org, quorum as u8 indices, u32be(l), block)."""
+    return h("partialleaf", t3_hash, org_id.encode(), bytes(quorum), u32(index), data)
+
+
 def sum_leaf(t3_hash: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:
     """h_l of an opened sum: H("sumleaf", T3, u32be(l), packed leaf)."""
     return h("sumleaf", t3_hash, u32(index), data)
