@@ -1,0 +1,65 @@
+"""How the vector of an attempt lies in ciphertexts: slots, blocks, and the bytes of a leaf.
+
+Promise: both sides and every auditor derive the same shape from the manifest and the terms of its key; nothing of it is
+received. Public. Source: docs/paillier.md, sections 3 and 6.
+"""
+
+from dataclasses import dataclass
+
+from fedveil_common.errors import PeerError
+from fedveil_common.limits import MAX_LEAVES
+from fedveil_common.messages import Manifest
+from fedveil_common.paillier.packing import Blocks, Slots
+from fedveil_common.paillier.public_key import Terms
+
+
+@dataclass(frozen=True, slots=True)
+class RoundShape:
+    """`short_bytes`, `long_bytes`: of a number mod n and mod n^(s+1)."""
+
+    slots: Slots
+    blocks: Blocks
+    short_bytes: int
+    long_bytes: int
+
+    @property
+    def input_leaf_bytes(self) -> int:
+        """Of one leaf of an input, and of the product: header, lift, bodies."""
+        return self.short_bytes + (1 + self.blocks.width) * self.long_bytes
+
+    @property
+    def partial_leaf_bytes(self) -> int:
+        """Of one leaf of a holder's answer."""
+        return self.blocks.width * self.long_bytes
+
+
+def shape_of(terms: Terms, length: int, members: int, value_bits: int, noise_cap: int = 0) -> RoundShape:
+    """For a vector of `length` coordinates of `value_bits` signed bits, from at most `members` members.
+
+    PeerError `sum_too_large` if no slot is large enough or the blocks are more than an upload can have.
+    """
+    bits = int(terms.n).bit_length()
+    try:
+        slots = Slots(terms.s * bits, length, members, (1 << (value_bits - 1)) - 1, 0, noise_cap)
+    except ValueError as error:
+        raise _too_large(str(error)) from error
+    blocks = Blocks.of(slots.plaintexts, terms.width)
+    if blocks.count > MAX_LEAVES:
+        raise _too_large(f"{blocks.count} blocks, {MAX_LEAVES} are the most")
+    short = (bits + 7) // 8
+    return RoundShape(slots, blocks, short, short * (terms.s + 1))
+
+
+def shape_of_manifest(terms: Terms, manifest: Manifest) -> RoundShape:
+    """The shape of an attempt. Errors as `shape_of`. `terms`: of the key that the manifest names."""
+    noise_cap = manifest.encryption[0].noise_cap
+    return shape_of(terms, manifest.length, len(manifest.cohort), manifest.value_bits, noise_cap)
+
+
+def _too_large(why: str) -> PeerError:
+    return PeerError(
+        "sum_too_large",
+        f"a vector of this size cannot be encrypted under this key: {why}",
+        not_done="nothing was encrypted",
+        next_step="take a smaller model, fewer value_bits, a key with more columns, or protection masked",
+    )
