@@ -111,7 +111,7 @@ class Parties:
         context = partial_proof.partial_context(T3, quorum, holder)
         columns = self.key.of_holder(holder, quorum, len(found[0]))
         name = self.key.terms.holders[holder]
-        partial_proof.check(self.key, self.encryptor.short, context, holder, bases, found, columns, proof, name)
+        partial_proof.check(self.key, self.encryptor.short, context, holder, bases.lifts, found, columns, proof, name)
 
     def open(self, inputs: list["Input"], quorum: tuple[int, ...], bodies: list[int] | None = None) -> list[int]:
         """The plaintexts of the sum, every proof checked on the way."""
