@@ -143,14 +143,22 @@ def flat(rows: list[list[int]]) -> list[int]:
 
 
 @functools.cache
-def parties(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2, n: int = N, bits: int = 256) -> Parties:
+def parties(
+    s: int = 1,
+    width: int = 3,
+    holders: int = 3,
+    threshold: int = 2,
+    n: int = N,
+    bits: int = 256,
+    federation: str = "hospitals",
+) -> Parties:
     """Made once for each shape: tables take a second."""
     entropy = SeededEntropy(1, "paillier")
-    terms = Terms("hospitals", "key-1", n, s, width, bits, NAMES[:holders], threshold)
+    terms = Terms(federation, "key-1", n, s, width, bits, NAMES[:holders], threshold)
     seeds = {one: Seed(entropy.take(32)) for one in terms.sets}
     g = base(Group(n, s))
     lists = {
-        one: [gmpy2.powmod(g, shares.exponent(seed, "hospitals", "key-1", 0, one, k), n) for k in range(width)]
+        one: [gmpy2.powmod(g, shares.exponent(seed, federation, "key-1", 0, one, k), n) for k in range(width)]
         for one, seed in seeds.items()
     }
     key = PublicKey(terms, 0, lists)
