@@ -17,6 +17,9 @@ MAX_LENGTH = 2**28
 """Coordinates of a vector."""
 
 MAX_LEAVES = 2**14
+MAX_LEAF = 1024 * 1024
+"""One leaf of blocks; so that one fits a gRPC message with room to spare."""
+
 LEAVES_PER_FRAME = 16
 PARTS_PER_FRAME = 64
 LEAVES_PER_AUDIT = 256
