@@ -205,6 +205,38 @@ def test_chunked_equals_whole(length: int, cuts: list[int], start: int, number: 
     assert total == clamps
 
 
+@pytest.mark.parametrize("length", [0, 1, 32_767, 32_768, 32_769, 100_001])
+@pytest.mark.parametrize("word_bytes", [4, 8])
+def test_a_stream_fills_as_it_is_added_to_zeros(length: int, word_bytes: int) -> None:
+    key, kind = bytes(range(32)), np.dtype(f"<u{word_bytes}")
+    found, added = np.full(length, 7, dtype=kind), np.zeros(length, dtype=kind)
+    streams = prg.Streams([(key, False)], 3, word_bytes)
+    streams.fill(found[: length // 2])
+    streams.fill(found[length // 2 :])
+    prg.Streams([(key, False)], 3, word_bytes).apply(added)
+    assert np.array_equal(found, added)
+
+
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        ([], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), True)], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), False), (bytes(range(32)), False)], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), False)], np.zeros(4, dtype="<u4")),
+        ([(bytes(32), False)], np.zeros(4, dtype=">u8")),
+        ([(bytes(32), False)], np.zeros(4, dtype="<i8")),
+        ([(bytes(32), False)], np.zeros((2, 2), dtype="<u8")),
+        ([(bytes(32), False)], np.zeros(8, dtype="<u8")[::2]),
+    ],
+    ids=["none", "subtracted", "two", "narrow", "big-endian", "signed", "square", "gaps"],
+)
+def test_a_stream_fills_nothing_else(keys: list[tuple[bytes, bool]], part: NDArray[np.uint64]) -> None:
+    with pytest.raises(ValueError, match="fills"):
+        prg.Streams(keys, 0, 8).fill(part)
+    assert not part.any()
+
+
 @pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 200_001])
 def test_the_inner_chunks_of_a_stream_do_not_show(length: int) -> None:
     key = bytes(range(32))
