@@ -289,8 +289,8 @@ PRIVACY = "privacy: {unit: record, rows: 5000, clip_norm: 1.0}"
     ("old", "new", "field"),
     [
         ("privacy: none", PRIVACY, "privacy"),
-        ("kind: masked", "kind: paillier, key: k1, s: 1", "protection.kind"),
         ("update_norm: 5.0", "update_norm: 5.0, value_bits: 49", "protection.value_bits"),
+        ("kind: masked", "kind: paillier, key: icu-1, value_bits: 49", "protection.value_bits"),
         ("version: 1", "version: 2", "version"),
     ],
 )
@@ -302,6 +302,55 @@ def test_what_this_release_lacks_is_named_not_ignored(old: str, new: str, field:
     assert any(name.endswith(": " + field) for name in caught.value.fields)
 
 
+PAILLIER = "protection: {kind: paillier, key: icu-1, update_norm: 5.0, value_bits: 20}"
+MASKED = "protection: {kind: masked, update_norm: 5.0}"
+
+
+def test_a_plan_under_the_key_of_holders() -> None:
+    plan = plan_of(TEXT.replace(MASKED, PAILLIER))
+    assert plan.protection == ProtectionSpec("paillier", 20, 5.0, "icu-1")
+    check_release(plan)
+    members = json.loads(canonical(plan))["protection"]
+    assert members == {"kind": "paillier", "key": "icu-1", "value_bits": 20, "update_norm": 5}
+    assert json.loads(canonical(plan_of()))["protection"] == {"kind": "masked", "value_bits": 16, "update_norm": 5}
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "code"),
+    [
+        ("{kind: paillier, update_norm: 5}", "protection.key", "missing"),
+        ("{kind: paillier, key: Icu 1, update_norm: 5}", "protection.key", "name"),
+        ("{kind: paillier, key: 7, update_norm: 5}", "protection.key", "type"),
+        ("{kind: masked, key: icu-1, update_norm: 5}", "protection.key", "protection_key"),
+        ("{kind: plain, key: icu-1, update_norm: 5}", "protection.kind", "choice"),
+        ("{kind: paillier, key: icu-1, s: 1, update_norm: 5}", "protection.s", "unknown_field"),
+    ],
+)
+def test_a_key_belongs_to_paillier_and_only_there(written: str, path: str, code: str) -> None:
+    text = TEXT.replace(MASKED, f"protection: {written}")
+    with pytest.raises(PlanError) as refused:
+        parse_plan(text.encode(), "plan.yaml")
+    line = text.split("\n").index(f"protection: {written}") + 1
+    assert [(one.line, one.path, one.code) for one in refused.value.problems] == [(line, path, code)]
+
+
+def test_canonical_bytes_with_a_key_in_the_wrong_place_are_refused() -> None:
+    for text, change in ((TEXT, {"key": "k"}), (TEXT.replace(MASKED, PAILLIER), {"key": ""}), (TEXT, {"key": ""})):
+        members = json.loads(canonical(plan_of(text)))
+        members["protection"] |= change
+        with pytest.raises(PeerError) as refused:
+            parse_canonical(jcs.dumps(members))
+        assert refused.value.code == "bad_plan"
+    for kind, key in (("masked", "k"), ("paillier", "")):
+        with pytest.raises(ValueError, match="has a key"):
+            ProtectionSpec(kind, 16, 5.0, key)
+
+
+def test_the_hash_of_a_masked_plan_is_what_it_always_was() -> None:
+    found = hashlib.sha256(canonical(plan_of())).hexdigest()
+    assert found == "77d79370dd1f72f6ca3e308d7868521a54319cb7da9d8f3b19dcca7c07d7ebd9"
+
+
 def test_a_statistics_plan_is_not_in_this_release() -> None:
     head, _, tail = TEXT.partition("model:")
     rest = tail[tail.index("cohort:") :]
@@ -310,7 +359,7 @@ def test_a_statistics_plan_is_not_in_this_release() -> None:
 
 
 def test_everything_lacking_is_named_at_once_and_beside_the_problems() -> None:
-    text = TEXT.replace("privacy: none", PRIVACY).replace("kind: masked", "kind: paillier, key: k")
+    text = TEXT.replace("privacy: none", PRIVACY).replace("update_norm: 5.0", "update_norm: 5.0, value_bits: 49")
     with pytest.raises(NotInThisReleaseError) as caught:
         plan_of(text)
     assert len(caught.value.fields) == 2
@@ -333,7 +382,7 @@ def test_received_bytes_with_later_fields_are_refused_as_such() -> None:
     [
         (
             "protection.kind",
-            lambda p: dataclasses.replace(p, protection=dataclasses.replace(p.protection, kind="paillier")),
+            lambda p: dataclasses.replace(p, protection=dataclasses.replace(p.protection, kind="plain")),
         ),
         ("strategy.kind", lambda p: dataclasses.replace(p, strategy=StrategySpec("fedsgd"))),
         ("privacy", lambda p: dataclasses.replace(p, privacy="record")),
@@ -428,7 +477,10 @@ def plans(draw: st.DrawFn) -> Plan:
         cohort=CohortSpec(
             draw(st.integers(corrupt + 2, 256)), corrupt, draw(positive), progress, progress + draw(positive)
         ),
-        protection=ProtectionSpec("masked", bits, draw(positive)),
+        protection=draw(
+            st.builds(ProtectionSpec, st.just("masked"), st.just(bits), positive)
+            | st.builds(ProtectionSpec, st.just("paillier"), st.just(bits), positive, names)
+        ),
         privacy="none",
         purpose=draw(st.none() | texts),
         retention_days=draw(st.none() | st.integers(1, 36_500)),

@@ -17,11 +17,15 @@ from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, quorum
 from fedveil_common.messages import CoordinatorHello, ParticipantHello, PlanAnswer, PlanOffer, RosterNotice
+from fedveil_common.paillier import modulus_record
+from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.pki import sealed_keys
 from fedveil_simulation.cluster import Packet
+from paillier_holders import holders_of, terms_of
 
 PLAN_FILE = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
 PLAN_TEXT = PLAN_FILE.read_text()
+PLAN_PROTECTION = {"value_bits": 16, "update_norm": plans.parse_plan(PLAN_FILE.read_bytes(), "").protection.update_norm}
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object], dict[str, str]]:
@@ -32,14 +36,14 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
     return exit_code, json.loads(out) if out else {}, errors[0] if errors else {}
 
 
-def plan_file(folder: pathlib.Path, **changes: str) -> pathlib.Path:
+def plan_file(folder: pathlib.Path, protection: str = "masked", **changes: str) -> pathlib.Path:
     """The demo's plan with other values of a few fields."""
     text = PLAN_TEXT
     for name, value in changes.items():
         text, count = re.subn(rf"\b{name}: (\[[^\]]*\]|[^,}}\n]+)", f"{name}: {value}", text)
         assert count == 1, name
     path = folder / "plan.yaml"
-    path.write_text(text)
+    path.write_text(text.replace("kind: masked", f"kind: {protection}"))
     return path
 
 
@@ -282,6 +286,76 @@ def test_row_counts_are_as_near_as_said(capsys: pytest.CaptureFixture[str]) -> N
             sums.append(int(made.sum()) / block.scale * cap)
         worst = max(worst, abs(sums[0] - sums[1] - rows[8]))
     assert within / 20 < worst <= within < 0.5
+
+
+# --- under the key of holders ---------------------------------------------------------------------------------------
+
+
+def terms_file(folder: pathlib.Path) -> pathlib.Path:
+    """Of a key that any 4 of 5 holders use together."""
+    path = folder / "terms.json"
+    path.write_bytes(KeyTerms(modulus_record.adopt_rsa_2048(1), holders_of(terms_of(5, 4))).encode())
+    return path
+
+
+def test_explain_says_what_holders_of_the_key_could_learn(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, terms = plan_file(tmp_path, "paillier, key: key-1"), terms_file(tmp_path)
+    code, value, _ = run(capsys, "plan", "explain", str(path), "--roster-size", "11", "--key", str(terms))
+    figures = told(value)
+    assert code == 0
+    assert figures["holders_together"] == {"holders": 5, "threshold": 4}
+    assert figures["holders_below"] == {"below": 3}
+    assert figures["factors"] == {"bits": 2048}
+    assert figures["drop_outs"]["holders_needed"] == 4
+    assert "threshold" not in figures["drop_outs"]
+    assert "dead_from" not in figures["aborted"]
+    cohorts, statements = value["cohorts"], value["statements"]
+    assert isinstance(cohorts, list)
+    assert isinstance(statements, list)
+    for one in cohorts:
+        assert (one["threshold"], one["openings_of_one_dealer"]) == (None, None)
+        assert one["single_update_from"] == min(one["min_survivors"] - 1, 4, max(2 * one["quorum"] - one["members"], 0))
+    for one in statements:
+        silent = {"group", "colluders", "cohort", "evaluate", "standardise", "roster", "rows_within"}
+        numbers = [str(n) for name, n in one["figures"].items() if isinstance(n, int) and name not in silent]
+        missing = [number for number in numbers if number not in one["text"].replace("Nobody", "0")]
+        assert missing in ([], ["0"]), one["id"]
+
+
+def test_explain_without_the_terms_says_it_in_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = plan_file(tmp_path, "paillier, key: key-1")
+    assert main.main(["plan", "explain", str(path), "--roster-size", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("A threshold of the holders of the key key-1", "post-quantum", "the encrypted updates"):
+        assert words in out
+    for masked in ("masked", "false shares", "checksum"):
+        assert masked not in out
+
+
+def test_terms_of_another_key_are_no_answer(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terms = str(terms_file(tmp_path))
+    for protection in ("paillier, key: key-2", "masked"):
+        found = run(capsys, "plan", "explain", str(plan_file(tmp_path, protection)), "--key", terms)
+        assert (found[0], found[1], found[2]["code"]) == (2, {}, "other_key")
+
+
+def test_check_shows_the_key_and_no_figures_of_masks(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plan_file(tmp_path, "paillier, key: key-1")
+    code, value, _ = run(capsys, "plan", "check", str(path), "--roster-size", "5")
+    assert (code, value["protection"]) == (0, {**PLAN_PROTECTION, "kind": "paillier", "key": "key-1"})
+    figures = value["figures"]
+    assert isinstance(figures, dict)
+    assert {figures[name] for name in ("threshold", "openings_of_one_dealer", "bytes_up", "bytes_down")} == {None}
+    assert main.main(["plan", "check", str(path), "--roster-size", "5"]) == 0
+    assert ", key key-1\n" in capsys.readouterr().out
+    code, value, error = run(capsys, "plan", "check", str(path), "--roster-size", "4")
+    assert (code, error["code"]) == (2, "cohort_never_possible")
+    assert "bytes" not in error["what"]
 
 
 # --- the roster that a home knows -------------------------------------------------------------------------------------

@@ -317,7 +317,6 @@ def test_an_interrupted_run_start_says_that_the_run_goes_on(
 
 def test_each_lacking_field_says_which_release_brings_it() -> None:
     changes = {
-        "kind: masked": ("kind: paillier, key: k", "protection.kind", "release 0.3"),
         "privacy: none": ("privacy: {unit: record}", "privacy", "release 0.4"),
         "kind: train": ("kind: statistics\nqueries: []", "kind", "release 0.4"),
     }

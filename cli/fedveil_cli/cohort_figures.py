@@ -12,7 +12,7 @@ from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.masking import quorum, ring
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan
+from fedveil_common.plan import PAILLIER, Plan
 from fedveil_common.ringfile import leaf_count, leaf_length
 
 MIN_SURVIVORS = 3
@@ -33,7 +33,9 @@ MESSAGES_DOWN = (1700, 900)
 @dataclass(frozen=True, slots=True)
 class CohortFigures:
     """What FLSA/1 makes of a cohort of `members` from a roster of `roster` participants. Bytes are of one train sum
-    that also evaluates, for one participant: `vector_*` exactly, `messages_*` about.
+    that also evaluates, for one participant: `vector_*` exactly, `messages_*` about; they are of masked sums, what a
+    ciphertext takes is the key's choice. `encrypted`: under protection paillier nobody shares secrets, so `threshold`
+    and `openings` say nothing.
     """
 
     roster: int
@@ -50,6 +52,7 @@ class CohortFigures:
     vector_down: int
     messages_up: int
     messages_down: int
+    encrypted: bool = False
 
     @property
     def honest_in_sum(self) -> int:
@@ -90,6 +93,7 @@ def figures(plan: Plan, roster: int, members: int) -> CohortFigures:
         vector,
         up + up_each * (members - 1),
         down + down_each * (members - 1),
+        plan.protection.kind == PAILLIER,
     )
 
 
@@ -132,14 +136,16 @@ def impossible(plan: Plan, roster: int) -> Impossible | None:
     members = min(roster, quorum.MAX_COHORT)
     found = figures(plan, roster, members)
     c, q = found.corrupt, found.quorum
+    costs = (
+        f"; about {found.vector_up + found.messages_up} bytes up and {found.vector_down + found.messages_down} down "
+        "for each participant and train sum"
+    )
     why = (
         f"{why_not(plan, roster, members)}. N = {members} of a roster of {roster}; c = {c}, the largest of max_corrupt "
         f"{plan.cohort.max_corrupt}, a fifth of the roster {roster // 5} and 1; quorum and threshold q = t = {q}; "
         f"A1 asks for q <= N ({q} <= {members}) and q - c >= {quorum.MIN_HONEST} ({q} - {c} = {q - c}); at least "
-        f"{found.min_survivors} in a sum, so {found.may_drop} may drop; a ring of {found.ring_bits} bits; about "
-        f"{found.vector_up + found.messages_up} bytes up and {found.vector_down + found.messages_down} down for each "
-        "participant and train sum"
-    )
+        f"{found.min_survivors} in a sum, so {found.may_drop} may drop; a ring of {found.ring_bits} bits"
+    ) + ("" if found.encrypted else costs)
     return Impossible(why, tuple(_remedies(plan, roster)))
 
 

@@ -89,13 +89,17 @@ def plan_explain(
             help="Participants in the roster (else in that of the coordinator's home, else cohort.min_participants).",
         ),
     ] = None,
+    key: Annotated[
+        pathlib.Path | None,
+        typer.Option("--key", metavar="TERMS", help="The terms of the key that a paillier plan names, for figures."),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Say who could learn what under a plan, with how many colluders, and who can stop it."""
     from fedveil_cli import plan_explain as explaining
 
-    explaining.explain(plan, roster_size, home_folder(home), Output(as_json))
+    explaining.explain(plan, roster_size, home_folder(home), Output(as_json), key)
 
 
 def predict(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fedveil_common import layout
 from fedveil_common.jcs import Json
+from fedveil_common.paillier.public_key import Terms
 from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, Weight
 
 from fedveil_cli import exposure
@@ -28,21 +29,27 @@ class Statement:
     figures: dict[str, Json]
 
 
-def statements(plan: Plan, cohorts: Sequence[CohortFigures]) -> list[Statement]:
-    """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures."""
+def statements(plan: Plan, cohorts: Sequence[CohortFigures], terms: Terms | None = None) -> list[Statement]:
+    """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures. `terms`: of
+    the key that a plan under paillier names, if somebody gave them.
+    """
     return [
-        *_coordinator(cohorts[0], cohorts[-1]),
+        *_coordinator(cohorts[0], cohorts[-1], terms),
+        *(_holders(plan, terms) if plan.protection.key else ()),
         *_members(cohorts[0], cohorts[-1]),
         *_sums(plan, cohorts[-1]),
         *_columns(plan),
-        *_stopping(cohorts[0], cohorts[-1]),
+        *_stopping(cohorts[0], cohorts[-1], terms),
     ]
 
 
-def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
+def _coordinator(small: CohortFigures, large: CohortFigures, terms: Terms | None) -> list[Statement]:
     c = small.corrupt
     alone, with_c = exposure.coalition(small, 0, True).group, exposure.coalition(small, c, True).group
-    certain, certain_large = exposure.single_from(small), exposure.single_from(large)
+    opening = None if terms is None else terms.threshold
+    certain, certain_large = exposure.single_from(small, opening), exposure.single_from(large, opening)
+    hidden = "encrypted" if small.encrypted else "masked"
+    keys = ", and sooner if enough of them hold the key" if small.encrypted else ""
     larger = f", and with {certain_large} in one of {large.members}" if large is not small else ""
     size: dict[str, Json] = {"cohort": small.members}
     return [
@@ -50,17 +57,14 @@ def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
             "coordinator_alone",
             "who",
             "The coordinator alone reads every message, leaves out whom it likes and can say that only "
-            f"{small.members} are there. From the masked updates it gets the sum of at least {alone} organisations, or "
-            "nothing.",
+            f"{small.members} are there. From the {hidden} updates it gets the sum of at least {alone} organisations, "
+            "or nothing.",
             size | {"colluders": 0, "group": alone},
         ),
         Statement(
             "false_sum",
             "who",
-            "A coordinator that signed a false sum would choose the next model. Every member checks each sum against a "
-            "checksum that the dealers alone can make, and makes parts of it again from the masked inputs; who finds "
-            "it false leaves the run. What may escape is a few false leaves of a model of more than 16384 parameters, "
-            "signed with the help of a corrupt member.",
+            _FALSE_SUM_ENCRYPTED if small.encrypted else _FALSE_SUM_MASKED,
             {},
         ),
         Statement(
@@ -76,7 +80,7 @@ def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
             "coordinator_with_more",
             "who",
             f"The coordinator and {_people(c + 1)} or more: nothing is promised, take it that they read single "
-            f"updates. It is certain with {_people(certain)} in a cohort of {small.members}{larger}.",
+            f"updates. It is certain with {_people(certain)} in a cohort of {small.members}{larger}{keys}.",
             size | {"colluders": c + 1, "certain_from": certain, "certain_from_in_largest": certain_large},
         ),
         Statement(
@@ -86,6 +90,57 @@ def _coordinator(small: CohortFigures, large: CohortFigures) -> list[Statement]:
             f"{c} organisation{'s' if c > 1 else ''} of its own making it is beyond the bound: compare names and the "
             "fingerprint out of band.",
             {"colluders": c},
+        ),
+    ]
+
+
+_FALSE_SUM_MASKED = (
+    "A coordinator that signed a false sum would choose the next model. Every member checks each sum against a "
+    "checksum that the dealers alone can make, and makes parts of it again from the masked inputs; who finds "
+    "it false leaves the run. What may escape is a few false leaves of a model of more than 16384 parameters, "
+    "signed with the help of a corrupt member."
+)
+_FALSE_SUM_ENCRYPTED = (
+    "A coordinator that signed a false sum would choose the next model. Every input and every answer of a holder "
+    "carries a proof: whoever has them and the record of the key makes the sum again."
+)
+
+
+def _holders(plan: Plan, terms: Terms | None) -> list[Statement]:
+    """What the key adds: in figures if its terms are known, else in words."""
+    key = plan.protection.key
+    opening, fewer = "A threshold of the holders", "one holder fewer than the threshold"
+    figures: dict[str, Json] = {}
+    bits = ""
+    if terms is not None:
+        holders, t = len(terms.holders), terms.threshold
+        opening = f"Any {t} of the {holders} holders ({', '.join(terms.holders)})"
+        fewer = f"up to {t - 1} of the {holders} holders"
+        figures = {"holders": holders, "threshold": t}
+        bits = f" of {int(terms.n).bit_length()} bits"
+    return [
+        Statement(
+            "holders_together",
+            "who",
+            f"{opening} of the key {key} together open every input that somebody recorded in this epoch of the key, "
+            "each update by itself. They need no coordinator for it, and nobody sees it. Once all have moved on to the "
+            "next epoch (`fedveil key refresh`) and erased their seeds, what was recorded before stays shut.",
+            figures,
+        ),
+        Statement(
+            "holders_below",
+            "who",
+            f"The coordinator with {fewer}: the certified sum and nothing else, while no more members are corrupt than "
+            "above, holders among them.",
+            {} if terms is None else {"below": terms.threshold - 1},
+        ),
+        Statement(
+            "factors",
+            "who",
+            f"Whoever knows the factors of the modulus{bits} opens everything that was ever encrypted under it: a "
+            "dealer who kept them, or who factors it one day. Nothing here is post-quantum: with a quantum computer "
+            "every recorded input opens.",
+            {} if terms is None else {"bits": int(terms.n).bit_length()},
         ),
     ]
 
@@ -213,38 +268,46 @@ def _columns(plan: Plan) -> list[Statement]:
     ]
 
 
-def _stopping(small: CohortFigures, large: CohortFigures) -> list[Statement]:
+def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -> list[Statement]:
     absent = exposure.stopped_by_absence(large.roster, small.members)
     dead = exposure.dead_from(large)
     may = "Nobody" if large.may_drop == 0 else f"{large.may_drop}"
+    needed: dict[str, Json] = {} if large.encrypted else {"threshold": large.threshold}
+    there = f"{large.threshold} must be there"
+    never = f"With {dead} or more gone for the whole hard limit it can be neither opened nor aborted:"
+    if large.encrypted:
+        there, never = "a threshold of the key's holders must be there", "If it can be neither opened nor aborted then,"
+    if large.encrypted and terms is not None:
+        there = f"{terms.threshold} of the {len(terms.holders)} holders of the key must be there"
+        needed = {"holders": len(terms.holders), "holders_needed": terms.threshold}
+    burns = "" if large.encrypted else " by dealing false shares"
     return [
         Statement(
             "drop_outs",
             "stopping",
             f"{may} of a cohort of {large.members} may vanish before the vote on who is in the sum: it is opened over "
-            f"those whose input is there. From that vote on {large.threshold} must be there, or come back within the "
+            f"those whose input is there. From that vote on {there}, or come back within the "
             "hard limit, or the run ends.",
-            {"cohort": large.members, "may_drop": large.may_drop, "threshold": large.threshold},
+            {"cohort": large.members, "may_drop": large.may_drop, **needed},
         ),
         Statement(
             "aborted",
             "stopping",
             f"If more vanish before it, {large.abort_threshold} members must sign that the attempt is over; it is then "
-            f"tried again with those who are there, {small.members} at least. With {dead} or more gone for the whole "
-            "hard limit it can be neither opened nor aborted: the run ends and its updates are spent.",
+            f"tried again with those who are there, {small.members} at least. {never} the run ends and its "
+            "updates are spent.",
             {
                 "cohort": large.members,
                 "abort_threshold": large.abort_threshold,
                 "smallest_cohort": small.members,
-                "dead_from": dead,
+                **({} if large.encrypted else {"dead_from": dead}),
             },
         ),
         Statement(
             "stopped_by_members",
             "stopping",
             f"{_people(absent)} of the roster, staying away from the beginning, stop{'s' if absent == 1 else ''} it. "
-            "One that misbehaves can delay it, burn an attempt by dealing false shares, or end it by vanishing at the "
-            "wrong moment.",
+            f"One that misbehaves can delay it, burn an attempt{burns}, or end it by vanishing at the wrong moment.",
             {"roster": large.roster, "members": absent},
         ),
         Statement(

@@ -55,17 +55,20 @@ def telling(figures: CohortFigures) -> list[Coalition]:
     ]
 
 
-def single_from(figures: CohortFigures) -> int:
+def single_from(figures: CohortFigures, opening: int | None = None) -> int:
     """The fewest members who, with the coordinator, can read one organisation's update in one attempt. Above c.
 
     The first of three ways to become open: (1) all of the smallest sum but one are theirs, and they subtract; (2) what
     they hold of one dealer's shares and what may be opened in public reach the threshold; (3) two certificates over
     different sets exist, one with the victim and one without it, so that both of its secrets are revealed. From c + 1
-    up to here no promise is made either: a second attempt, for instance, is no longer excluded.
+    up to here no promise is made either: a second attempt, for instance, is no longer excluded. Under protection
+    paillier nobody holds shares: instead of (2) `opening` holders of the key open any input, if their number is known.
     """
     n, least = figures.members, figures.min_survivors
     subtract = least - 1
     shares = max(figures.threshold - figures.openings, 0)
+    if figures.encrypted:
+        shares = n if opening is None else opening
     split = max(2 * figures.quorum - n, 0) if n - 1 >= least else n
     return min(subtract, shares, split)
 

@@ -68,15 +68,15 @@ def _figures(plan: Plan, roster: KnownRoster) -> dict[str, Json]:
         "cohort": found.members,
         "max_corrupt": found.corrupt,
         "quorum": found.quorum,
-        "threshold": found.threshold,
+        "threshold": None if found.encrypted else found.threshold,
         "abort_threshold": found.abort_threshold,
         "min_survivors": found.min_survivors,
         "tolerated_drops": found.may_drop,
         "honest_in_sum": found.honest_in_sum,
-        "openings_of_one_dealer": found.openings,
+        "openings_of_one_dealer": None if found.encrypted else found.openings,
         "ring_bits": found.ring_bits,
-        "bytes_up": {"vector": found.vector_up, "messages_about": found.messages_up},
-        "bytes_down": {"vector": found.vector_down, "messages_about": found.messages_down},
+        "bytes_up": _bytes(found, found.vector_up, found.messages_up),
+        "bytes_down": _bytes(found, found.vector_down, found.messages_down),
         "smallest_cohort": cohort_figures.smallest_cohort(plan, roster.size),
         "can_start": missing is None,
         "why_not": None if missing is None else missing.why,
@@ -84,7 +84,13 @@ def _figures(plan: Plan, roster: KnownRoster) -> dict[str, Json]:
     }
 
 
+def _bytes(found: cohort_figures.CohortFigures, vector: int, messages: int) -> dict[str, Json] | None:
+    """None under paillier: what a ciphertext takes is the key's choice, not the plan's."""
+    return None if found.encrypted else {"vector": vector, "messages_about": messages}
+
+
 def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
+    key: dict[str, Json] = {"key": plan.protection.key} if plan.protection.key else {}
     value: dict[str, Json] = {
         "name": plan.name,
         "plan_hash": plan_hash(canonical(plan)).hex(),
@@ -93,6 +99,7 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
             "kind": plan.protection.kind,
             "value_bits": plan.protection.value_bits,
             "update_norm": plan.protection.update_norm,
+            **key,
         },
         "privacy": plan.privacy,
         "dataset": plan.data.dataset,
@@ -119,11 +126,12 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
 
 
 def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
-    bits = plan.protection.value_bits
+    bits, key = plan.protection.value_bits, plan.protection.key
     lines: list[str | TextTable] = [
         f"plan        {plan.name}",
         f"plan hash   {plan_hash(canonical(plan)).hex()}",
-        f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}",
+        f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}"
+        + (f", key {key}" if key else ""),
         f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
         f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
         *_begins(plan),
@@ -140,8 +148,6 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
 
 def _figure_lines(figures: dict[str, Json]) -> list[str]:
     who, up, down = f"of {figures['participants']}", figures["bytes_up"], figures["bytes_down"]
-    assert isinstance(up, dict)
-    assert isinstance(down, dict)
     lines = []
     if figures["can_start"]:
         lines.append(
@@ -154,6 +160,9 @@ def _figure_lines(figures: dict[str, Json]) -> list[str]:
         would_do = figures["would_do"]
         assert isinstance(would_do, list)
         lines += [f"{'':<11} would do: {remedy}" for remedy in would_do]
+    if not isinstance(up, dict) or not isinstance(down, dict):
+        lines.append(f"{'':<11} abort by {figures['abort_threshold']}; how many holders open a sum is said by the key")
+        return lines
     lines.append(
         f"{'':<11} threshold {figures['threshold']}, at most {figures['openings_of_one_dealer']} opened shares of a "
         f"dealer, abort by {figures['abort_threshold']}; ring of {figures['ring_bits']} bits"

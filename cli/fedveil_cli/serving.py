@@ -20,11 +20,11 @@ from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leafspool import Announced
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.ports import LeafSpool
 from fedveil_common.ringfile import RingFile
-from fedveil_common.ringspool import Announced
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_in_force, roster_of_its_time

@@ -26,6 +26,10 @@ MAX_NUMBER = 4096
 
 MAX_KEY_RECORD = 3 * 1024 * 1024
 NUMBERS_PER_FRAME = 64
+
+MAX_LEAF = 1024 * 1024
+"""One leaf of blocks; so that one fits a gRPC message with room to spare."""
+
 LEAVES_PER_FRAME = 16
 PARTS_PER_FRAME = 64
 LEAVES_PER_AUDIT = 256

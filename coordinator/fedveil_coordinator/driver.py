@@ -232,7 +232,7 @@ class Driver:
         state = self.active
         if state is None or state.attempt is None:
             raise PeerError("input_not_expected", "no input is awaited now", peer=org_id)
-        return state.attempt, acceptance.input_shape(state.attempt, org_id, header)
+        return state.attempt, acceptance.upload_shape(state.attempt, org_id, header)
 
     def input_complete(self, org_id: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
         """The upload is verified and durable; the future holds the signed receipt once the journal has it.

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
+from fedveil_common.leaffile import RingShape
+from fedveil_common.leafspool import Announced
 from fedveil_common.masking import packing
 from fedveil_common.messages import Header, SignedBlob
 from fedveil_common.ringfile import leaf_length
-from fedveil_common.ringspool import Announced
 
 UPLOADS_AT_ONCE = 4
 """Uploads received at the same time; further ones wait, so that memory does not grow with the cohort."""
@@ -36,7 +37,7 @@ class Intake:
     def announced(self, header: SignedBlob) -> Announced:
         """What `header`, the signed form of this upload's, commits its sender to."""
         identity = hashlib.sha256(wire.encode_blob(header)).digest()
-        return Announced(self._header.length, self._header.ring_bits, identity, self.matches)
+        return Announced(RingShape(self._header.length, self._header.ring_bits), identity, self.matches)
 
     def matches(self, index: int, data: bytes) -> bool:
         """Whether `data` is leaf `index` as announced."""

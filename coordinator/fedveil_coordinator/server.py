@@ -21,10 +21,9 @@ from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, RoundAborted
 from fedveil_common.grpc_errors import metadata_of, status_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId, is_name
+from fedveil_common.leafspool import Announced
 from fedveil_common.messages import CoordinatorMessage, SignedBlob
 from fedveil_common.ports import LeafSource, LeafSpool
-from fedveil_common.ringfile import leaf_count
-from fedveil_common.ringspool import Announced
 from fedveil_common.roster import Role
 from fedveil_common.wire import tables
 from google.protobuf.message import DecodeError
@@ -425,7 +424,7 @@ class RoundsEdge:
             frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(first, last))
             return frame.SerializeToString()
 
-        count, step = leaf_count(source.length), limits.LEAVES_PER_FRAME
+        count, step = source.leaves, limits.LEAVES_PER_FRAME
         for first in range(0, count, step):
             await write(context, await asyncio.to_thread(read, first, min(first + step, count)), org)
 

@@ -14,6 +14,7 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
 from fedveil_common.ports import LeafSink, LeafSource
+from fedveil_common.ringfile import residues
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Frame, Revealing
@@ -69,7 +70,7 @@ class Sums:
         try:
             for org in unmasking.survivors:
                 inputs[org] = self._store.open_input(key, org)
-            hashes = opening.open_leaves(unmasking, lambda org, index: inputs[org].leaf(index), sink.write, pool)
+            hashes = opening.open_leaves(unmasking, lambda org, index: residues(inputs[org], index), sink.write, pool)
             sink.finish(replace=True)
         except BaseException:
             sink.discard()

@@ -6,11 +6,10 @@ Promise: the same action gives the same bytes, so a restart may do it again. Sou
 
 from concurrent.futures import Executor
 
-import numpy as np
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import checksum, masks
+from fedveil_common.masking.ring import Signed
 from fedveil_common.plan import Plan
-from numpy.typing import NDArray
 
 from fedveil_participant.events import ProtectUpdate
 from fedveil_participant.ports import Bench, Journal, StoredUpdate
@@ -32,7 +31,7 @@ def masked_input(
     secrets = (action.t2, me, action.mask_key, action.self_seed, dict(action.keys))
     keys, mask = masks.mask_keys(*secrets), checksum.tag_mask(*secrets)
 
-    def encode(start: int, count: int) -> NDArray[np.int64]:
+    def encode(start: int, count: int) -> Signed:
         values = update.read(start, count)
         return bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
 

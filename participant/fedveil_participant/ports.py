@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
@@ -113,7 +114,7 @@ class Bench(Protocol):
 
     def encode(
         self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> NDArray[np.int64]:
+    ) -> Signed:
         """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout: signed
         integers in fresh memory. The same whatever the pieces; any thread.
         """

@@ -18,7 +18,6 @@ from fedveil_common.ids import COORDINATOR, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource, NoFailpoints
 from fedveil_common.published import PublishedRound
-from fedveil_common.ringfile import leaf_count
 from fedveil_common.secret import Seed
 from fedveil_common.wire.published import encode_parts, parse_parts
 from fedveil_coordinator import driver as coordinator
@@ -104,7 +103,7 @@ class _Link:
             self._cluster.dispatch(Packet(self._org_id, session, False, data))
 
     def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
-        leaves = ((index, source.packed(index)) for index in range(leaf_count(source.length)))
+        leaves = ((index, source.packed(index)) for index in range(source.leaves))
         return self._cluster.upload(self._org_id, wire.encode_blob(header), leaf_hashes, leaves)
 
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
@@ -333,7 +332,7 @@ class Cluster:
         """Serve an opened sum as the edge does."""
         manifest, result = self.coordinator.sums.source(run_id, round)
         opened = self.memory.open_sum(run_id, round)
-        leaves = ((index, opened.packed(index)) for index in range(leaf_count(opened.length)))
+        leaves = ((index, opened.packed(index)) for index in range(opened.leaves))
         return SumDownload(
             wire.parse_blob(wire.encode_blob(result)), wire.parse_blob(wire.encode_blob(manifest)), leaves
         )

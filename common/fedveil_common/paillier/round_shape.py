@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fedveil_common.errors import PeerError
 from fedveil_common.limits import MAX_LEAVES
 from fedveil_common.messages import Manifest
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.packing import Blocks, Slots
 from fedveil_common.paillier.public_key import Terms
 
@@ -39,15 +40,26 @@ def shape_of(terms: Terms, length: int, members: int, value_bits: int, noise_cap
     PeerError `sum_too_large` if no slot is large enough or the blocks are more than an upload can have.
     """
     bits = int(terms.n).bit_length()
+    return _shape(bits, terms.s, terms.width, length, members, value_bits, noise_cap)
+
+
+def shape_in_use(use: KeyUse, manifest: Manifest) -> RoundShape:
+    """The shape of an attempt under the key it names. Errors as `shape_of`."""
+    noise_cap = manifest.encryption[0].noise_cap
+    members = len(manifest.cohort)
+    return _shape(use.modulus_bits, use.s, use.columns, manifest.length, members, manifest.value_bits, noise_cap)
+
+
+def _shape(bits: int, s: int, columns: int, length: int, members: int, value_bits: int, noise_cap: int) -> RoundShape:
     try:
-        slots = Slots(terms.s * bits, length, members, (1 << (value_bits - 1)) - 1, 0, noise_cap)
+        slots = Slots(s * bits, length, members, (1 << (value_bits - 1)) - 1, 0, noise_cap)
     except ValueError as error:
         raise _too_large(str(error)) from error
-    blocks = Blocks.of(slots.plaintexts, terms.width)
+    blocks = Blocks.of(slots.plaintexts, columns)
     if blocks.count > MAX_LEAVES:
         raise _too_large(f"{blocks.count} blocks, {MAX_LEAVES} are the most")
     short = (bits + 7) // 8
-    return RoundShape(slots, blocks, short, short * (terms.s + 1))
+    return RoundShape(slots, blocks, short, short * (s + 1))
 
 
 def shape_of_manifest(terms: Terms, manifest: Manifest) -> RoundShape:

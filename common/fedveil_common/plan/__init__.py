@@ -4,6 +4,8 @@ from fedveil_common.plan.canonical_form import canonical, parse_canonical, parse
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, PlanProblem
 from fedveil_common.plan.release import check_release
 from fedveil_common.plan.spec import (
+    MASKED,
+    PAILLIER,
     AdaptiveSpec,
     BinaryTarget,
     CategoryFeature,
@@ -33,6 +35,8 @@ from fedveil_common.plan.spec import (
 )
 
 __all__ = [
+    "MASKED",
+    "PAILLIER",
     "AdaptiveSpec",
     "BinaryTarget",
     "CategoryFeature",

@@ -125,11 +125,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "progress_s": plan.cohort.progress_s,
             "hard_limit_s": plan.cohort.hard_limit_s,
         },
-        "protection": {
-            "kind": plan.protection.kind,
-            "value_bits": plan.protection.value_bits,
-            "update_norm": plan.protection.update_norm,
-        },
+        "protection": _protection(plan.protection),
         "privacy": plan.privacy,
     }
     optional: dict[str, jcs.Json] = {
@@ -195,6 +191,15 @@ def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:
     if evaluation.stop is not None:
         members["stop"] = {"patience": evaluation.stop.patience, "min_delta": evaluation.stop.min_delta}
     return members
+
+
+def _protection(protection: spec.ProtectionSpec) -> dict[str, jcs.Json]:
+    members: dict[str, jcs.Json] = {
+        "kind": protection.kind,
+        "value_bits": protection.value_bits,
+        "update_norm": protection.update_norm,
+    }
+    return members | ({"key": protection.key} if protection.key else {})
 
 
 def _strategy(strategy: spec.Strategy) -> dict[str, jcs.Json]:

@@ -34,7 +34,7 @@ RELEASES: Mapping[str, str] = {
     "kind": "release 0.4",
     "model.kind": "release 0.2",
     "strategy.kind": "a later release",
-    "protection.kind": "release 0.3",
+    "protection.kind": "a later release",
     "protection.value_bits": "a later release",
     "privacy": "release 0.4",
 }
@@ -450,12 +450,15 @@ def _cohort(section: Section) -> spec.CohortSpec:
 
 
 def _protection(section: Section) -> spec.ProtectionSpec:
-    line = section.line_of("kind")
-    kind = section.choice("kind", ("masked", "paillier"))
-    if kind == "paillier":
-        _not_yet(section.findings, line, section.at("kind"), "protection paillier")
+    known = len(section.findings.problems)
+    kind = section.choice("kind", (spec.MASKED, spec.PAILLIER))
+    key = ""
+    if kind == spec.PAILLIER:
+        key = section.name("key")
+    elif section.has("key"):
+        if len(section.findings.problems) == known:  # else the kind is the mistake, and says nothing about the key
+            section.wrong("key", "protection_key", "only kind paillier has a key; leave the field out")
         section.take("key", required=False)
-        section.take("s", required=False)
     bits_line = section.line_of("value_bits")
     bits = section.integer("value_bits", 8, 64, default=16)
     if bits > MAX_VALUE_BITS:
@@ -464,7 +467,7 @@ def _protection(section: Section) -> spec.ProtectionSpec:
         )
     update_norm = section.number("update_norm", 0.0, 1e9, above=True)
     section.close()
-    return spec.ProtectionSpec("masked", min(bits, MAX_VALUE_BITS), update_norm)
+    return spec.ProtectionSpec(kind, min(bits, MAX_VALUE_BITS), update_norm, key)
 
 
 def _privacy(top: Section) -> str:

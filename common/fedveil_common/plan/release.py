@@ -21,7 +21,7 @@ def check_release(plan: spec.Plan) -> None:
         "kind": plan.kind is not spec.Kind.TRAIN,
         "model.kind": plan.model.kind not in set(spec.ModelKind),
         "strategy.kind": plan.strategy.kind not in STRATEGIES_OF[type(plan.strategy)],
-        "protection.kind": plan.protection.kind != "masked",
+        "protection.kind": plan.protection.kind not in {spec.MASKED, spec.PAILLIER},
         "protection.value_bits": plan.protection.value_bits > MAX_VALUE_BITS,
         "privacy": plan.privacy != "none",
     }

@@ -224,13 +224,23 @@ class CohortSpec:
     hard_limit_s: float
 
 
+MASKED, PAILLIER = "masked", "paillier"
+
+
 @dataclass(frozen=True, slots=True)
 class ProtectionSpec:
-    """How updates are hidden. `update_norm` in units of the update."""
+    """How updates are hidden: `masked`, or `paillier` under the holders' key of the id `key` (empty under masked).
+    `update_norm` in units of the update. ValueError for a key under masked, or paillier without one.
+    """
 
     kind: str
     value_bits: int
     update_norm: float
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.key) != (self.kind == PAILLIER):
+            raise ValueError("protection paillier has a key, and no other has one")
 
     @property
     def max_value(self) -> int:
