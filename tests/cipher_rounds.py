@@ -244,9 +244,7 @@ class Game:
 
     def noise_body(self, sent: Sent) -> Noise:
         proof, key = sent.proof, self.home.all_of.key
-        hashes = [
-            transcript.noise_leaf(NONCE, index, leaf) for index, leaf in enumerate(sent.leaves(self.shape).all)
-        ]
+        hashes = [transcript.noise_leaf(NONCE, index, leaf) for index, leaf in enumerate(sent.leaves(self.shape).all)]
         return Noise(
             NONCE,
             key.fingerprint,
@@ -323,9 +321,7 @@ def partial_hashes(t3: bytes, org: OrgId, quorum: tuple[int, ...], leaves: Store
 def examine_answer(game: Game, t3: bytes, one: Answer, product: Stored, holder: int | None = None) -> None:
     all_of = game.home.all_of
     who = one.holder if holder is None else holder
-    ciphers.examine_partial(
-        all_of.key, all_of.encryptor.short, game.shape, t3, one.body, who, one.leaves, product
-    )
+    ciphers.examine_partial(all_of.key, all_of.encryptor.short, game.shape, t3, one.body, who, one.leaves, product)
 
 
 __all__ = ["Result", "Vote", "number"]
