@@ -141,7 +141,9 @@ def masks_of_lifts(
     for digits in draw_digits(entropy, count, bits):
         exponent = value_of(digits)
         powers = tuple(gmpy2.powmod(one, exponent, cipher) for one in lifts)
-        yield Mask(_exponent(exponent), gmpy2.powmod(g, exponent, group.n), gmpy2.powmod(lift, exponent, cipher), powers)
+        yield Mask(
+            _exponent(exponent), gmpy2.powmod(g, exponent, group.n), gmpy2.powmod(lift, exponent, cipher), powers
+        )
 
 
 def short_powers(g: int, group: Group, bits: int) -> ShortPowers:
