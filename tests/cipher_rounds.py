@@ -1,4 +1,4 @@
-"""A round under paillier played by hand, for tests: real key, proofs and signatures, and every part of it to be bent."""
+"""A round under paillier played by hand, for tests: real key, proofs and signatures, every part of it can be bent."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -20,13 +20,10 @@ from fedveil_common.messages import (
     Noise,
     Partial,
     Purpose,
-    Result,
     SignedBlob,
-    Vote,
 )
 from fedveil_common.paillier import block_leaves, holder_lists, input_proof, lifting, partial, partial_proof
 from fedveil_common.paillier.block_leaves import BlockLeaf, headers_hash, write_block, write_row
-from fedveil_common.paillier.encoding import number
 from fedveil_common.paillier.encryption import Block
 from fedveil_common.paillier.input_proof import Context, InputHeader
 from fedveil_common.paillier.key_record import KeyRecord, sign_key
@@ -64,9 +61,6 @@ class Stored:
 
     def close(self) -> None:
         """Nothing to close."""
-
-    def __iter__(self) -> "list[bytes]":  # type: ignore[override]
-        raise TypeError("ask for .all")
 
     @property
     def all(self) -> list[bytes]:
@@ -322,6 +316,3 @@ def examine_answer(game: Game, t3: bytes, one: Answer, product: Stored, holder: 
     all_of = game.home.all_of
     who = one.holder if holder is None else holder
     ciphers.examine_partial(all_of.key, all_of.encryptor.short, game.shape, t3, one.body, who, one.leaves, product)
-
-
-__all__ = ["Result", "Vote", "number"]
