@@ -267,7 +267,7 @@ class Driver:
         return Upload(state.attempt, header, body, due(body, self._ciphers.shape(state.attempt)))
 
     def headers(self, org_id: OrgId, key: AttemptKey) -> Iterator[tuple[str, int, list[bytes]]]:
-        """What a holder multiplies, and its lifts: see `CipherDesk.headers`. PeerError `headers_not_due`. Any thread."""
+        """What a holder multiplies, and its lifts: as `CipherDesk.headers`. PeerError `headers_not_due`. Any thread."""
         state = self.active
         if state is None or state.attempt is None or state.attempt.key != key or not state.attempt.frame.keys:
             raise PeerError("headers_not_due", "this attempt is not being opened", peer=org_id)

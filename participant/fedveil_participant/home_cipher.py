@@ -6,6 +6,7 @@ time as soon as a plan is accepted. Any thread. Source: docs/paillier.md, sectio
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Protocol
 
 import numpy as np
@@ -80,9 +81,8 @@ class HomeCipher:
         """What the header says, and the leaf hashes. Errors as `encrypted_input`."""
         key, shape = self._public(use), shape_in_use(use, action.manifest)
         masks = self._masks_of(key, shape)
-        return encrypted_input(
-            key, masks, shape, action.t0, action.t2, me, integers, action.own, self._entropy, sink
-        )
+        made = encrypted_input(key, masks, shape, action.t0, action.t2, me, integers, action.own, self._entropy, sink)
+        return ProvenInput(*astuple(made[0])), made[1]
 
     def answer(
         self, action: AnswerQuorum, use: KeyUse, me: OrgId, fetched: CertifiedHeaders, sink: LeafSink
@@ -95,9 +95,10 @@ class HomeCipher:
         survivors = {blob.signer_id: _header(blob) for blob in action.headers}
         noise = _noise(action.noise, action.manifest, shape, fetched.noise)
         products = certified_product(key, shape, action.t0, survivors, fetched.headers, noise)
-        return answer(
+        made = answer(
             key, holder, shape, action.t3, action.quorum, products, fetched.lifts, action.own, self._entropy, sink
         )
+        return ProvenAnswer(*astuple(made[0])), made[1]
 
     def close(self) -> None:
         """Nothing is made ahead of time any more."""

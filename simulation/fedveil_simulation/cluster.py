@@ -37,8 +37,8 @@ from fedveil_participant.mask_source import InlineMasks
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 from fedveil_simulation.charter import Charter
-from fedveil_simulation.key_book import NO_KEYS, KeyBook, MemberKeys
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory, SpoolMemory
+from fedveil_simulation.key_book import NO_KEYS, KeyBook, MemberKeys
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 
 SOFTWARE = "simulation"
@@ -212,9 +212,7 @@ class Cluster:
         memory = member.memory
         entropy = SeededEntropy(self.seed, f"{org_id}/{member.lives}")
         version_key = Seed(SeededEntropy(self.seed, f"{org_id}/version").take(32))
-        cipher = HomeCipher(
-            MemberKeys(self.book, org_id), entropy, lambda key, shape: InlineMasks(key, entropy)
-        )
+        cipher = HomeCipher(MemberKeys(self.book, org_id), entropy, lambda key, shape: InlineMasks(key, entropy))
         accepted = {
             run_id: restored_plan(canonical, digest, version, cipher)
             for run_id, (digest, canonical, version) in memory.plans.items()

@@ -11,10 +11,11 @@ from fedveil_common.crypto.labels import h
 from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.paillier import ceremony
+from fedveil_common.paillier.ceremony_messages import SignedMessage
 from fedveil_common.paillier.holder_key import HolderKey
 from fedveil_common.paillier.key_terms import KeyTerms, agree
 from fedveil_common.paillier.key_use import KeyUse, use_of
-from fedveil_common.paillier.modulus_record import ModulusRecord
+from fedveil_common.paillier.modulus_record import adopt_rsa_2048
 from fedveil_common.paillier.party import Party
 from fedveil_common.paillier.public_key import PublicKey
 from fedveil_common.secret import PrivateKey, Seed
@@ -107,13 +108,13 @@ def make_key(
 ) -> KeyBook:
     """A key of these holders (id -> protocol key) under RSA-2048, `threshold` of whom open a sum."""
     keys = {org: signing.public_key(private) for org, private in sorted(holders.items())}
-    terms = agree(ModulusRecord.of_rsa_2048(1), federation, key_id, keys, threshold, columns)
+    terms = agree(adopt_rsa_2048(1), federation, key_id, keys, threshold, columns)
     parties = [
         Party(terms.holders, index, holders[org], Seed(h("simulation/key", seed.to_bytes(8, "big"), org.encode())))
         for index, org in enumerate(terms.terms.holders)
     ]
     states: list[ceremony.Ceremony] = []
-    queue = []
+    queue: list[SignedMessage] = []
     for party in parties:
         state, said = ceremony.start(party)
         states.append(state)
