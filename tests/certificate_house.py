@@ -34,6 +34,7 @@ from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.membership import Membership
 from fedveil_participant.renewal_client import RemoteOffice
 from fedveil_participant.store import ParticipantStore, journal_key, open_store
+from fedveil_simulation.key_book import NO_KEYS
 
 DAY = 86_400.0
 
@@ -69,6 +70,7 @@ class House(Office):
             clock,
             self.entropy,
             NoFailpoints(),
+            NO_KEYS,
         )
         self.allowed.listen(lambda org, code: self.driver.call(lambda: self.driver.end_session(org, code)))
 

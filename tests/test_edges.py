@@ -41,8 +41,11 @@ from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.data.in_memory import in_memory
+from fedveil_participant.home_cipher import HomeCipher
+from fedveil_participant.mask_source import InlineMasks
 from fedveil_simulation.charter import FEDERATION, Charter, make_charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
+from fedveil_simulation.key_book import NO_KEYS, MemberKeys
 
 NAMES = ("acme", "borealis", "cygnus")
 PLAN = b"""
@@ -126,6 +129,7 @@ def served() -> Iterator[Served]:
         clock,
         entropy,
         NoFailpoints(),
+        NO_KEYS,
     )
     allowed = AllowList(FEDERATION)
     allowed.listen(lambda org, code: driver.call(lambda: driver.end_session(org, code)))
@@ -137,7 +141,7 @@ def served() -> Iterator[Served]:
         edge = RoundsEdge(
             driver,
             lambda pem: allowed.identify(pem, clock.wall_s()),
-            memory.spool,
+            lambda key, org, quorum, announced: memory.spool(key, org, announced),
             memory.open_sum,
         )
         archive = Archive(memory, lambda version: charter.notice.signed_roster)
@@ -214,6 +218,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
         served.clock,
         SystemEntropy(),
         NoFailpoints(),
+        HomeCipher(MemberKeys(None, org), SystemEntropy(), lambda key, shape: InlineMasks(key, SystemEntropy())),
     )
     told: list[tuple[str, dict[str, str]]] = []
     made.listeners.append(lambda kind, facts: told.append((kind, dict(facts))))
