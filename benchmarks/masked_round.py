@@ -82,6 +82,7 @@ def participant() -> int:
     from fedveil_cli.main import main
     from fedveil_common import layout
     from fedveil_common.errors import PolicyRefusal
+    from fedveil_common.masking.ring import Signed
     from fedveil_common.messages import Purpose
     from fedveil_common.plan import Plan
     from fedveil_common.provenance import Lineage
@@ -111,7 +112,7 @@ def participant() -> int:
 
         def encode(
             self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-        ) -> NDArray[np.int64]:
+        ) -> Signed:
             if purpose is Purpose.TRAIN and DROPS in os.environ:
                 raise PolicyRefusal("benchmark_drop", "this participant sends no input")
             return super().encode(plan, purpose, step, values, rounding, start)

@@ -153,7 +153,7 @@ class Vector:
     def protect(self) -> None:
         """Encode, mask, pack and (unless it is replaced) hash."""
 
-        def encode(start: int, count: int) -> NDArray[np.int64]:
+        def encode(start: int, count: int) -> ring.Signed:
             piece = self.values[start : start + count]
             return update.encode(self.layout, piece, self.rounding, VALUE_BITS, start).integers
 

@@ -142,7 +142,7 @@ def measure(bits: int, s: int, columns: int, block_count: int, repeats: int) -> 
         def check(j: int) -> None:
             bound = partial_proof.partial_context(T3, QUORUM, j)
             held = key.of_holder(j, QUORUM, columns)
-            partial_proof.check(key, encryptor.short, bound, j, bases, answers[j], held, proofs[j], "holder")
+            partial_proof.check(key, encryptor.short, bound, j, bases.lifts, answers[j], held, proofs[j], "holder")
 
         cost["prove_partial"] = statistics.mean(cpu(lambda j=j: prove(j), length) for j in QUORUM)
         cost["check_partial"] = statistics.mean(cpu(lambda j=j: check(j), length) for j in QUORUM)

@@ -48,7 +48,7 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
     from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
     from fedveil_common.messages import BlobType, Header, RosterNotice, SignedBlob
     from fedveil_common.pki import transport
-    from fedveil_common.ringfile import RingFile, leaf_count, leaf_length
+    from fedveil_common.ringfile import RingFile, leaf_count, leaf_length, residues
     from fedveil_common.wire import tables
     from fedveil_coordinator import founding
     from fedveil_coordinator.allowlist import AllowList
@@ -121,7 +121,7 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
             for index in range(leaf_count(parameters)):
                 total = np.zeros(leaf_length(parameters, index), dtype=np.float32)
                 for source in inputs:
-                    total += source.leaf(index).view(np.float32)
+                    total += residues(source, index).view(np.float32)
                 sink.write(index, total.tobytes())
             sink.finish(replace=True)
             for source in inputs:

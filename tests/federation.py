@@ -106,7 +106,7 @@ class RecordingMemory(ParticipantMemory):
             bench = TableBench({}, Seed(bytes(32)))
             values = self.updates[stage.frame.update_key].values
             made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, 0)
-            self.encoded[key, stage.t2] = made
+            self.encoded[key, stage.t2] = made.astype(np.int64)
         self.on_save(kind, key)
 
 

@@ -18,6 +18,7 @@ from fedveil_common import wire
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.masking.quorum import opening_bound
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -115,10 +116,10 @@ class MarkedBench:
 
     def encode(
         self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> NDArray[np.int64]:
+    ) -> Signed:
         assert start == 0, "a story's vector is one piece"
         made = self._bench.encode(plan, purpose, step, values, rounding, start)
-        self._encoded(made.tobytes())
+        self._encoded(made.astype(np.int64).tobytes())
         return made
 
 

@@ -111,7 +111,7 @@ class Parties:
         context = partial_proof.partial_context(T3, quorum, holder)
         columns = self.key.of_holder(holder, quorum, len(found[0]))
         name = self.key.terms.holders[holder]
-        partial_proof.check(self.key, self.encryptor.short, context, holder, bases, found, columns, proof, name)
+        partial_proof.check(self.key, self.encryptor.short, context, holder, bases.lifts, found, columns, proof, name)
 
     def open(self, inputs: list["Input"], quorum: tuple[int, ...], bodies: list[int] | None = None) -> list[int]:
         """The plaintexts of the sum, every proof checked on the way."""
@@ -143,14 +143,22 @@ def flat(rows: list[list[int]]) -> list[int]:
 
 
 @functools.cache
-def parties(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2, n: int = N, bits: int = 256) -> Parties:
+def parties(
+    s: int = 1,
+    width: int = 3,
+    holders: int = 3,
+    threshold: int = 2,
+    n: int = N,
+    bits: int = 256,
+    federation: str = "hospitals",
+) -> Parties:
     """Made once for each shape: tables take a second."""
     entropy = SeededEntropy(1, "paillier")
-    terms = Terms("hospitals", "key-1", n, s, width, bits, NAMES[:holders], threshold)
+    terms = Terms(federation, "key-1", n, s, width, bits, NAMES[:holders], threshold)
     seeds = {one: Seed(entropy.take(32)) for one in terms.sets}
     g = base(Group(n, s))
     lists = {
-        one: [gmpy2.powmod(g, shares.exponent(seed, "hospitals", "key-1", 0, one, k), n) for k in range(width)]
+        one: [gmpy2.powmod(g, shares.exponent(seed, federation, "key-1", 0, one, k), n) for k in range(width)]
         for one, seed in seeds.items()
     }
     key = PublicKey(terms, 0, lists)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from fedveil_cli import participating
 from fedveil_cli.main import main
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
@@ -40,7 +41,7 @@ class RecordingBench:
 
     def encode(
         self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> NDArray[np.int64]:
+    ) -> Signed:
         made = self._bench.encode(plan, purpose, step, values, rounding, start)
         assert start == 0, "a test's vector is one piece"
         data = made.astype("<i8").tobytes()

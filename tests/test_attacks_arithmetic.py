@@ -13,7 +13,7 @@ from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, masks, quorum, shares
-from fedveil_common.masking.ring import residues, signed, zeros
+from fedveil_common.masking.ring import Signed, residues, signed, zeros
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import Secret, Seed, Share
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ def test_attack_32_not_a_number_in_the_update(bad: float, monkeypatch: pytest.Mo
     """Stopped by `fixedpoint.check_finite`, in the clip and again in the rounding."""
     honest, attack = np.array([0.5, -0.25, 1.0]), np.array([0.5, bad, 1.0])
 
-    def encode(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    def encode(values: NDArray[np.float64]) -> Signed:
         return fixedpoint.quantise(values, 64.0, 1000, bytes(32), 0)[0]
 
     assert encode(fixedpoint.clip_l2(honest, 10.0)).tolist() == [32, -16, 64]

@@ -30,11 +30,11 @@ from federation import (
 from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.leafspool import Announced
 from fedveil_common.masking import checksum, masks
 from fedveil_common.masking import shares as sealing
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
-from fedveil_common.ringspool import Announced
 from fedveil_common.secret import Seed, Share
 from fedveil_coordinator import acceptance, facts
 from fedveil_coordinator.intake import Intake
@@ -228,7 +228,9 @@ def test_attack_30_another_input_in_the_same_attempt(monkeypatch: pytest.MonkeyP
     headers are the evidence. With both replaced the second input is journaled, proposed and summed.
     """
 
-    def overwriting(memory: CoordinatorMemory, key: AttemptKey, org: OrgId, announced: Announced) -> SpoolMemory:
+    def overwriting(
+        memory: CoordinatorMemory, key: AttemptKey, org: OrgId, announced: Announced
+    ) -> SpoolMemory[tuple[AttemptKey, OrgId]]:
         memory.inputs.pop((key, org), None)
         return SpoolMemory(memory.inputs, {}, (key, org), announced)
 

@@ -374,7 +374,7 @@ def test_answers_of_every_wrong_kind(what: str) -> None:
             rows[0][0] = gmpy2.mpz(0)
     columns, key, short = all_of.key.of_holder(holder, quorum, 3), all_of.key, all_of.encryptor.short
     with refused("bad_partial|bad_group_element"):
-        partial_proof.check(key, short, context, holder, bases, rows, columns, proof, "acme")
+        partial_proof.check(key, short, context, holder, bases.lifts, rows, columns, proof, "acme")
     all_of.check_answer(0, QUORUM, bases, found, all_of.answer(0, QUORUM, bases, 3)[1])
 
 

@@ -17,11 +17,12 @@ import pytest
 import sqlalchemy as sa
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import BlockShape, RingShape
+from fedveil_common.leafspool import Announced
 from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import SumRef
-from fedveil_common.ports import LeafSpool
-from fedveil_common.ringfile import leaf_count
-from fedveil_common.ringspool import Announced
+from fedveil_common.ports import LeafSink, LeafSource, LeafSpool
+from fedveil_common.ringfile import residues
 from fedveil_coordinator.driver import Journal
 from fedveil_coordinator.enrollment import EnrolmentStore
 from fedveil_coordinator.store import CoordinatorStore, open_store
@@ -63,7 +64,11 @@ def spool(store: CoordinatorStore, key: AttemptKey, org: OrgId, *leaves: bytes) 
 
 
 def spool_into(journal: CoordinatorJournal | CoordinatorMemory, key: AttemptKey, org: OrgId, *leaves: bytes) -> None:
-    writer: LeafSpool = journal.spool(key, org, announced(*leaves))
+    fill(journal.spool(key, org, announced(*leaves)), *leaves)
+
+
+def fill(writer: LeafSpool, *leaves: bytes) -> None:
+    """What is missing of a spool arrives."""
     with contextlib.closing(writer):
         for index, leaf in enumerate(leaves):
             if index >= writer.first_missing:
@@ -74,12 +79,12 @@ def spool_into(journal: CoordinatorJournal | CoordinatorMemory, key: AttemptKey,
 def announced(*leaves: bytes, identity: bytes = b"") -> Announced:
     """A sender's commitment to these leaves."""
     digest = hashlib.sha256(identity + b"".join(leaves)).digest()
-    return Announced(sum(map(len, leaves)) // 4, 32, digest, lambda index, data: data == leaves[index])
+    return Announced(RingShape(sum(map(len, leaves)) // 4, 32), digest, lambda index, data: data == leaves[index])
 
 
 def whole_input(journal: Journal, key: AttemptKey, org: OrgId) -> Ring:
     with contextlib.closing(journal.open_input(key, org)) as source:
-        leaves: list[Any] = [source.leaf(index) for index in range(leaf_count(source.length))]
+        leaves: list[Any] = [residues(source, index) for index in range(source.leaves)]
         return np.concatenate(leaves)
 
 
@@ -202,12 +207,119 @@ def test_inputs_of_opened_rounds_are_kept_until_they_are_too_many(tmp_path: path
         assert [name.name for name in (tmp_path / "home" / "inputs").iterdir()] == [f"{OTHER}.1.{ACME}"]
 
 
+def test_what_opened_a_round_is_kept_with_its_inputs_and_goes_with_them(tmp_path: pathlib.Path) -> None:
+    """The answers of the quorum that opened, and no others; whole rounds go, product and answers counted."""
+    shape, quorum, holders = BlockShape(2, 50), (0, 2), (ACME, BETA)
+    block = bytes(50)
+    size = 2 * (50 + 4) + 20
+    store = open_store(tmp_path / "home", SimulatedClock(), create=True, keep_bytes=2 * 5 * size)
+    journal, kept = store.journal, tmp_path / "home" / "inputs"
+    with contextlib.closing(store):
+        for number in (1, 2, 3):
+            key = AttemptKey(RUN, number, 1)
+            for org in holders:
+                fill(journal.spool(key, org, of_blocks(shape, b"input")), block, block)
+                fill(journal.spool_answer(key, org, quorum, of_blocks(shape, b"answer")), block, block)
+            fill(journal.spool_answer(key, ACME, (0, 1), of_blocks(shape, b"other")), block, block)
+            write(journal.new_product(key, shape), block, block)
+            assert content(journal.open_product(key)) == (shape, block, block)
+            assert content(journal.open_answer(key, ACME, (0, 1))) == (shape, block, block)
+            for _ in range(2):  # said again after a restart
+                journal.keep_inputs(key, holders, quorum, holders)
+            for path in kept.glob(f"{RUN}.{number}.*"):
+                os.utime(path, ns=(number, number))
+            assert list((tmp_path / "home" / "spool").iterdir()) == []
+        names = ("+product", ACME, f"{ACME}+answer", BETA, f"{BETA}+answer")
+        assert sorted(path.name for path in kept.iterdir()) == [f"{RUN}.{n}.{name}" for n in (2, 3) for name in names]
+        assert content(journal.kept_product(RUN, 3)) == content(journal.kept_answer(RUN, 3, BETA))
+        for gone in (lambda: journal.kept_product(RUN, 1), lambda: journal.kept_answer(RUN, 1, ACME)):
+            with pytest.raises(StorageError) as caught:
+                gone()
+            assert caught.value.code == "ring_file_missing"
+
+
+@pytest.mark.parametrize("first", ["inputs", "product", "answers"])
+def test_a_crash_while_inputs_are_kept_loses_none_of_them(opened: Open, first: str, tmp_path: pathlib.Path) -> None:
+    """Whatever was moved before it, saying it again moves the rest."""
+    store, shape, block = opened(create=True), BlockShape(1, 8), b"8 bytes."
+    fill(store.journal.spool(KEY, ACME, of_blocks(shape, b"input")), block)
+    fill(store.journal.spool_answer(KEY, BETA, (1, 2), of_blocks(shape, b"answer")), block)
+    write(store.journal.new_product(KEY, shape), block)
+    spooled, kept = tmp_path / "home" / "spool", tmp_path / "home" / "inputs"
+    moved = {"inputs": ("acme", "acme"), "product": ("+product",) * 2, "answers": ("beta+answer-1-2", "beta+answer")}
+    (spooled / f"{RUN}.1.1.{moved[first][0]}").rename(kept / f"{RUN}.1.{moved[first][1]}")
+    journal = reopen(store, opened).journal
+    journal.keep_inputs(KEY, (ACME,), (1, 2), (BETA,))
+    for source in (journal.kept_input(RUN, 1, ACME), journal.kept_product(RUN, 1), journal.kept_answer(RUN, 1, BETA)):
+        assert content(source) == (shape, block)
+
+
+def test_answers_arrive_as_inputs_do(opened: Open, tmp_path: pathlib.Path) -> None:
+    """Resumed after a crash, the first one stays, in a place of its own; gone with the attempt."""
+    store, shape, longest = opened(create=True), BlockShape(3, 1000), tuple(range(12))
+    leaves = [bytes([number]) * 1000 for number in range(3)]
+    key = AttemptKey(RunId("r" * 64), 2**32 - 1, 2**16)
+    org = OrgId("o" * 64)
+    committed = Announced(shape, b"i" * 32, lambda index, data: data == leaves[index])
+    writer = store.journal.spool_answer(key, org, longest, committed)
+    writer.write(0, leaves[0])
+    with pytest.raises(ValueError, match="cannot have"):
+        writer.write(1, leaves[1][1:])
+    writer.write(1, leaves[1])
+    writer.close()
+    store = reopen(store, opened)
+    with pytest.raises(PeerError) as caught:
+        store.journal.spool_answer(key, org, longest, of_blocks(shape, b"another"))
+    assert caught.value.code == "input_differs"
+    assert "another answer" in caught.value.what
+    store.journal.spool_answer(key, org, longest[:3], of_blocks(shape, b"another")).close()
+    store.journal.spool(key, org, of_blocks(shape, b"another")).close()
+    again = store.journal.spool_answer(key, org, longest, committed)
+    assert again.first_missing == 2
+    fill(again, *leaves)
+    assert content(store.journal.open_answer(key, org, longest)) == (shape, *leaves)
+    late = store.journal.spool_answer(key, org, longest[:3], of_blocks(shape, b"another"))
+    store.journal.discard_inputs(key)
+    for leaf, index in ((leaves[0], 0), (leaves[1], 1), (leaves[2], 2)):
+        late.write(index, leaf)
+    with pytest.raises(PeerError) as caught:
+        late.finish()
+    late.close()
+    assert caught.value.code == "input_not_expected"
+    assert list((tmp_path / "home" / "spool").iterdir()) == []
+
+
+def test_a_product_is_made_once_unless_it_is_replaced(opened: Open) -> None:
+    for journal in (opened(create=True).journal, CoordinatorMemory()):
+        for source in (lambda: journal.open_product(KEY), lambda: journal.open_answer(KEY, ACME, (0, 1))):  # noqa: B023
+            with pytest.raises(StorageError) as missing:
+                source()
+            assert missing.value.code == "ring_file_missing"
+        write(journal.new_product(KEY, BlockShape(1, 4)), b"1234")
+        write(journal.new_product(KEY, BlockShape(1, 4)), b"1234")
+        with pytest.raises(PeerError) as caught:
+            write(journal.new_product(KEY, BlockShape(1, 4)), b"1235")
+        assert caught.value.code == "input_differs"
+        with pytest.raises(PeerError) as caught:  # the same bytes as ring elements are another product
+            write(journal.new_product(KEY, RingShape(1, 32)), b"1234")
+        assert caught.value.code == "input_differs"
+        write(journal.new_product(KEY, BlockShape(1, 4)), b"1235", replace=True)
+        assert content(journal.open_product(KEY)) == (BlockShape(1, 4), b"1235")
+
+
+def of_blocks(shape: BlockShape, identity: bytes) -> Announced:
+    """A commitment that any bytes fulfil."""
+    return Announced(shape, hashlib.sha256(identity).digest(), lambda index, data: True)
+
+
 RUNS, ORGS = st.sampled_from([RUN, OTHER]), st.sampled_from([ACME, BETA])
 KEYS = st.builds(AttemptKey, RUNS, st.integers(1, 2), st.integers(1, 2))
 DIGESTS = st.sampled_from([b"q" * 32, b"r" * 32])
+QUORUMS = st.sampled_from([(0, 1), (0, 2)])
+SOME_ORGS = st.lists(ORGS, max_size=2, unique=True).map(tuple)
 BODIES = st.sampled_from([b"\x01\x00\x00\x00", b"\xff" * 12, LEAF, LEAF + b"\x07\x00\x00\x00"])
 
-# (method of the journal, its arguments); `write_input` and `write_sum` stand for one that is made and finished
+# (method of the journal, its arguments); `write_...` stands for a vector that is made and finished
 OPERATIONS = st.one_of(
     st.tuples(
         st.just("append"),
@@ -220,7 +332,11 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("save_answer"), st.tuples(DIGESTS, st.builds(SumRef, RUNS, st.integers(1, 2), DIGESTS))),
     st.tuples(st.just("write_sum"), st.tuples(RUNS, st.integers(1, 2), BODIES)),
     st.tuples(st.just("write_input"), st.tuples(KEYS, ORGS, BODIES)),
+    st.tuples(st.just("write_answer"), st.tuples(KEYS, ORGS, QUORUMS, BODIES)),
+    st.tuples(st.just("write_product"), st.tuples(KEYS, BODIES)),
     st.tuples(st.just("discard_inputs"), st.tuples(KEYS)),
+    st.tuples(st.just("keep_inputs"), st.tuples(KEYS, SOME_ORGS)),
+    st.tuples(st.just("keep_inputs"), st.tuples(KEYS, SOME_ORGS, QUORUMS, SOME_ORGS)),
 )
 
 
@@ -228,40 +344,62 @@ def outcome(store: CoordinatorStore | CoordinatorMemory, name: str, arguments: t
     """What the caller of one operation sees: a value, or the code of a refusal."""
     journal = store.journal if isinstance(store, CoordinatorStore) else store
     try:
-        if name in ("write_sum", "write_input"):
+        if name.startswith("write_"):
             *place, body = arguments
             leaves = [body[at : at + len(LEAF)] for at in range(0, len(body), len(LEAF))]
             if name == "write_input":
                 return spool_into(journal, *place, *leaves)
-            sink = journal.new_sum(*place, len(body) // 4, 32)
-            for index, leaf in enumerate(leaves):
-                sink.write(index, leaf)
-            return sink.finish(replace=True)
+            if name == "write_answer":
+                return fill(journal.spool_answer(*place, announced(*leaves)), *leaves)
+            if name == "write_sum":
+                return write(journal.new_sum(*place, len(body) // 4, 32), *leaves, replace=True)
+            return write(journal.new_product(*place, RingShape(len(body) // 4, 32)), *leaves)
         return getattr(journal, name)(*arguments)
     except FedveilError as error:
         return error.code
+
+
+def write(sink: LeafSink, *leaves: bytes, replace: bool = False) -> None:
+    for index, leaf in enumerate(leaves):
+        sink.write(index, leaf)
+    sink.finish(replace=replace)
+
+
+def content(source: LeafSource) -> tuple[object, ...]:
+    """The shape of a vector, and its leaves."""
+    with contextlib.closing(source):
+        return source.shape, *(bytes(source.packed(index)) for index in range(source.leaves))
 
 
 def held(store: CoordinatorStore | CoordinatorMemory, memory: CoordinatorMemory) -> dict[str, object]:
     """Everything that a restart would find; files are looked for where `memory` has them. The inputs of a run that
     ended are left out: the durable journal removes them at once.
     """
-    journal: Journal = store.journal if isinstance(store, CoordinatorStore) else store
+    journal = store.journal if isinstance(store, CoordinatorStore) else store
     unfinished = journal.unfinished()
     running = {run for run, _ in unfinished}
     return {
         "facts": [journal.facts(run) for run in (RUN, OTHER)],
         "unfinished": unfinished,
         "owed": [journal.owed(org) for org in (ACME, BETA)],
-        "answers": [journal.answer(digest) for digest in (b"q" * 32, b"r" * 32)],
+        "answer": [journal.answer(digest) for digest in (b"q" * 32, b"r" * 32)],
         "sums": {place: journal.read_sum(*place).tobytes() for place in memory.sums},
         "inputs": {
             (key, org): whole_input(journal, key, org).tobytes() for key, org in memory.inputs if key.run_id in running
         },
+        "products": {key: content(journal.open_product(key)) for key in memory.products if key.run_id in running},
+        "answers": {
+            place: content(journal.open_answer(*place)) for place in memory.decryptions if place[0].run_id in running
+        },
+        "kept": [
+            {place: content(journal.kept_input(*place)) for place in memory.kept},
+            {place: content(journal.kept_product(*place)) for place in memory.kept_products},
+            {place: content(journal.kept_answer(*place)) for place in memory.kept_decryptions},
+        ],
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(operations=st.lists(OPERATIONS, max_size=12))
 def test_the_journal_does_what_its_twin_in_memory_does(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, tuple[Any, ...]]]
@@ -278,12 +416,22 @@ def test_the_journal_does_what_its_twin_in_memory_does(
         assert outcome(store, name, arguments) == outcome(twin, name, arguments)
         over = over or (name == "set_status" and arguments[1] == "ended")
     assert held(store, twin) == held(twin, twin)
-    present = {path.name for path in (home / "spool").iterdir()}
-    assert present == {
-        f"{key.run_id}.{key.round}.{key.attempt}.{org}"
-        for key, org in twin.inputs
+    expected = {
+        **{(key, org): str(org) for key, org in twin.inputs},
+        **{(key,): "+product" for key in twin.products},
+        **{place: f"{place[1]}+answer-{place[2][0]}-{place[2][1]}" for place in twin.decryptions},
+    }
+    assert {path.name for path in (home / "spool").iterdir()} == {
+        f"{key.run_id}.{key.round}.{key.attempt}.{name}"
+        for (key, *_), name in expected.items()
         if not (over and key.run_id == OTHER)
     }
+    kept = [
+        *(f"{run}.{number}.{org}" for run, number, org in twin.kept),
+        *(f"{run}.{number}.+product" for run, number in twin.kept_products),
+        *(f"{run}.{number}.{org}+answer" for run, number, org in twin.kept_decryptions),
+    ]
+    assert sorted(path.name for path in (home / "inputs").iterdir()) == sorted(kept)
     store.close()
     again = open_store(home, SimulatedClock())
     assert held(again, twin) == held(twin, twin)
@@ -318,9 +466,9 @@ def test_a_turned_bit_in_a_spooled_input_names_run_and_member(opened: Open) -> N
     data[70_000] ^= 1
     path.write_bytes(data)
     with contextlib.closing(store.journal.open_input(KEY, ACME)) as source:
-        assert len(source.leaf(0)) == 16_384  # the leaf before it is whole
+        assert len(residues(source, 0)) == 16_384  # the leaf before it is whole
         with pytest.raises(IntegrityError) as caught:
-            source.leaf(1)
+            residues(source, 1)
     assert caught.value.code == "ring_file_damaged"
     assert "run-1.1.1.acme" in caught.value.what
 

@@ -10,7 +10,7 @@ import pathlib
 import pytest
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import OrgId
-from fedveil_common.ringspool import RingSpool
+from fedveil_common.leafspool import LeafSpool
 from fedveil_coordinator.store import CoordinatorStore
 
 from tests.test_coordinator_store import ACME, KEY, LEAF, Open, announced, has_input, opened, reopen, whole_input
@@ -18,7 +18,7 @@ from tests.test_coordinator_store import ACME, KEY, LEAF, Open, announced, has_i
 __all__ = ["opened"]
 
 
-def begun(store: CoordinatorStore, *leaves: bytes) -> RingSpool:
+def begun(store: CoordinatorStore, *leaves: bytes) -> LeafSpool:
     """An input of `leaves` and one more, of which `leaves` have arrived."""
     writer = store.journal.spool(KEY, ACME, announced(*leaves, b"last"))
     for index, leaf in enumerate(leaves):

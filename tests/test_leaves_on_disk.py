@@ -14,8 +14,9 @@ import pytest
 from federation import FIVE
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.leaffile import RingShape
+from fedveil_common.leafspool import Announced
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_common.ringspool import Announced
 from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_simulation.ports import SimulatedClock
@@ -28,7 +29,7 @@ OTHER = FIVE[0]
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
     made = open_store(tmp_path, SimulatedClock(), create=True)
-    writer = made.journal.spool(KEY, OTHER, Announced(LENGTH, BITS, bytes(32), lambda index, data: True))
+    writer = made.journal.spool(KEY, OTHER, Announced(RingShape(LENGTH, BITS), bytes(32), lambda index, data: True))
     for index, leaf in enumerate(LEAVES):
         writer.write(index, leaf)
     writer.finish()

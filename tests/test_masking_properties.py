@@ -5,13 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from fedveil_common import layout
 from fedveil_common.crypto import agreement, prg, shamir
 from fedveil_common.crypto.draws import Draws
-from fedveil_common.errors import IntegrityError, PeerError
+from fedveil_common.errors import IntegrityError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import fixedpoint, masks, quorum, shares
-from fedveil_common.masking.ring import residues, signed
+from fedveil_common.masking.ring import Signed, residues, signed
 from fedveil_common.secret import PrivateKey, Seed, Share
+from fedveil_participant import update
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -205,6 +207,139 @@ def test_chunked_equals_whole(length: int, cuts: list[int], start: int, number: 
     assert total == clamps
 
 
+STEPS = 2 * 32_768 + 17
+"""A vector of three steps of the rounding, the last one short."""
+
+EDGES = [0.0, -0.0, 0.5, -0.5, 1 - 2.0**-53, -(2.0**-60), 5e-324, -5e-324, 2.0**-1022, 3.0, -3.0, 2.0**46 + 0.25, 1e308]
+WIDEST = 2.0**31 - 1
+"""The largest limit that is rounded into int32."""
+
+
+def rounded_plainly(
+    values: NDArray[np.float64], scale: float, limit: int, key: bytes, start: int
+) -> tuple[NDArray[np.int64], int]:
+    """FLSA/1 2.5 word for word, over the whole vector, in int64 and without steps."""
+    with np.errstate(over="ignore", under="ignore"):
+        exact = values * scale
+    v = np.clip(exact, -limit, limit)
+    words = prg.words(key, 2 * start, 2 * len(values)).astype("<u4").view("<u8")
+    u = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    up = u < v - np.floor(v)
+    return np.floor(v).astype(np.int64) + up, int(np.count_nonzero(np.abs(exact) > limit))
+
+
+@steady
+@given(
+    st.lists(st.one_of(st.floats(-1e12, 1e12), st.floats(-3, 3), st.sampled_from(EDGES)), min_size=1, max_size=60),
+    st.sampled_from([1.0, 0.3, 6553.4, 2.0**-40, 1e300]),
+    st.sampled_from([1, 1000, 2**31 - 2, 2**31 - 1, 2**31, 2**40, 2**47 - 1]),
+    st.integers(0, 2**34),
+    st.sampled_from([1, 60, 32_767, 32_768, 32_769, STEPS]),
+)
+def test_every_coordinate_is_rounded_as_it_is_written(
+    some: list[float], scale: float, limit: int, start: int, length: int
+) -> None:
+    values = np.resize(np.array(some), length)
+    found, clamps = fixedpoint.quantise(values, scale, limit, bytes(range(32)), start)
+    expected, moved = rounded_plainly(values, scale, limit, bytes(range(32)), start)
+    assert found.dtype == (np.int32 if limit < 2**31 else np.int64)
+    assert np.array_equal(found, expected)
+    assert clamps == moved
+
+
+@steady
+@given(
+    st.lists(st.one_of(st.floats(-WIDEST, WIDEST), st.sampled_from([WIDEST, -WIDEST, 0.5 - WIDEST])), min_size=1),
+    st.integers(0, 2**34),
+    st.sampled_from([1, 1000, STEPS]),
+)
+def test_int32_and_int64_are_rounded_alike(some: list[float], start: int, length: int) -> None:
+    values, key = np.resize(np.array(some), length), bytes(range(32))
+    narrow, wide = (fixedpoint.quantise(values, 1.0, limit, key, start) for limit in (2**31 - 1, 2**31))
+    assert (narrow[0].dtype, wide[0].dtype) == (np.int32, np.int64)
+    assert np.array_equal(narrow[0], wide[0])
+    assert narrow[1] == wide[1] == 0
+    for bits in (32, 40, 64):
+        assert np.array_equal(residues(narrow[0], bits), residues(wide[0], bits))
+
+
+SIGNALLING = np.array([0x7FF0_0000_0000_0001], dtype=np.uint64).view(np.float64)[0]
+"""A NaN that makes arithmetic complain."""
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, SIGNALLING])
+@pytest.mark.parametrize("where", [0, 32_767, 32_768, 50_000, 65_536, STEPS - 1], ids=str)
+@pytest.mark.parametrize("limit", [1000, 2**31])
+@pytest.mark.parametrize("beside", [0.25, 1e308])
+def test_what_is_no_number_is_noticed_in_any_step(bad: float, where: int, limit: int, beside: float) -> None:
+    """Beside small values, and beside those that are clamped; the count is over the whole vector."""
+    values = np.full(STEPS, beside)
+    values[where] = bad
+    values[STEPS // 3] = np.nan
+    with pytest.raises(PolicyRefusal) as refused:
+        fixedpoint.quantise(values, 64.0, limit, bytes(32), 0)
+    assert refused.value.code == "update_not_finite"
+    assert f"2 of {STEPS} coordinates of the update are NaN or infinite" in str(refused.value)
+
+
+@pytest.mark.parametrize("where", [0, 32_767, 32_768, 50_000, 65_536, STEPS - 1], ids=str)
+@pytest.mark.parametrize(("value", "scale"), [(1e308, 1e10), (-1e308, 1e10), (1e308, 1.0), (-1001.0, 1.0)])
+@pytest.mark.parametrize("limit", [1000, 2**31 - 1, 2**31])
+def test_what_is_too_large_is_clamped_in_any_step(where: int, value: float, scale: float, limit: int) -> None:
+    """Also where the product is too large for a float."""
+    values = np.full(STEPS, 0.0)
+    values[where] = value
+    integers, clamps = fixedpoint.quantise(values, scale, limit, bytes(32), 0)
+    expected = max(-limit, min(value * scale, limit))
+    assert integers[where] == expected
+    assert np.count_nonzero(integers) == 1
+    assert clamps == int(abs(value * scale) > limit)
+
+
+def test_blocks_of_both_widths_become_one_vector() -> None:
+    """A block whose limit needs int64 beside one that does not: the integers are those of each alone."""
+    shape = layout.Layout((layout.Block(layout.UPDATE, 3, 2.0**39, 1.0), layout.Block(layout.WEIGHT, 2, 1.0, 1.0)))
+    values, key = np.array([2.0**39 - 1, -(2.0**39), 0.5, 1.0, -1.0]), bytes(32)
+    both: Signed = update.encode(shape, values, key, 48).integers
+    assert both.dtype == np.int64
+    parts = [update.encode(shape, values[piece], key, 48, piece.start).integers for piece in (slice(0, 3), slice(3, 5))]
+    assert [part.dtype for part in parts] == [np.int64, np.int32]
+    assert both.tolist() == [*parts[0].tolist(), *parts[1].tolist()]
+    assert np.array_equal(residues(parts[1], 48), residues(both, 48)[3:])
+
+
+@pytest.mark.parametrize("length", [0, 1, 32_767, 32_768, 32_769, 100_001])
+@pytest.mark.parametrize("word_bytes", [4, 8])
+def test_a_stream_fills_as_it_is_added_to_zeros(length: int, word_bytes: int) -> None:
+    key, kind = bytes(range(32)), np.dtype(f"<u{word_bytes}")
+    found, added = np.full(length, 7, dtype=kind), np.zeros(length, dtype=kind)
+    streams = prg.Streams([(key, False)], 3, word_bytes)
+    streams.fill(found[: length // 2])
+    streams.fill(found[length // 2 :])
+    prg.Streams([(key, False)], 3, word_bytes).apply(added)
+    assert np.array_equal(found, added)
+
+
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        ([], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), True)], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), False), (bytes(range(32)), False)], np.zeros(4, dtype="<u8")),
+        ([(bytes(32), False)], np.zeros(4, dtype="<u4")),
+        ([(bytes(32), False)], np.zeros(4, dtype=">u8")),
+        ([(bytes(32), False)], np.zeros(4, dtype="<i8")),
+        ([(bytes(32), False)], np.zeros((2, 2), dtype="<u8")),
+        ([(bytes(32), False)], np.zeros(8, dtype="<u8")[::2]),
+    ],
+    ids=["none", "subtracted", "two", "narrow", "big-endian", "signed", "square", "gaps"],
+)
+def test_a_stream_fills_nothing_else(keys: list[tuple[bytes, bool]], part: NDArray[np.uint64]) -> None:
+    with pytest.raises(ValueError, match="fills"):
+        prg.Streams(keys, 0, 8).fill(part)
+    assert not part.any()
+
+
 @pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 200_001])
 def test_the_inner_chunks_of_a_stream_do_not_show(length: int) -> None:
     key = bytes(range(32))
@@ -321,7 +456,7 @@ def test_the_two_secrets_of_a_dealer_are_shared_by_independent_polynomials() -> 
 
 def test_whole_numbers_are_never_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison is strict: a uniform of exactly 0 leaves a fraction of 0 where it is, and lifts every other."""
-    monkeypatch.setattr(fixedpoint.Streams, "apply", lambda self, part: None)
+    monkeypatch.setattr(fixedpoint.Streams, "fill", lambda self, part: part.fill(0))
     found, _ = fixedpoint.quantise(np.array([3.0, -3.0, 0.0, -0.0, 2.5, -2.5]), 1.0, 7, bytes(32), 0)
     assert found.tolist() == [3, -3, 0, 0, 3, -2]
 

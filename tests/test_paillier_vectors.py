@@ -164,7 +164,7 @@ def accept_partial(attempt: Attempt, name: str, holder: int) -> None:
     context = partial_proof.partial_context(attempt.t3, quorum, holder)
     columns = attempt.key.of_holder(holder, quorum, attempt.blocks.width)
     bases, short, answer = attempt.bases(), attempt.encryptor.short, rows(made["D"])
-    partial_proof.check(attempt.key, short, context, holder, bases, answer, columns, proof, "holder")
+    partial_proof.check(attempt.key, short, context, holder, bases.lifts, answer, columns, proof, "holder")
 
 
 def accept_sum(attempt: Attempt, name: str) -> Any:

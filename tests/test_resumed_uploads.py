@@ -108,7 +108,7 @@ class Watched:
 
     def __init__(self, inner: PackedMemory, at_cut: Callable[[], None] = lambda: None) -> None:
         self._inner, self._at_cut = inner, at_cut
-        self.length, self.bits = inner.length, inner.bits
+        self.shape, self.leaves = inner.shape, inner.leaves
         self.read: list[int] = []
 
     def packed(self, index: int) -> bytes:

@@ -13,7 +13,7 @@ from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import checksum, fixedpoint, masks, quorum, shares
-from fedveil_common.masking.ring import residues, signed
+from fedveil_common.masking.ring import Signed, residues, signed
 from fedveil_common.messages import ShareMsg
 from fedveil_common.secret import PrivateKey, Seed, Share
 
@@ -195,7 +195,7 @@ def test_wrongly_dealt_secrets_blame_the_dealer(case: dict[str, Any]) -> None:
     assert refused.value.peer == case["in"].get("dropped", case["in"].get("org"))
 
 
-def quantised(given: dict[str, Any]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+def quantised(given: dict[str, Any]) -> tuple[Signed, int]:
     """Quantises the values of a case."""
     values = np.array([float.fromhex(v) for v in given["values"]], dtype=np.float64)
     return fixedpoint.quantise(

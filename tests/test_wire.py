@@ -45,13 +45,19 @@ revealed = st.lists(st.tuples(names, share), max_size=4, unique_by=lambda pair: 
 members = st.integers(0, limits.MAX_MEMBERS)
 lengths = st.integers(1, limits.MAX_LENGTH)
 
+widths = st.integers(1, limits.MAX_WIDTH)
+block_counts = st.integers(1, limits.MAX_LEAVES)
+numbers = st.binary(min_size=1, max_size=60)
+quorums = st.lists(st.integers(0, 11), min_size=2, max_size=12, unique=True).map(sorted).map(tuple)
+encryptions = st.builds(m.Encryption, names, st.integers(0, 2**32 - 1), hashes, hash_or_none, st.integers(0, 2**48))
+
 BODIES: dict[m.BlobType, st.SearchStrategy[Any]] = {
     m.BlobType.MANIFEST: st.builds(
         m.Manifest,
         federation_id=names.map(FederationId),
         key=keys,
         purpose=st.sampled_from(m.Purpose),
-        protection=st.just("masked"),
+        protection=st.sampled_from(["masked", "paillier"]),
         plan_hash=hashes,
         previous_manifest_hash=hash_or_none,
         roster_version=st.integers(1, 2**32 - 1),
@@ -61,13 +67,13 @@ BODIES: dict[m.BlobType, st.SearchStrategy[Any]] = {
         quorum=members,
         threshold=members,
         min_survivors=members,
-        graph=st.just("complete"),
+        graph=st.sampled_from(["complete", "none"]),
         length=lengths,
         ring_bits=st.integers(8, 64),
         value_bits=st.integers(2, 32),
         update_norm=positive,
         leaf_coordinates=st.just(16_384),
-        prg=st.just("AES256CTR"),
+        prg=st.sampled_from(["AES256CTR", "none"]),
         noise=st.just("none"),
         layout_hash=hashes,
         dataset=names,
@@ -80,6 +86,7 @@ BODIES: dict[m.BlobType, st.SearchStrategy[Any]] = {
         hard_limit_s=positive,
         nonce=hashes,
         abort_certificates=st.lists(certificates, max_size=2).map(tuple),
+        encryption=st.lists(encryptions, max_size=1).map(tuple),
     ),
     m.BlobType.ADVERT: st.builds(m.Advert, hashes, names, hashes, hashes, hashes, hashes, hashes),
     m.BlobType.SHARE: st.builds(
@@ -117,8 +124,19 @@ BODIES: dict[m.BlobType, st.SearchStrategy[Any]] = {
         hashes,
         st.sampled_from([b"", bytes(8)]),
         st.floats(min_value=0.0, max_value=1e9).map(abs),
+        hash_or_none,
     ),
     m.BlobType.RECEIPT: st.builds(m.Receipt, hashes, st.sampled_from(m.ReceiptKind), hashes),
+    m.BlobType.KEY_ADVERT: st.builds(m.KeyAdvert, hashes, names, hashes),
+    m.BlobType.CIPHER_HEADER: st.builds(
+        m.CipherHeader,
+        *(hashes, names, hashes, lengths, block_counts, widths),
+        *(hashes, hashes, numbers, numbers, numbers, hashes),
+    ),
+    m.BlobType.PARTIAL: st.builds(m.Partial, hashes, names, quorums, numbers, numbers, numbers, hashes),
+    m.BlobType.NOISE: st.builds(
+        m.Noise, hashes, hashes, block_counts, widths, hashes, hashes, numbers, numbers, numbers, hashes
+    ),
 }
 
 OUTWARD: dict[type[Any], st.SearchStrategy[Any]] = {
@@ -132,6 +150,7 @@ OUTWARD: dict[type[Any], st.SearchStrategy[Any]] = {
     m.ShareSet: st.builds(m.ShareSet, hashes, some_names, sorted_blobs),
     m.Proposal: st.builds(m.Proposal, hashes, some_blobs),
     m.Certificate: st.builds(m.Certificate, hashes, blob_lists),
+    m.QuorumCall: st.builds(m.QuorumCall, hashes, quorums, st.lists(blobs, max_size=1).map(tuple)),
     m.AbortOrder: st.builds(m.AbortOrder, blobs),
     m.AbortNotice: st.builds(m.AbortNotice, certificates),
     m.ResultNotice: st.builds(m.ResultNotice, keys, blobs),

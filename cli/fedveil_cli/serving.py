@@ -20,11 +20,11 @@ from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leafspool import Announced
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.ports import LeafSpool
 from fedveil_common.ringfile import RingFile
-from fedveil_common.ringspool import Announced
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_in_force, roster_of_its_time
@@ -112,7 +112,9 @@ async def _serve(
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
     operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software)
 
-    def open_spool(key: AttemptKey, org_id: OrgId, announced: Announced) -> LeafSpool:
+    def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
+        if quorum:
+            return wrap_spool(key, org_id, store.journal.spool_answer(key, org_id, quorum, announced))
         return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:

@@ -17,6 +17,19 @@ MAX_LENGTH = 2**28
 """Coordinates of a vector."""
 
 MAX_LEAVES = 2**14
+MAX_WIDTH = 255
+"""Ciphertexts under one header."""
+
+MAX_HOLDERS = 12
+MAX_NUMBER = 4096
+"""Bytes of a number in a signed body: mod n^(s+1) at 8192 bits and s = 3."""
+
+MAX_KEY_RECORD = 3 * 1024 * 1024
+NUMBERS_PER_FRAME = 64
+
+MAX_LEAF = 1024 * 1024
+"""One leaf of blocks; so that one fits a gRPC message with room to spare."""
+
 LEAVES_PER_FRAME = 16
 PARTS_PER_FRAME = 64
 LEAVES_PER_AUDIT = 256

@@ -33,6 +33,10 @@ class BlobType(enum.StrEnum):
     RECEIPT = "receipt"
     MODEL = "model"
     INVITE = "invite"
+    KEY_ADVERT = "key_advert"
+    CIPHER_HEADER = "cipher_header"
+    PARTIAL = "partial"
+    NOISE = "noise"
 
 
 class Purpose(enum.StrEnum):
@@ -86,6 +90,21 @@ class SumRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """Under which key the inputs of an attempt are encrypted: `fingerprint` is that of docs/paillier.md, section 2.
+
+    `noise`: SHA-256 of the body of the coordinator's signed Noise, made before any input exists; empty for none.
+    `noise_cap`: W_c, the largest absolute value that it adds to a coordinate; 0 without.
+    """
+
+    key_id: str
+    epoch: int
+    fingerprint: bytes
+    noise: bytes
+    noise_cap: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """M0: everything an attempt is about, signed by the coordinator; T0 = H("T0", body).
 
@@ -93,7 +112,8 @@ class Manifest:
     beside that model, empty for a strategy without. `step` counts the model steps that went before (0 in the first
     train round). `standardise` names the sum behind the standardisation (empty tuple: none), `previous` the last opened
     train sum of this run (empty tuple before the first). `update_norm` in units of the update; `progress_s`,
-    `hard_limit_s` in seconds on the receiver's monotonic clock.
+    `hard_limit_s` in seconds on the receiver's monotonic clock. `encryption`: one under protection paillier, else none;
+    there `ring_bits` is the ring of the opened sum, and `graph` and `prg` are "none".
     """
 
     federation_id: FederationId
@@ -128,6 +148,7 @@ class Manifest:
     hard_limit_s: float
     nonce: bytes
     abort_certificates: tuple[AbortCertificate, ...]
+    encryption: tuple[Encryption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +212,53 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyAdvert:
+    """M1 under protection paillier: "my update is ready", and which key it would be encrypted under. No key is made."""
+
+    t0: bytes
+    org_id: OrgId
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CipherHeader:
+    """M5 under protection paillier: the signed commitment to `blocks` blocks of `width` ciphertexts, with the proof P1.
+
+    `headers_hash`: over c_1..c_B (`paillier.block_leaves`); `bodies_hash`: SHA-256 over the bodies; `commitment`,
+    `body_commitment`: T and T' mod n, `response`: z, all big-endian. One leaf a block: c_b, C_b, bodies.
+    """
+
+    t2: bytes
+    org_id: OrgId
+    fingerprint: bytes
+    length: int
+    blocks: int
+    width: int
+    headers_hash: bytes
+    bodies_hash: bytes
+    commitment: bytes
+    body_commitment: bytes
+    response: bytes
+    leaf_root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The coordinator's own noise as ciphertexts (P5): a header as a participant's, bound to the offer by its nonce."""
+
+    nonce: bytes
+    fingerprint: bytes
+    blocks: int
+    width: int
+    headers_hash: bytes
+    bodies_hash: bytes
+    commitment: bytes
+    body_commitment: bytes
+    response: bytes
+    leaf_root: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Vote:
     """M7: agreement to open exactly the set of inputs behind `t3`."""
 
@@ -229,8 +297,27 @@ class Reveal:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """M9 under protection paillier: one holder's partial decryptions in one quorum, with the proof P3.
+
+    `quorum`: the holders that answer together, by index, ascending; `commitment` T1 mod n, `long_commitment` T2 mod
+    n^(s+1), `response` z, big-endian. One leaf a block: D_b,1 .. D_b,width.
+    """
+
+    t3: bytes
+    org_id: OrgId
+    quorum: tuple[int, ...]
+    commitment: bytes
+    long_commitment: bytes
+    response: bytes
+    leaf_root: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """M10: the opened sum, by its leaf root. `tag_sum` is empty and `noise_left` 0.0 in this release."""
+    """M10: the opened sum, by its leaf root. `tag_sum` is empty where there is no tag; `noise_left` is 0.0 in this
+    release. `product_root`: under protection paillier, the leaf root of the product of the inputs; else empty.
+    """
 
     t3: bytes
     survivors: int
@@ -238,6 +325,7 @@ class Result:
     leaf_root: bytes
     tag_sum: bytes
     noise_left: float
+    product_root: bytes = b""
 
 
 class ReceiptKind(enum.StrEnum):
@@ -269,6 +357,10 @@ Body = (
     | Reveal
     | Result
     | Receipt
+    | KeyAdvert
+    | CipherHeader
+    | Partial
+    | Noise
 )
 """Bodies in protobuf. The bodies of types `model` and `invite` are RFC 8785 JSON (see `modelfile`, `roster`)."""
 
@@ -285,6 +377,10 @@ BODY_TYPES: dict[BlobType, type[Body]] = {
     BlobType.REVEAL: Reveal,
     BlobType.RESULT: Result,
     BlobType.RECEIPT: Receipt,
+    BlobType.KEY_ADVERT: KeyAdvert,
+    BlobType.CIPHER_HEADER: CipherHeader,
+    BlobType.PARTIAL: Partial,
+    BlobType.NOISE: Noise,
 }
 
 
@@ -373,6 +469,18 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class QuorumCall:
+    """M8 under protection paillier: the product of the certified inputs is there; these holders answer, by index.
+
+    `noise`: the coordinator's signed Noise, if the manifest commits to one.
+    """
+
+    t3: bytes
+    quorum: tuple[int, ...]
+    noise: tuple[SignedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AbortOrder:
     """The coordinator's signed AbortRequest."""
 
@@ -425,6 +533,7 @@ CoordinatorMessage = (
     | ShareSet
     | Proposal
     | Certificate
+    | QuorumCall
     | AbortOrder
     | AbortNotice
     | ResultNotice

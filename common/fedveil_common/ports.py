@@ -1,4 +1,4 @@
-"""What the machines need from the world: time, entropy, failpoints, packed vectors at rest.
+"""What the machines need from the world: time, entropy, failpoints, vectors at rest.
 
 Built in `fedveil_cli`, in the stores and in simulations only. Nobody else calls `time.*`, `secrets`,
 `os.urandom` or a random generator.
@@ -6,7 +6,7 @@ Built in `fedveil_cli`, in the stores and in simulations only. Nobody else calls
 
 from typing import Protocol
 
-from fedveil_common.masking.ring import Ring
+from fedveil_common.leaffile import Shape
 
 
 class Clock(Protocol):
@@ -45,10 +45,10 @@ class NoFailpoints:
 
 
 class LeafSink(Protocol):
-    """A packed vector in the making. Ends with one of `finish` and `discard`."""
+    """A vector in the making, leaf by leaf. Ends with one of `finish` and `discard`."""
 
     def write(self, index: int, data: bytes | bytearray) -> None:
-        """Packed leaf `index`; each once, in any order, from any thread."""
+        """Leaf `index` as it travels; each once, in any order, from any thread."""
         ...
 
     def finish(self, *, replace: bool = False) -> None:
@@ -63,7 +63,7 @@ class LeafSink(Protocol):
 
 
 class LeafSpool(Protocol):
-    """A packed vector on its way in, which may be taken up again. Ends with `finish` or `close`."""
+    """A vector on its way in, leaf by leaf, which may be taken up again. Ends with `finish` or `close`."""
 
     @property
     def first_missing(self) -> int:
@@ -71,7 +71,7 @@ class LeafSpool(Protocol):
         ...
 
     def write(self, index: int, data: bytes | bytearray) -> None:
-        """Packed leaf `index`, verified: the first that is missing."""
+        """Leaf `index` as it travels, verified: the first that is missing."""
         ...
 
     def finish(self) -> None:
@@ -84,24 +84,20 @@ class LeafSpool(Protocol):
 
 
 class LeafSource(Protocol):
-    """A packed vector at rest, read leaf by leaf from any thread."""
+    """A vector at rest, read leaf by leaf from any thread."""
 
     @property
-    def length(self) -> int:
-        """Coordinates."""
+    def shape(self) -> Shape:
+        """Which kind of leaves, how many, how large."""
         ...
 
     @property
-    def bits(self) -> int:
-        """The ring is 2^bits."""
+    def leaves(self) -> int:
+        """How many: those of the shape."""
         ...
 
     def packed(self, index: int) -> bytes | bytearray:
         """Leaf `index` as it travels."""
-        ...
-
-    def leaf(self, index: int) -> Ring:
-        """The residues of leaf `index`, in fresh memory."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ manifests, key sets or dealer sets end up with masks that do not cancel. Source:
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedveil_common.crypto.labels import h, u32
-from fedveil_common.ids import OrgId
+from fedveil_common.ids import COORDINATOR, OrgId
 
 LEAF_COORDINATES = 16_384
 """Coordinates of a vector in one leaf, whatever the ring (A14)."""
@@ -41,6 +41,26 @@ def t3(t2_hash: bytes, headers: Mapping[OrgId, bytes]) -> bytes:
 def input_leaf(t2_hash: bytes, org_id: OrgId, index: int, data: bytes | bytearray | memoryview) -> bytes:
     """h_l of a masked input: H("chunk", T2, org, u32be(l), packed leaf)."""
     return h("chunk", t2_hash, org_id.encode(), u32(index), data)
+
+
+def noise_leaf(nonce: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:
+    """h_l of the coordinator's noise under paillier: H("chunk", offer nonce, "coordinator", u32be(l), block).
+
+    The nonce stands where an input has T2: noise is older than every transcript hash of its attempt.
+    """
+    return input_leaf(nonce, COORDINATOR, index, data)
+
+
+def product_leaf(t3_hash: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:
+    """h_l of the product of the certified inputs under paillier: H("productleaf", T3, u32be(l), block)."""
+    return h("productleaf", t3_hash, u32(index), data)
+
+
+def partial_leaf(
+    t3_hash: bytes, org_id: OrgId, quorum: Sequence[int], index: int, data: bytes | bytearray | memoryview
+) -> bytes:
+    """h_l of a holder's partial decryptions: H("partialleaf", T3, org, quorum as u8 indices, u32be(l), block)."""
+    return h("partialleaf", t3_hash, org_id.encode(), bytes(quorum), u32(index), data)
 
 
 def sum_leaf(t3_hash: bytes, index: int, data: bytes | bytearray | memoryview) -> bytes:

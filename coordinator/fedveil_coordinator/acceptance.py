@@ -22,9 +22,12 @@ from fedveil_common.messages import (
     AdvertMessage,
     BlobType,
     Body,
+    CipherHeader,
     Header,
+    KeyAdvert,
     OpeningRequest,
     Openings,
+    Partial,
     Receipt,
     ReceiptKind,
     ReceiptNotice,
@@ -39,6 +42,7 @@ from fedveil_common.messages import (
     Vote,
     VoteMessage,
 )
+from fedveil_common.paillier.round_shape import shape_in_use
 from fedveil_common.secret import Seed
 
 from fedveil_coordinator import facts
@@ -47,8 +51,11 @@ from fedveil_coordinator.attempt import (
     Aborting,
     Acking,
     Attempt,
+    Certain,
     Collecting,
     Dead,
+    Decrypting,
+    Multiplying,
     Offering,
     Opened,
     Opening,
@@ -68,6 +75,7 @@ from fedveil_coordinator.events import (
     Announce,
     InputSpooled,
     Received,
+    UploadRefused,
 )
 
 
@@ -124,15 +132,22 @@ def _equivocated(course: Course, org: OrgId, evidence: tuple[SignedBlob, ...], a
 
 def _accept_advert(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
     attempt = course.attempt
-    body = _signed(course, org, blob, BlobType.ADVERT)
-    assert isinstance(body, Advert)
+    body = _signed(course, org, blob, BlobType.KEY_ADVERT if attempt.frame.keys else BlobType.ADVERT)
+    assert isinstance(body, Advert | KeyAdvert)
     if body.t0 != attempt.frame.t0 or body.org_id != org:
         raise PeerError("wrong_transcript", "the advert is for another attempt", peer=org)
     stage = attempt.stage
-    known = stage.adverts if isinstance(stage, (Offering, Sharing, Acking, Collecting, Voting, Revealing)) else {}
+    told = (Offering, Sharing, Acking, Collecting, Voting, Revealing, Multiplying, Decrypting)
+    known = stage.adverts if isinstance(stage, told) else {}
     if not _first_wins(course, org, known.get(org), blob, at) or not isinstance(stage, Offering):
         return
     if org in attempt.excluded:
+        return
+    if isinstance(body, KeyAdvert):
+        if body.fingerprint != attempt.frame.keys[0].fingerprint:
+            course.exclude(org, "wrong_key", (blob,), at)
+            return
+        course.record(facts.AdvertAccepted(blob), at)
         return
     used = {
         key for other in stage.adverts.values() for key in (advert_body(other).mask_key, advert_body(other).channel_key)
@@ -222,11 +237,65 @@ def _accept_openings(course: Course, stage: Acking, org: OrgId, message: Opening
         course.record(facts.OpeningsAccepted(org, tuple(answers[one] for one in sorted(answers))), at)
 
 
-def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
-    """The header of an upload that is about to begin, if its leaves may be received at all. PeerError otherwise.
+def upload_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header | CipherHeader | Partial:
+    """The signed body of an upload that is about to begin, if its leaves may be received at all. PeerError otherwise.
 
-    Called by the gate of the upload before any leaf is read, and again before the input is accepted.
+    Called by the gate of the upload before any leaf is read, and again before what was uploaded is accepted.
     """
+    if not attempt.frame.keys:
+        return _input_shape(attempt, org, header)
+    if header.type is BlobType.PARTIAL:
+        return _partial_shape(attempt, org, header)
+    return _cipher_shape(attempt, org, header)
+
+
+def _awaited_input(attempt: Attempt, org: OrgId, header: SignedBlob, expected: BlobType) -> tuple[Collecting, Body]:
+    """The stage in which an input of `org` is awaited, and the body of its header, which `org` signed."""
+    stage = attempt.stage
+    if not isinstance(stage, Collecting) or org not in stage.shares or org in attempt.abort_votes:
+        raise PeerError("input_not_expected", "no input of this organisation is awaited now", peer=org)
+    if header.signer_id != org:
+        raise PeerError("wrong_signer", f"{org} sent a header signed by {header.signer_id}", peer=org)
+    signing.verify(header, attempt.frame.roster.key_of(org), expected)
+    return stage, wire.parse_body(expected, header.body)
+
+
+def _cipher_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> CipherHeader:
+    """What its numbers are worth is found when all of it is there (`ciphers.examine_input`)."""
+    stage, body = _awaited_input(attempt, org, header, BlobType.CIPHER_HEADER)
+    assert isinstance(body, CipherHeader)
+    use, manifest = attempt.frame.keys[0], attempt.frame.manifest
+    if body.t2 != stage.t2 or body.org_id != org:
+        raise PeerError("wrong_transcript", "the header is under another key set", peer=org)
+    if body.fingerprint != use.fingerprint:
+        raise PeerError("wrong_key", "the header is of ciphertexts under another key", peer=org)
+    shape = shape_in_use(use, manifest)
+    if (body.length, body.blocks, body.width) != (manifest.length, shape.blocks.count, shape.blocks.width):
+        raise PeerError("wrong_shape", "the header announces another vector than the manifest", peer=org)
+    return body
+
+
+def _partial_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Partial:
+    """An answer of a holder that was called, in the quorum that was called last."""
+    stage = attempt.stage
+    called = isinstance(stage, Decrypting) and bool(stage.quorums)
+    if not isinstance(stage, Decrypting) or not called or org in attempt.excluded:
+        raise PeerError("answer_not_expected", "no answer of this organisation is awaited now", peer=org)
+    if header.signer_id != org:
+        raise PeerError("wrong_signer", f"{org} sent an answer signed by {header.signer_id}", peer=org)
+    signing.verify(header, attempt.frame.roster.key_of(org), BlobType.PARTIAL)
+    body = wire.parse_body(BlobType.PARTIAL, header.body)
+    assert isinstance(body, Partial)
+    if body.t3 != stage.t3 or body.org_id != org:
+        raise PeerError("wrong_transcript", "the answer is about another set of inputs", peer=org)
+    if body.quorum != stage.quorums[-1] or org not in attempt.frame.keys[0].names(body.quorum):
+        raise PeerError(
+            "answer_not_expected", "the answer is for another quorum than the one that was called", peer=org
+        )
+    return body
+
+
+def _input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     stage, manifest = attempt.stage, attempt.frame.manifest
     if not isinstance(stage, Collecting) or org not in stage.shares or org in attempt.abort_votes:
         raise PeerError("input_not_expected", "no input of this organisation is awaited now", peer=org)
@@ -247,22 +316,39 @@ def input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     return body
 
 
-def accept_input(course: Course, event: InputSpooled) -> None:
+def accept_upload(course: Course, event: InputSpooled) -> None:
     """An upload whose every leaf is verified and durable; a repeat of the same is receipted again."""
-    org, stage = event.org_id, course.attempt.stage
-    known = stage.headers if isinstance(stage, (Collecting, Voting, Revealing)) else {}
-    if _first_wins(course, org, known.get(org), event.header, event.at):
-        body = input_shape(course.attempt, org, event.header)
-        course.record(facts.InputAccepted(event.header), event.at)
-    elif known.get(org) == event.header:
-        parsed = wire.parse_body(BlobType.HEADER, event.header.body)
-        assert isinstance(parsed, Header)
+    org, stage, header = event.org_id, course.attempt.stage, event.header
+    if header.type is BlobType.PARTIAL:
+        known = stage.reveals if isinstance(stage, Decrypting) else {}
+        kind = ReceiptKind.REVEAL
+    else:
+        known = stage.headers if isinstance(stage, (Collecting, Voting, Revealing, Multiplying, Decrypting)) else {}
+        kind = ReceiptKind.INPUT
+    if _first_wins(course, org, known.get(org), header, event.at):
+        body = upload_shape(course.attempt, org, header)
+        course.record(
+            facts.RevealAccepted(header) if kind is ReceiptKind.REVEAL else facts.InputAccepted(header), event.at
+        )
+    elif known.get(org) == header:
+        parsed = wire.parse_body(header.type, header.body)
+        assert isinstance(parsed, Header | CipherHeader | Partial)
         body = parsed
     else:
         return
     digest = hashlib.sha256(body.leaf_root).digest()
-    receipt = course.sign(BlobType.RECEIPT, Receipt(course.attempt.frame.t0, ReceiptKind.INPUT, digest))
+    receipt = course.sign(BlobType.RECEIPT, Receipt(course.attempt.frame.t0, kind, digest))
     course.act(Acknowledge(org, receipt))
+
+
+def refuse_upload(course: Course, event: UploadRefused) -> None:
+    """What a member signed and uploaded in full does not hold: it is out, and the others go on without it."""
+    stage, org = course.attempt.stage, event.org_id
+    known = stage.headers if isinstance(stage, Collecting) else stage.reveals if isinstance(stage, Decrypting) else None
+    if known is None or org in known:
+        return  # late, or another one of it was accepted meanwhile
+    if course.exclude(org, event.code, (event.header,), event.at):
+        course.act(Announce("blamed", (("org", org), ("code", event.code))))
 
 
 def _accept_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
@@ -286,7 +372,7 @@ def _accept_abort_vote(course: Course, org: OrgId, blob: SignedBlob, at: float) 
         raise PeerError("wrong_transcript", "an abort vote over another attempt", peer=org)
     stage = course.attempt.stage
     match stage:
-        case Revealing() | Opening() | Opened() | Aborted() | Dead():
+        case _ if isinstance(stage, Certain | Aborted | Dead):
             pass  # a certificate exists, or the end is decided
         case Aborting() if org in stage.voted:
             _equivocated(course, org, (blob,), at)  # its vote to open is in the journal: it does not count for both
@@ -318,7 +404,7 @@ def _gone(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
 def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> None:
     """Every share must match what its dealer committed to; a revealer whose share does not is to blame (2.9)."""
     stage = course.attempt.stage
-    if not isinstance(stage, (Revealing, Opening, Opened)):
+    if course.attempt.frame.keys or not isinstance(stage, (Revealing, Opening, Opened)):
         return
     body = _signed(course, org, blob, BlobType.REVEAL)
     assert isinstance(body, Reveal)

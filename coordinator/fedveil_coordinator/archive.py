@@ -15,7 +15,6 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import BlobType, Header
 from fedveil_common.ports import LeafSource
 from fedveil_common.published import PublishedRound
-from fedveil_common.ringfile import leaf_count
 
 from fedveil_coordinator.publishing import Record, record_of
 
@@ -89,8 +88,9 @@ class Archive:
         assert isinstance(header, Header)
         source = self._open(run_id, record.key.round, org)
         try:
-            count = leaf_count(source.length)
-            return tuple(transcript.input_leaf(header.t2, org, index, source.packed(index)) for index in range(count))
+            return tuple(
+                transcript.input_leaf(header.t2, org, index, source.packed(index)) for index in range(source.leaves)
+            )
         finally:
             source.close()
 

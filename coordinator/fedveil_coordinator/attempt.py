@@ -4,6 +4,7 @@ Promise: an attempt is the fold (`apply`) of its facts and nothing else, so a re
 holds only what that stage may know. Source: FLSA/1 section 2.9 (docs/protocol.md).
 
     Offering -> Sharing -> Acking -> Collecting -> Voting -> Revealing -> Opening -> Opened
+    Offering -> Collecting -> Voting -> Multiplying -> Decrypting -> Opening -> Opened      (under protection paillier)
     (every stage before a certificate) -> Aborting -> Aborted | Dead
 """
 
@@ -25,6 +26,7 @@ from fedveil_common.messages import (
     ShareOpening,
     SignedBlob,
 )
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.roster import Roster
 
 from fedveil_coordinator import facts
@@ -40,17 +42,27 @@ REMEMBERED_BODIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every stage of an attempt knows."""
+    """What every stage of an attempt knows. `keys`: the key that inputs are encrypted under; none under masked."""
 
     manifest_blob: SignedBlob
     manifest: Manifest
     t0: bytes
     roster: Roster
+    keys: tuple[KeyUse, ...] = ()
 
     @property
     def key(self) -> AttemptKey:
         """Which attempt this is."""
         return self.manifest.key
+
+    def holders(self, members: Collection[OrgId]) -> set[OrgId]:
+        """Which of `members` hold a part of the key."""
+        return {org for use in self.keys for org in use.holders if org in members}
+
+    @property
+    def holders_needed(self) -> int:
+        """How many holders open a sum; 0 under masked."""
+        return self.keys[0].threshold if self.keys else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ class Acking:
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """U2 is fixed; inputs come in."""
+    """U2 is fixed; inputs come in. Under paillier nobody deals: U2 = U1, each with nothing dealt to anybody."""
 
     t1: bytes
     t2: bytes
@@ -122,20 +134,53 @@ class Revealing:
 
 
 @dataclass(frozen=True, slots=True)
+class Multiplying:
+    """The certificate is out; the certified inputs are being multiplied."""
+
+    t1: bytes
+    t2: bytes
+    t3: bytes
+    adverts: Blobs
+    shares: Dealings
+    headers: Blobs
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypting:
+    """The product is durable; partial decryptions come in. `quorums`: of holders, as they were called, the last one is
+    to answer; `reveals`: its answers.
+    """
+
+    t1: bytes
+    t2: bytes
+    t3: bytes
+    adverts: Blobs
+    shares: Dealings
+    headers: Blobs
+    certificate: Certificate
+    noise: tuple[SignedBlob, ...]
+    product_root: bytes
+    quorums: tuple[tuple[int, ...], ...]
+    reveals: Blobs
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """Enough is revealed; the sum is being computed from the spools and the reveals."""
 
     t3: bytes
-    revealing: Revealing
+    revealing: Revealing | Decrypting
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The sum is durable and its Result signed."""
+    """The sum is durable and its Result signed. `quorum`: of holders that opened it, by index; empty under masked."""
 
     survivors: tuple[OrgId, ...]
     dealers: tuple[OrgId, ...]
     result: SignedBlob
+    quorum: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +209,10 @@ class Dead:
     reason: str
 
 
-Stage = Offering | Sharing | Acking | Collecting | Voting | Revealing | Opening | Opened | Aborting | Aborted | Dead
+Certain = Revealing | Multiplying | Decrypting | Opening | Opened
+"""The stages after a certificate: what was revealed cannot be taken back, so none of them can be aborted."""
+
+Stage = Offering | Sharing | Acking | Collecting | Voting | Certain | Aborting | Aborted | Dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +221,9 @@ class Attempt:
 
     `abort_votes`: who abort-voted before the coordinator asked, and will not go on; such a member's vote never counts.
     `refused`: will not go on either. `overdue`: is there and does not deliver what is waited for (`round.patience`).
-    `slow`: was overdue with an advert in this run. `heard`: any sign of a member; `delivered`: the last one that moved
-    the attempt, or leaves of an upload (`uploaded` of them). `began`: None if this process did not see the offer.
+    `slow`: was overdue with an advert in this run. `missed`: holders last said to be waited for. `heard`: any sign of a
+    member; `delivered`: the last one that moved the attempt, or leaves of an upload (`uploaded` of them). `began`: None
+    if this process did not see the offer.
     """
 
     frame: Frame
@@ -187,6 +236,7 @@ class Attempt:
     heard: Mapping[OrgId, float] = field(default_factory=dict)
     delivered: Mapping[OrgId, float] = field(default_factory=dict)
     uploaded: Mapping[OrgId, int] = field(default_factory=dict)
+    missed: tuple[OrgId, ...] = ()
     since: float = 0.0
     began: float | None = None
 
@@ -196,11 +246,17 @@ class Attempt:
         return self.frame.key
 
 
-def begin(blob: SignedBlob, roster: Roster, at: float, slow: frozenset[OrgId] = frozenset()) -> Attempt:
+def begin(
+    blob: SignedBlob,
+    roster: Roster,
+    at: float,
+    slow: frozenset[OrgId] = frozenset(),
+    keys: tuple[KeyUse, ...] = (),
+) -> Attempt:
     """The attempt that a journaled manifest opens. `slow`: who was overdue with an advert earlier in this run."""
     manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
     assert isinstance(manifest, Manifest)
-    frame = Frame(blob, manifest, transcript.t0(blob.body), roster)
+    frame = Frame(blob, manifest, transcript.t0(blob.body), roster, keys)
     return Attempt(frame, Offering(), slow=slow, heard=dict.fromkeys(manifest.cohort, at), since=at, began=at)
 
 
@@ -218,6 +274,10 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
         case Offering() as stage, facts.KeySetFrozen():
             adverts = {org: stage.adverts[org] for org in fact.members}
             t1 = transcript.t1(attempt.frame.t0, {org: blob.body for org, blob in adverts.items()})
+            if attempt.frame.keys:
+                nothing: Dealings = {org: {} for org in fact.members}
+                t2 = transcript.t2(t1, fact.members)
+                return replace(attempt, stage=Collecting(t1, t2, adverts, nothing, {}, {}))
             return replace(attempt, stage=Sharing(t1, adverts, {}))
         case Sharing() as stage, facts.SharesAccepted():
             dealt = {share_body(blob).recipient: blob for blob in fact.shares}
@@ -246,6 +306,9 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
             return replace(attempt, stage=replace(stage, votes={**stage.votes, fact.vote.signer_id: fact.vote}))
         case Voting() as stage, facts.Certified():
             certificate = Certificate(stage.t3, tuple(stage.votes[org] for org in fact.voters))
+            if attempt.frame.keys:
+                known = (stage.t1, stage.t2, stage.t3, stage.adverts, stage.shares, stage.headers)
+                return replace(attempt, stage=Multiplying(*known, certificate))
             return replace(
                 attempt,
                 stage=Revealing(
@@ -260,16 +323,24 @@ def apply(attempt: Attempt, fact: facts.Fact) -> Attempt:
                     {},
                 ),
             )
-        case Revealing() as stage, facts.RevealAccepted():
+        case Multiplying() as stage, facts.ProductMade():
+            known = (stage.t1, stage.t2, stage.t3, stage.adverts, stage.shares, stage.headers)
+            made = Decrypting(*known, stage.certificate, fact.noise, fact.root, (), {})
+            return replace(attempt, stage=made)
+        case Decrypting() as stage, facts.QuorumCalled():
+            return replace(attempt, stage=replace(stage, quorums=(*stage.quorums, fact.quorum), reveals={}))
+        case Decrypting() as stage, facts.OpeningStarted():
+            return replace(attempt, stage=Opening(stage.t3, stage))
+        case (Revealing() | Decrypting()) as stage, facts.RevealAccepted():
             return replace(attempt, stage=replace(stage, reveals={**stage.reveals, fact.reveal.signer_id: fact.reveal}))
         case Revealing() as stage, facts.OpeningStarted():
             used = replace(stage, reveals={org: stage.reveals[org] for org in fact.revealers})
             return replace(attempt, stage=Opening(stage.t3, used))
         case Opening() as stage, facts.SumOpened():
             revealing = stage.revealing
-            return replace(
-                attempt, stage=Opened(tuple(sorted(revealing.headers)), tuple(sorted(revealing.shares)), fact.result)
-            )
+            quorum_ = revealing.quorums[-1] if isinstance(revealing, Decrypting) else ()
+            ended = Opened(tuple(sorted(revealing.headers)), tuple(sorted(revealing.shares)), fact.result, quorum_)
+            return replace(attempt, stage=ended)
         case stage, facts.AbortStarted() if not isinstance(stage, (Opened, Aborted, Dead)):
             voted = frozenset(stage.votes) if isinstance(stage, Voting) else frozenset()
             return replace(attempt, stage=Aborting(fact.reason, fact.missing, voted, dict(attempt.abort_votes)))

@@ -10,7 +10,7 @@ from fedveil_common.messages import AbortOrder, AbortRequest, BlobType, Body, Co
 from fedveil_common.secret import PrivateKey
 
 from fedveil_coordinator import facts
-from fedveil_coordinator.attempt import Aborted, Aborting, Attempt, Dead, Opened, Opening, Revealing, apply
+from fedveil_coordinator.attempt import Aborted, Aborting, Attempt, Certain, Dead, apply
 from fedveil_coordinator.events import Action, Announce, Persist, Send
 
 
@@ -56,7 +56,7 @@ class Course:
 
     def begin_abort(self, reason: str, missing: tuple[OrgId, ...], at: float) -> None:
         """Ask everyone for an abort vote, unless a certificate exists: then nothing can prove that nobody revealed."""
-        if isinstance(self.attempt.stage, (Revealing, Opening, Opened, Aborting, Aborted, Dead)):
+        if isinstance(self.attempt.stage, Certain | Aborting | Aborted | Dead):
             return
         self.record(facts.AbortStarted(reason, missing), at)
         self.send(self.attempt.frame.manifest.cohort, AbortOrder(self.abort_request(reason)))

@@ -7,7 +7,7 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +17,15 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import (
+    CipherHeader,
     CoordinatorHello,
     CoordinatorMessage,
     Header,
     Manifest,
+    Partial,
     ParticipantMessage,
     RosterNotice,
     RunEnded,
@@ -30,12 +33,14 @@ from fedveil_common.messages import (
     SignedBlob,
     SumRef,
 )
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.ports import Clock, Entropy, Failpoints, LeafSink, LeafSource
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
 from fedveil_coordinator import acceptance, continuing, facts, run
 from fedveil_coordinator import attempt as attempts
+from fedveil_coordinator.cipher_desk import CipherDesk, Keys
 from fedveil_coordinator.events import (
     AbortOrdered,
     Acknowledge,
@@ -48,10 +53,12 @@ from fedveil_coordinator.events import (
     Heard,
     InputSpooled,
     KeepInputs,
+    MultiplyInputs,
     OpeningFailed,
     OpenSum,
     Persist,
     ProcessSum,
+    ProductReady,
     Received,
     Resumed,
     RosterChanged,
@@ -59,7 +66,9 @@ from fedveil_coordinator.events import (
     SumProcessed,
     SumReady,
     Tick,
+    UploadRefused,
 )
+from fedveil_coordinator.intake import Due, due
 from fedveil_coordinator.sums import Sums
 
 log = structlog.get_logger("fedveil.coordinator")
@@ -104,7 +113,16 @@ class Journal(Protocol):
     def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
-    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None: ...  # noqa: D102
+    def new_product(self, key: AttemptKey, shape: Shape) -> LeafSink: ...  # noqa: D102
+    def open_product(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
+    def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> LeafSource: ...  # noqa: D102
+    def keep_inputs(  # noqa: D102
+        self,
+        key: AttemptKey,
+        survivors: tuple[OrgId, ...],
+        quorum: tuple[int, ...] = (),
+        holders: tuple[OrgId, ...] = (),
+    ) -> None: ...
 
 
 class Workers(Protocol):
@@ -118,6 +136,16 @@ class Workers(Protocol):
     def submit(self, work: Callable[[], Event], post: Callable[[Event], None]) -> None:
         """Run `work`; post the event it returns. `work` raises nothing but defects."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that may begin: for which attempt, under which signed header, and what it must be."""
+
+    attempt: attempts.Attempt
+    header: SignedBlob
+    body: Header | CipherHeader | Partial
+    due: Due
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +171,16 @@ class Driver:
         clock: Clock,
         entropy: Entropy,
         failpoints: Failpoints,
+        keys: Keys,
     ) -> None:
         self._office = office
         self._rosters = dict(rosters)
         self._notice = roster_notice
         self._software = software
         self._journal = journal
-        self.sums = Sums(journal)
+        self._keys = keys
+        self._ciphers = CipherDesk(keys, journal, entropy)
+        self.sums = Sums(journal, self._ciphers)
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -225,14 +256,35 @@ class Driver:
         if not waiting:
             self.call(take)
 
-    def expect_input(self, org_id: OrgId, header: SignedBlob) -> tuple[attempts.Attempt, Header]:
-        """The attempt and the parsed header of an upload that may begin; PeerError otherwise. Any thread: reads one
-        immutable snapshot, and the machine checks again when the input is complete.
+    def expect_upload(self, org_id: OrgId, header: SignedBlob) -> "Upload":
+        """An upload that may begin; PeerError otherwise. Any thread: reads one immutable snapshot, and the machine
+        checks again when the upload is complete.
         """
         state = self.active
         if state is None or state.attempt is None:
             raise PeerError("input_not_expected", "no input is awaited now", peer=org_id)
-        return state.attempt, acceptance.input_shape(state.attempt, org_id, header)
+        body = acceptance.upload_shape(state.attempt, org_id, header)
+        return Upload(state.attempt, header, body, due(body, self._ciphers.shape(state.attempt)))
+
+    def headers(self, org_id: OrgId, key: AttemptKey) -> Iterator[tuple[str, int, list[bytes]]]:
+        """What a holder multiplies, and its lifts: see `CipherDesk.headers`. PeerError `headers_not_due`. Any thread."""
+        state = self.active
+        if state is None or state.attempt is None or state.attempt.key != key or not state.attempt.frame.keys:
+            raise PeerError("headers_not_due", "this attempt is not being opened", peer=org_id)
+        return self._ciphers.headers(state.attempt, org_id)
+
+    def examine(self, org_id: OrgId, upload: "Upload") -> None:
+        """Under paillier: whether what is durable now is what its signed header promises. Any thread, up to seconds.
+
+        PeerError naming the sender: the round goes on without it.
+        """
+        if isinstance(upload.body, Header):
+            return  # the leaf hashes are all that a masked input promises
+        try:
+            self._ciphers.examine(upload.attempt, org_id, upload.body)
+        except PeerError as error:
+            self.post(UploadRefused(org_id, upload.header, error.code, self._clock.monotonic_s()))
+            raise
 
     def input_complete(self, org_id: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
         """The upload is verified and durable; the future holds the signed receipt once the journal has it.
@@ -384,6 +436,8 @@ class Driver:
             case Acknowledge():
                 for _, future in self._uploads.pop(action.org_id, []):
                     future.set_result(action.receipt)
+            case MultiplyInputs():
+                self._multiply(action.key)
             case OpenSum():
                 self._open_sum(action.key)
             case ProcessSum():
@@ -391,7 +445,7 @@ class Driver:
             case DiscardInputs():
                 self._journal.discard_inputs(action.key)
             case KeepInputs():
-                self._journal.keep_inputs(action.key, action.survivors)
+                self._journal.keep_inputs(action.key, action.survivors, action.quorum, action.holders)
             case Announce():
                 self._announce(run_id, action)
 
@@ -450,6 +504,7 @@ class Driver:
         ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue.
         """
         continuing.check(plans.parse_canonical(canonical), self.state_of)
+        self._keys_of(canonical)
         self._journal.create_run(run_id, canonical, self._clock.wall_s())
         self.waiting.append((run_id, canonical))
         self._next_run()
@@ -499,7 +554,8 @@ class Driver:
             self.active = self._replay(run_id, recorded, roster, at)
         else:
             answer = continuing.answer(plans.parse_canonical(canonical), self.state_of, self._journal.answer)
-            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at)
+            keys = self._keys_of(canonical)
+            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at, keys)
             self._pending.extend((run_id, action) for action in actions)
         self._journal.set_status(run_id, "running", "")
         if self.active.ended is not None:
@@ -510,6 +566,11 @@ class Driver:
         for org in sorted(self._outlets):
             if org in roster.participants:
                 self._handle(Connected(org, at, self._seed()))
+
+    def _keys_of(self, canonical: bytes) -> tuple[KeyUse, ...]:
+        """The key that a new run's inputs are encrypted under; none under masked. ConfigError `no_such_key`."""
+        named = plans.parse_canonical(canonical).protection.key
+        return (self._keys.use(named),) if named else ()
 
     def _replay(self, run_id: RunId, recorded: list[facts.Fact], roster: Roster, at: float) -> run.RunState:
         first, *others = recorded
@@ -551,6 +612,17 @@ class Driver:
 
     # --- heavy work ---------------------------------------------------------------------------------------------------
 
+    def _multiply(self, key: AttemptKey) -> None:
+        assert self.active is not None, "MultiplyInputs comes from the active run"
+        assert self.active.attempt is not None
+        frame, stage = self.active.attempt.frame, self.active.attempt.stage
+        assert isinstance(stage, attempts.Multiplying)
+
+        def work() -> Event:
+            return ProductReady(key, (), self._ciphers.multiply(frame, stage), self._clock.monotonic_s())
+
+        self._workers.submit(work, self.post)
+
     def _open_sum(self, key: AttemptKey) -> None:
         assert self.active is not None, "OpenSum comes from the active run"
         assert self.active.attempt is not None
@@ -562,6 +634,10 @@ class Driver:
                 root, tag_sum = self.sums.open(frame, revealing, self._workers.pool)
             except PeerError as error:
                 return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
+            except IntegrityError as error:
+                if not frame.keys:
+                    raise
+                return OpeningFailed(key, OrgId(""), self._clock.monotonic_s(), error.code)
             return SumReady(key, root, tag_sum, self._clock.monotonic_s())
 
         self._workers.submit(work, self.post)

@@ -62,6 +62,26 @@ class InputSpooled:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadRefused:
+    """What this member uploaded under its signed header is not what a header of this kind promises: `code` says how."""
+
+    org_id: OrgId
+    header: SignedBlob
+    code: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProductReady:
+    """The product of the certified inputs is durable; `noise`: the coordinator's own that is in it, if there is one."""
+
+    key: AttemptKey
+    noise: tuple[SignedBlob, ...]
+    root: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SumReady:
     """The opened sum of an attempt is durable on disk; its leaves have this root, and this is its tag (empty: none)."""
 
@@ -73,11 +93,14 @@ class SumReady:
 
 @dataclass(frozen=True, slots=True)
 class OpeningFailed:
-    """What was revealed interpolates to a wrong secret: the dealer's own signed commitments convict it."""
+    """What was revealed interpolates to a wrong secret: the dealer's own signed commitments convict it. No dealer if
+    what was decrypted is no sum that honest inputs add up to. `code`: which of these.
+    """
 
     key: AttemptKey
     dealer: OrgId
     at: float
+    code: str = "inconsistent_shares"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +156,8 @@ Event = (
     | Connected
     | Disconnected
     | InputSpooled
+    | UploadRefused
+    | ProductReady
     | SumReady
     | OpeningFailed
     | SumProcessed
@@ -169,8 +194,17 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class MultiplyInputs:
+    """Multiply the spooled inputs of the certified survivors, and the noise the manifest commits to; `ProductReady`."""
+
+    key: AttemptKey
+
+
+@dataclass(frozen=True, slots=True)
 class OpenSum:
-    """Recover the seeds, add the spooled inputs of the survivors, remove the masks; then `SumReady`."""
+    """Recover the seeds, add the spooled inputs of the survivors, remove the masks; under paillier combine the partial
+    decryptions of the quorum; then `SumReady`.
+    """
 
     key: AttemptKey
 
@@ -192,11 +226,14 @@ class DiscardInputs:
 @dataclass(frozen=True, slots=True)
 class KeepInputs:
     """The inputs of these survivors stay for whoever audits the sum of this attempt; older ones may go for them, and
-    what else was spooled of the attempt goes.
+    what else was spooled of the attempt goes. Under paillier the product and the answers of the `holders` in `quorum`
+    stay too.
     """
 
     key: AttemptKey
     survivors: tuple[OrgId, ...]
+    quorum: tuple[int, ...] = ()
+    holders: tuple[OrgId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,4 +244,4 @@ class Announce:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-Action = Persist | Send | Acknowledge | OpenSum | ProcessSum | DiscardInputs | KeepInputs | Announce
+Action = Persist | Send | Acknowledge | MultiplyInputs | OpenSum | ProcessSum | DiscardInputs | KeepInputs | Announce

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import SignedBlob, SumRef
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.snapshot import SnapshotCodec
 
 
 @dataclass(frozen=True, slots=True)
 class RunOpened:
-    """The run exists; `answer` points at an earlier sum that already answers the standardise query, if there is one."""
+    """The run exists; `answer` points at an earlier sum that already answers the standardise query, if there is one.
+    `key`: under which inputs are encrypted, one under protection paillier.
+    """
 
     canonical_plan: bytes
     answer: tuple[SumRef, ...]
+    key: tuple[KeyUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,25 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True)
+class ProductMade:
+    """The product of the certified inputs is durable, with the coordinator's noise if there is one; its leaf root."""
+
+    noise: tuple[SignedBlob, ...]
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumCalled:
+    """These holders, by index, were chosen to answer; fixed before they were first asked."""
+
+    quorum: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RevealAccepted:
-    """M9 of one member; every share in it matches its dealer's commitments."""
+    """M9 of one member: every share in it matches its dealer's commitments; under paillier, its proof was checked and
+    its leaves are durable.
+    """
 
     reveal: SignedBlob
 
@@ -206,6 +227,8 @@ Fact = (
     | Proposed
     | VoteAccepted
     | Certified
+    | ProductMade
+    | QuorumCalled
     | RevealAccepted
     | OpeningStarted
     | SumOpened

@@ -25,11 +25,13 @@ from fedveil_common.messages import (
     OpeningRequest,
     Progress,
     Proposal,
+    QuorumCall,
     Result,
     ResultNotice,
     ShareDelivery,
     ShareSet,
 )
+from fedveil_common.paillier.round_shape import shape_in_use
 from fedveil_common.secret import PrivateKey
 
 from fedveil_coordinator import acceptance, facts
@@ -41,6 +43,9 @@ from fedveil_coordinator.attempt import (
     Collecting,
     Dead,
     Dealings,
+    Decrypting,
+    Frame,
+    Multiplying,
     Offering,
     Opened,
     Opening,
@@ -59,15 +64,19 @@ from fedveil_coordinator.events import (
     Action,
     Announce,
     DiscardInputs,
+    Disconnected,
     Event,
     Heard,
     InputSpooled,
     KeepInputs,
+    MultiplyInputs,
     OpeningFailed,
     OpenSum,
+    ProductReady,
     Received,
     Resumed,
     SumReady,
+    UploadRefused,
 )
 from fedveil_coordinator.intake import UPLOADS_AT_ONCE
 
@@ -93,21 +102,33 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
                     course.attempt, uploaded=uploaded, delivered={**attempt.delivered, org: event.at}
                 )
         case InputSpooled(org_id=org):
-            acceptance.accept_input(course, event)
+            acceptance.accept_upload(course, event)
             _delivered(course, attempt, org, event.at)
+        case UploadRefused():
+            acceptance.refuse_upload(course, event)
+        case Disconnected(org_id=org) if isinstance(attempt.stage, Decrypting):
+            # another holder can answer: who is gone is not waited for, and counts again once it is heard of
+            course.attempt = replace(
+                attempt, heard={**attempt.heard, org: event.at - attempt.frame.manifest.progress_s}
+            )
+        case ProductReady() if isinstance(attempt.stage, Multiplying) and event.key == attempt.key:
+            course.record(facts.ProductMade(event.noise, event.root), event.at)
         case SumReady() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
             _publish(course, attempt.stage, event)
         case OpeningFailed() if isinstance(attempt.stage, Opening) and event.key == attempt.key:
-            evidence = attempt.stage.revealing.shares.get(event.dealer, {})
-            course.exclude(event.dealer, "inconsistent_shares", tuple(evidence.values()), event.at)
-            course.record(facts.AttemptDied("inconsistent_shares"), event.at)
+            if event.dealer:
+                evidence = attempt.stage.revealing.shares.get(event.dealer, {})
+                course.exclude(event.dealer, event.code, tuple(evidence.values()), event.at)
+            course.record(facts.AttemptDied(event.code), event.at)
         case Resumed():
             heard = dict.fromkeys(attempt.frame.manifest.cohort, event.at)
             course.attempt = replace(attempt, heard=heard, since=event.at, began=None)
-            if isinstance(attempt.stage, Opening):
+            if isinstance(attempt.stage, Multiplying):
+                course.act(MultiplyInputs(attempt.key))
+            elif isinstance(attempt.stage, Opening):
                 course.act(OpenSum(attempt.key))
             elif isinstance(attempt.stage, Opened):
-                course.act(KeepInputs(attempt.key, attempt.stage.survivors))
+                course.act(_keeping(attempt.frame, attempt.stage))
         case AbortOrdered():
             course.begin_abort("operator", (), event.at)
         case _:
@@ -133,6 +154,9 @@ def _advance(course: Course, at: float) -> None:
         match stage:
             case Offering():
                 if not _viable(course, len(stage.adverts) + len(pending), manifest.quorum, "too_few_adverts", at):
+                    continue
+                holders = len(attempt.frame.holders([*stage.adverts, *pending]))
+                if not _viable(course, holders, attempt.frame.holders_needed, "too_few_holders", at):
                     continue
                 if pending:
                     return
@@ -167,8 +191,15 @@ def _advance(course: Course, at: float) -> None:
                     continue
                 if not _viable(course, len(stage.shares.keys() - gone), manifest.quorum, "too_few_votes", at):
                     continue
+                holders = len(attempt.frame.holders(stage.shares.keys() - gone - attempt.excluded))
+                if not _viable(course, holders, attempt.frame.holders_needed, "too_few_holders", at):
+                    continue
                 if pending:
                     return
+                if len(_present_holders(course.attempt, at)) < attempt.frame.holders_needed:
+                    if not _holders_late(course, at):
+                        return
+                    continue
                 course.record(facts.Proposed(tuple(sorted(stage.headers))), at)
                 proposal = Proposal(stage.t2, tuple(stage.headers[org] for org in sorted(stage.headers)))
                 course.send(sorted(stage.shares), proposal)
@@ -178,8 +209,10 @@ def _advance(course: Course, at: float) -> None:
                         return
                     continue
                 course.record(facts.Certified(tuple(sorted(stage.votes))), at)
-                assert isinstance(course.attempt.stage, Revealing)
+                assert isinstance(course.attempt.stage, Revealing | Multiplying)
                 course.send(sorted(stage.shares), course.attempt.stage.certificate)
+                if isinstance(course.attempt.stage, Multiplying):
+                    course.act(MultiplyInputs(attempt.key))
             case Revealing():
                 if _openable(stage, manifest, everyone_answered=not pending):
                     course.record(facts.OpeningStarted(tuple(sorted(stage.reveals))), at)
@@ -196,10 +229,91 @@ def _advance(course: Course, at: float) -> None:
                 elif at >= attempt.since + manifest.hard_limit_s:
                     course.record(facts.AttemptDied(stage.reason), at)
                 return
-            case Opening() | Opened() | Aborted() | Dead():
+            case Decrypting():
+                _decrypt(course, stage, pending, at)
+                return
+            case Multiplying() | Opening() | Opened() | Aborted() | Dead():
                 return
             case _:
                 assert_never(stage)
+
+
+def _present_holders(attempt: Attempt, at: float) -> tuple[int, ...]:
+    """The holders of U2 that can be called now, by index."""
+    stage = attempt.stage
+    assert isinstance(stage, Collecting | Decrypting)
+    late = attempt.overdue if isinstance(stage, Decrypting) else frozenset()  # with an input, not with an answer
+    out = late | attempt.abort_votes.keys()
+    there = [org for org in stage.shares if org not in out and _heard(attempt, org, at)]
+    return attempt.frame.keys[0].indices(there) if attempt.frame.keys else ()
+
+
+def _holders_late(course: Course, at: float) -> bool:
+    """Before a certificate the wait for holders can still be given up: then the updates are free again."""
+    attempt = course.attempt
+    if at < attempt.since + attempt.frame.manifest.hard_limit_s:
+        _say_waiting(course, at)
+        return False
+    course.begin_abort("too_few_holders", _absent_holders(attempt, at), at)
+    return True
+
+
+def _absent_holders(attempt: Attempt, at: float) -> tuple[OrgId, ...]:
+    use = attempt.frame.keys[0]
+    present = use.names(_present_holders(attempt, at))
+    return tuple(org for org in use.holders if org not in present)
+
+
+def _say_waiting(course: Course, at: float) -> None:
+    """Name what an attempt waits for, once for each set of missing holders."""
+    missing = _absent_holders(course.attempt, at)
+    if missing != course.attempt.missed:
+        course.attempt = replace(course.attempt, missed=missing)
+        course.act(Announce("waiting", (("reason", "too_few_holders"), ("missing", ",".join(missing)))))
+
+
+def _decrypt(course: Course, stage: Decrypting, pending: tuple[OrgId, ...], at: float) -> None:
+    """Open once the whole quorum has answered; call another one where a member of it will not; wait where there is
+    none, until the hard limit: after a certificate nothing can be taken back.
+    """
+    attempt, use = course.attempt, course.attempt.frame.keys[0]
+    called = use.names(stage.quorums[-1]) if stage.quorums else ()
+    if called and all(org in stage.reveals for org in called):
+        course.record(facts.OpeningStarted(tuple(sorted(called))), at)
+        course.act(OpenSum(attempt.key))
+        return
+    if called and all(org in stage.reveals or org in pending for org in called):
+        return
+    present = _present_holders(attempt, at)
+    quorum_ = _next_quorum(stage, present, use.threshold, len(use.holders))
+    if quorum_ and quorum_ == (stage.quorums[-1] if stage.quorums else ()):
+        return  # all of it is there, and was told on its sessions
+    if quorum_:
+        course.record(facts.QuorumCalled(quorum_), at)
+        asked = {**course.attempt.delivered, **dict.fromkeys(use.names(quorum_), at)}
+        course.attempt = replace(course.attempt, delivered=asked, missed=())
+        course.send(use.names(quorum_), QuorumCall(stage.t3, quorum_, stage.noise))
+        if called:
+            lost = [org for org in called if org not in use.names(quorum_)]
+            course.act(Announce("holders_replaced", (("lost", ",".join(lost)), ("reason", "no_answer"))))
+    elif at >= attempt.since + attempt.frame.manifest.hard_limit_s:
+        course.record(facts.AttemptDied("too_few_holders"), at)
+    else:
+        _say_waiting(course, at)
+
+
+def _next_quorum(stage: Decrypting, present: tuple[int, ...], threshold: int, holders: int) -> tuple[int, ...]:
+    """Of the holders that are there, first those that have answered before; empty if they are too few, or if the
+    holders have answered in as many quorums as they ever do for one set of inputs.
+    """
+    if len(present) < threshold:
+        return ()
+    before = stage.quorums[-1] if stage.quorums else ()
+    chosen = tuple(sorted(sorted(present, key=lambda index: (index not in before, index))[:threshold]))
+    known = set(stage.quorums)
+    if chosen in known or len(known) < holders:
+        return chosen
+    return next((one for one in stage.quorums if set(one) <= set(present)), ())
 
 
 def _viable(course: Course, reachable: int, needed: int, reason: str, at: float) -> bool:
@@ -251,9 +365,12 @@ def awaited(attempt: Attempt) -> tuple[OrgId, ...]:
             names = set(stage.shares) - set(stage.votes)
         case Revealing():
             names = set(stage.shares) - set(stage.reveals)
+        case Decrypting():
+            called = attempt.frame.keys[0].names(stage.quorums[-1]) if stage.quorums else ()
+            names = set(called) - set(stage.reveals)
         case Aborting():
             names = set(attempt.frame.manifest.cohort) - set(stage.votes) - stage.voted
-        case Opening() | Opened() | Aborted() | Dead():
+        case Multiplying() | Opening() | Opened() | Aborted() | Dead():
             names = set()
     return tuple(sorted(names - attempt.excluded))
 
@@ -284,11 +401,21 @@ def patience(attempt: Attempt, org: OrgId) -> float:
         case Offering():
             return since + (quiet if org in attempt.slow else max(quiet, limit / 2))
         case Collecting():
-            quiet += LEAF_S * -(-manifest.length // manifest.leaf_coordinates)
+            quiet += LEAF_S * _leaves(attempt)
             turns = 1 + -(-len(manifest.cohort) // UPLOADS_AT_ONCE)
             return min(last + quiet, since + turns * quiet)
+        case Decrypting():  # exponentiations and an upload, for each block
+            return last + quiet + LEAF_S * _leaves(attempt)
         case _:
             return last + quiet
+
+
+def _leaves(attempt: Attempt) -> int:
+    """Of one input."""
+    manifest = attempt.frame.manifest
+    if attempt.frame.keys:
+        return shape_in_use(attempt.frame.keys[0], manifest).blocks.count
+    return -(-manifest.length // manifest.leaf_coordinates)
 
 
 def overdue_at(attempt: Attempt, org: OrgId) -> float:
@@ -330,7 +457,7 @@ def deadline(attempt: Attempt, at: float) -> float | None:
     """When `Tick` may change something: the first awaited member to become overdue, or the hard limit."""
     manifest = attempt.frame.manifest
     match attempt.stage:
-        case Opening() | Opened() | Aborted() | Dead():
+        case Multiplying() | Opening() | Opened() | Aborted() | Dead():
             return None
         case _:
             pass
@@ -369,8 +496,12 @@ def outstanding(attempt: Attempt, org: OrgId, signing_key: PrivateKey) -> tuple[
             if org in unanswered(stage, frame.manifest):
                 told.append(OpeningRequest(stage.t1, tuple(complaints(stage)[org])))
             return tuple(told)
-        case Collecting() | Voting() | Revealing() if org not in stage.shares:
+        case Collecting() | Voting() | Revealing() | Multiplying() | Decrypting() if org not in stage.shares:
             return ()
+        case Collecting() | Voting() | Multiplying() | Decrypting() if frame.keys:
+            return _outstanding_encrypted(frame, stage, org)
+        case Multiplying() | Decrypting():
+            raise AssertionError("these stages are of protection paillier")
         case Collecting() | Voting() | Revealing():
             dealers = tuple(sorted(stage.shares))
             told = [_delivery(stage.t1, stage.shares, org), _share_set(stage.t1, dealers, stage.openings, org)]
@@ -390,6 +521,21 @@ def outstanding(attempt: Attempt, org: OrgId, signing_key: PrivateKey) -> tuple[
             return ()
 
 
+def _outstanding_encrypted(
+    frame: Frame, stage: Collecting | Voting | Multiplying | Decrypting, org: OrgId
+) -> tuple[CoordinatorMessage, ...]:
+    told: list[CoordinatorMessage] = [KeySet(frame.t0, tuple(stage.adverts[one] for one in sorted(stage.adverts)))]
+    if not isinstance(stage, Collecting):
+        told.append(Proposal(stage.t2, tuple(stage.headers[one] for one in sorted(stage.headers))))
+    if isinstance(stage, Multiplying | Decrypting):
+        told.append(stage.certificate)
+    if isinstance(stage, Decrypting) and stage.quorums and org not in stage.reveals:
+        quorum_ = stage.quorums[-1]
+        if org in frame.keys[0].names(quorum_):
+            told.append(QuorumCall(stage.t3, quorum_, stage.noise))
+    return tuple(told)
+
+
 def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) -> bool:
     """Whether every secret of T3 is known or can be interpolated; shares are used only when nobody else will answer."""
     survivors, dealers = set(stage.headers), set(stage.shares)
@@ -397,6 +543,12 @@ def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) 
     silent = survivors - set(stage.reveals)
     recoverable = all(len(set(stage.reveals) - {one}) >= manifest.threshold for one in silent)
     return enough_shares and (not silent or (everyone_answered and recoverable))
+
+
+def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
+    """What stays for those who audit the sum."""
+    holders = frame.keys[0].names(stage.quorum) if frame.keys else ()
+    return KeepInputs(frame.key, stage.survivors, stage.quorum, holders)
 
 
 def _publish(course: Course, stage: Opening, event: SumReady) -> None:
@@ -409,9 +561,11 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
         leaf_root=event.leaf_root,
         tag_sum=event.tag_sum,
         noise_left=0.0,
+        product_root=stage.revealing.product_root if isinstance(stage.revealing, Decrypting) else b"",
     )
     blob = course.sign(BlobType.RESULT, result)
     course.record(facts.SumOpened(blob), event.at)
+    assert isinstance(course.attempt.stage, Opened)
     # first: whoever hears of the result may audit it at once
-    course.act(KeepInputs(manifest.key, tuple(sorted(stage.revealing.headers))))
+    course.act(_keeping(course.attempt.frame, course.attempt.stage))
     course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))

@@ -22,6 +22,7 @@ from fedveil_common.masking import quorum, ring
 from fedveil_common.messages import (
     AbortCertificate,
     BlobType,
+    Encryption,
     Manifest,
     Offer,
     PlanAnswer,
@@ -33,6 +34,7 @@ from fedveil_common.messages import (
     SumRef,
 )
 from fedveil_common.modelfile import ModelManifest, tensors
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.plan import Plan
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey, Seed
@@ -109,6 +111,7 @@ class RunState:
     plan: Plan
     office: Office
     roster: Roster
+    keys: tuple[KeyUse, ...] = ()
     round: int = 1
     step: int = 0
     model_hash: bytes = b""
@@ -174,10 +177,18 @@ def corrupt_bound(plan: Plan, roster: Roster) -> int:
 
 
 def open_run(
-    run_id: RunId, canonical: bytes, office: Office, roster: Roster, answer: tuple[SumRef, ...], at: float
+    run_id: RunId,
+    canonical: bytes,
+    office: Office,
+    roster: Roster,
+    answer: tuple[SumRef, ...],
+    at: float,
+    keys: tuple[KeyUse, ...] = (),
 ) -> Step:
-    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's standardise query."""
-    fact = facts.RunOpened(canonical, answer)
+    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's standardise query. `keys`:
+    the one that inputs are encrypted under, where the plan says paillier.
+    """
+    fact = facts.RunOpened(canonical, answer, keys)
     return replace(opened(run_id, fact, office, roster), waiting_since=at), (Persist(fact),)
 
 
@@ -190,6 +201,7 @@ def opened(run_id: RunId, fact: facts.RunOpened, office: Office, roster: Roster)
         plan,
         office,
         roster,
+        fact.key,
         model_hash=bytes.fromhex(plan.model.initial),
         state_hash=strategies.state_hash(strategies.start(plan, np.zeros(layout.parameter_count(plan), np.float32))),
         standardise=fact.answer,
@@ -200,7 +212,8 @@ def apply(state: RunState, fact: facts.Fact, rosters: Mapping[int, Roster], at: 
     """The state after a journaled fact. `rosters` by version: an attempt keeps the one its manifest pinned."""
     match fact:
         case facts.Offered():
-            attempt = attempts.begin(fact.manifest, rosters[_manifest(fact.manifest).roster_version], at)
+            roster = rosters[_manifest(fact.manifest).roster_version]
+            attempt = attempts.begin(fact.manifest, roster, at, keys=state.keys)
             return replace(state, attempt=attempt, previous_manifest=transcript.manifest_hash(fact.manifest.body))
         case facts.SumApplied():
             return _applied(state, fact)
@@ -295,6 +308,8 @@ def step(state: RunState, event: Event) -> Step:
                 actions.extend(Send(event.org_id, message) for message in told)
         case Disconnected():
             state = replace(state, connected=state.connected - {event.org_id})
+            state, more = _round_step(state, event)
+            actions.extend(more)
         case Received(message=PlanAnswer() as answer):
             first = event.org_id not in state.answers  # of a session; also for one that is out until it has reconnected
             if answer.plan_hash == state.plan_hash and first:
@@ -401,12 +416,12 @@ def _advance(state: RunState, event: Event) -> Step:
     if waited < _pause(state):
         return state, ()
     needed = participants_needed(state)
-    if len(state.willing) >= needed:
+    if len(state.willing) >= needed and not holders_missing(state):
         if state.undecided and waited < state.plan.cohort.progress_s:
             return state, ()
         return (state, ()) if seed is None else _offer(state, seed, event.at)
     if waited >= state.plan.cohort.wait_s:
-        return _end(state, "not_enough_participants")
+        return _end(state, "not_enough_participants" if len(state.willing) < needed else "not_enough_holders")
     final = [state.answers[org] for org in state.roster.participants if state.answers.get(org) in FINAL_ANSWERS]
     if final and len(state.roster.participants) - len(final) < needed:
         return _end(state, max(final, key=final.count))  # waiting longer cannot bring enough of them
@@ -416,6 +431,15 @@ def _advance(state: RunState, event: Event) -> Step:
 def participants_needed(state: RunState) -> int:
     """How many must be there and willing before an offer: what the plan asks for, and what A1 asks for at this c."""
     return max(state.plan.cohort.min_participants, corrupt_bound(state.plan, state.roster) + 2)
+
+
+def holders_missing(state: RunState) -> tuple[OrgId, ...]:
+    """The key's holders that are not there, if those who are cannot open a sum; else nobody."""
+    for use in state.keys:
+        absent = tuple(org for org in use.holders if org not in state.willing)
+        if len(use.holders) - len(absent) < use.threshold:
+            return absent
+    return ()
 
 
 def _pause(state: RunState) -> float:
@@ -429,7 +453,7 @@ def _offer(state: RunState, seed: Seed, at: float) -> Step:
     fact = facts.Offered(blob)
     after = replace(
         state,
-        attempt=attempts.begin(blob, state.roster, at, state.slow),
+        attempt=attempts.begin(blob, state.roster, at, state.slow, state.keys),
         previous_manifest=transcript.manifest_hash(blob.body),
     )
     key = manifest.key
@@ -445,6 +469,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
     standardise = purpose is Purpose.STANDARDISE
+    encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", 0) for use in state.keys)
     return Manifest(
         federation_id=roster.federation_id,
         key=AttemptKey(state.run_id, state.round, len(state.certificates) + 1),
@@ -459,13 +484,13 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         quorum=q,
         threshold=q,
         min_survivors=max(q, 3),
-        graph="complete",
+        graph="none" if encryption else "complete",
         length=shape.length,
         ring_bits=ring.smallest(len(cohort), plan.protection.value_bits),
         value_bits=plan.protection.value_bits,
         update_norm=plan.protection.update_norm,
         leaf_coordinates=transcript.LEAF_COORDINATES,
-        prg="AES256CTR",
+        prg="none" if encryption else "AES256CTR",
         noise="none",
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
@@ -478,6 +503,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         hard_limit_s=plan.cohort.hard_limit_s,
         nonce=nonce,
         abort_certificates=state.certificates,
+        encryption=encryption,
     )
 
 
@@ -490,7 +516,7 @@ def _end(state: RunState, code: str) -> Step:
         versions = state.versions[: state.verdict.best]
     signed = (sign_model(state, versions[-1]),) if versions else ()
     missing: tuple[tuple[OrgId, str], ...] = ()
-    if code == "not_enough_participants" or code in FINAL_ANSWERS:
+    if code in {"not_enough_participants", "not_enough_holders"} or code in FINAL_ANSWERS:
         absent = [org for org in state.roster.participants if org not in state.willing]
         missing = tuple((org, state.answers.get(org, "")) for org in absent)
     fact = facts.Ended(code, signed, missing)

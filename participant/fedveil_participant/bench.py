@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from fedveil_common import layout as layouts
 from fedveil_common.errors import ConfigError, PolicyRefusal
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan, canonical
 from fedveil_common.provenance import Lineage
@@ -73,7 +74,7 @@ class TableBench:
 
     def encode(
         self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> NDArray[np.int64]:
+    ) -> Signed:
         """Coordinates start .. start+len(values) as integers under the sum's layout. Deterministic in `rounding`."""
         shape = layouts.layout_for(plan, purpose, step)
         return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, start).integers

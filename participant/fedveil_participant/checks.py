@@ -31,6 +31,7 @@ from fedveil_common.messages import (
     SignedBlob,
     Vote,
 )
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
 from fedveil_common.roster import Roster
@@ -51,11 +52,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedPlan:
-    """A plan this organisation agreed to by its hash, and the version of the data it would run on."""
+    """A plan this organisation agreed to by its hash, and the version of the data it would run on. `keys`: the key that
+    is pinned for it, one under protection paillier.
+    """
 
     plan: Plan
     plan_hash: bytes
     version: bytes
+    keys: tuple[KeyUse, ...] = ()
 
 
 # --- the offer (M0) ---------------------------------------------------------------------------------------------------
@@ -148,12 +152,12 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
-        "graph": "complete",
+        "graph": "none" if accepted.keys else "complete",
         "ring_bits": ring.smallest(len(manifest.cohort), plan.protection.value_bits),
         "value_bits": plan.protection.value_bits,
         "update_norm": plan.protection.update_norm,
         "leaf_coordinates": transcript.LEAF_COORDINATES,
-        "prg": "AES256CTR",
+        "prg": "none" if accepted.keys else "AES256CTR",
         "noise": "none",
         "dataset": plan.data.dataset,
         "progress_s": plan.cohort.progress_s,

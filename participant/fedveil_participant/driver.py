@@ -23,6 +23,8 @@ from fedveil_common.errors import (
     heard,
 )
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.leaffile import BlockShape
+from fedveil_common.masking import quorum
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -37,16 +39,24 @@ from fedveil_common.messages import (
     RunEnded,
     RunEndedAck,
 )
+from fedveil_common.paillier.key_use import KeyUse
+from fedveil_common.paillier.round_shape import shape_in_use, shape_of_plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round
+from fedveil_participant import checks, encrypted_checks, finish, round
+from fedveil_participant.certified_headers import gather
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.events import (
     Action,
+    AnswerFailed,
+    AnswerQuorum,
+    AnswerReady,
+    CiphertextsReady,
     Connected,
     DiscardInput,
+    EncryptUpdate,
     EndStored,
     Event,
     InputReady,
@@ -64,9 +74,9 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.inputs import masked_input
+from fedveil_participant.inputs import encoded, masked_input
 from fedveil_participant.lineage import Walk, Walker, basis_of
-from fedveil_participant.ports import Bench, Journal, Link, Workers
+from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.stages import Idle
 
 log = structlog.get_logger("fedveil.participant")
@@ -109,6 +119,7 @@ class Driver:
         clock: Clock,
         entropy: Entropy,
         failpoints: Failpoints,
+        cipher: Cipher,
     ) -> None:
         self.state = state
         self._consent = consent
@@ -125,14 +136,16 @@ class Driver:
         self._clock = clock
         self._entropy = entropy
         self._failpoints = failpoints
+        self._cipher = cipher
         self._walker = Walker(link, Checker(link, entropy, past_roster))
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._session = 0
         self._reconnect_at: float | None = None
         self._backoff_s = RECONNECT_FIRST_S
-        self._uploading: AttemptKey | None = None
+        self._uploading: tuple[AttemptKey, tuple[int, ...]] | None = None
         self._upload_failures = 0
         self._preparing: AttemptKey | None = None
+        self._answering: tuple[AttemptKey, tuple[int, ...]] | None = None
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
@@ -244,6 +257,12 @@ class Driver:
                     self._workers.submit(lambda: self._prepare(action))
             case ProtectUpdate():
                 self._workers.submit(lambda: self._protect(action))
+            case EncryptUpdate():
+                self._workers.submit(lambda: self._encrypt(action))
+            case AnswerQuorum():
+                if self._answering != (action.manifest.key, action.quorum):
+                    self._answering = (action.manifest.key, action.quorum)
+                    self._workers.submit(lambda: self._answer_quorum(action))
             case UploadInput():
                 self._upload(action)
             case DiscardInput():
@@ -362,16 +381,28 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
+                keys = self._keys_of(plan, run_id)
                 if run_id not in self.state.high_water:
                     self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
                 code, what, said = error.code, str(error), heard(error)
                 self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
                 return
-            accepted = checks.AcceptedPlan(plan, digest, version)
+            accepted = checks.AcceptedPlan(plan, digest, version, keys)
             self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
 
         self._workers.submit(work)
+
+    def _keys_of(self, plan: plans.Plan, run_id: RunId) -> tuple[KeyUse, ...]:
+        """The key that this organisation pinned for the plan, claimed for the run; none under masked. PolicyRefusal."""
+        if not plan.protection.key:
+            return ()
+        use = self._cipher.accepted(plan.protection.key)
+        corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, len(self.state.roster.participants))
+        encrypted_checks.key_opens_only_together(use, corrupt)
+        self._cipher.claim(use, run_id)
+        self._cipher.prepare(use, shape_of_plan(use, plan, len(self.state.roster.participants)))
+        return (use,)
 
     def _read(self, run_id: RunId, answer: Callable[[], None]) -> None:
         """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
@@ -461,10 +492,12 @@ class Driver:
         self._preparing = None
         self._handle(event)
 
-    def _again(self, action: PrepareUpdate | UploadInput) -> None:
+    def _again(self, action: PrepareUpdate | UploadInput | AnswerQuorum) -> None:
         """What failed for want of a connection is tried again: soon if the session stands, else at the next one."""
         if isinstance(action, PrepareUpdate):
             self._preparing = None
+        elif isinstance(action, AnswerQuorum):
+            self._answering = None
         else:
             self._uploading = None
         if self.connected:
@@ -511,16 +544,74 @@ class Driver:
             return
         self.post(InputReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
 
-    def _upload(self, action: UploadInput) -> None:
-        if self._uploading == action.key or not self.connected:
+    def _encrypt(self, action: EncryptUpdate) -> None:
+        """Decrypt the stored update, encode and encrypt it, write it durably. Doing it again encrypts anew."""
+        manifest = action.manifest
+        try:
+            known = self._journal.open_update(action.update_key)
+            if known is None:
+                self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
+                return
+            with contextlib.closing(known):
+                accepted = self.state.plans[manifest.key.run_id]
+                integers = encoded(action, accepted.plan, known, self._bench)
+            use = accepted.keys[0]
+            shape = shape_in_use(use, manifest)
+            sink = self._journal.new_blocks(manifest.key, BlockShape(shape.blocks.count, shape.input_leaf_bytes))
+            made = self._cipher.encrypt(action, use, self.state.me, integers, sink)
+        except IntegrityError as error:  # as in `_protect`
+            log.error("update.unreadable", code=error.code, what=error.what)
+            self._journal.drop_update(action.update_key)
+            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
             return
-        self._uploading = action.key
+        except StorageError:
+            raise
+        except FedveilError as error:
+            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
+            return
+        self.post(CiphertextsReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
+
+    def _answer_quorum(self, action: AnswerQuorum) -> None:
+        """Fetch what was certified, check it, decrypt its product in part, write the answer durably."""
+        manifest, key = action.manifest, action.manifest.key
+        try:
+            use = self.state.plans[key.run_id].keys[0]
+            shape = shape_in_use(use, manifest)
+            survivors = [blob.signer_id for blob in action.headers]
+            fetched = gather(self._link.fetch_headers(key), survivors, shape, noise=bool(action.noise))
+            sink = self._journal.new_answer(
+                key, action.quorum, BlockShape(shape.blocks.count, shape.partial_leaf_bytes)
+            )
+            made = self._cipher.answer(action, use, self.state.me, fetched, sink)
+            event: Event = AnswerReady(key, action.t3, action.quorum, *made, self._clock.monotonic_s())
+        except (Unreachable, RoundAborted) as error:
+            log.warning("answer.unreachable", code=error.code)
+            self.call(lambda: self._again(action))
+            return
+        except StorageError:
+            raise
+        except FedveilError as error:
+            log.error("answer.refused", code=error.code, what=error.what, peer=getattr(error, "peer", ""))
+            facts = {"round": str(key.round), "code": error.code, "what": error.what}
+            self.call(lambda: self._tell("answer_refused", facts))
+            event = AnswerFailed(key, action.quorum, error.code, self._clock.monotonic_s())
+        self.call(lambda: self._answered(event))
+
+    def _answered(self, event: Event) -> None:
+        self._answering = None
+        self._handle(event)
+
+    def _upload(self, action: UploadInput) -> None:
+        if self._uploading == (action.key, action.quorum) or not self.connected:
+            return
+        self._uploading = (action.key, action.quorum)
         session = self._session
 
         def work() -> None:
             code = ""
             try:
-                with contextlib.closing(self._journal.open_input(action.key)) as source:
+                opened = self._journal.open_answer(action.key, action.quorum) if action.quorum else None
+                with contextlib.closing(opened or self._journal.open_input(action.key)) as source:
                     self._failpoints.hit("participant.upload")
                     self._link.submit_input(action.header, action.leaf_hashes, source)
             except (Unreachable, RoundAborted) as error:
@@ -535,7 +626,7 @@ class Driver:
         self._workers.submit(work)
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
-        if self._uploading == action.key and session == self._session:
+        if self._uploading == (action.key, action.quorum) and session == self._session:
             self._uploading = None
             self._upload_failures = self._upload_failures + 1 if code else 0
             if code and round.attempt_of(self.state) == action.key:
@@ -587,6 +678,16 @@ class Driver:
         self.ended[message.run_id] = message.code
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
+
+
+def restored_plan(canonical: bytes, digest: bytes, version: bytes, cipher: Cipher) -> checks.AcceptedPlan:
+    """A stored plan after a restart, with the key that is pinned for it now; without one, its rounds are refused."""
+    plan = plans.parse_canonical(canonical)
+    keys: tuple[KeyUse, ...] = ()
+    if plan.protection.key:
+        with contextlib.suppress(PolicyRefusal):
+            keys = (cipher.accepted(plan.protection.key),)
+    return checks.AcceptedPlan(plan, digest, version, keys)
 
 
 def idle(state: round.State) -> bool:

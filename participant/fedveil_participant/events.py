@@ -74,6 +74,28 @@ class Changes:
         return tuple(kept[place] for place in sorted(kept))
 
 
+@dataclass(frozen=True, slots=True)
+class ProvenInput:
+    """What a header says of an encrypted input, and the proof P1: the fields of `messages.CipherHeader`. Public."""
+
+    blocks: int
+    width: int
+    headers_hash: bytes
+    bodies_hash: bytes
+    commitment: bytes
+    body_commitment: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAnswer:
+    """The proof P3 of an answer: the fields of `messages.Partial`. Public."""
+
+    commitment: bytes
+    long_commitment: bytes
+    response: bytes
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +142,39 @@ class InputReady:
 
 
 @dataclass(frozen=True, slots=True)
+class CiphertextsReady:
+    """The encrypted input under `t2` is durable on disk: what its header says of it, and its leaf hashes."""
+
+    key: AttemptKey
+    t2: bytes
+    proven: ProvenInput
+    leaf_hashes: tuple[bytes, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReady:
+    """This holder's partial decryptions in `quorum` are durable on disk, with their proof."""
+
+    key: AttemptKey
+    t3: bytes
+    quorum: tuple[int, ...]
+    proven: ProvenAnswer
+    leaf_hashes: tuple[bytes, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFailed:
+    """No answer in `quorum`: what is to be opened failed a check. `code` is closed."""
+
+    key: AttemptKey
+    quorum: tuple[int, ...]
+    code: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The session with the coordinator stands (again)."""
 
@@ -155,7 +210,20 @@ class SumDisputed:
     what: str
 
 
-Event = Received | UpdateReady | UpdateFailed | InputReady | Connected | Resumed | Tick | EndStored | SumDisputed
+Event = (
+    Received
+    | UpdateReady
+    | UpdateFailed
+    | InputReady
+    | CiphertextsReady
+    | AnswerReady
+    | AnswerFailed
+    | Connected
+    | Resumed
+    | Tick
+    | EndStored
+    | SumDisputed
+)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -205,17 +273,54 @@ class ProtectUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class EncryptUpdate:
+    """Encode and encrypt the stored update, write its blocks durably; then `CiphertextsReady`.
+
+    Every call encrypts anew: what an earlier one left was never sent. `rounding` fixes the stochastic rounding of this
+    attempt; `own` is this participant's secret part of its proof's nonce.
+    """
+
+    manifest: Manifest
+    update_key: SpentKey
+    t0: bytes
+    t2: bytes
+    rounding: Seed
+    own: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuorum:
+    """Fetch the certified headers, check them, decrypt their product in part; then `AnswerReady` or `AnswerFailed`.
+
+    `headers`: the signed ones that this participant voted for, no others; `noise`: what the manifest commits to.
+    """
+
+    manifest: Manifest
+    t0: bytes
+    t3: bytes
+    quorum: tuple[int, ...]
+    headers: tuple[SignedBlob, ...]
+    noise: tuple[SignedBlob, ...]
+    own: Seed
+
+
+@dataclass(frozen=True, slots=True)
 class UploadInput:
-    """Submit the masked input on disk under this header; repeated until a receipt comes or the stage moves on."""
+    """Submit the input on disk under this header; repeated until a receipt comes or the stage moves on. With `quorum`
+    it is this holder's answer in that quorum that is submitted.
+    """
 
     key: AttemptKey
     header: SignedBlob
     leaf_hashes: tuple[bytes, ...]
+    quorum: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardInput:
-    """Delete the masked input of an attempt from disk; with `update`, the cached update of that key too."""
+    """Delete the masked or encrypted input of an attempt and its answers from disk; with `update`, the cached update of
+    that key too.
+    """
 
     key: AttemptKey
     update: SpentKey | None = None
@@ -229,4 +334,6 @@ class Note:
     text: str
 
 
-Action = Persist | Send | PrepareUpdate | ProtectUpdate | UploadInput | DiscardInput | Note
+Action = (
+    Persist | Send | PrepareUpdate | ProtectUpdate | EncryptUpdate | AnswerQuorum | UploadInput | DiscardInput | Note
+)

@@ -7,14 +7,12 @@ Source: FLSA/1 sections 2.3 and 2.10 (docs/protocol.md).
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-import numpy as np
 from fedveil_common import transcript
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks
 from fedveil_common.masking.packing import pack
-from fedveil_common.masking.ring import residues
+from fedveil_common.masking.ring import Signed, residues
 from fedveil_common.transcript import LEAF_COORDINATES
-from numpy.typing import NDArray
 
 PIECE_LEAVES = 4
 """Leaves worked on at once: 4 x 64 KiB of the vector, beside the same amount of keystream."""
@@ -25,7 +23,7 @@ STRETCH_PIECES = 16
 STRETCHES = 2
 """Jobs that a vector is cut into where there is a pool: as many as it has threads."""
 
-Encode = Callable[[int, int], NDArray[np.int64]]
+Encode = Callable[[int, int], Signed]
 """(first coordinate, count) -> those coordinates of the organisation's own vector as signed integers, unmasked."""
 
 Write = Callable[[int, bytearray], None]

@@ -8,11 +8,11 @@ nothing was sent and `state` is unchanged. Late and repeated messages are normal
 Source: FLSA/1 sections 2.3, 2.6, 2.8, 2.9 with A8-A13 (docs/protocol.md); every rule that may refuse is in `checks`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from fedveil_common import transcript, wire
-from fedveil_common.crypto import agreement, signing
+from fedveil_common.crypto import agreement
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
@@ -28,7 +28,6 @@ from fedveil_common.messages import (
     Advert,
     AdvertMessage,
     BlobType,
-    Body,
     Certificate,
     CoordinatorMessage,
     Header,
@@ -40,6 +39,7 @@ from fedveil_common.messages import (
     Phase,
     Progress,
     Proposal,
+    QuorumCall,
     Refusal,
     ResultNotice,
     Reveal,
@@ -55,13 +55,15 @@ from fedveil_common.messages import (
     VoteMessage,
 )
 from fedveil_common.roster import Roster
-from fedveil_common.secret import PrivateKey, Seed
+from fedveil_common.secret import Seed
 
-from fedveil_participant import checks
-from fedveil_participant.checks import AcceptedPlan, Limits
+from fedveil_participant import checks, encrypted, encrypted_checks
 from fedveil_participant.events import (
     Action,
+    AnswerFailed,
+    AnswerReady,
     Changes,
+    CiphertextsReady,
     Connected,
     DiscardInput,
     EndStored,
@@ -87,8 +89,13 @@ from fedveil_participant.stages import (
     AbortVoted,
     Acked,
     Advertised,
+    Announced,
+    BeforeVote,
+    Certain,
     Dealt,
+    Decrypting,
     Encoding,
+    Encrypting,
     Frame,
     Held,
     Idle,
@@ -99,38 +106,14 @@ from fedveil_participant.stages import (
     Revealed,
     Shared,
     Stage,
+    Submitted,
     Voted,
+    Working,
 )
+from fedveil_participant.state import State, Step, apply, close, sign
 
 KEEP_REVEAL_S = 7 * 86_400.0
 """After a certificate the reveal is kept until the Result, or this long (A9)."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """One participant: what it knows between attempts, and the stage of the attempt that is open.
-
-    `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
-    `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
-    sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here.
-    """
-
-    me: OrgId
-    signing_key: PrivateKey
-    roster: Roster
-    newer: Roster | None = None
-    limits: Limits = field(default_factory=Limits)
-    plans: Mapping[RunId, AcceptedPlan] = field(default_factory=dict)
-    high_water: Mapping[RunId, tuple[int, int]] = field(default_factory=dict)
-    spent: frozenset[SpentKey] = frozenset()
-    opened: frozenset[OpenedSum] = frozenset()
-    tag_keys: tuple[TagKey, ...] = ()
-    disputed: frozenset[RunId] = frozenset()
-    stage: Stage = field(default_factory=Idle)
-    progress_at: float = 0.0
-
-
-Step = tuple[State, tuple[Action, ...]]
 
 
 def step(state: State, event: Event) -> Step:
@@ -140,12 +123,18 @@ def step(state: State, event: Event) -> Step:
             return _receive(state, message, event)
         case UpdateReady() if isinstance(state.stage, Preparing) and state.stage.frame.key == event.key:
             return _advertise(state, state.stage, event)
-        case UpdateFailed() if isinstance(state.stage, (Preparing, Encoding)) and state.stage.frame.key == event.key:
+        case UpdateFailed() if isinstance(state.stage, Working) and state.stage.frame.key == event.key:
             note = Note(event.code, f"no update for round {event.key.round}: {event.code}")
-            return _close(state, "update_failed", (Send(Refusal(event.key, event.code)), note))
+            return close(state, "update_failed", (Send(Refusal(event.key, event.code)), note))
         case InputReady() if isinstance(state.stage, Encoding) and state.stage.frame.key == event.key:
             return _commit_input(state, state.stage, event)
-        case UpdateReady() | UpdateFailed() | InputReady():
+        case CiphertextsReady() if isinstance(state.stage, Encrypting) and state.stage.frame.key == event.key:
+            return encrypted.submit(state, state.stage, event)
+        case AnswerReady() if isinstance(state.stage, Decrypting) and state.stage.frame.key == event.key:
+            return encrypted.answered(state, state.stage, event)
+        case AnswerFailed() if isinstance(state.stage, Decrypting) and state.stage.frame.key == event.key:
+            return encrypted.failed(state, state.stage, event)
+        case UpdateReady() | UpdateFailed() | InputReady() | CiphertextsReady() | AnswerReady() | AnswerFailed():
             return state, ()  # the attempt has moved on while the work was being done
         case Connected():
             return replace(state, progress_at=event.at), outstanding(state)
@@ -154,14 +143,14 @@ def step(state: State, event: Event) -> Step:
         case Tick():
             return _tick(state, event.at)
         case EndStored() if not isinstance(state.stage, Idle) and state.stage.frame.key.run_id == event.run_id:
-            after, actions = _close(state, "run_ended", ())  # a Result that never came is in what the end derives from
+            after, actions = close(state, "run_ended", ())  # a Result that never came is in what the end derives from
             return _without_keys(after, event.run_id), actions
         case EndStored():
             return _without_keys(state, event.run_id), ()
         case SumDisputed():
             changes = Changes(disputed=(event.run_id,))
             trail = (("run", event.run_id), ("what", event.what))
-            return _apply(state, changes), (
+            return apply(state, changes), (
                 Persist("sum_disputed", changes, trail),
                 Note("sum_disputed", f"run {event.run_id}: {event.what}"),
             )
@@ -179,6 +168,8 @@ def deadline(state: State) -> float | None:
             return None
         case Revealed() as stage:
             return min(state.progress_at, stage.revealed_at + KEEP_REVEAL_S)
+        case Decrypting() as stage:
+            return min(state.progress_at, stage.certified_at + KEEP_REVEAL_S)
         case Voted() | AbortVoted():
             return state.progress_at
         case stage:
@@ -212,7 +203,13 @@ def outstanding(state: State) -> tuple[Action, ...]:
             return (Send(RevealMessage(stage.reveal)),)
         case Preparing() as stage:
             return (PrepareUpdate(stage.frame.manifest, stage.frame.update_key),)
-        case Idle() | Encoding():
+        case Announced() as stage:
+            return (Send(AdvertMessage(stage.advert)),)
+        case Submitted() as stage:
+            return (UploadInput(stage.frame.key, stage.header, stage.leaf_hashes),)
+        case Decrypting() as stage:
+            return encrypted.outstanding(stage)
+        case Idle() | Encoding() | Encrypting():
             return ()
 
 
@@ -223,6 +220,8 @@ def _resume(state: State, at: float) -> Step:
             return state, ()
         case Revealed() as stage:
             return replace(state, stage=replace(stage, revealed_at=at), progress_at=at), ()
+        case Decrypting() as stage:
+            return replace(state, stage=replace(stage, certified_at=at), progress_at=at), encrypted.outstanding(stage)
         case stage:
             resumed: OpenStage = replace(stage, frame=replace(stage.frame, received_at=at))
     work: tuple[Action, ...] = ()
@@ -230,6 +229,8 @@ def _resume(state: State, at: float) -> Step:
         work = (PrepareUpdate(resumed.frame.manifest, resumed.frame.update_key),)
     elif isinstance(resumed, Encoding):
         work = (_protect(resumed),)
+    elif isinstance(resumed, Encrypting):
+        work = (encrypted.encryption(resumed),)
     return replace(state, stage=resumed, progress_at=at), work
 
 
@@ -238,8 +239,10 @@ def _tick(state: State, at: float) -> Step:
         case Idle():
             return state, ()
         case Revealed() as stage if at >= stage.revealed_at + KEEP_REVEAL_S:
-            return _close(state, "expired", (Note("expired", "no result came within seven days of the reveal"),))
-        case (Preparing() | Advertised() | Shared() | Acked() | Encoding() | Inputting()) as stage if (
+            return close(state, "expired", (Note("expired", "no result came within seven days of the reveal"),))
+        case Decrypting() as stage if at >= stage.certified_at + KEEP_REVEAL_S:
+            return close(state, "expired", (Note("expired", "no result came within seven days of the certificate"),))
+        case stage if isinstance(stage, BeforeVote) and (
             at >= stage.frame.received_at + stage.frame.manifest.hard_limit_s
         ):
             return _abort_vote(state, stage, "hard_limit")
@@ -253,15 +256,15 @@ def _phase(stage: OpenStage) -> Phase:
     match stage:
         case Preparing():
             return Phase.TRAINING
-        case Advertised():
+        case Advertised() | Announced():
             return Phase.ADVERTISED
         case Shared() | Acked():
             return Phase.SHARED
-        case Encoding() | Inputting():
+        case Encoding() | Inputting() | Encrypting() | Submitted():
             return Phase.INPUT
         case Voted() | AbortVoted():
             return Phase.VOTED
-        case Revealed():
+        case Revealed() | Decrypting():
             return Phase.REVEALED
 
 
@@ -281,6 +284,12 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
             match stage:
                 case Advertised() if message.t0 == stage.frame.t0:
                     return _share(state, stage, message, Draws(event.seed))
+                case Announced() if message.t0 == stage.frame.t0:
+                    return encrypted.key_set(state, stage, message, Draws(event.seed))
+                case Encrypting() | Submitted() if message.t0 == stage.frame.t0 and (
+                    encrypted.t2_of(message) != stage.t2
+                ):
+                    raise PeerError("equivocation", "a second, different key set for this attempt")
                 case Shared() | Acked() if message.t0 == stage.frame.t0 and _t1_of(message) != stage.t1:
                     raise PeerError("equivocation", "a second, different key set for this attempt")
         case ShareDelivery():
@@ -303,7 +312,9 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
             match stage:
                 case Encoding() | Inputting() if message.t2 == stage.t2:
                     return _vote(state, stage, message)
-                case Encoding() | Inputting():
+                case Encrypting() | Submitted() if message.t2 == stage.t2:
+                    return encrypted.vote(state, stage, message)
+                case Encoding() | Inputting() | Encrypting() | Submitted():
                     raise PeerError(
                         "wrong_transcript", "a proposal over another dealer set", not_done="no vote was cast"
                     )
@@ -311,32 +322,40 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
                     raise PeerError("second_vote", "another set of inputs was proposed", not_done="no vote was cast")
         case Certificate():
             match stage:
+                case Voted() if stage.frame.manifest.encryption:
+                    return encrypted.certified(state, stage, message, event.at)
                 case Voted():
                     return _reveal(state, stage, message, event.at)
                 case AbortVoted():
                     raise PeerError("abort_voted", "this participant voted to abort", not_done="nothing was revealed")
-                case Revealed() if message.t3 != stage.t3:
+                case Revealed() | Decrypting() if message.t3 != stage.t3:
                     raise PeerError(
                         "wrong_transcript", "a certificate over another set", not_done="nothing was revealed"
                     )
-                case Encoding() | Inputting():
+                case Encoding() | Inputting() | Encrypting() | Submitted():
                     raise PeerError("no_proposal", "a certificate without a proposal", not_done="nothing was revealed")
+        case QuorumCall():
+            match stage:
+                case Decrypting():
+                    return encrypted.called(state, stage, message)
+                case Voted():
+                    raise PeerError("no_certificate", "a quorum is called without a certificate")
         case ResultNotice():
             match stage:
-                case Revealed() if message.key == stage.frame.key:
+                case Revealed() | Decrypting() if message.key == stage.frame.key:
                     checks.result_of(
                         message.result, stage.t3, len(stage.survivors), stage.frame.manifest.length, state.roster
                     )
                     pinned = OpenedSum(
                         message.key.run_id, message.key.round, stage.t3, transcript.result_hash(message.result.body)
                     )
-                    return _close(state, "done", (), Changes(opened=(pinned,), tag_keys=_tag_keys(stage)))
+                    return close(state, "done", (), Changes(opened=(pinned,), tag_keys=_tag_keys(stage)))
         case RunEnded():
             match stage:
-                case Idle() | Revealed():
+                case Idle() | Revealed() | Decrypting():
                     pass
                 case _ if stage.frame.key.run_id == message.run_id:
-                    return _close(state, "run_ended", ())  # what was sent stays spent; every key is erased
+                    return close(state, "run_ended", ())  # what was sent stays spent; every key is erased
         case _:
             pass  # roster, plans, receipts and ends of runs are the driver's: they move no attempt
     return state, ()  # late or repeated: what it would cause has happened, or can no longer happen
@@ -364,13 +383,15 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     checks.manifest_cohort_size(manifest, accepted.plan)
     checks.manifest_no_wrap(manifest)
     checks.manifest_follows_plan(manifest, accepted)
+    if accepted.keys or manifest.encryption:
+        encrypted_checks.manifest_key(manifest, accepted.keys)
     checks.abort_certificates_complete(manifest)
     freed, cleared = _leave(pinned, manifest)
     keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)
     checks.not_spent(keys, state.spent - set(freed))
     frame = Frame(blob, manifest, t0, *keys, event.at)
     changes = Changes(high_water=manifest.key, free=freed, tag_keys=_tag_keys(pinned.stage))
-    after = _apply(replace(state, stage=Preparing(frame), progress_at=event.at), changes)
+    after = apply(replace(state, stage=Preparing(frame), progress_at=event.at), changes)
     persist = Persist("offer", changes, (("t0", t0.hex()),))
     return after, (persist, *cleared, PrepareUpdate(manifest, frame.update_key))
 
@@ -396,7 +417,7 @@ def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tupl
         case stage:
             pass
     for certificate in manifest.abort_certificates:
-        if certificate.t0 == stage.frame.t0 and not isinstance(stage, Revealed):  # who revealed knows a certificate
+        if certificate.t0 == stage.frame.t0 and not isinstance(stage, Certain):  # these know a certificate to open
             checks.abort_certificate(certificate, stage.frame, state.roster)
             return stage.frame.spends, (DiscardInput(stage.frame.key),)
     return (), (DiscardInput(stage.frame.key),)
@@ -405,6 +426,11 @@ def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tupl
 def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
     """M1: the update is stored, so fresh keys may be made. They are journaled before their advert leaves."""
     checks.derived_model(stage.frame.manifest, event.model_hash)
+    walked = {(one.run_id, one.round) for one in event.walked}
+    checked = tuple(one for one in state.tag_keys if (one.run_id, one.round) in walked)
+    changes = Changes(opened=event.walked, checked=checked)
+    if stage.frame.manifest.encryption:
+        return encrypted.announce(state, stage, event, changes)
     draws, frame = Draws(event.seed), stage.frame
     made = Advertised(
         frame,
@@ -423,11 +449,8 @@ def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
         kappa_commit=sealing.kappa_commit(frame.t0, state.me, made.kappa),
         nonce=draws.bytes("nonce", 32),
     )
-    blob = _sign(state, BlobType.ADVERT, advert)
-    walked = {(one.run_id, one.round) for one in event.walked}
-    checked = tuple(one for one in state.tag_keys if (one.run_id, one.round) in walked)
-    changes = Changes(opened=event.walked, checked=checked)
-    after = _apply(replace(state, stage=replace(made, advert=blob)), changes)
+    blob = sign(state, BlobType.ADVERT, advert)
+    after = apply(replace(state, stage=replace(made, advert=blob)), changes)
     return after, (Persist("advert", changes, (("t0", frame.t0.hex()),)), Send(AdvertMessage(blob)))
 
 
@@ -459,7 +482,7 @@ def _share(state: State, stage: Advertised, message: KeySet, draws: Draws) -> St
         manifest.threshold,
         draws,
     )
-    signed = tuple(_sign(state, BlobType.SHARE, message) for message in made.messages)
+    signed = tuple(sign(state, BlobType.SHARE, message) for message in made.messages)
     dealt = tuple(
         Dealt(org, share.key_share, share.self_share) for org, share in made.shares.items() if org != state.me
     )
@@ -494,7 +517,7 @@ def _acknowledge(state: State, stage: Shared, message: ShareDelivery) -> Step:
             )
         except PeerError:
             bad.add(dealer.org_id)  # said in public: the dealer answers by opening exactly these shares (A11)
-    ack = _sign(state, BlobType.SHARE_ACK, ShareAck(stage.t1, state.me, tuple(sorted(bad))))
+    ack = sign(state, BlobType.SHARE_ACK, ShareAck(stage.t1, state.me, tuple(sorted(bad))))
     after = Acked(
         stage.frame,
         stage.t1,
@@ -526,7 +549,7 @@ def _answer_complaints(state: State, stage: Shared | Acked, message: OpeningRequ
     for org in sorted(complainers - set(answered)):
         one = mine[org]
         opening = ShareOpening(stage.t1, state.me, org, one.key_share.expose(), one.self_share.expose())
-        answered[org] = _sign(state, BlobType.SHARE_OPENING, opening)
+        answered[org] = sign(state, BlobType.SHARE_OPENING, opening)
     openings = tuple(answered[org] for org in sorted(answered))
     after = replace(stage, openings=openings)
     return replace(state, stage=after), (
@@ -609,7 +632,7 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         tag_ok=bool(stage.tag_key),
         masked_tag=event.masked_tag,
     )
-    blob = _sign(state, BlobType.HEADER, header)
+    blob = sign(state, BlobType.HEADER, header)
     after = Inputting(
         stage.frame,
         stage.t2,
@@ -621,7 +644,7 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         event.leaf_hashes,
     )
     changes = Changes(spend=stage.frame.spends)
-    return _apply(replace(state, stage=after), changes), (
+    return apply(replace(state, stage=after), changes), (
         Persist("input", changes, (("leaf_root", header.leaf_root.hex()),)),
         UploadInput(stage.frame.key, blob, event.leaf_hashes),
     )
@@ -641,7 +664,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
     checks.own_header(headers, state.me, stage.header if isinstance(stage, Inputting) else None)
     checks.enough_survivors(len(headers), manifest, state.limits)
     t3 = _t3_of(message)
-    vote = _sign(state, BlobType.VOTE, Vote(t3))
+    vote = sign(state, BlobType.VOTE, Vote(t3))
     survivor = state.me in headers
     after = Voted(
         frame,
@@ -655,7 +678,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
         vote,
     )
     changes = Changes(opened=(OpenedSum(frame.key.run_id, frame.key.round, t3),))
-    return _apply(replace(state, stage=after), changes), (
+    return apply(replace(state, stage=after), changes), (
         Persist("vote", changes, (("t3", t3.hex()), ("survivors", ",".join(sorted(headers))))),
         Send(VoteMessage(vote)),
     )
@@ -671,7 +694,7 @@ def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step
         self_shares=tuple((one.dealer, one.self_share.expose()) for one in stage.held if one.dealer in survivors),
         key_shares=tuple((one.dealer, one.key_share.expose()) for one in stage.held if one.dealer not in survivors),
     )
-    blob = _sign(state, BlobType.REVEAL, reveal)
+    blob = sign(state, BlobType.REVEAL, reveal)
     after = Revealed(stage.frame, stage.t3, stage.survivors, stage.tag_key, blob, at)
     return replace(state, stage=after), (
         Persist("reveal", trail=(("t3", stage.t3.hex()),)),
@@ -686,19 +709,17 @@ def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step
 def _abort_order(state: State, blob: SignedBlob) -> Step:
     """The coordinator asks to end the attempt: agreed to until I have voted for a set of inputs, never after."""
     match state.stage:
-        case (Preparing() | Advertised() | Shared() | Acked() | Encoding() | Inputting()) as stage:
+        case stage if isinstance(stage, BeforeVote):
             request = checks.abort_request(blob, stage.frame, state.roster)
             return _abort_vote(state, stage, request.reason)
-        case Idle() | Voted() | Revealed() | AbortVoted():
+        case _:
             return state, ()
 
 
-def _abort_vote(
-    state: State, stage: Preparing | Advertised | Shared | Acked | Encoding | Inputting, reason: str
-) -> Step:
+def _abort_vote(state: State, stage: BeforeVote, reason: str) -> Step:
     frame = stage.frame
-    vote = _sign(state, BlobType.ABORT, AbortVote(frame.t0, frame.key.attempt))
-    after = AbortVoted(frame, vote, spent=isinstance(stage, Inputting))
+    vote = sign(state, BlobType.ABORT, AbortVote(frame.t0, frame.key.attempt))
+    after = AbortVoted(frame, vote, spent=isinstance(stage, Inputting | Submitted))
     return replace(state, stage=after), (
         Persist("abort_vote", trail=(("t0", frame.t0.hex()), ("reason", reason))),
         Send(AbortMessage(vote)),
@@ -709,38 +730,13 @@ def _abort_vote(
 def _aborted(state: State, certificate: AbortCertificate) -> Step:
     """An abort certificate over my T0: no certificate to open can ever exist, so the update may be used again (A9)."""
     match state.stage:
-        case Idle() | Revealed():
+        case stage if isinstance(stage, Idle | Certain):
             return state, ()
         case stage if certificate.t0 != stage.frame.t0:
             return state, ()
         case stage:
             checks.abort_certificate(certificate, stage.frame, state.roster)
-    return _close(state, "aborted", (), Changes(free=stage.frame.spends))
-
-
-def _close(state: State, kind: str, actions: tuple[Action, ...], changes: Changes | None = None) -> Step:
-    """The attempt is over here: its stage, and with it every key, is erased."""
-    assert not isinstance(state.stage, Idle), "only an open attempt can be closed"
-    key = state.stage.frame.key
-    changes = changes or Changes()
-    roster = state.newer or state.roster
-    after = _apply(replace(state, stage=Idle(), roster=roster, newer=None), changes)
-    return after, (Persist(kind, changes), DiscardInput(key), *actions)
-
-
-def _apply(state: State, changes: Changes) -> State:
-    high_water = dict(state.high_water)
-    if changes.high_water is not None:
-        high_water[changes.high_water.run_id] = (changes.high_water.round, changes.high_water.attempt)
-    return replace(
-        state,
-        high_water=high_water,
-        spent=(state.spent - set(changes.free)) | set(changes.spend),
-        opened=state.opened | set(changes.opened),
-        tag_keys=changes.applied_to(state.tag_keys),
-        disputed=state.disputed | set(changes.disputed),
-        roster=changes.roster or state.roster,
-    )
+    return close(state, "aborted", (), Changes(free=stage.frame.spends))
 
 
 def x_coordinates(manifest: Manifest) -> dict[OrgId, int]:
@@ -755,10 +751,6 @@ def refusal(state: State, error: FedveilError) -> Send | None:
             return None
         case stage:
             return Send(Refusal(stage.frame.key, error.code))
-
-
-def _sign(state: State, type: BlobType, body: Body) -> SignedBlob:
-    return signing.sign(state.signing_key, state.me, type, wire.encode_body(body))
 
 
 def attempt_of(state: State) -> AttemptKey | None:

@@ -4,6 +4,7 @@ A secret that must not exist after a step does not exist in the class that follo
 stage in one transaction, so moving on erases. Source: FLSA/1 section 2.9 with A9 and A10 (docs/protocol.md).
 
     Idle -> Preparing -> Advertised -> Shared -> Acked -> Encoding -> Inputting -> Voted -> Revealed -> Idle
+    Idle -> Preparing -> Announced -> Encrypting -> Submitted -> Voted -> Decrypting -> Idle    (under paillier)
     (every stage before a vote) -> AbortVoted -> Idle
 """
 
@@ -161,7 +162,9 @@ class Inputting:
 
 @dataclass(frozen=True, slots=True)
 class Voted:
-    """One vote, for one T3, for ever. `self_seed` is empty unless this participant is a survivor."""
+    """One vote, for one T3, for ever. `self_seed` is empty unless this participant is a survivor. Under paillier it has
+    no secrets of a dealer; `headers`: of the survivors, which a holder multiplies; `own`: for the nonces of its proofs.
+    """
 
     frame: Frame
     t2: bytes
@@ -172,6 +175,8 @@ class Voted:
     held: tuple[Held, ...]
     tag_key: tuple[Seed, ...]
     vote: SignedBlob
+    headers: tuple[SignedBlob, ...] = ()
+    own: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,64 @@ class Revealed:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """The update is stored; the advert that names the key may be out. There are no keys of this attempt."""
+
+    frame: Frame
+    advert: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypting:
+    """T2 is fixed; the encrypted input is being written. No header exists yet: a restart encrypts anew."""
+
+    frame: Frame
+    t2: bytes
+    members: tuple[OrgId, ...]
+    rounding: Seed
+    own: Seed
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The encrypted input is durable and its header may be out: the update is spent."""
+
+    frame: Frame
+    t2: bytes
+    members: tuple[OrgId, ...]
+    own: Seed
+    header: SignedBlob
+    leaf_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a holder answered in one quorum: signed, durable, said again in the same bytes."""
+
+    quorum: tuple[int, ...]
+    partial: SignedBlob
+    leaf_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypting:
+    """The certificate was valid: what is behind `t3` may be opened, and nothing else of this attempt ever. `called`: in
+    which quorum this holder is to answer (empty: none); `answers`: those it gave; `failures`: of what it was to open.
+    """
+
+    frame: Frame
+    t3: bytes
+    survivors: tuple[OrgId, ...]
+    headers: tuple[SignedBlob, ...]
+    own: Seed
+    certified_at: float
+    called: tuple[int, ...] = ()
+    noise: tuple[SignedBlob, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AbortVoted:
     """This participant asked that the attempt shall never open; it refuses any certificate. All keys are gone."""
 
@@ -195,11 +258,25 @@ class AbortVoted:
     spent: bool
 
 
-OpenStage = Preparing | Advertised | Shared | Acked | Encoding | Inputting | Voted | Revealed | AbortVoted
+Masked = Advertised | Shared | Acked | Encoding | Inputting
+Encrypted = Announced | Encrypting | Submitted
+BeforeVote = Preparing | Masked | Encrypted
+"""The stages in which nothing was agreed to yet: an abort vote is still free."""
+
+Working = Preparing | Encoding | Encrypting
+"""The stages in which the update is worked on."""
+
+Certain = Revealed | Decrypting
+"""The stages that know a certificate."""
+
+OpenStage = BeforeVote | Voted | Revealed | Decrypting | AbortVoted
 Stage = Idle | OpenStage
 
 STAGES: dict[str, type[OpenStage]] = {
     cls.__name__: cls
-    for cls in (Preparing, Advertised, Shared, Acked, Encoding, Inputting, Voted, Revealed, AbortVoted)
+    for cls in (
+        *(Preparing, Advertised, Shared, Acked, Encoding, Inputting, Voted, Revealed, AbortVoted),
+        *(Announced, Encrypting, Submitted, Decrypting),
+    )
 }
 """Every stored stage by the name under which the journal keeps it."""

@@ -4,10 +4,9 @@ Promise: what is weighed are the integers before their reduction to the ring and
 4.1 with A4 (docs/protocol.md).
 """
 
-import numpy as np
 from fedveil_common.masking import checksum
+from fedveil_common.masking.ring import Signed
 from fedveil_common.secret import Seed
-from numpy.typing import NDArray
 
 from fedveil_participant.protecting import Encode
 
@@ -21,7 +20,7 @@ class Tag:
         self._key = key
         self._parts: list[int] = []
 
-    def encode(self, start: int, count: int) -> NDArray[np.int64]:
+    def encode(self, start: int, count: int) -> Signed:
         """As the wrapped `encode`; what it returns is the organisation's secret."""
         integers = self._encode(start, count)
         for key in self._key:

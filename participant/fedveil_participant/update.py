@@ -13,6 +13,7 @@ from fedveil_common import prediction
 from fedveil_common import standardisation as moments
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
+from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Metric, Plan, Weight
 from fedveil_common.standardisation import Standardisation
@@ -28,9 +29,9 @@ Blocks = list[NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """`integers`: int64, the organisation's secret. `clamps`: how many coordinates a cap moved; stays local."""
+    """`integers`: signed, the organisation's secret. `clamps`: how many coordinates a cap moved; stays local."""
 
-    integers: NDArray[np.int64]
+    integers: Signed
     clamps: int
 
 
@@ -85,7 +86,7 @@ def encode(
     if values.ndim != 1 or not 0 <= start < stop <= layout.length:
         raise ValueError("the values do not fit the layout")
     most = (1 << (value_bits - 1)) - 1
-    pieces: list[NDArray[np.int64]] = []
+    pieces: list[NDArray[np.signedinteger]] = []
     clamps = 0
     for where, block in zip(layout.slices().values(), layout.blocks, strict=True):
         first, last = max(where.start, start), min(where.stop, stop)

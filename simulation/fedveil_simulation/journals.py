@@ -6,23 +6,26 @@ bytes as in the durable journal, so a restart reads what a restart would read.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import RingShape, Shape
+from fedveil_common.leafspool import Announced
 from fedveil_common.masking import masks
-from fedveil_common.masking.packing import size_bytes, unpack
 from fedveil_common.masking.ring import Ring, Signed, signed
 from fedveil_common.messages import SumRef
-from fedveil_common.ringfile import leaf_count, leaf_length
-from fedveil_common.ringspool import Announced
+from fedveil_common.ringfile import residues
 from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
+
+Place = TypeVar("Place", tuple[AttemptKey, OrgId], tuple[AttemptKey, OrgId, tuple[int, ...]])
+"""Of an input: (attempt, sender); of an answer: (attempt, sender, quorum)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,27 +49,38 @@ class UpdateMemory:
 
 
 class PackedMemory:
-    """A packed vector in memory: sink and source in one."""
+    """A vector in memory, of any shape: sink and source in one."""
 
-    def __init__(self, length: int, bits: int, store: Callable[["PackedMemory", bool], None]) -> None:
-        self.length, self.bits = length, bits
+    def __init__(self, shape: Shape, store: Callable[["PackedMemory", bool], None]) -> None:
+        self.shape = shape
         self._leaves: dict[int, bytes] = {}
         self._store = store
 
     def write(self, index: int, data: bytes | bytearray) -> None:
-        """Packed leaf `index`."""
-        size = size_bytes(leaf_length(self.length, index), self.bits)
+        """Leaf `index` as it travels."""
+        assert 0 <= index < self.leaves, "the leaf exists"
         assert index not in self._leaves, "each leaf is written once"
-        assert len(data) == size, "a leaf has the size of its coordinates"
+        assert len(data) == self.shape.size(index), "a leaf has the size that its shape says"
         self._leaves[index] = bytes(data)
 
     def finish(self, *, replace: bool = False) -> None:
         """In its place, whole."""
-        assert len(self._leaves) == leaf_count(self.length), "no leaf is missing"
+        assert len(self._leaves) == self.leaves, "no leaf is missing"
         self._store(self, replace)
 
     def discard(self) -> None:
         """Nothing remains."""
+
+    @property
+    def leaves(self) -> int:
+        """How many there will be."""
+        return self.shape.leaves
+
+    @property
+    def bits(self) -> int:
+        """The ring is 2^bits; of residues only."""
+        assert isinstance(self.shape, RingShape), "a vector of residues"
+        return self.shape.bits
 
     @property
     def present(self) -> int:
@@ -76,10 +90,6 @@ class PackedMemory:
     def packed(self, index: int) -> bytes:
         """Leaf `index` as it travels."""
         return self._leaves[index]
-
-    def leaf(self, index: int) -> Ring:
-        """The residues of leaf `index`."""
-        return unpack(self._leaves[index], leaf_length(self.length, index), self.bits)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -92,35 +102,39 @@ class PackedMemory:
     @property
     def whole(self) -> Ring:
         """All residues."""
-        leaves: list[Any] = [self.leaf(index) for index in sorted(self._leaves)]
+        leaves: list[Any] = [residues(self, index) for index in sorted(self._leaves)]
         return np.concatenate(leaves)
 
 
 def packed(ring: Ring, bits: int) -> PackedMemory:
     """A whole vector, packed; it goes nowhere when it is finished."""
-    made = PackedMemory(len(ring), bits, lambda made, replace: None)
+    made = PackedMemory(RingShape(len(ring), bits), lambda made, replace: None)
     for index, leaf in masks.leaves(ring, bits):
         made.write(index, leaf)
     return made
 
 
-class SpoolMemory:
-    """An input that arrives in order: what came stays in `parts`, the whole goes to `inputs`."""
+class SpoolMemory(Generic[Place]):
+    """A vector that arrives in order: what came stays in `parts`, the whole goes to `wholes`."""
 
     def __init__(
         self,
-        inputs: dict[tuple[AttemptKey, OrgId], PackedMemory],
-        parts: dict[tuple[AttemptKey, OrgId], tuple[bytes, PackedMemory]],
-        place: tuple[AttemptKey, OrgId],
+        wholes: dict[Place, PackedMemory],
+        parts: dict[Place, tuple[bytes, PackedMemory]],
+        place: Place,
         announced: Announced,
     ) -> None:
-        self._inputs, self._parts, self._place = inputs, parts, place
-        whole = inputs.get(place)
-        fresh = PackedMemory(announced.length, announced.bits, lambda made, replace: None)
+        self._wholes: dict[Place, PackedMemory] = wholes
+        self._parts: dict[Place, tuple[bytes, PackedMemory]] = parts
+        self._place: Place = place
+        whole = wholes.get(place)
+        fresh = PackedMemory(announced.shape, lambda made, replace: None)
         identity, self._made = (announced.identity, whole) if whole else parts.get(place, (announced.identity, fresh))
         same = identity == announced.identity
         if whole is not None:
-            same = all(announced.matches(index, whole.packed(index)) for index in range(whole.present))
+            same = whole.shape == announced.shape and all(
+                announced.matches(index, whole.packed(index)) for index in range(whole.leaves)
+            )
         if not same:
             raise PeerError("input_differs", f"another input of {place[1]} came first")
         if whole is None:
@@ -145,7 +159,7 @@ class SpoolMemory:
         """In its place, whole."""
         self._made.finish()
         self._parts.pop(self._place, None)
-        self._inputs.setdefault(self._place, self._made)
+        self._wholes.setdefault(self._place, self._made)
 
     def close(self) -> None:
         """What came stays."""
@@ -153,7 +167,7 @@ class SpoolMemory:
 
 @dataclass(slots=True)
 class CoordinatorMemory:
-    """The coordinator's journal, spools and sums."""
+    """The coordinator's journal, spools, products and sums."""
 
     records: dict[RunId, list[tuple[str, bytes]]] = field(default_factory=dict)
     runs: dict[RunId, tuple[bytes, str, str]] = field(default_factory=dict)
@@ -163,6 +177,13 @@ class CoordinatorMemory:
     inputs: dict[tuple[AttemptKey, OrgId], PackedMemory] = field(default_factory=dict)
     kept: dict[tuple[RunId, int, OrgId], PackedMemory] = field(default_factory=dict)
     parts: dict[tuple[AttemptKey, OrgId], tuple[bytes, PackedMemory]] = field(default_factory=dict)
+    products: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
+    kept_products: dict[tuple[RunId, int], PackedMemory] = field(default_factory=dict)
+    decryptions: dict[tuple[AttemptKey, OrgId, tuple[int, ...]], PackedMemory] = field(default_factory=dict)
+    kept_decryptions: dict[tuple[RunId, int, OrgId], PackedMemory] = field(default_factory=dict)
+    decryption_parts: dict[tuple[AttemptKey, OrgId, tuple[int, ...]], tuple[bytes, PackedMemory]] = field(
+        default_factory=dict
+    )
 
     def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None:
         """Facts, in order."""
@@ -206,7 +227,7 @@ class CoordinatorMemory:
 
     def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> PackedMemory:
         """An opened sum on its way in."""
-        return PackedMemory(length, bits, lambda made, replace: self.store_sum(run_id, round, made))
+        return PackedMemory(RingShape(length, bits), lambda made, replace: self.store_sum(run_id, round, made))
 
     def store_sum(self, run_id: RunId, round: int, made: PackedMemory) -> None:
         """An opened sum is whole."""
@@ -221,35 +242,89 @@ class CoordinatorMemory:
         found = self.sums[run_id, round]
         return signed(found.whole, found.bits)
 
-    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> SpoolMemory:
-        """A masked input on its way in, from the first leaf that is missing. The first one stays; PeerError
+    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> SpoolMemory[tuple[AttemptKey, OrgId]]:
+        """An input on its way in, from the first leaf that is missing. The first one stays; PeerError
         `input_differs`.
         """
         return SpoolMemory(self.inputs, self.parts, (key, org_id), announced)
 
     def open_input(self, key: AttemptKey, org_id: OrgId) -> PackedMemory:
-        """A spooled masked input."""
+        """A spooled input."""
         return self.inputs[key, org_id]
 
-    def discard_inputs(self, key: AttemptKey) -> None:
-        """Inputs of an attempt that is over."""
-        for places in (self.inputs, self.parts):
-            for place in [place for place in places if place[0] == key]:
-                del places[place]
+    def new_product(self, key: AttemptKey, shape: Shape) -> PackedMemory:
+        """The product of an attempt's inputs on its way in. The first one stays, unless it is to be replaced;
+        PeerError `input_differs`.
+        """
 
-    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None:
-        """Inputs of an attempt that was opened stay, for audits."""
+        def store(made: PackedMemory, replace: bool) -> None:
+            first = self.products.get(key)
+            if replace or first is None:
+                self.products[key] = made
+            elif (first.shape, first.data) != (made.shape, made.data):
+                raise PeerError("input_differs", "another product came first")
+
+        return PackedMemory(shape, store)
+
+    def open_product(self, key: AttemptKey) -> PackedMemory:
+        """The product of an attempt's inputs. StorageError `ring_file_missing`."""
+        return _found(self.products.get(key), "product of this attempt")
+
+    def spool_answer(
+        self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced
+    ) -> SpoolMemory[tuple[AttemptKey, OrgId, tuple[int, ...]]]:
+        """A holder's partial decryptions for this quorum on their way in, as `spool`."""
+        return SpoolMemory(self.decryptions, self.decryption_parts, (key, org_id, quorum), announced)
+
+    def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> PackedMemory:
+        """A holder's partial decryptions for this quorum. StorageError `ring_file_missing`."""
+        return _found(self.decryptions.get((key, org_id, quorum)), f"answer of {org_id} for this quorum")
+
+    def discard_inputs(self, key: AttemptKey) -> None:
+        """What was spooled of an attempt that is over."""
+        for inputs in (self.inputs, self.parts):
+            for place in [place for place in inputs if place[0] == key]:
+                del inputs[place]
+        for answers in (self.decryptions, self.decryption_parts):
+            for answer in [answer for answer in answers if answer[0] == key]:
+                del answers[answer]
+        self.products.pop(key, None)
+
+    def keep_inputs(
+        self,
+        key: AttemptKey,
+        survivors: tuple[OrgId, ...],
+        quorum: tuple[int, ...] = (),
+        holders: tuple[OrgId, ...] = (),
+    ) -> None:
+        """Inputs of an attempt that was opened stay, for audits; with a quorum also what it opened."""
         for org in survivors:
             if (key, org) in self.inputs:
                 self.kept[key.run_id, key.round, org] = self.inputs.pop((key, org))
+        if quorum and key in self.products:
+            self.kept_products[key.run_id, key.round] = self.products.pop(key)
+        for org in holders if quorum else ():
+            if (key, org, quorum) in self.decryptions:
+                self.kept_decryptions[key.run_id, key.round, org] = self.decryptions.pop((key, org, quorum))
         self.discard_inputs(key)
 
     def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> PackedMemory:
-        """A masked input of an opened round. StorageError `ring_file_missing` if it is not kept."""
-        found = self.kept.get((run_id, round, org_id))
-        if found is None:
-            raise StorageError("ring_file_missing", f"no input of {org_id} is kept for round {round}")
-        return found
+        """An input of an opened round. StorageError `ring_file_missing` if it is not kept."""
+        return _found(self.kept.get((run_id, round, org_id)), f"kept input of {org_id} for round {round}")
+
+    def kept_product(self, run_id: RunId, round: int) -> PackedMemory:
+        """The product of the inputs of an opened round. StorageError `ring_file_missing` if it is not kept."""
+        return _found(self.kept_products.get((run_id, round)), f"kept product for round {round}")
+
+    def kept_answer(self, run_id: RunId, round: int, org_id: OrgId) -> PackedMemory:
+        """A holder's answer that opened a round. StorageError `ring_file_missing` if it is not kept."""
+        return _found(self.kept_decryptions.get((run_id, round, org_id)), f"kept answer of {org_id} for round {round}")
+
+
+def _found(made: PackedMemory | None, what: str) -> PackedMemory:
+    if made is None:
+        raise StorageError("ring_file_missing", f"there is no {what}")
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +340,7 @@ class Kept:
 
 @dataclass(slots=True)
 class ParticipantMemory:
-    """One participant's journal, masked inputs, updates and final models."""
+    """One participant's journal, inputs, answers, updates and final models."""
 
     stage: tuple[str, bytes] | None = None
     kept: Kept = field(default_factory=Kept)
@@ -273,6 +348,7 @@ class ParticipantMemory:
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
+    answers: dict[tuple[AttemptKey, tuple[int, ...]], PackedMemory] = field(default_factory=dict)
     updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     roster: bytes = b""
@@ -302,21 +378,41 @@ class ParticipantMemory:
 
     def new_input(self, key: AttemptKey, length: int, bits: int) -> PackedMemory:
         """The masked input of an attempt on its way in."""
+        return self.new_blocks(key, RingShape(length, bits))
+
+    def new_blocks(self, key: AttemptKey, shape: Shape) -> PackedMemory:
+        """The encrypted input of an attempt on its way in."""
 
         def store(made: PackedMemory, replace: bool) -> None:
             self.inputs[key] = made
 
-        return PackedMemory(length, bits, store)
+        return PackedMemory(shape, store)
 
     def open_input(self, key: AttemptKey) -> PackedMemory:
-        """The masked input of an attempt; StorageError `input_gone` once it was discarded."""
+        """The input of an attempt; StorageError `input_gone` once it was discarded."""
         if key not in self.inputs:
             raise StorageError("input_gone", "the masked input of this attempt was discarded")
         return self.inputs[key]
 
+    def new_answer(self, key: AttemptKey, quorum: tuple[int, ...], shape: Shape) -> PackedMemory:
+        """This holder's partial decryptions for a quorum on their way in."""
+
+        def store(made: PackedMemory, replace: bool) -> None:
+            self.answers[key, quorum] = made
+
+        return PackedMemory(shape, store)
+
+    def open_answer(self, key: AttemptKey, quorum: tuple[int, ...]) -> PackedMemory:
+        """The partial decryptions for a quorum; StorageError `answer_gone` if there are none."""
+        if (key, quorum) not in self.answers:
+            raise StorageError("answer_gone", "no answer of this attempt for this quorum is stored")
+        return self.answers[key, quorum]
+
     def discard_input(self, key: AttemptKey) -> None:
-        """Delete the masked input of an attempt."""
+        """Delete the input of an attempt, and every answer."""
         self.inputs.pop(key, None)
+        for place in [place for place in self.answers if place[0] == key]:
+            del self.answers[place]
 
     def put_update(self, key: SpentKey, model_hash: bytes, blocks: Sequence[NDArray[np.float64]]) -> None:
         """The update made for a spent key."""

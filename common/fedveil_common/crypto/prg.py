@@ -66,6 +66,21 @@ class Streams:
                 context.update_into(zeros, self._buffer)
                 (np.subtract if subtract else np.add)(piece, drawn, out=piece)
 
+    def fill(self, part: NDArray[np.uint32] | NDArray[np.uint64]) -> None:
+        """The next len(part) words of the only stream, over whatever `part` held: as `apply` to zeros, in one pass.
+
+        `part`: little-endian whatever the machine, since the stream is written there as it is. ValueError for another
+        type, and unless there is one stream, which is added.
+        """
+        if part.dtype != self._type or part.ndim != 1 or not part.flags.c_contiguous:
+            raise ValueError(f"a stream fills a one-dimensional array of {self._type.str} without gaps")
+        if len(self._streams) != 1 or self._streams[0][1]:
+            raise ValueError("one stream fills an array, and it is not subtracted")
+        context, octets = self._streams[0][0], part.view(np.uint8).data
+        for start in range(0, len(octets), _CHUNK_BYTES):
+            piece = octets[start : start + _CHUNK_BYTES]
+            context.update_into(_ZEROS[: len(piece)], piece)
+
 
 def add_stream(
     acc: NDArray[np.uint32] | NDArray[np.uint64], key: bytes, start_word: int = 0, *, subtract: bool = False

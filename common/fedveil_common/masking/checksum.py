@@ -63,8 +63,8 @@ def weigh(key: Seed, start: int, values: Signed) -> int:
     total = 0
     for first in range(0, len(values), _PIECE):
         piece = values[first : first + _PIECE]
-        weights = np.zeros(len(piece), dtype="<u8")
-        streams.apply(weights)
+        weights = np.empty(len(piece), dtype="<u8")
+        streams.fill(weights)
         weights &= np.uint64(PRIME)
         limbs = weights.view("<u2").reshape(len(piece), 4).astype(np.float64)
         for place, digit in enumerate(_digits(piece)):

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from fedveil_common.crypto.prg import Streams
 from fedveil_common.errors import PolicyRefusal
+from fedveil_common.masking.ring import Signed
 
 _PIECE = 65_536
 """Coordinates worked on at once: temporaries stay small whatever the length."""
 
-_LEAF = 16_384
+_STEP = 32_768
+"""Coordinates rounded at once: fewer, and the calls cost more than the arithmetic; more, and they leave the cache."""
+
+_NARROW = 2**31
+"""Limits below this are rounded into int32: half the memory, and floats become int32 several at a time."""
 
 MAX_LIMIT = 2**47 - 1
 """Largest magnitude of a quantised coordinate: a float64 still holds fractions beside it."""
@@ -73,39 +78,45 @@ def clip_l2(values: NDArray[np.float64], norm: float, out: NDArray[np.float64] |
 
 def quantise(
     values: NDArray[np.float64], scale: float, limit: int, rounding_key: bytes, start: int
-) -> tuple[NDArray[np.int64], int]:
-    """(integers, clamps): floor(v) + [u < frac v] for v = values*scale clamped to +-limit; int64, shape (d,).
+) -> tuple[Signed, int]:
+    """(integers, clamps): floor(v) + [u < frac v] for v = values*scale clamped to +-limit; shape (d,), int32 for a
+    limit below 2^31, int64 above.
 
     `u` is a 53-bit uniform from words 2i, 2i+1 of the stream of `rounding_key`, i = start + position: whole equals
     chunked. `clamps` counts the coordinates that the clamp moved. Raises PolicyRefusal `update_not_finite`.
     """
     _check_shape(values)
-    check_finite(values)
     if not 1 <= limit <= MAX_LIMIT:
         raise ValueError(f"a limit is within 1 .. {MAX_LIMIT}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError("a scale is positive and finite")
-    integers = np.empty(len(values), dtype=np.int64)
+    count = len(values)
+    integers: Signed = np.empty(count, dtype=np.int32) if limit < _NARROW else np.empty(count, dtype=np.int64)
     streams = Streams([(rounding_key, False)], start, 8)  # u64 words: 2i is the low half of word i
-    scaled, lower = np.empty(min(len(values), _LEAF)), np.empty(min(len(values), _LEAF))
-    drawn = np.empty(min(len(values), _LEAF), dtype=np.uint64)
+    room = min(count, _STEP)
+    floats, bits, bools = np.empty((2, room)), np.empty(room, dtype="<u8"), np.empty(room, dtype=np.bool_)
     clamps = 0
-    for first in range(0, len(values), _LEAF):  # a leaf at a time, so that every pass finds it in the cache
-        piece = values[first : first + _LEAF]
-        count = len(piece)
-        with np.errstate(over="ignore", under="ignore"):  # an infinite product is clamped like any other large one
-            np.multiply(piece, scale, out=scaled[:count])
-        if max(scaled[:count].max(), -scaled[:count].min()) > limit:
-            clamps += int(np.count_nonzero(np.abs(scaled[:count]) > limit))
-            np.clip(scaled[:count], -limit, limit, out=scaled[:count])
-        np.floor(scaled[:count], out=lower[:count])
-        scaled[:count] -= lower[:count]
-        scaled[:count] *= 2.0**53  # exact, as u = drawn * 2^-53 would be: the comparison is the same
-        drawn[:count] = 0
-        streams.apply(drawn[:count])
-        drawn[:count] >>= np.uint64(11)
-        lower[:count] += drawn[:count].view(np.int64) < scaled[:count]
-        np.copyto(integers[first : first + count], lower[:count], casting="unsafe")
+    for first in range(0, count, _STEP):  # a step at a time, so that every pass finds it in the cache
+        piece, rounded = values[first : first + _STEP], integers[first : first + _STEP]
+        scaled, lower = floats[:, : len(piece)]
+        drawn, up = bits[: len(piece)], bools[: len(piece)]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what comes of it is looked at next
+            np.multiply(piece, scale, out=scaled)
+        largest, least = scaled.max(), scaled.min()
+        if not (largest <= limit and least >= -limit):  # in these words, because a NaN is neither
+            if not (np.isfinite(largest) and np.isfinite(least)):
+                check_finite(values)  # returns for a product too large for a float: clamped like any other large one
+            clamps += int(np.count_nonzero(np.abs(scaled) > limit))
+            np.clip(scaled, -limit, limit, out=scaled)
+        np.floor(scaled, out=lower)
+        np.copyto(rounded, lower, casting="unsafe")
+        scaled -= lower
+        scaled *= 2.0**53  # exact, as u = drawn * 2^-53 would be: the comparison is the same
+        streams.fill(drawn)
+        drawn >>= np.uint64(11)
+        np.copyto(lower, drawn.view("<i8"))  # exact; and a comparison of mixed types would convert it more slowly
+        np.less(lower, scaled, out=up)
+        rounded += up.view(np.int8)
     return integers, clamps
 
 

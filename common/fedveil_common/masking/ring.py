@@ -16,7 +16,7 @@ Ring = NDArray[np.uint32] | NDArray[np.uint64]
 """A vector of residues modulo 2^b, one-dimensional: uint32 for b <= 32, uint64 above."""
 
 Signed = NDArray[np.int32] | NDArray[np.int64]
-"""What an opened sum says: signed integers, one-dimensional, int32 for b <= 32, int64 above."""
+"""Signed integers, one-dimensional: a vector before it enters the ring, or what an opened sum says (`signed`)."""
 
 
 def word(bits: int) -> type[np.uint32] | type[np.uint64]:
@@ -50,12 +50,14 @@ def smallest(members: int, value_bits: int, noise_bound: int = 0) -> int:
     return bits
 
 
-def residues(integers: NDArray[np.int64], bits: int) -> Ring:
-    """Two's complement residues of signed integers, shape (d,). ValueError for a value outside `bits` signed bits."""
+def residues(integers: Signed, bits: int) -> Ring:
+    """Two's complement residues of signed integers, shape (d,), in fresh memory. ValueError for a value outside `bits`
+    signed bits.
+    """
     bound = 1 << (bits - 1)
     if integers.size and (int(integers.min()) < -bound or int(integers.max()) >= bound):
         raise ValueError(f"a value does not fit the ring of {bits} bits")
-    return integers.astype(np.uint32) if word(bits) is np.uint32 else integers.view(np.uint64).copy()
+    return integers.astype(np.uint32) if word(bits) is np.uint32 else integers.astype(np.uint64)  # both wrap
 
 
 def signed(ring: Ring, bits: int) -> Signed:

@@ -20,6 +20,13 @@ def integer(value: int, width: int) -> bytes:
     return int(value).to_bytes(width, "big")
 
 
+def shortest(value: int) -> bytes:
+    """Big-endian without leading zeros, one byte at least: numbers whose length says nothing. ValueError below 0."""
+    if value < 0:
+        raise ValueError("a number below zero has no such bytes")
+    return int(value).to_bytes((int(value).bit_length() + 7) // 8 or 1, "big")
+
+
 def number(data: bytes | memoryview) -> int:
     """The integer behind I(v)."""
     return gmpy2.mpz(int.from_bytes(data, "big"))  # type: ignore[no-any-return]

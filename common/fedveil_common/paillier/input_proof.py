@@ -11,6 +11,7 @@ G9, G11); Camenisch, Shoup 2003; batching: Bellare, Garay, Rabin (EUROCRYPT 1998
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import gmpy2
 
@@ -18,13 +19,22 @@ from fedveil_common.crypto.labels import u32, u64
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.paillier.encoding import hp, integer, words
-from fedveil_common.paillier.encryption import Block, Encryptor, exponent_value, nonce_bits
+from fedveil_common.paillier.encryption import Block, exponent_value, nonce_bits
 from fedveil_common.paillier.group import multi_power
 from fedveil_common.paillier.nonces import nonce
 from fedveil_common.paillier.public_key import PublicKey
 from fedveil_common.paillier.tables import ShortPowers
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Secret
+
+
+class BasePowers(Protocol):
+    """A key with powers of its g: all that a proof needs. A `BaseTable`, or the `Encryptor` that made the blocks."""
+
+    @property
+    def key(self) -> PublicKey: ...  # noqa: D102
+    @property
+    def short(self) -> ShortPowers: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +83,16 @@ def bodies_hash(blocks: Iterable[Sequence[int]], long_bytes: int) -> bytes:
     return digest.digest()
 
 
-def prove(
-    encryptor: Encryptor, context: Context, blocks: Sequence[Block], own: Secret, entropy: Entropy
-) -> InputHeader:
-    """The signed part of an input made by `encryptor`. `own`: a secret of this participant, for the nonce."""
-    key = encryptor.key
+def prove(powers: BasePowers, context: Context, blocks: Sequence[Block], own: Secret, entropy: Entropy) -> InputHeader:
+    """The signed part of an input. `own`: a secret of this participant, for the nonce."""
+    key = powers.key
     n, width = key.group.n, len(blocks[0].bodies)
     headers = tuple(block.header for block in blocks)
     digest = bodies_hash((block.bodies for block in blocks), key.group.long_bytes)
     seed = _seed(key, context, headers, digest)
     base = _body_base(key, seed, width)
     hidden = nonce(own, seed, nonce_bits(key.terms.bits), entropy)
-    commitment, body_commitment = encryptor.short.power(hidden), gmpy2.powmod(base, hidden, n)
+    commitment, body_commitment = powers.short.power(hidden), gmpy2.powmod(base, hidden, n)
     challenges = _challenges(key, seed, commitment, body_commitment, len(blocks))
     response = hidden + sum(e * exponent_value(block.exponent) for e, block in zip(challenges, blocks, strict=True))
     return InputHeader(headers, width, digest, commitment, body_commitment, response)
@@ -152,9 +160,10 @@ def _challenges(key: PublicKey, seed: bytes, commitment: int, body_commitment: i
 
 
 def _body_base(key: PublicKey, seed: bytes, width: int) -> int:
-    """P: the product of (H_k mod n)^(sigma_k)."""
+    """P: the product of (H_k mod n)^(sigma_k), as one power: H_k is h_k^2 to the n^s mod n, for every k."""
     n = key.group.n
-    return multi_power([one % n for one in key.lifted[:width]], words("input/sigma", seed, width), n)
+    root = multi_power(key.columns[:width], words("input/sigma", seed, width), n)
+    return gmpy2.powmod(root * root % n, key.group.plain, n)  # type: ignore[no-any-return]
 
 
 def _not_proved(what: str, peer: str) -> PeerError:

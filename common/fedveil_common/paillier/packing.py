@@ -101,19 +101,29 @@ class Slots:
 
         IntegrityError `sum_out_of_range` if any number is one that no honest inputs add up to.
         """
-        if len(plaintexts) < self.plaintexts or not 1 <= survivors <= self.members:
-            raise ValueError("not the plaintexts of this vector, or more survivors than members")
+        if len(plaintexts) < self.plaintexts:
+            raise ValueError("not the plaintexts of this vector")
+        return self.unpack_part(0, plaintexts, survivors)
+
+    def unpack_part(self, start: int, plaintexts: Sequence[int], survivors: int) -> NDArray[np.int64]:
+        """The same of some plaintexts in a row, the first being plaintext `start` of the vector: the sums of their
+        coordinates, int64, from coordinate start * per_plaintext on. Beyond the vector's plaintexts there is padding.
+        """
+        if start < 0 or not 1 <= survivors <= self.members:
+            raise ValueError("no place in this vector, or more survivors than members")
         size, each = self.slot_bytes, self.per_plaintext
         width = each * size
-        if any(plaintexts[self.plaintexts :]) or any(not 0 <= one < 1 << (8 * width) for one in plaintexts):
+        count = max(0, min(len(plaintexts), self.plaintexts - start))
+        if any(plaintexts[count:]) or any(not 0 <= one < 1 << (8 * width) for one in plaintexts):
             raise _out_of_range()
-        data = b"".join(int(one).to_bytes(width, "little") for one in plaintexts[: self.plaintexts])
-        words = np.zeros((self.plaintexts * each, _WORD), np.uint8)
+        data = b"".join(int(one).to_bytes(width, "little") for one in plaintexts[:count])
+        words = np.zeros((count * each, _WORD), np.uint8)
         words[:, :size] = np.frombuffer(data, np.uint8).reshape(-1, size)
         numbers = words.view("<u8").reshape(-1)
-        if numbers[self.length :].any() or int(numbers[: self.length].max()) > self.largest(survivors):
+        held = min(count * each, max(0, self.length - start * each))
+        if numbers[held:].any() or int(numbers[:held].max(initial=0)) > self.largest(survivors):
             raise _out_of_range()
-        return numbers[: self.length].astype(np.int64) - np.int64(survivors * self.offset + self.coordinator_cap)
+        return numbers[:held].astype(np.int64) - np.int64(survivors * self.offset + self.coordinator_cap)
 
 
 def _out_of_range() -> IntegrityError:

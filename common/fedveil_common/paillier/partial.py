@@ -6,7 +6,7 @@ Not constant-time: which buckets are filled depends on the exponents, whose owne
 tenant of its machine. Source: docs/paillier.md, "fixed-exponent plan"; Pippenger 1976.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,12 @@ def plan(exponents: Sequence[int]) -> Plan:
 
 def partial(group: Group, bases: CheckedBases, exponents: Plan) -> list[list[int]]:
     """D_b,k = (L_b^2)^(x_j,k) mod n^(s+1): for each block as many as there are exponents. For the coordinator."""
-    return [_powers(base, exponents, group.cipher) for base in bases.squares]
+    return list(rows(group, bases, exponents))
+
+
+def rows(group: Group, bases: CheckedBases, exponents: Plan) -> Iterator[list[int]]:
+    """`partial`, block after block as it is made."""
+    return (_powers(base, exponents, group.cipher) for base in bases.squares)
 
 
 def _powers(base: int, exponents: Plan, modulus: int) -> list[int]:

@@ -67,29 +67,34 @@ def check(
     short: ShortPowers,
     context: bytes,
     holder: int,
-    bases: CheckedBases,
+    lifts: Sequence[int],
     answer: Partial,
     columns: Sequence[int],
     proof: PartialProof,
     peer: str,
 ) -> None:
-    """Returns, or raises PeerError naming `peer`: `bad_partial`, `bad_group_element`. `columns`: `key.of_holder`."""
+    """Returns, or raises PeerError naming `peer`: `bad_partial`, `bad_group_element`. `columns`: `key.of_holder`.
+
+    `lifts`: L_b, canonical units, of which the verifier knows what they are: it multiplied them itself, or checked them
+    (`lifting.check_lifts`). They are squared here and raised to public numbers only, so no `CheckedBases` is needed.
+    """
     group, width = key.group, len(columns)
-    if len(answer) != len(bases.lifts) or any(len(row) != width for row in answer):
+    if len(answer) != len(lifts) or any(len(row) != width for row in answer):
         raise _bad_partial("not one number for each ciphertext", peer)
     group.check_long((one for row in answer for one in row), "partial decryption", peer)
     group.check_short((proof.commitment,), "commitment", peer)
     group.check_long((proof.long_commitment,), "commitment", peer)
     if not 0 <= proof.response < 1 << (nonce_bits(key.terms.bits) + 1):
         raise _bad_partial("its response is out of range", peer)
-    seed, weights = _seed(key, context, holder, bases.lifts, answer)
+    seed, weights = _seed(key, context, holder, lifts, answer)
     challenges = _challenges(key, seed, proof.commitment, proof.long_commitment, width)
     left = short.power(proof.response)
     right = proof.commitment * multi_power(columns, challenges, group.n) % group.n
     if (left * left - right * right) % group.n:
         raise _bad_partial("another exponent than the key's was used", peer)
     sums = [multi_power([row[k] for row in answer], weights, group.cipher) for k in range(width)]
-    left = gmpy2.powmod(multi_power(bases.squares, weights, group.cipher), proof.response, group.cipher)
+    base = multi_power([one * one % group.cipher for one in lifts], weights, group.cipher)
+    left = gmpy2.powmod(base, proof.response, group.cipher)
     right = proof.long_commitment * multi_power(sums, challenges, group.cipher) % group.cipher
     if (left * left - right * right) % group.cipher:
         raise _bad_partial("a number in it is not the power that it must be", peer)

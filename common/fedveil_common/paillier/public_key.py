@@ -76,6 +76,11 @@ def base(group: Group) -> int:
     return drawn * drawn % group.n
 
 
+def lifts_of(group: Group, columns: Sequence[int]) -> list[int]:
+    """H_k = lift(h_k^2) mod n^(s+1) for these h_k: 15 to 150 ms each at 2048 bits."""
+    return [group.lift(value * value % group.n) for value in columns]
+
+
 class PublicKey:
     """`lists`: for each seed its h_A,k = g^(x_A,k) mod n, k < K, checked by `holder_lists` before they come here.
 
@@ -105,7 +110,7 @@ class PublicKey:
     @functools.cached_property
     def lifted(self) -> tuple[int, ...]:
         """H_k = lift(h_k^2) mod n^(s+1), k < K: the masks of the bodies are their powers."""
-        return tuple(self.group.lift(value * value % self.group.n) for value in self.columns)
+        return tuple(lifts_of(self.group, self.columns))
 
     def of_holder(self, holder: int, quorum: Sequence[int], width: int) -> list[int]:
         """h_j,k mod n, k < width: g to the exponents with which `holder` answers in `quorum`.

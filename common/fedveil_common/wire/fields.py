@@ -247,3 +247,8 @@ BITS = Whole(8, 64)
 def constant(text: str) -> Text:
     """The only value this release knows."""
     return Text(lambda value: value == text, repr(text))
+
+
+def one_of(*texts: str) -> Text:
+    """One of the values this release knows."""
+    return Text(lambda value: value in texts, " or ".join(map(repr, texts)))

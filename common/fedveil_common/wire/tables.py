@@ -35,8 +35,10 @@ from fedveil_common.wire.fields import (
     Nested,
     Real,
     Rule,
+    Scalars,
     Whole,
     constant,
+    one_of,
 )
 
 Table = dict[str, Rule]
@@ -90,8 +92,28 @@ UNSORTED_BLOBS = _many(m.SignedBlob, SIGNED_BLOB, limits.MAX_MEMBERS, 1)
 
 ABORT_CERTIFICATE: Table = {"t0": HASH, "votes": UNSORTED_BLOBS}
 KEY_FIELD = _nested(AttemptKey, KEY)
+ENCRYPTION: Table = {
+    "key_id": NAME,
+    "epoch": Whole(0, 2**32 - 1),
+    "fingerprint": HASH,
+    "noise": HASH_OR_NONE,
+    "noise_cap": Whole(0, 2**48),
+}
 AT_MOST_ONE_SUM = _many(m.SumRef, SUM_REF, 1)
 SHARE = Bytes((33,))
+NUMBER = Bytes(most=limits.MAX_NUMBER)
+BLOCKS = Whole(1, limits.MAX_LEAVES)
+WIDTH = Whole(1, limits.MAX_WIDTH)
+HOLDERS = Scalars(lambda index: 0 <= index < limits.MAX_HOLDERS, "the index of a holder", limits.MAX_HOLDERS, 2)
+PROVEN: Table = {
+    "headers_hash": HASH,
+    "bodies_hash": HASH,
+    "commitment": NUMBER,
+    "body_commitment": NUMBER,
+    "response": NUMBER,
+    "leaf_root": HASH,
+}
+"""What a header of ciphertexts ends with, whoever sends it."""
 
 
 class RevealedShares:
@@ -125,7 +147,7 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "federation_id": NAME,
             "key": KEY_FIELD,
             "purpose": Choice(m.Purpose, pb.Purpose, "PURPOSE_"),
-            "protection": constant("masked"),
+            "protection": one_of("masked", "paillier"),
             "plan_hash": HASH,
             "previous_manifest_hash": HASH_OR_NONE,
             "roster_version": Whole(1, 2**32 - 1),
@@ -135,13 +157,13 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "quorum": MEMBERS,
             "threshold": MEMBERS,
             "min_survivors": MEMBERS,
-            "graph": constant("complete"),
+            "graph": one_of("complete", "none"),
             "length": LENGTH,
             "ring_bits": BITS,
             "value_bits": Whole(2, 32),
             "update_norm": Real(),
             "leaf_coordinates": Whole(16_384, 16_384),
-            "prg": constant("AES256CTR"),
+            "prg": one_of("AES256CTR", "none"),
             "noise": constant("none"),
             "layout_hash": HASH,
             "dataset": NAME,
@@ -154,6 +176,7 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "hard_limit_s": Real(),
             "nonce": HASH,
             "abort_certificates": _many(m.AbortCertificate, ABORT_CERTIFICATE, limits.MAX_EARLIER_ATTEMPTS),
+            "encryption": _many(m.Encryption, ENCRYPTION, 1),
         },
     ),
     m.BlobType.ADVERT: (
@@ -225,12 +248,45 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "leaf_root": HASH,
             "tag_sum": Bytes((0, 8)),
             "noise_left": Real(zero=True),
+            "product_root": HASH_OR_NONE,
         },
     ),
     m.BlobType.RECEIPT: (
         pb.Receipt,
         m.Receipt,
         {"t0": HASH, "kind": Choice(m.ReceiptKind, pb.ReceiptKind, "RECEIPT_KIND_"), "digest": HASH},
+    ),
+    m.BlobType.KEY_ADVERT: (pb.KeyAdvert, m.KeyAdvert, {"t0": HASH, "org_id": NAME, "fingerprint": HASH}),
+    m.BlobType.CIPHER_HEADER: (
+        pb.CipherHeader,
+        m.CipherHeader,
+        {
+            "t2": HASH,
+            "org_id": NAME,
+            "fingerprint": HASH,
+            "length": LENGTH,
+            "blocks": BLOCKS,
+            "width": WIDTH,
+            **PROVEN,
+        },
+    ),
+    m.BlobType.PARTIAL: (
+        pb.Partial,
+        m.Partial,
+        {
+            "t3": HASH,
+            "org_id": NAME,
+            "quorum": HOLDERS,
+            "commitment": NUMBER,
+            "long_commitment": NUMBER,
+            "response": NUMBER,
+            "leaf_root": HASH,
+        },
+    ),
+    m.BlobType.NOISE: (
+        pb.Noise,
+        m.Noise,
+        {"nonce": HASH, "fingerprint": HASH, "blocks": BLOCKS, "width": WIDTH, **PROVEN},
     ),
 }
 
@@ -247,6 +303,7 @@ OUTWARD: dict[str, tuple[type[Any], Table]] = {
     "share_set": (m.ShareSet, {"t1": HASH, "dealers": SOME_NAMES, "openings": BLOBS}),
     "proposal": (m.Proposal, {"t2": HASH, "headers": SOME_BLOBS}),
     "certificate": (m.Certificate, {"t3": HASH, "votes": UNSORTED_BLOBS}),
+    "quorum_call": (m.QuorumCall, {"t3": HASH, "quorum": HOLDERS, "noise": _many(m.SignedBlob, SIGNED_BLOB, 1)}),
     "abort_order": (m.AbortOrder, {"request": BLOB}),
     "abort_notice": (m.AbortNotice, {"certificate": _nested(m.AbortCertificate, ABORT_CERTIFICATE)}),
     "result_notice": (m.ResultNotice, {"key": KEY_FIELD, "result": BLOB}),

@@ -1,4 +1,4 @@
-"""The coordinator's journal: facts of runs in the database, masked inputs and opened sums in files beside it.
+"""The coordinator's journal: facts of runs in the database; inputs, their products and opened sums in files beside.
 
 Promise: when `append` returns, the facts are on the disk, all of them or none; an input is counted as received only
 after its file is durable; a sum is readable only after it is whole. The row that names a file is written after it.
@@ -14,12 +14,13 @@ from fedveil_common import durable
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
+from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import SumRef
 from fedveil_common.plan import plan_hash
 from fedveil_common.ports import Clock
-from fedveil_common.ringfile import RingFile, RingWriter, read_signed
-from fedveil_common.ringspool import Announced, RingSpool
+from fedveil_common.ringfile import RingWriter, read_signed
 from fedveil_common.rows import Row, Value
 
 from fedveil_coordinator.store import tables
@@ -28,7 +29,14 @@ from fedveil_coordinator.store.records import SERVICE, audit
 WAITING, ENDED = "waiting", "ended"
 
 KEEP_BYTES = 2 * 1024**3
-"""How many bytes of masked inputs of opened rounds are kept for audits; the last opened round in any case."""
+"""How many bytes of inputs of opened rounds, with what opened them, are kept for audits; the last opened round in any
+case.
+"""
+
+_PRODUCT, _ANSWER = "+product", "+answer"
+"""What stands beside inputs is told from them by a character that no id has; no dot: a name up to its last dot is what
+belongs together.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class CoordinatorJournal:
         self._database = database
         self._clock = clock
         self._keep_bytes = keep_bytes
-        self._checks: dict[tuple[AttemptKey, OrgId], list[int]] = {}
+        self._checks: dict[tuple[AttemptKey, Path], list[int]] = {}
         self._spools = folder / "spool"
         self._kept = folder / "inputs"
         self._sums = folder / "sums"
@@ -171,40 +179,90 @@ class CoordinatorJournal:
         return read_signed(self.sum_path(run_id, round))
 
     def spool_path(self, key: AttemptKey, org_id: OrgId) -> Path:
-        """Where the masked input of a member stands."""
-        return self._spools / f"{key.run_id}.{key.round}.{key.attempt}.{org_id}"
+        """Where the protected input of a member stands."""
+        return self._spools / f"{_attempt(key)}{org_id}"
 
-    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> RingSpool:
-        """A masked input on its way in, from the first leaf that is missing. PeerError `input_differs` if another one
-        was announced or is there already: the first input of an attempt stays. One at a time for each member.
+    def spool(self, key: AttemptKey, org_id: OrgId, announced: Announced) -> LeafSpool:
+        """An input on its way in, from the first leaf that is missing. PeerError `input_differs` if another one was
+        announced or is there already: the first input of an attempt stays. One at a time for each member.
         """
-        path = self.spool_path(key, org_id)
-        return RingSpool(path, announced, self._checks.setdefault((key, org_id), []))
+        return self._spool(key, self.spool_path(key, org_id), announced, "input")
 
-    def open_input(self, key: AttemptKey, org_id: OrgId) -> RingFile:
-        """A masked input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
-        return RingFile(self.spool_path(key, org_id))
+    def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafFile:
+        """An input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
+        return LeafFile(self.spool_path(key, org_id))
+
+    def new_product(self, key: AttemptKey, shape: Shape) -> LeafWriter:
+        """The product of an attempt's inputs on its way in; in its place, durable, once it is finished. One that is
+        finished after the inputs were discarded stays until the run ends.
+        """
+        return LeafWriter(self._spools / f"{_attempt(key)}{_PRODUCT}", shape)
+
+    def open_product(self, key: AttemptKey) -> LeafFile:
+        """The product of an attempt's inputs, to be closed. Errors as `open_input`."""
+        return LeafFile(self._spools / f"{_attempt(key)}{_PRODUCT}")
+
+    def spool_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
+        """A holder's partial decryptions for this quorum (holders by index) on their way in. As `spool`: the first
+        answer for a quorum stays.
+        """
+        return self._spool(key, self._answer(key, org_id, quorum), announced, "answer")
+
+    def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> LeafFile:
+        """A holder's partial decryptions for this quorum, to be closed. Errors as `open_input`."""
+        return LeafFile(self._answer(key, org_id, quorum))
+
+    def _answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> Path:
+        return self._spools / f"{_attempt(key)}{org_id}{_ANSWER}-{'-'.join(map(str, quorum))}"
+
+    def _spool(self, key: AttemptKey, path: Path, announced: Announced, what: str) -> LeafSpool:
+        return LeafSpool(path, announced, self._checks.setdefault((key, path), []), what)
 
     def discard_inputs(self, key: AttemptKey) -> None:
-        """The masked inputs of an attempt that is over are gone."""
+        """The inputs of an attempt that is over are gone, and with them their product and every answer."""
         self._checks = {known: checks for known, checks in self._checks.items() if known[0] != key}
-        self._remove(self._spools.glob(f"{key.run_id}.{key.round}.{key.attempt}.*"))
+        self._remove(self._spools.glob(f"{_attempt(key)}*"))
 
-    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None:
-        """The masked inputs of an attempt that was opened stay, for audits, and nothing else of the attempt does; the
-        oldest kept rounds go, beyond the bytes that may be kept. May be repeated.
+    def keep_inputs(
+        self,
+        key: AttemptKey,
+        survivors: tuple[OrgId, ...],
+        quorum: tuple[int, ...] = (),
+        holders: tuple[OrgId, ...] = (),
+    ) -> None:
+        """The inputs of an attempt that was opened stay, for audits, and nothing else of the attempt does; the oldest
+        kept rounds go, beyond the bytes that may be kept. May be repeated.
+
+        With a `quorum`, what it opened stays too: the product, and the answers of these `holders` for it.
         """
+        kept = {self.spool_path(key, org): self._kept_path(key.run_id, key.round, org) for org in survivors}
+        if quorum:
+            kept[self._spools / f"{_attempt(key)}{_PRODUCT}"] = self._kept_path(key.run_id, key.round, _PRODUCT)
+            for org in holders:
+                answer = self._answer(key, org, quorum)
+                kept[answer] = self._kept_path(key.run_id, key.round, f"{org}{_ANSWER}")
         with durable.storing(self._kept):
-            for org in survivors:
-                if self.spool_path(key, org).exists():  # else it was moved before a crash
-                    self.spool_path(key, org).rename(self._kept / f"{key.run_id}.{key.round}.{org}")
+            for path, final in kept.items():
+                if path.exists():  # else it was moved before a crash
+                    path.rename(final)
         self.discard_inputs(key)  # what came too late, or in part
         durable.sync_folder(self._kept)
         self._let_go(f"{key.run_id}.{key.round}.")
 
-    def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> RingFile:
-        """A masked input of an opened round, to be closed. StorageError `ring_file_missing` once it was let go."""
-        return RingFile(self._kept / f"{run_id}.{round}.{org_id}")
+    def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> LeafFile:
+        """An input of an opened round, to be closed. StorageError `ring_file_missing` once it was let go."""
+        return LeafFile(self._kept_path(run_id, round, org_id))
+
+    def kept_product(self, run_id: RunId, round: int) -> LeafFile:
+        """The product of the inputs of an opened round, to be closed. Errors as `kept_input`."""
+        return LeafFile(self._kept_path(run_id, round, _PRODUCT))
+
+    def kept_answer(self, run_id: RunId, round: int, org_id: OrgId) -> LeafFile:
+        """A holder's answer for the quorum that opened a round, to be closed. Errors as `kept_input`."""
+        return LeafFile(self._kept_path(run_id, round, f"{org_id}{_ANSWER}"))
+
+    def _kept_path(self, run_id: RunId, round: int, name: str) -> Path:
+        return self._kept / f"{run_id}.{round}.{name}"
 
     def _let_go(self, latest: str) -> None:
         """Whole rounds, the oldest first, until the rest fits; never the one whose files begin with `latest`."""
@@ -228,6 +286,11 @@ class CoordinatorJournal:
                 path.unlink(missing_ok=True)
         durable.sync_folder(self._spools)
         durable.sync_folder(self._kept)
+
+
+def _attempt(key: AttemptKey) -> str:
+    """How the names of all spooled files of an attempt begin, and no others'."""
+    return f"{key.run_id}.{key.round}.{key.attempt}."
 
 
 def _run(row: Row) -> RunRow:

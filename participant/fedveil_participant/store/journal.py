@@ -18,9 +18,10 @@ from fedveil_common.crypto.labels import u64
 from fedveil_common.database import Database
 from fedveil_common.errors import StorageError
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
 from fedveil_common.messages import Purpose
 from fedveil_common.ports import Clock
-from fedveil_common.ringfile import RingFile, RingWriter
+from fedveil_common.ringfile import RingWriter
 from fedveil_common.rows import Row, Value
 from fedveil_common.secret import Secret, Seed
 from fedveil_common.snapshot import SnapshotCodec
@@ -30,6 +31,9 @@ from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.updates import spent_columns
+
+_ANSWER = "+answer-"
+"""What stands beside an input is told from it by a character that no id has."""
 
 _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
 
@@ -59,7 +63,7 @@ class TrailRow:
 
 
 class RoundJournal:
-    """Stage, standing facts, trail, masked inputs. Any thread. Every method may raise StorageError."""
+    """Stage, standing facts, trail, inputs and answers. Any thread. Every method may raise StorageError."""
 
     def __init__(self, database: Database, sealer: Sealer, folder: Path, clock: Clock) -> None:
         self._database = database
@@ -72,12 +76,12 @@ class RoundJournal:
         self._drop_leftovers()
 
     def _drop_leftovers(self) -> None:
-        """Masked inputs whose attempt is over."""
+        """Inputs and answers whose attempt is over."""
         with self._database.read() as connection:
             stage = tables.STAGE.one(connection)
         current = None if stage is None else self._input(_key(stage))
         for path in list(self._inputs.iterdir()):
-            if path != current:
+            if current is None or (path != current and not path.name.startswith(current.name + _ANSWER)):
                 durable.remove(path)
 
     # --- the stage ----------------------------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ class RoundJournal:
             for row in found
         ]
 
-    # --- masked inputs ------------------------------------------------------------------------------------------------
+    # --- inputs and answers -------------------------------------------------------------------------------------------
 
     def new_input(self, key: AttemptKey, length: int, bits: int) -> RingWriter:
         """The masked input of an attempt on its way in: what the coordinator will be sent, and nothing else. Durable
@@ -192,21 +196,46 @@ class RoundJournal:
         """
         return RingWriter(self._input(key), length, bits)
 
-    def open_input(self, key: AttemptKey) -> RingFile:
-        """The masked input, to be closed. StorageError `input_gone` once it was discarded."""
+    def new_blocks(self, key: AttemptKey, shape: Shape) -> LeafWriter:
+        """The encrypted input of an attempt on its way in, as `new_input`."""
+        return LeafWriter(self._input(key), shape)
+
+    def open_input(self, key: AttemptKey) -> LeafFile:
+        """The masked or encrypted input, to be closed. StorageError `input_gone` once it was discarded."""
         try:
-            return RingFile(self._input(key))
+            return LeafFile(self._input(key))
         except StorageError as error:
             if error.code != "ring_file_missing":
                 raise
             raise StorageError("input_gone", "the masked input of this attempt was discarded") from error
 
+    def new_answer(self, key: AttemptKey, quorum: tuple[int, ...], shape: Shape) -> LeafWriter:
+        """This holder's partial decryptions for a quorum (holders by index) on their way in, as `new_input`."""
+        return LeafWriter(self._answer(key, quorum), shape)
+
+    def open_answer(self, key: AttemptKey, quorum: tuple[int, ...]) -> LeafFile:
+        """The partial decryptions for a quorum, to be closed. StorageError `answer_gone` if there are none: never
+        made, or discarded.
+        """
+        try:
+            return LeafFile(self._answer(key, quorum))
+        except StorageError as error:
+            if error.code != "ring_file_missing":
+                raise
+            raise StorageError("answer_gone", "no answer of this attempt for this quorum is stored") from error
+
     def discard_input(self, key: AttemptKey) -> None:
-        """The masked input of an attempt is gone."""
-        durable.remove(self._input(key))
+        """The input of an attempt is gone, and with it every answer."""
+        with durable.storing(self._inputs):
+            answers = list(self._inputs.glob(f"{self._input(key).name}{_ANSWER}*"))
+        for path in (*answers, self._input(key)):
+            durable.remove(path)
 
     def _input(self, key: AttemptKey) -> Path:
         return self._inputs / f"{key.run_id}.{key.round}.{key.attempt}"
+
+    def _answer(self, key: AttemptKey, quorum: tuple[int, ...]) -> Path:
+        return self._inputs / f"{self._input(key).name}{_ANSWER}{'-'.join(map(str, quorum))}"
 
 
 def secrets_in(value: object) -> frozenset[bytes]:

@@ -48,6 +48,10 @@ class _BlobTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlobType.Val
     BLOB_TYPE_INVITE: _BlobType.ValueType  # 14
     BLOB_TYPE_COUNTERSIGNATURE: _BlobType.ValueType  # 15
     """Reserved for a release's countersignatures (a quorum of the final round's cohort)."""
+    BLOB_TYPE_KEY_ADVERT: _BlobType.ValueType  # 16
+    BLOB_TYPE_CIPHER_HEADER: _BlobType.ValueType  # 17
+    BLOB_TYPE_PARTIAL: _BlobType.ValueType  # 18
+    BLOB_TYPE_NOISE: _BlobType.ValueType  # 19
 
 class BlobType(_BlobType, metaclass=_BlobTypeEnumTypeWrapper):
     """What kind of body a SignedBlob carries; part of what is signed."""
@@ -69,6 +73,10 @@ BLOB_TYPE_MODEL: BlobType.ValueType  # 13
 BLOB_TYPE_INVITE: BlobType.ValueType  # 14
 BLOB_TYPE_COUNTERSIGNATURE: BlobType.ValueType  # 15
 """Reserved for a release's countersignatures (a quorum of the final round's cohort)."""
+BLOB_TYPE_KEY_ADVERT: BlobType.ValueType  # 16
+BLOB_TYPE_CIPHER_HEADER: BlobType.ValueType  # 17
+BLOB_TYPE_PARTIAL: BlobType.ValueType  # 18
+BLOB_TYPE_NOISE: BlobType.ValueType  # 19
 Global___BlobType: _TypeAlias = BlobType  # noqa: Y015
 
 class _Purpose:
@@ -136,6 +144,30 @@ RECEIPT_KIND_UNSPECIFIED: ReceiptKind.ValueType  # 0
 RECEIPT_KIND_INPUT: ReceiptKind.ValueType  # 1
 RECEIPT_KIND_REVEAL: ReceiptKind.ValueType  # 2
 Global___ReceiptKind: _TypeAlias = ReceiptKind  # noqa: Y015
+
+class _LeafKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeafKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeafKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEAF_KIND_UNSPECIFIED: _LeafKind.ValueType  # 0
+    """Of every survivor's input (and of the noise, if there is any, under "coordinator")."""
+    LEAF_KIND_PRODUCT: _LeafKind.ValueType  # 1
+    """Of the product of the inputs, under "coordinator"."""
+    LEAF_KIND_PARTIAL: _LeafKind.ValueType  # 2
+    """Of the partial decryptions of each holder of the quorum."""
+
+class LeafKind(_LeafKind, metaclass=_LeafKindEnumTypeWrapper):
+    """Whose leaves."""
+
+LEAF_KIND_UNSPECIFIED: LeafKind.ValueType  # 0
+"""Of every survivor's input (and of the noise, if there is any, under "coordinator")."""
+LEAF_KIND_PRODUCT: LeafKind.ValueType  # 1
+"""Of the product of the inputs, under "coordinator"."""
+LEAF_KIND_PARTIAL: LeafKind.ValueType  # 2
+"""Of the partial decryptions of each holder of the quorum."""
+Global___LeafKind: _TypeAlias = LeafKind  # noqa: Y015
 
 @_typing.final
 class SignedBlob(_message.Message):
@@ -296,11 +328,12 @@ class Manifest(_message.Message):
     HARD_LIMIT_S_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
     ABORT_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
     federation_id: _builtins.str
     """Id."""
     purpose: Global___Purpose.ValueType
     protection: _builtins.str
-    """Closed: "masked"."""
+    """Closed: "masked", "paillier"."""
     plan_hash: _builtins.bytes
     """Hash of the canonical plan (SHA-256)."""
     previous_manifest_hash: _builtins.bytes
@@ -315,11 +348,11 @@ class Manifest(_message.Message):
     threshold: _builtins.int
     min_survivors: _builtins.int
     graph: _builtins.str
-    """Closed: "complete"."""
+    """Closed: "complete"; "none" under paillier."""
     length: _builtins.int
     """d: coordinates, 1..2^28."""
     ring_bits: _builtins.int
-    """b: bits of the ring, 8..64."""
+    """b: bits of the ring (under paillier: of the opened sum's), 8..64."""
     value_bits: _builtins.int
     """Bits of one quantised coordinate, 2..32."""
     update_norm: _builtins.float
@@ -327,7 +360,7 @@ class Manifest(_message.Message):
     leaf_coordinates: _builtins.int
     """Coordinates of a leaf: 16384."""
     prg: _builtins.str
-    """Closed: "AES256CTR"."""
+    """Closed: "AES256CTR"; "none" under paillier."""
     noise: _builtins.str
     """Closed: "none"."""
     layout_hash: _builtins.bytes
@@ -364,6 +397,10 @@ class Manifest(_message.Message):
     def abort_certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___AbortCertificate]:
         """One for each earlier attempt of the round; at most 1024."""
 
+    @_builtins.property
+    def encryption(self) -> _containers.RepeatedCompositeFieldContainer[Global___Encryption]:
+        """One under paillier, else none."""
+
     def __init__(
         self,
         *,
@@ -399,14 +436,53 @@ class Manifest(_message.Message):
         hard_limit_s: _builtins.float = ...,
         nonce: _builtins.bytes = ...,
         abort_certificates: _abc.Iterable[Global___AbortCertificate] | None = ...,
+        encryption: _abc.Iterable[Global___Encryption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_certificates", b"abort_certificates", "cohort", b"cohort", "corrupt", b"corrupt", "dataset", b"dataset", "federation_id", b"federation_id", "graph", b"graph", "hard_limit_s", b"hard_limit_s", "key", b"key", "layout_hash", b"layout_hash", "leaf_coordinates", b"leaf_coordinates", "length", b"length", "min_survivors", b"min_survivors", "model_hash", b"model_hash", "noise", b"noise", "nonce", b"nonce", "plan_hash", b"plan_hash", "previous", b"previous", "previous_manifest_hash", b"previous_manifest_hash", "prg", b"prg", "progress_s", b"progress_s", "protection", b"protection", "purpose", b"purpose", "query_digest", b"query_digest", "quorum", b"quorum", "ring_bits", b"ring_bits", "roster_hash", b"roster_hash", "roster_version", b"roster_version", "standardise", b"standardise", "step", b"step", "threshold", b"threshold", "update_norm", b"update_norm", "value_bits", b"value_bits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_certificates", b"abort_certificates", "cohort", b"cohort", "corrupt", b"corrupt", "dataset", b"dataset", "encryption", b"encryption", "federation_id", b"federation_id", "graph", b"graph", "hard_limit_s", b"hard_limit_s", "key", b"key", "layout_hash", b"layout_hash", "leaf_coordinates", b"leaf_coordinates", "length", b"length", "min_survivors", b"min_survivors", "model_hash", b"model_hash", "noise", b"noise", "nonce", b"nonce", "plan_hash", b"plan_hash", "previous", b"previous", "previous_manifest_hash", b"previous_manifest_hash", "prg", b"prg", "progress_s", b"progress_s", "protection", b"protection", "purpose", b"purpose", "query_digest", b"query_digest", "quorum", b"quorum", "ring_bits", b"ring_bits", "roster_hash", b"roster_hash", "roster_version", b"roster_version", "standardise", b"standardise", "step", b"step", "threshold", b"threshold", "update_norm", b"update_norm", "value_bits", b"value_bits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Manifest: _TypeAlias = Manifest  # noqa: Y015
+
+@_typing.final
+class Encryption(_message.Message):
+    """Under which key the inputs of an attempt are encrypted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    NOISE_CAP_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Id."""
+    epoch: _builtins.int
+    """0..2^32-1."""
+    fingerprint: _builtins.bytes
+    """Hash."""
+    noise: _builtins.bytes
+    """SHA-256 of the body of the coordinator's signed Noise, or empty."""
+    noise_cap: _builtins.int
+    """Units of the grid, 0..2^48; 0 without noise."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        fingerprint: _builtins.bytes = ...,
+        noise: _builtins.bytes = ...,
+        noise_cap: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fingerprint", b"fingerprint", "key_id", b"key_id", "noise", b"noise", "noise_cap", b"noise_cap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Encryption: _TypeAlias = Encryption  # noqa: Y015
 
 @_typing.final
 class Advert(_message.Message):
@@ -617,6 +693,200 @@ class Header(_message.Message):
 Global___Header: _TypeAlias = Header  # noqa: Y015
 
 @_typing.final
+class KeyAdvert(_message.Message):
+    """M1 under paillier: the update is ready, and which key it would be encrypted under."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T0_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    t0: _builtins.bytes
+    """Hash."""
+    org_id: _builtins.str
+    """Id."""
+    fingerprint: _builtins.bytes
+    """Hash."""
+    def __init__(
+        self,
+        *,
+        t0: _builtins.bytes = ...,
+        org_id: _builtins.str = ...,
+        fingerprint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "org_id", b"org_id", "t0", b"t0"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyAdvert: _TypeAlias = KeyAdvert  # noqa: Y015
+
+@_typing.final
+class CipherHeader(_message.Message):
+    """M5 under paillier: the commitment to blocks of ciphertexts, and the proof P1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T2_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEADERS_HASH_FIELD_NUMBER: _builtins.int
+    BODIES_HASH_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    BODY_COMMITMENT_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    LEAF_ROOT_FIELD_NUMBER: _builtins.int
+    t2: _builtins.bytes
+    """Hash."""
+    org_id: _builtins.str
+    """Id."""
+    fingerprint: _builtins.bytes
+    """Hash."""
+    length: _builtins.int
+    """Coordinates, 1..2^28."""
+    blocks: _builtins.int
+    """1..2^14."""
+    width: _builtins.int
+    """Ciphertexts of a block, 1..255."""
+    headers_hash: _builtins.bytes
+    """Hashes."""
+    bodies_hash: _builtins.bytes
+    commitment: _builtins.bytes
+    """Numbers, big-endian, 1..4 KiB."""
+    body_commitment: _builtins.bytes
+    response: _builtins.bytes
+    leaf_root: _builtins.bytes
+    """Hash."""
+    def __init__(
+        self,
+        *,
+        t2: _builtins.bytes = ...,
+        org_id: _builtins.str = ...,
+        fingerprint: _builtins.bytes = ...,
+        length: _builtins.int = ...,
+        blocks: _builtins.int = ...,
+        width: _builtins.int = ...,
+        headers_hash: _builtins.bytes = ...,
+        bodies_hash: _builtins.bytes = ...,
+        commitment: _builtins.bytes = ...,
+        body_commitment: _builtins.bytes = ...,
+        response: _builtins.bytes = ...,
+        leaf_root: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "bodies_hash", b"bodies_hash", "body_commitment", b"body_commitment", "commitment", b"commitment", "fingerprint", b"fingerprint", "headers_hash", b"headers_hash", "leaf_root", b"leaf_root", "length", b"length", "org_id", b"org_id", "response", b"response", "t2", b"t2", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CipherHeader: _TypeAlias = CipherHeader  # noqa: Y015
+
+@_typing.final
+class Noise(_message.Message):
+    """The coordinator's own noise as ciphertexts, made before its offer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEADERS_HASH_FIELD_NUMBER: _builtins.int
+    BODIES_HASH_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    BODY_COMMITMENT_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    LEAF_ROOT_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.bytes
+    """32 bytes: of the manifest."""
+    fingerprint: _builtins.bytes
+    """Hash."""
+    blocks: _builtins.int
+    """1..2^14."""
+    width: _builtins.int
+    """1..255."""
+    headers_hash: _builtins.bytes
+    """Hashes."""
+    bodies_hash: _builtins.bytes
+    commitment: _builtins.bytes
+    """Numbers, big-endian, 1..4 KiB."""
+    body_commitment: _builtins.bytes
+    response: _builtins.bytes
+    leaf_root: _builtins.bytes
+    """Hash."""
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.bytes = ...,
+        fingerprint: _builtins.bytes = ...,
+        blocks: _builtins.int = ...,
+        width: _builtins.int = ...,
+        headers_hash: _builtins.bytes = ...,
+        bodies_hash: _builtins.bytes = ...,
+        commitment: _builtins.bytes = ...,
+        body_commitment: _builtins.bytes = ...,
+        response: _builtins.bytes = ...,
+        leaf_root: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "bodies_hash", b"bodies_hash", "body_commitment", b"body_commitment", "commitment", b"commitment", "fingerprint", b"fingerprint", "headers_hash", b"headers_hash", "leaf_root", b"leaf_root", "nonce", b"nonce", "response", b"response", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Noise: _TypeAlias = Noise  # noqa: Y015
+
+@_typing.final
+class Partial(_message.Message):
+    """M9 under paillier: one holder's partial decryptions, and the proof P3."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T3_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    LONG_COMMITMENT_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    LEAF_ROOT_FIELD_NUMBER: _builtins.int
+    t3: _builtins.bytes
+    """Hash."""
+    org_id: _builtins.str
+    """Id."""
+    commitment: _builtins.bytes
+    """Numbers, big-endian, 1..4 KiB."""
+    long_commitment: _builtins.bytes
+    response: _builtins.bytes
+    leaf_root: _builtins.bytes
+    """Hash."""
+    @_builtins.property
+    def quorum(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """2..12 indices of holders, 0..11, sorted, unique."""
+
+    def __init__(
+        self,
+        *,
+        t3: _builtins.bytes = ...,
+        org_id: _builtins.str = ...,
+        quorum: _abc.Iterable[_builtins.int] | None = ...,
+        commitment: _builtins.bytes = ...,
+        long_commitment: _builtins.bytes = ...,
+        response: _builtins.bytes = ...,
+        leaf_root: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "leaf_root", b"leaf_root", "long_commitment", b"long_commitment", "org_id", b"org_id", "quorum", b"quorum", "response", b"response", "t3", b"t3"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Partial: _TypeAlias = Partial  # noqa: Y015
+
+@_typing.final
 class Vote(_message.Message):
     """M7: agreement to open exactly the inputs behind t3."""
 
@@ -770,6 +1040,7 @@ class Result(_message.Message):
     LEAF_ROOT_FIELD_NUMBER: _builtins.int
     TAG_SUM_FIELD_NUMBER: _builtins.int
     NOISE_LEFT_FIELD_NUMBER: _builtins.int
+    PRODUCT_ROOT_FIELD_NUMBER: _builtins.int
     t3: _builtins.bytes
     """Hash."""
     survivors: _builtins.int
@@ -782,6 +1053,8 @@ class Result(_message.Message):
     """Empty in this release, else 8 bytes."""
     noise_left: _builtins.float
     """Variance of noise left in the sum, units of the grid; 0 in this release."""
+    product_root: _builtins.bytes
+    """Hash: of the product of the inputs, under paillier; else empty."""
     def __init__(
         self,
         *,
@@ -791,10 +1064,11 @@ class Result(_message.Message):
         leaf_root: _builtins.bytes = ...,
         tag_sum: _builtins.bytes = ...,
         noise_left: _builtins.float = ...,
+        product_root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_root", b"leaf_root", "length", b"length", "noise_left", b"noise_left", "survivors", b"survivors", "t3", b"t3", "tag_sum", b"tag_sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_root", b"leaf_root", "length", b"length", "noise_left", b"noise_left", "product_root", b"product_root", "survivors", b"survivors", "t3", b"t3", "tag_sum", b"tag_sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1113,6 +1387,40 @@ class Certificate(_message.Message):
 Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
 
 @_typing.final
+class QuorumCall(_message.Message):
+    """M8 under paillier: which holders answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T3_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    t3: _builtins.bytes
+    """Hash."""
+    @_builtins.property
+    def quorum(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """2..12 indices of holders, 0..11, sorted, unique."""
+
+    @_builtins.property
+    def noise(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedBlob]:
+        """At most one blob of type noise."""
+
+    def __init__(
+        self,
+        *,
+        t3: _builtins.bytes = ...,
+        quorum: _abc.Iterable[_builtins.int] | None = ...,
+        noise: _abc.Iterable[Global___SignedBlob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "quorum", b"quorum", "t3", b"t3"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuorumCall: _TypeAlias = QuorumCall  # noqa: Y015
+
+@_typing.final
 class AbortOrder(_message.Message):
     """The signed AbortRequest."""
 
@@ -1267,6 +1575,7 @@ class SessionResponse(_message.Message):
     RESULT_NOTICE_FIELD_NUMBER: _builtins.int
     RECEIPT_NOTICE_FIELD_NUMBER: _builtins.int
     RUN_ENDED_FIELD_NUMBER: _builtins.int
+    QUORUM_CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___CoordinatorHello: ...
     @_builtins.property
@@ -1297,6 +1606,8 @@ class SessionResponse(_message.Message):
     def receipt_notice(self) -> Global___ReceiptNotice: ...
     @_builtins.property
     def run_ended(self) -> Global___RunEnded: ...
+    @_builtins.property
+    def quorum_call(self) -> Global___QuorumCall: ...
     def __init__(
         self,
         *,
@@ -1315,12 +1626,13 @@ class SessionResponse(_message.Message):
         result_notice: Global___ResultNotice | None = ...,
         receipt_notice: Global___ReceiptNotice | None = ...,
         run_ended: Global___RunEnded | None = ...,
+        quorum_call: Global___QuorumCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "roster", "plan_offer", "offer", "key_set", "share_delivery", "opening_request", "share_set", "proposal", "certificate", "abort_order", "abort_notice", "result_notice", "receipt_notice", "run_ended"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "roster", "plan_offer", "offer", "key_set", "share_delivery", "opening_request", "share_set", "proposal", "certificate", "abort_order", "abort_notice", "result_notice", "receipt_notice", "run_ended", "quorum_call"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -1975,7 +2287,8 @@ Global___Dealers: _TypeAlias = Dealers  # noqa: Y015
 @_typing.final
 class RoundPart(_message.Message):
     """One part of what was published of an opened round: its manifest, result, adverts (U1), headers (U3), votes of the
-    certificate and reveals as signed blobs; the signed roster that the manifest binds; U2; the leaf hashes of each input.
+    certificate and reveals (under paillier: partials) as signed blobs; the signed roster that the manifest binds; U2; the
+    leaf hashes of each input. Under paillier besides: the noise, the key, the leaf hashes of product and partials.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1984,14 +2297,30 @@ class RoundPart(_message.Message):
     SIGNED_ROSTER_FIELD_NUMBER: _builtins.int
     DEALERS_FIELD_NUMBER: _builtins.int
     LEAF_HASHES_FIELD_NUMBER: _builtins.int
+    PRODUCT_HASHES_FIELD_NUMBER: _builtins.int
+    PARTIAL_HASHES_FIELD_NUMBER: _builtins.int
+    KEY_TERMS_FIELD_NUMBER: _builtins.int
+    KEY_RECORD_FIELD_NUMBER: _builtins.int
     signed_roster: _builtins.bytes
     """At most 1 MiB."""
+    key_terms: _builtins.bytes
+    """The terms of the key, canonical JSON, at most 1 MiB."""
+    key_record: _builtins.bytes
+    """The record of the key, at most 3 MiB."""
     @_builtins.property
     def blob(self) -> Global___SignedBlob: ...
     @_builtins.property
     def dealers(self) -> Global___Dealers: ...
     @_builtins.property
     def leaf_hashes(self) -> Global___LeafHashes: ...
+    @_builtins.property
+    def product_hashes(self) -> Global___LeafHashes:
+        """Of the product of the inputs; org_id is "coordinator"."""
+
+    @_builtins.property
+    def partial_hashes(self) -> Global___LeafHashes:
+        """Of one holder's partial decryptions."""
+
     def __init__(
         self,
         *,
@@ -1999,12 +2328,16 @@ class RoundPart(_message.Message):
         signed_roster: _builtins.bytes = ...,
         dealers: Global___Dealers | None = ...,
         leaf_hashes: Global___LeafHashes | None = ...,
+        product_hashes: Global___LeafHashes | None = ...,
+        partial_hashes: Global___LeafHashes | None = ...,
+        key_terms: _builtins.bytes = ...,
+        key_record: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "leaf_hashes", b"leaf_hashes", "part", b"part", "signed_roster", b"signed_roster"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "key_record", b"key_record", "key_terms", b"key_terms", "leaf_hashes", b"leaf_hashes", "part", b"part", "partial_hashes", b"partial_hashes", "product_hashes", b"product_hashes", "signed_roster", b"signed_roster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "leaf_hashes", b"leaf_hashes", "part", b"part", "signed_roster", b"signed_roster"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "dealers", b"dealers", "key_record", b"key_record", "key_terms", b"key_terms", "leaf_hashes", b"leaf_hashes", "part", b"part", "partial_hashes", b"partial_hashes", "product_hashes", b"product_hashes", "signed_roster", b"signed_roster"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["blob", "signed_roster", "dealers", "leaf_hashes"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["blob", "signed_roster", "dealers", "leaf_hashes", "product_hashes", "partial_hashes", "key_terms", "key_record"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -2041,10 +2374,13 @@ class FetchInputLeavesRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     LEAVES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id."""
     round: _builtins.int
     """1..2^32-1."""
+    kind: Global___LeafKind.ValueType
+    """Of what."""
     @_builtins.property
     def leaves(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """1..256 leaf indices, ascending."""
@@ -2055,10 +2391,11 @@ class FetchInputLeavesRequest(_message.Message):
         run_id: _builtins.str = ...,
         round: _builtins.int = ...,
         leaves: _abc.Iterable[_builtins.int] | None = ...,
+        kind: Global___LeafKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaves", b"leaves", "round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "leaves", b"leaves", "round", b"round", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2117,3 +2454,54 @@ class FetchInputLeavesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchInputLeavesResponse: _TypeAlias = FetchInputLeavesResponse  # noqa: Y015
+
+@_typing.final
+class FetchHeadersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___AttemptKey: ...
+    def __init__(
+        self,
+        *,
+        key: Global___AttemptKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchHeadersRequest: _TypeAlias = FetchHeadersRequest  # noqa: Y015
+
+@_typing.final
+class FetchHeadersResponse(_message.Message):
+    """Consecutive numbers of one kind, from block `first` on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """A survivor, or "coordinator" for its noise: headers c_b; empty: the lifts L_b of the product."""
+    first: _builtins.int
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """1..64 numbers, big-endian."""
+
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        first: _builtins.int = ...,
+        numbers: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "numbers", b"numbers", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchHeadersResponse: _TypeAlias = FetchHeadersResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class RoundsServiceStub:
                 request_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.FromString,
                 _registered_method=True)
+        self.FetchHeaders = channel.unary_stream(
+                '/fedveil.v1.RoundsService/FetchHeaders',
+                request_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchHeadersRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchHeadersResponse.FromString,
+                _registered_method=True)
 
 
 class RoundsServiceServicer:
@@ -100,6 +105,13 @@ class RoundsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchHeaders(self, request, context):
+        """Under paillier, for the holders: the headers of the certified inputs, and the lifts of their product.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoundsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +139,11 @@ def add_RoundsServiceServicer_to_server(servicer, server):
                     servicer.FetchInputLeaves,
                     request_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.SerializeToString,
+            ),
+            'FetchHeaders': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchHeaders,
+                    request_deserializer=fedveil_dot_v1_dot_rounds__pb2.FetchHeadersRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_rounds__pb2.FetchHeadersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +282,33 @@ class RoundsService:
             '/fedveil.v1.RoundsService/FetchInputLeaves',
             fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesRequest.SerializeToString,
             fedveil_dot_v1_dot_rounds__pb2.FetchInputLeavesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchHeaders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedveil.v1.RoundsService/FetchHeaders',
+            fedveil_dot_v1_dot_rounds__pb2.FetchHeadersRequest.SerializeToString,
+            fedveil_dot_v1_dot_rounds__pb2.FetchHeadersResponse.FromString,
             options,
             channel_credentials,
             insecure,

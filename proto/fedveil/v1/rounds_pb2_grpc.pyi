@@ -48,6 +48,8 @@ class RoundsServiceStub:
     FetchRound: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]
     """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again."""
     FetchInputLeaves: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchInputLeavesRequest, _rounds_pb2.FetchInputLeavesResponse]
+    FetchHeaders: _grpc.UnaryStreamMultiCallable[_rounds_pb2.FetchHeadersRequest, _rounds_pb2.FetchHeadersResponse]
+    """Under paillier, for the holders: the headers of the certified inputs, and the lifts of their product."""
 
 @_typing.type_check_only
 class RoundsServiceAsyncStub(RoundsServiceStub):
@@ -63,6 +65,8 @@ class RoundsServiceAsyncStub(RoundsServiceStub):
     FetchRound: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchRoundRequest, _rounds_pb2.FetchRoundResponse]  # type: ignore[assignment]
     """What proves an opened round, and leaves of its masked inputs: whoever has both can make the sum again."""
     FetchInputLeaves: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchInputLeavesRequest, _rounds_pb2.FetchInputLeavesResponse]  # type: ignore[assignment]
+    FetchHeaders: _aio.UnaryStreamMultiCallable[_rounds_pb2.FetchHeadersRequest, _rounds_pb2.FetchHeadersResponse]  # type: ignore[assignment]
+    """Under paillier, for the holders: the headers of the certified inputs, and the lifts of their product."""
 
 class RoundsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a participant calls. Mutual TLS; the caller is the SAN URI of its certificate."""
@@ -105,5 +109,13 @@ class RoundsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rounds_pb2.FetchInputLeavesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rounds_pb2.FetchInputLeavesResponse], _abc.AsyncIterator[_rounds_pb2.FetchInputLeavesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FetchHeaders(
+        self,
+        request: _rounds_pb2.FetchHeadersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rounds_pb2.FetchHeadersResponse], _abc.AsyncIterator[_rounds_pb2.FetchHeadersResponse]]:
+        """Under paillier, for the holders: the headers of the certified inputs, and the lifts of their product."""
 
 def add_RoundsServiceServicer_to_server(servicer: RoundsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""A ring file that arrives leaf by leaf, in order, over as many connections and processes as it takes.
+"""A leaf file that arrives leaf by leaf, in order, over as many connections and processes as it takes.
 
 Promise: a leaf that was verified and written is not asked for again and not replaced, also after a crash; the vector
 appears under its name only whole and durable. What a crash left is believed for as far as it still matches what was
@@ -7,6 +7,7 @@ is a part of (the digest of the signed header): a sender that announces another 
 sender can fill is one vector.
 """
 
+import bisect
 import os
 import threading
 import zlib
@@ -16,9 +17,7 @@ from pathlib import Path
 
 from fedveil_common import durable
 from fedveil_common.errors import PeerError
-from fedveil_common.masking.packing import size_bytes
-from fedveil_common.ringfile import RingFile, footer_of, leaf_count, leaf_length
-from fedveil_common.transcript import LEAF_COORDINATES
+from fedveil_common.leaffile import LeafFile, Shape, footer_of
 
 _PART = ".part"
 
@@ -29,27 +28,26 @@ class Announced:
     bytes are those of leaf number so-and-so.
     """
 
-    length: int
-    bits: int
+    shape: Shape
     identity: bytes
     matches: Callable[[int, bytes], bool]
 
 
-class RingSpool:
+class LeafSpool:
     """One arrival. Ends with `close`, after which it can be taken up again if it was not finished.
 
     One thread writes. `close` may come from another: it waits for the leaf that is being written, and no other is.
     """
 
-    def __init__(self, path: Path, announced: Announced, known: list[int]) -> None:
+    def __init__(self, path: Path, announced: Announced, known: list[int], what: str = "input") -> None:
         """`known`: check sums of the leaves that this process has verified and written before; kept up to date.
+        `what` the vector is to its sender, for the words of errors.
 
         PeerError `input_differs` if another vector was announced, or is there already; StorageError.
         """
         self._path = path
-        self._length, self._bits = announced.length, announced.bits
-        self._leaves = leaf_count(announced.length)
-        self._leaf_bytes = size_bytes(LEAF_COORDINATES, announced.bits)
+        self._shape = announced.shape
+        self._what = what
         self._part = path.with_name(f"{path.name}.{announced.identity.hex()}{_PART}")
         self._checks = known
         self._lock = threading.Lock()
@@ -74,15 +72,17 @@ class RingSpool:
     @property
     def first_missing(self) -> int:
         """How many leaves are there: verified, and written."""
-        return self._leaves if self._complete else len(self._checks)
+        return self._shape.leaves if self._complete else len(self._checks)
 
     def write(self, index: int, data: bytes | bytearray) -> None:
-        """Leaf `index`, packed and verified: the first that is missing. StorageError leaves what was there."""
+        """Leaf `index`, verified: the first that is missing. StorageError leaves what was there."""
         with self._lock:
-            if self._descriptor < 0 or index != self.first_missing or index >= self._leaves:
+            if self._descriptor < 0 or index != self.first_missing or index >= self._shape.leaves:
                 raise ValueError(f"leaf {index} is not the one that is missing ({self.first_missing}), or it is closed")
+            if len(data) != self._shape.size(index):
+                raise ValueError(f"leaf {index} cannot have {len(data)} bytes")
             with durable.storing(self._part):
-                view, offset = memoryview(data), index * self._leaf_bytes
+                view, offset = memoryview(data), self._shape.offset(index)
                 while view:
                     written = os.pwrite(self._descriptor, view, offset)
                     view, offset = view[written:], offset + written
@@ -93,14 +93,16 @@ class RingSpool:
         was collected has been discarded meanwhile; StorageError.
         """
         with self._lock:
-            if self.first_missing != self._leaves:
+            if self.first_missing != self._shape.leaves:
                 raise ValueError(f"leaf {self.first_missing} is missing")
             if self._complete:
                 return
             if not self._part.exists():
-                raise PeerError("input_not_expected", "the attempt ended while its input arrived")
+                raise PeerError("input_not_expected", "the attempt ended while its input or answer arrived")
             with durable.storing(self._part):
-                os.pwrite(self._descriptor, footer_of(self._checks, self._length, self._bits), self._end(self._leaves))
+                os.pwrite(
+                    self._descriptor, footer_of(self._checks, self._shape), self._shape.offset(self._shape.leaves)
+                )
                 os.fsync(self._descriptor)
                 self._part.rename(self._path)
             durable.sync_folder(self._path.parent)
@@ -122,36 +124,29 @@ class RingSpool:
         while len(self._checks) < self._whole(size):
             index = len(self._checks)
             with durable.storing(self._part):
-                data = os.pread(self._descriptor, self._end(index + 1) - self._end(index), self._end(index))
+                data = os.pread(self._descriptor, self._shape.size(index), self._shape.offset(index))
             if not announced.matches(index, data):
                 break
             self._checks.append(zlib.crc32(data))
         with durable.storing(self._part):
-            os.ftruncate(self._descriptor, self._end(len(self._checks)))
+            os.ftruncate(self._descriptor, self._shape.offset(len(self._checks)))
 
     def _compare(self, announced: Announced) -> None:
         """The whole vector is there already: from a sender that did not hear so, or from before a crash."""
-        with RingFile(self._path) as file:
-            if (file.length, file.bits) != (self._length, self._bits) or not all(
+        with LeafFile(self._path) as file:
+            if file.shape != self._shape or not all(
                 announced.matches(index, bytes(file.packed(index))) for index in range(file.leaves)
             ):
                 raise self._differs("was already stored")
 
     def _whole(self, size: int) -> int:
         """How many whole leaves `size` bytes hold."""
-        return self._leaves if size >= self._end(self._leaves) else size // self._leaf_bytes
-
-    def _end(self, leaves: int) -> int:
-        """Where the first so many leaves end in the file."""
-        if leaves < self._leaves:
-            return leaves * self._leaf_bytes
-        last = self._leaves - 1
-        return last * self._leaf_bytes + size_bytes(leaf_length(self._length, last), self._bits)
+        return bisect.bisect_right(range(1, self._shape.leaves + 1), size, key=self._shape.offset)
 
     def _differs(self, how: str) -> PeerError:
         return PeerError(
             "input_differs",
-            f"another input of this attempt {how}",
-            not_done="nothing was taken; the first input of an attempt stays",
-            next_step="a participant sends one input an attempt: look for two machines that use the same home",
+            f"another {self._what} of this attempt {how}",
+            not_done=f"nothing was taken; the first {self._what} of an attempt stays",
+            next_step="a participant sends it once an attempt: look for two machines that use the same home",
         )
