@@ -9,7 +9,7 @@ import structlog
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import LocalRefusal
+from fedveil_common.errors import LocalRefusal, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki.governance import Trust
@@ -21,11 +21,13 @@ from fedveil_participant.bench import TableBench
 from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.driver import Consent, Driver
+from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.membership import Membership
 from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
+from fedveil_participant.store.holder_files import HolderFiles
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
 from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import ISOLATION, Trainers
@@ -86,8 +88,11 @@ def participate(
     software: str,
     tell: Tell,
     make_bench: MakeBench = table_bench,
+    reuse_key_epoch: bool = False,
 ) -> dict[str, str]:
-    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
+    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
+    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    """
     heap.share_one()
     member = membership.load_membership(home)
     with FolderLock(home):
@@ -95,9 +100,24 @@ def participate(
         store = open_store(home, key, world.clock, world.entropy)
         try:
             member = renewing.usable_membership(home, store, passphrase, world, tell)
-            return _participate(member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench)
+            keys = KeyRing(HolderFiles(home, key, world.entropy), reuse=reuse_key_epoch)
+            tell_keys(keys, tell)
+            return _participate(
+                member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench, keys
+            )
         finally:
             store.close()
+
+
+def tell_keys(keys: KeyRing, tell: Tell) -> None:
+    """Which keys are pinned here, and which of them no run can use."""
+    for key_id in keys.pinned():
+        try:
+            key = keys.accepted(key_id)
+        except PolicyRefusal as refusal:
+            tell("key", {"id": key_id, "code": refusal.code, "next": refusal.next_step})
+        else:
+            tell("key", {"id": key_id, "epoch": str(key.epoch), "fingerprint": key.fingerprint.hex()})
 
 
 def _journal_key(member: Membership, passphrase: Passphrase | None, entropy: Entropy, tell: Tell) -> Seed:
@@ -124,6 +144,7 @@ def _participate(
     software: str,
     tell: Tell,
     make_bench: MakeBench,
+    keys: KeyRing,
 ) -> dict[str, str]:
     for name, path in data.items():
         store.save_dataset(name, path.absolute())
