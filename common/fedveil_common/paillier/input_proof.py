@@ -83,9 +83,7 @@ def bodies_hash(blocks: Iterable[Sequence[int]], long_bytes: int) -> bytes:
     return digest.digest()
 
 
-def prove(
-    powers: BasePowers, context: Context, blocks: Sequence[Block], own: Secret, entropy: Entropy
-) -> InputHeader:
+def prove(powers: BasePowers, context: Context, blocks: Sequence[Block], own: Secret, entropy: Entropy) -> InputHeader:
     """The signed part of an input. `own`: a secret of this participant, for the nonce."""
     key = powers.key
     n, width = key.group.n, len(blocks[0].bodies)
