@@ -32,7 +32,7 @@ from fedveil_participant.mask_source import MaskSource
 class Keys(Protocol):
     """What this organisation pinned, and what it holds."""
 
-    def accepted(self, key_id: str) -> KeyUse:
+    def use(self, key_id: str) -> KeyUse:
         """The pinned key. PolicyRefusal `key_not_pinned`."""
         ...
 
@@ -65,7 +65,7 @@ class HomeCipher:
 
     def accepted(self, key_id: str) -> KeyUse:
         """The pinned key. PolicyRefusal `key_not_pinned`."""
-        return self._keys.accepted(key_id)
+        return self._keys.use(key_id)
 
     def claim(self, use: KeyUse, run_id: RunId) -> None:
         """This epoch of the key serves this run. PolicyRefusal `key_epoch_used`."""

@@ -16,6 +16,7 @@ from fedveil_common.paillier.epochs import KeyPin
 from fedveil_common.paillier.holder_key import HolderKey
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
+from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.octets import Octets
 from fedveil_common.paillier.public_key import PublicKey, Terms
 from fedveil_common.secret import Secret
@@ -87,6 +88,12 @@ class KeyRing:
         terms, pin = self._pin(key_id)
         self._record(key_id)
         return AcceptedKey(terms.terms, terms.holders.keys, pin.epoch, pin.fingerprint)
+
+    def use(self, key_id: str) -> KeyUse:
+        """The same as the round protocol needs it. Errors as `accepted`."""
+        found = self.accepted(key_id)
+        sizes = int(found.n).bit_length(), found.s, found.columns
+        return KeyUse(key_id, found.epoch, found.fingerprint, found.holders, found.threshold, *sizes)
 
     def public(self, key_id: str) -> PublicKey:
         """The pinned key, to encrypt under. Seconds at the first call for a key, none later.

@@ -74,7 +74,7 @@ class MemberKeys:
     book: KeyBook | None
     me: OrgId
 
-    def accepted(self, key_id: str) -> KeyUse:
+    def use(self, key_id: str) -> KeyUse:
         """The pinned key. PolicyRefusal `key_not_pinned`."""
         return use_of(self.public(key_id))
 
