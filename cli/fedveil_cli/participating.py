@@ -117,7 +117,7 @@ def participate(
 
 
 FEW_BLOCKS = 8
-"""Up to so many blocks an input's masks are made when they are needed: another process would cost more than it saves."""
+"""Up to so many blocks, masks are made when they are needed: another process would cost more than it saves."""
 
 WAITING_MASKS = 2048
 """Masks that wait at most: 17 KB each at 2048 bits."""
