@@ -40,6 +40,7 @@ from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.consent import Consent
 from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.mask_source import InlineMasks
@@ -206,7 +207,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
     state = participant_round.State(org, served.charter.member_keys[org], served.charter.roster)
     made = participant.Driver(
         state,
-        participant.Consent(frozenset({plans.plan_hash(canonical)})),
+        Consent(frozenset({plans.plan_hash(canonical)})),
         served.charter.verifier(org),
         served.charter.notice.trust_chain,
         served.charter.past_roster,

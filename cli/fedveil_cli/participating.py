@@ -22,7 +22,8 @@ from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
 from fedveil_participant.bench import TableBench
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.driver import Consent, Driver, restored_plan
+from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.mask_pool import MaskPool

@@ -8,21 +8,17 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import Shape
-from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import (
     CipherHeader,
     CoordinatorHello,
-    CoordinatorMessage,
     Header,
     Manifest,
     Partial,
@@ -31,14 +27,13 @@ from fedveil_common.messages import (
     RunEnded,
     RunEndedAck,
     SignedBlob,
-    SumRef,
 )
 from fedveil_common.paillier.key_use import KeyUse
-from fedveil_common.ports import Clock, Entropy, Failpoints, LeafSink, LeafSource
+from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_coordinator import acceptance, continuing, facts, run
+from fedveil_coordinator import acceptance, computing, continuing, facts, run
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator.cipher_desk import CipherDesk, Keys
 from fedveil_coordinator.events import (
@@ -54,21 +49,18 @@ from fedveil_coordinator.events import (
     InputSpooled,
     KeepInputs,
     MultiplyInputs,
-    OpeningFailed,
     OpenSum,
     Persist,
     ProcessSum,
-    ProductReady,
     Received,
     Resumed,
     RosterChanged,
     Send,
-    SumProcessed,
-    SumReady,
     Tick,
     UploadRefused,
 )
 from fedveil_coordinator.intake import Due, due
+from fedveil_coordinator.ports import Journal, Outlet, Workers
 from fedveil_coordinator.sums import Sums
 
 log = structlog.get_logger("fedveil.coordinator")
@@ -82,60 +74,6 @@ REFUSED_BOUND = 64
 
 def _nobody() -> None:
     """Nobody waits for this to be taken."""
-
-
-class Outlet(Protocol):
-    """The sending end of one session."""
-
-    def send(self, message: CoordinatorMessage) -> None:
-        """Queue a message; never blocks. A full queue closes the session, which then starts anew."""
-        ...
-
-    def close(self, code: str) -> None:
-        """End the session, telling the participant the code."""
-        ...
-
-
-class Journal(Protocol):
-    """What the driver keeps: facts, runs, opened sums, spooled inputs."""
-
-    def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None: ...  # noqa: D102
-    def facts(self, run_id: RunId) -> list[tuple[str, bytes]]: ...  # noqa: D102
-    def create_run(self, run_id: RunId, canonical: bytes, created_s: float) -> None: ...  # noqa: D102
-    def set_status(self, run_id: RunId, status: str, code: str) -> None: ...  # noqa: D102
-    def unfinished(self) -> list[tuple[RunId, bytes]]: ...  # noqa: D102
-    def owe(self, run_id: RunId, orgs: tuple[OrgId, ...]) -> None: ...  # noqa: D102
-    def owed(self, org_id: OrgId) -> list[RunId]: ...  # noqa: D102
-    def delivered(self, run_id: RunId, org_id: OrgId) -> None: ...  # noqa: D102
-    def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
-    def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
-    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> LeafSink: ...  # noqa: D102
-    def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
-    def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
-    def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
-    def new_product(self, key: AttemptKey, shape: Shape) -> LeafSink: ...  # noqa: D102
-    def open_product(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
-    def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> LeafSource: ...  # noqa: D102
-    def keep_inputs(  # noqa: D102
-        self,
-        key: AttemptKey,
-        survivors: tuple[OrgId, ...],
-        quorum: tuple[int, ...] = (),
-        holders: tuple[OrgId, ...] = (),
-    ) -> None: ...
-
-
-class Workers(Protocol):
-    """Where heavy arithmetic runs: a bounded pool in production, inline in a simulation."""
-
-    @property
-    def pool(self) -> Executor | None:
-        """For parallel pieces of one job; None: do them in order."""
-        ...
-
-    def submit(self, work: Callable[[], Event], post: Callable[[Event], None]) -> None:
-        """Run `work`; post the event it returns. `work` raises nothing but defects."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,9 +375,9 @@ class Driver:
                 for _, future in self._uploads.pop(action.org_id, []):
                     future.set_result(action.receipt)
             case MultiplyInputs():
-                self._multiply(action.key)
+                self._multiply()
             case OpenSum():
-                self._open_sum(action.key)
+                self._open_sum()
             case ProcessSum():
                 self._process_sum(action.manifest)
             case DiscardInputs():
@@ -612,60 +550,27 @@ class Driver:
 
     # --- heavy work ---------------------------------------------------------------------------------------------------
 
-    def _multiply(self, key: AttemptKey) -> None:
-        assert self.active is not None, "MultiplyInputs comes from the active run"
+    def _attempt(self) -> attempts.Attempt:
+        assert self.active is not None, "these actions come from the attempt of the active run"
         assert self.active.attempt is not None
-        frame, stage = self.active.attempt.frame, self.active.attempt.stage
-        assert isinstance(stage, attempts.Multiplying)
+        return self.active.attempt
 
-        def work() -> Event:
-            return ProductReady(key, (), self._ciphers.multiply(frame, stage), self._clock.monotonic_s())
+    def _multiply(self) -> None:
+        attempt, now = self._attempt(), self._clock.monotonic_s
+        self._workers.submit(lambda: computing.multiply(self._ciphers, attempt, now), self.post)
 
-        self._workers.submit(work, self.post)
-
-    def _open_sum(self, key: AttemptKey) -> None:
-        assert self.active is not None, "OpenSum comes from the active run"
-        assert self.active.attempt is not None
-        assert isinstance(self.active.attempt.stage, attempts.Opening)
-        frame, revealing = self.active.attempt.frame, self.active.attempt.stage.revealing
-
-        def work() -> Event:
-            try:
-                root, tag_sum = self.sums.open(frame, revealing, self._workers.pool)
-            except PeerError as error:
-                return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
-            except IntegrityError as error:
-                if not frame.keys:
-                    raise
-                return OpeningFailed(key, OrgId(""), self._clock.monotonic_s(), error.code)
-            return SumReady(key, root, tag_sum, self._clock.monotonic_s())
-
-        self._workers.submit(work, self.post)
+    def _open_sum(self) -> None:
+        attempt, now, pool = self._attempt(), self._clock.monotonic_s, self._workers.pool
+        self._workers.submit(lambda: computing.open_sum(self.sums, attempt, pool, now), self.post)
 
     def _process_sum(self, manifest: Manifest) -> None:
-        assert self.active is not None, "ProcessSum comes from the active run"
-        assert self.active.attempt is not None
-        assert isinstance(self.active.attempt.stage, attempts.Opened)
-        state, survivors = self.active, len(self.active.attempt.stage.survivors)
-
-        def work() -> Event:
-            outcome = self.sums.process(state, manifest, survivors)
-            measured = outcome.measured
-            return SumProcessed(
-                manifest.key,
-                outcome.model_hash,
-                outcome.standardisation_hash,
-                measured.loss if measured else None,
-                measured.accuracy if measured else None,
-                measured.auc if measured else None,
-                measured.rows if measured else None,
-                outcome.rejected,
-                self._clock.monotonic_s(),
-                self._seed(),
-                outcome.state_hash,
-            )
-
-        self._workers.submit(work, self.post)
+        state, attempt = self.active, self._attempt()
+        assert state is not None
+        assert isinstance(attempt.stage, attempts.Opened)
+        survivors, now = len(attempt.stage.survivors), self._clock.monotonic_s
+        self._workers.submit(
+            lambda: computing.process_sum(self.sums, state, manifest, survivors, now, self._seed()), self.post
+        )
 
     def _time(self, run_id: RunId, fact: facts.Fact, number: int) -> None:
         """From the first offer of a round to its durable sum, as this process saw it."""

@@ -9,7 +9,7 @@ A simulation calls `pump` itself, with its own ports.
 import contextlib
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from fedveil_common import plan as plans
@@ -18,13 +18,10 @@ from fedveil_common.errors import (
     IntegrityError,
     PolicyRefusal,
     RoundAborted,
-    StorageError,
     Unreachable,
     heard,
 )
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.leaffile import BlockShape
-from fedveil_common.masking import quorum
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -39,27 +36,21 @@ from fedveil_common.messages import (
     RunEnded,
     RunEndedAck,
 )
-from fedveil_common.paillier.key_use import KeyUse
-from fedveil_common.paillier.round_shape import shape_in_use, shape_of_plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, encrypted_checks, finish, round
-from fedveil_participant.certified_headers import gather
+from fedveil_participant import checks, finish, round
 from fedveil_participant.checking import Checker, PastRoster
+from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
     Action,
-    AnswerFailed,
     AnswerQuorum,
-    AnswerReady,
-    CiphertextsReady,
     Connected,
     DiscardInput,
     EncryptUpdate,
     EndStored,
     Event,
-    InputReady,
     Note,
     Persist,
     PrepareUpdate,
@@ -74,19 +65,12 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.inputs import encoded, masked_input
 from fedveil_participant.lineage import Walk, Walker, basis_of
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
+from fedveil_participant.protection import Protection
 from fedveil_participant.stages import Idle
 
 log = structlog.get_logger("fedveil.participant")
-
-
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """What this organisation agreed to beforehand: plans by hash."""
-
-    accepted: frozenset[bytes]
 
 
 VerifyRoster = Callable[[RosterNotice, Roster], Roster]
@@ -137,6 +121,7 @@ class Driver:
         self._entropy = entropy
         self._failpoints = failpoints
         self._cipher = cipher
+        self._protection = Protection(journal, bench, link, cipher, workers.pool, clock)
         self._walker = Walker(link, Checker(link, entropy, past_roster))
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._session = 0
@@ -255,10 +240,8 @@ class Driver:
                 if self._preparing != action.manifest.key:
                     self._preparing = action.manifest.key
                     self._workers.submit(lambda: self._prepare(action))
-            case ProtectUpdate():
+            case ProtectUpdate() | EncryptUpdate():
                 self._workers.submit(lambda: self._protect(action))
-            case EncryptUpdate():
-                self._workers.submit(lambda: self._encrypt(action))
             case AnswerQuorum():
                 if self._answering != (action.manifest.key, action.quorum):
                     self._answering = (action.manifest.key, action.quorum)
@@ -381,7 +364,8 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
-                keys = self._keys_of(plan, run_id)
+                members = len(self.state.roster.participants)
+                keys = key_for(plan, run_id, members, self._cipher)
                 if run_id not in self.state.high_water:
                     self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
@@ -392,17 +376,6 @@ class Driver:
             self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
 
         self._workers.submit(work)
-
-    def _keys_of(self, plan: plans.Plan, run_id: RunId) -> tuple[KeyUse, ...]:
-        """The key that this organisation pinned for the plan, claimed for the run; none under masked. PolicyRefusal."""
-        if not plan.protection.key:
-            return ()
-        use = self._cipher.accepted(plan.protection.key)
-        corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, len(self.state.roster.participants))
-        encrypted_checks.key_opens_only_together(use, corrupt)
-        self._cipher.claim(use, run_id)
-        self._cipher.prepare(use, shape_of_plan(use, plan, len(self.state.roster.participants)))
-        return (use,)
 
     def _read(self, run_id: RunId, answer: Callable[[], None]) -> None:
         """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
@@ -521,80 +494,21 @@ class Driver:
         self._walker.keep(manifest.key.run_id, walk)
         return walk
 
-    def _protect(self, action: ProtectUpdate) -> None:
-        """Decrypt, encode, mask, pack, hash and write durably in one pass. Doing it again gives the same bytes."""
-        manifest = action.manifest
-        try:
-            known = self._journal.open_update(action.update_key)
-            if known is None:
-                self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
-                return
-            with contextlib.closing(known):
-                plan = self.state.plans[manifest.key.run_id].plan
-                made = masked_input(action, plan, self.state.me, known, self._bench, self._journal, self._workers.pool)
-        except IntegrityError as error:  # the kept update is not what was written: the next attempt makes it anew
-            log.error("update.unreadable", code=error.code, what=error.what)
-            self._journal.drop_update(action.update_key)
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
-            return
-        except StorageError:
-            raise
-        except FedveilError as error:
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
-            return
-        self.post(InputReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
-
-    def _encrypt(self, action: EncryptUpdate) -> None:
-        """Decrypt the stored update, encode and encrypt it, write it durably. Doing it again encrypts anew."""
-        manifest = action.manifest
-        try:
-            known = self._journal.open_update(action.update_key)
-            if known is None:
-                self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
-                return
-            with contextlib.closing(known):
-                accepted = self.state.plans[manifest.key.run_id]
-                integers = encoded(action, accepted.plan, known, self._bench)
-            use = accepted.keys[0]
-            shape = shape_in_use(use, manifest)
-            sink = self._journal.new_blocks(manifest.key, BlockShape(shape.blocks.count, shape.input_leaf_bytes))
-            made = self._cipher.encrypt(action, use, self.state.me, integers, sink)
-        except IntegrityError as error:  # as in `_protect`
-            log.error("update.unreadable", code=error.code, what=error.what)
-            self._journal.drop_update(action.update_key)
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
-            return
-        except StorageError:
-            raise
-        except FedveilError as error:
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
-            return
-        self.post(CiphertextsReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
+    def _protect(self, action: ProtectUpdate | EncryptUpdate) -> None:
+        accepted, me = self.state.plans[action.manifest.key.run_id], self.state.me
+        if isinstance(action, ProtectUpdate):
+            self.post(self._protection.mask(action, accepted, me))
+        else:
+            self.post(self._protection.encrypt(action, accepted, me))
 
     def _answer_quorum(self, action: AnswerQuorum) -> None:
-        """Fetch what was certified, check it, decrypt its product in part, write the answer durably."""
-        manifest, key = action.manifest, action.manifest.key
+        key = action.manifest.key
         try:
-            use = self.state.plans[key.run_id].keys[0]
-            shape = shape_in_use(use, manifest)
-            survivors = [blob.signer_id for blob in action.headers]
-            fetched = gather(self._link.fetch_headers(key), survivors, shape, noise=bool(action.noise))
-            sink = self._journal.new_answer(
-                key, action.quorum, BlockShape(shape.blocks.count, shape.partial_leaf_bytes)
-            )
-            made = self._cipher.answer(action, use, self.state.me, fetched, sink)
-            event: Event = AnswerReady(key, action.t3, action.quorum, *made, self._clock.monotonic_s())
+            event = self._protection.answer(action, self.state.plans[key.run_id], self.state.me)
         except (Unreachable, RoundAborted) as error:
             log.warning("answer.unreachable", code=error.code)
             self.call(lambda: self._again(action))
             return
-        except StorageError:
-            raise
-        except FedveilError as error:
-            log.error("answer.refused", code=error.code, what=error.what, peer=getattr(error, "peer", ""))
-            facts = {"round": str(key.round), "code": error.code, "what": error.what}
-            self.call(lambda: self._tell("answer_refused", facts))
-            event = AnswerFailed(key, action.quorum, error.code, self._clock.monotonic_s())
         self.call(lambda: self._answered(event))
 
     def _answered(self, event: Event) -> None:
@@ -678,16 +592,6 @@ class Driver:
         self.ended[message.run_id] = message.code
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
-
-
-def restored_plan(canonical: bytes, digest: bytes, version: bytes, cipher: Cipher) -> checks.AcceptedPlan:
-    """A stored plan after a restart, with the key that is pinned for it now; without one, its rounds are refused."""
-    plan = plans.parse_canonical(canonical)
-    keys: tuple[KeyUse, ...] = ()
-    if plan.protection.key:
-        with contextlib.suppress(PolicyRefusal):
-            keys = (cipher.accepted(plan.protection.key),)
-    return checks.AcceptedPlan(plan, digest, version, keys)
 
 
 def idle(state: round.State) -> bool:

@@ -30,8 +30,8 @@ from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.checking import SumDownload
+from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.in_memory import in_memory
-from fedveil_participant.driver import restored_plan
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.mask_source import InlineMasks
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
@@ -235,7 +235,7 @@ class Cluster:
         by_path = {files[name]: data for name, data in member.data.items()}
         member.driver = participant.Driver(
             state,
-            participant.Consent(member.accepted),
+            Consent(member.accepted),
             self.charter.verifier(org_id),
             self.charter.notice.trust_chain,
             self.charter.past_roster,
