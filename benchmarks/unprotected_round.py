@@ -50,9 +50,9 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
     from fedveil_common.pki import transport
     from fedveil_common.ringfile import RingFile, leaf_count, leaf_length, residues
     from fedveil_common.wire import tables
-    from fedveil_coordinator.intake import due
-from fedveil_coordinator import founding
+    from fedveil_coordinator import founding
     from fedveil_coordinator.allowlist import AllowList
+    from fedveil_coordinator.intake import due
     from fedveil_coordinator.server import RoundsEdge
     from fedveil_coordinator.store import open_store
     from masked_round import memory_kb

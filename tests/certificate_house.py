@@ -19,7 +19,7 @@ from fedveil_cli import renewing
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers
 from fedveil_common.errors import FedveilError
-from fedveil_common.ids import AttemptKey
+from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import certificates, transport

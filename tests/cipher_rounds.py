@@ -20,7 +20,9 @@ from fedveil_common.messages import (
     Noise,
     Partial,
     Purpose,
+    Result,
     SignedBlob,
+    Vote,
 )
 from fedveil_common.paillier import block_leaves, holder_lists, input_proof, lifting, partial, partial_proof
 from fedveil_common.paillier.block_leaves import BlockLeaf, headers_hash, write_block, write_row
@@ -32,6 +34,7 @@ from fedveil_common.paillier.modulus_record import adopt_rsa_2048
 from fedveil_common.paillier.partial_proof import PartialProof
 from fedveil_common.paillier.root import Holders
 from fedveil_common.paillier.round_shape import RoundShape, shape_of_manifest
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_common.wire import encode_body
 from fedveil_coordinator import ciphers
@@ -316,3 +319,98 @@ def examine_answer(game: Game, t3: bytes, one: Answer, product: Stored, holder: 
     all_of = game.home.all_of
     who = one.holder if holder is None else holder
     ciphers.examine_partial(all_of.key, all_of.encryptor.short, game.shape, t3, one.body, who, one.leaves, product)
+
+
+@dataclass
+class Played:
+    """A round that was opened, its leaves, and what is published of it."""
+
+    game: Game
+    t3: bytes
+    inputs: dict[OrgId, Stored]
+    product: Stored
+    answers: dict[OrgId, Stored]
+    sums: list[bytes]
+    record: PublishedRound
+
+    def leaves(self, kind: LeafKind, wanted: Sequence[int]) -> list[tuple[OrgId, int, bytes]]:
+        """As the archive serves them."""
+        sources = {
+            LeafKind.INPUT: self.inputs,
+            LeafKind.PRODUCT: {COORDINATOR: self.product},
+            LeafKind.PARTIAL: self.answers,
+        }[kind]
+        return [(org, index, sources[org].packed(index)) for index in wanted for org in sorted(sources)]
+
+
+def play(
+    game: Game,
+    *,
+    quorum: tuple[int, ...] = QUORUM,
+    bend_product: Callable[[Stored], Stored] = lambda product: product,
+    bend_sum: Callable[[list[bytes]], list[bytes]] = lambda leaves: leaves,
+    answered: Callable[[Game, bytes, Stored, int, tuple[int, ...]], Answer] = answer,
+    multiplied: Callable[[dict[OrgId, Stored]], list[Stored]] = lambda inputs: list(inputs.values()),
+) -> Played:
+    """All of a round. The last arguments are the coordinator's lies: `multiplied`: what it multiplies; `bend_product`:
+    after the holders answered to the true one; `bend_sum`: what it signs as the sum; `answered`: what holders answer.
+    """
+    home, shape, key = game.home, game.shape, game.home.all_of.key
+    inputs: dict[OrgId, Stored] = {}
+    headers = []
+    for org in game.survivors:
+        sent = game.sent(org)
+        inputs[org] = sent.leaves(shape)
+        header = game.header(sent, game.input_hashes(org, inputs[org]))
+        headers.append(home.sign(org, BlobType.CIPHER_HEADER, header))
+    t3 = transcript.t3(game.t2, {blob.signer_id: blob.body for blob in headers})
+    hashes = {org: game.input_hashes(org, leaves) for org, leaves in inputs.items()}
+    if game.noise is not None:
+        inputs[COORDINATOR] = game.noise.leaves(shape)
+        noise_leaves = enumerate(inputs[COORDINATOR].all)
+        hashes[COORDINATOR] = tuple(transcript.noise_leaf(NONCE, index, leaf) for index, leaf in noise_leaves)
+    product = Stored()
+    ciphers.multiply(key, shape, t3, multiplied(inputs), product)
+    answers = {one.org: one for one in (answered(game, t3, product, holder, quorum) for holder in quorum)}
+    sums: dict[int, bytes] = {}
+    sources = [one.leaves for one in answers.values()]
+    ciphers.open_sum(
+        key,
+        shape,
+        t3,
+        len(headers),
+        product,
+        sources,
+        game.manifest.ring_bits,
+        lambda index, data: sums.__setitem__(index, bytes(data)),
+    )
+    told = bend_sum([sums[index] for index in sorted(sums)])
+    shown = bend_product(product)
+    product_hashes = tuple(transcript.product_leaf(t3, index, leaf) for index, leaf in enumerate(shown.all))
+    result = Result(
+        t3,
+        len(headers),
+        game.length,
+        transcript.leaf_root([transcript.sum_leaf(t3, index, leaf) for index, leaf in enumerate(told)]),
+        b"",
+        0.0,
+        transcript.leaf_root(product_hashes),
+    )
+    record = PublishedRound(
+        game.manifest_blob,
+        home.sign(COORDINATOR, BlobType.RESULT, result),
+        home.charter.notice.signed_roster,
+        game.adverts,
+        NAMES,
+        tuple(headers),
+        tuple(home.sign(org, BlobType.VOTE, Vote(t3)) for org in NAMES[:4]),
+        tuple(home.sign(org, BlobType.PARTIAL, one.body) for org, one in sorted(answers.items())),
+        hashes,
+        product_hashes,
+        {org: partial_hashes(t3, org, one.body.quorum, one.leaves) for org, one in answers.items()},
+        home.key_terms,
+        home.key_record,
+        () if game.noise_blob is None else (game.noise_blob,),
+    )
+    held = {org: one.leaves for org, one in answers.items()}
+    return Played(game, t3, inputs, shown, held, told, record)

@@ -384,7 +384,7 @@ def test_a_round_that_one_member_certified_alone_proves_nothing(
     assert caught.value.code == "round_not_proved"
     monkeypatch.setattr(published, "_check_cohort", lambda *arguments: None)
     assert published.verify(forged, charter.roster).unmasking.survivors == (maker,), "without it the round is proved"
-    shown = verifying.Shown(charter.notice.trust_chain, forged, [told], lambda wanted: [(maker, 0, masked)])
+    shown = verifying.Shown(charter.notice.trust_chain, forged, [told], lambda kind, wanted: [(maker, 0, masked)])
     verifying.check(verifying.export(shown, tmp_path / "round"), charter.fingerprint, None, Seed(bytes(32)))
     code, text = script(tmp_path / "round", charter.fingerprint)
     assert code == 1

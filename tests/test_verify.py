@@ -11,6 +11,7 @@ import pytest
 from fedveil_cli import verifying
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId
+from fedveil_common.published import LeafKind
 from fedveil_common.secret import Seed
 from fedveil_common.wire.fields import MalformedError
 from fedveil_common.wire.published import encode_parts, from_file, parse_parts, to_file
@@ -48,8 +49,8 @@ def shown(cluster: Cluster) -> verifying.Shown:
     """The round as a link would download it."""
     opened = cluster.memory.open_sum(RUN, 1)
 
-    def leaves(wanted: Sequence[int]) -> Sequence[tuple[OrgId, int, bytes]]:
-        return list(cluster.archive.leaves(RUN, 1, wanted))
+    def leaves(kind: LeafKind, wanted: Sequence[int]) -> Sequence[tuple[OrgId, int, bytes]]:
+        return list(cluster.archive.leaves(RUN, 1, wanted, kind))
 
     return verifying.Shown(cluster.charter.notice.trust_chain, cluster.published(RUN, 1), [opened.packed(0)], leaves)
 

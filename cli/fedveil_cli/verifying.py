@@ -1,25 +1,28 @@
 """`fedveil verify`: makes the sum of an opened round again from what the coordinator published, and compares.
 
 Promise: nothing is called verified that does not follow from the federation's fingerprint by signatures and hashes, and
-from the masked inputs by arithmetic done here. A folder written with --export holds all that an auditor needs.
-Source: FLSA/1 section 4.2 (docs/protocol.md).
+from the protected inputs by arithmetic done here: masks taken off, or ciphertexts multiplied and opened with the
+holders' answers, each of them proved. A folder written with --export holds all that an auditor needs.
+Source: FLSA/1 section 4.2 (docs/protocol.md); docs/paillier.md, section 6.
 """
 
 import contextlib
+import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import grpc
-from fedveil_common import audit, limits, published, transcript, wire
+from fedveil_common import audit, cipher_audit, limits, published, published_cipher, transcript, wire
 from fedveil_common.errors import ConfigError, PeerError, StorageError
 from fedveil_common.gate import Outbox
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking.packing import size_bytes
-from fedveil_common.messages import BlobType, Manifest
+from fedveil_common.messages import BlobType, Manifest, Result
 from fedveil_common.pki.governance import verify_chain
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
+from fedveil_common.published_cipher import ProvenCipher
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_common.succession import roster_of_its_time
@@ -37,27 +40,32 @@ from fedveil_cli.output import Output
 from fedveil_cli.service_commands import is_operator
 from fedveil_cli.world import World
 
-ROUND, CHAIN, SUM, INPUTS = "round.bin", "trust.json", "sum.bin", "inputs"
+ROUND, CHAIN, SUM = "round.bin", "trust.json", "sum.bin"
+FOLDERS = {LeafKind.INPUT: "inputs", LeafKind.PRODUCT: "product", LeafKind.PARTIAL: "answers"}
+"""Where the leaves of each kind lie: one file for each organisation that has some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A published round, wherever it comes from: the trust chain that goes with it, its sum, leaves of its inputs."""
+    """A published round, wherever it comes from: the trust chain that goes with it, its sum, leaves of every kind."""
 
     trust_chain: bytes
     record: PublishedRound
     sum_leaves: Sequence[bytes]
-    leaves: audit.FetchLeaves
+    leaves: cipher_audit.FetchBlocks
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was established of a round."""
+    """What was established of a round. `checked` of `leaves`: of the sum, or under paillier of the product, made again
+    from the inputs; `holders`: who opened it, under paillier.
+    """
 
     manifest: Manifest
     survivors: tuple[OrgId, ...]
     checked: int
     leaves: int
+    holders: tuple[OrgId, ...] = ()
 
 
 def check(shown: Shown, fingerprint: bytes, count: int | None, seed: Seed) -> Found:
@@ -66,16 +74,40 @@ def check(shown: Shown, fingerprint: bytes, count: int | None, seed: Seed) -> Fo
     Raises PeerError: those of `verify_chain` and `roster_of_its_time`, `round_not_proved`, `sum_disputed`.
     """
     trust = verify_chain(shown.trust_chain, fingerprint)
-    proven = published.verify(shown.record, roster_of_its_time(shown.record.signed_roster, trust))
-    hashes = [transcript.sum_leaf(proven.result.t3, index, leaf) for index, leaf in enumerate(shown.sum_leaves)]
-    total = leaf_count(proven.manifest.length)
-    if len(hashes) != total or transcript.leaf_root(hashes) != proven.result.leaf_root:
-        raise published.not_proved("the sum is not the one whose root the coordinator signed")
+    roster = roster_of_its_time(shown.record.signed_roster, trust)
+    if published.protection_of(shown.record) == "paillier":
+        return _check_cipher(shown, published_cipher.verify(shown.record, roster), count, seed)
+    proven = published.verify(shown.record, roster)
+    hashes = _sum_hashes(shown, proven.manifest, proven.result)
     if proven.result.tag_sum != proven.tag_sum:
         raise audit.disputed("its tag is not the sum of the tags in the headers")
-    chosen = list(range(total)) if count is None else audit.draw(seed, total, min(count, total))
-    audit.audit(proven, {index: hashes[index] for index in chosen}, shown.leaves)
-    return Found(proven.manifest, proven.unmasking.survivors, len(chosen), total)
+    chosen = _chosen(len(hashes), count, seed)
+    audit.audit(proven, {index: hashes[index] for index in chosen}, lambda wanted: shown.leaves(LeafKind.INPUT, wanted))
+    return Found(proven.manifest, proven.unmasking.survivors, len(chosen), len(hashes))
+
+
+def _check_cipher(shown: Shown, proven: ProvenCipher, count: int | None, seed: Seed) -> Found:
+    """Every answer is checked and every leaf of the sum opened again; `count` blocks of the product are made again."""
+    hashes = _sum_hashes(shown, proven.manifest, proven.result)
+    answered = cipher_audit.download(proven, shown.leaves)
+    cipher_audit.check_partials(answered, seed)
+    cipher_audit.audit_sum(answered, dict(enumerate(hashes)))
+    blocks = len(answered.product)
+    chosen = _chosen(blocks, count, seed)
+    cipher_audit.audit_product(answered, chosen, shown.leaves)
+    return Found(proven.manifest, proven.survivors, len(chosen), blocks, tuple(proven.partials))
+
+
+def _sum_hashes(shown: Shown, manifest: Manifest, result: Result) -> list[bytes]:
+    """The hashes of the sum's leaves, if it is the one that the coordinator signed."""
+    hashes = [transcript.sum_leaf(result.t3, index, leaf) for index, leaf in enumerate(shown.sum_leaves)]
+    if len(hashes) != leaf_count(manifest.length) or transcript.leaf_root(hashes) != result.leaf_root:
+        raise published.not_proved("the sum is not the one whose root the coordinator signed")
+    return hashes
+
+
+def _chosen(leaves: int, count: int | None, seed: Seed) -> list[int]:
+    return list(range(leaves)) if count is None else audit.draw(seed, leaves, min(count, leaves))
 
 
 # --- from the coordinator ---------------------------------------------------------------------------------------------
@@ -139,10 +171,10 @@ class Questions:
         record = self._current().fetch_round(run_id, number)
         sum_leaves = [data for _, data in self._current().fetch_sum(run_id, number).leaves]
 
-        def leaves(wanted: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
+        def leaves(kind: LeafKind, wanted: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
             for start in range(0, len(wanted), limits.LEAVES_PER_AUDIT):
                 part = wanted[start : start + limits.LEAVES_PER_AUDIT]
-                yield from self._current().fetch_leaves(run_id, number, part)
+                yield from self._current().fetch_leaves(run_id, number, part, kind)
 
         return Shown(trust_chain, record, sum_leaves, leaves)
 
@@ -171,7 +203,8 @@ def export(shown: Shown, folder: pathlib.Path) -> Shown:
             "folder_not_empty", f"{folder} is no empty folder", next_step="choose another --export folder"
         )
     try:
-        _write_inputs(shown, folder / INPUTS)
+        for kind, name in FOLDERS.items():
+            _write_leaves(shown, kind, folder / name)
     except OSError as error:
         raise StorageError(
             "file_unwritable",
@@ -185,15 +218,17 @@ def export(shown: Shown, folder: pathlib.Path) -> Shown:
     return read_folder(folder)
 
 
-def _write_inputs(shown: Shown, inputs: pathlib.Path) -> None:
-    """Every leaf of every input, one file a survivor."""
-    inputs.mkdir(parents=True)
+def _write_leaves(shown: Shown, kind: LeafKind, folder: pathlib.Path) -> None:
+    """Every leaf of a kind, one file for each that has some; no folder for a kind that the round does not have."""
+    hashes = shown.record.hashes(kind)
+    if not hashes:
+        return
+    folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        names = sorted(shown.record.leaf_hashes)
-        files = {org: stack.enter_context((inputs / f"{org}.bin").open("wb")) for org in names}
-        for org, _, data in shown.leaves(range(leaf_count(_manifest(shown.record).length))):
+        files = {org: stack.enter_context((folder / f"{org}.bin").open("wb")) for org in sorted(hashes)}
+        for org, _, data in shown.leaves(kind, range(max(map(len, hashes.values())))):
             if org not in files:
-                raise published.not_proved(f"a leaf of {org}, who is no survivor")
+                raise published.not_proved(f"a leaf of {org}, who has none")
             files[org].write(data)
 
 
@@ -203,20 +238,30 @@ def read_folder(folder: pathlib.Path) -> Shown:
     manifest = _manifest(record)
     sum_leaves = _cut(read_file(folder / SUM, "the sum", MAX_MODEL), manifest)
 
-    def leaves(wanted: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
-        size = size_bytes(LEAF_COORDINATES, manifest.ring_bits)
+    def leaves(kind: LeafKind, wanted: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
+        hashes = record.hashes(kind)
         for index in wanted:
-            for org in sorted(record.leaf_hashes):
-                path = folder / INPUTS / f"{org}.bin"
+            for org in sorted(hashes):
+                path = folder / FOLDERS[kind] / f"{org}.bin"
                 try:
                     with path.open("rb") as file:
-                        file.seek(index * size)
-                        data = file.read(size_bytes(leaf_length(manifest.length, index), manifest.ring_bits))
+                        start, size = _place(file, manifest, index, len(hashes[org]))
+                        file.seek(start)
+                        data = file.read(size)
                 except OSError as error:
-                    raise unreadable(path, "the masked input", error) from None
+                    raise unreadable(path, "the protected input", error) from None
                 yield org, index, data
 
     return Shown(read_file(folder / CHAIN, "the trust chain", MAX_MODEL), record, sum_leaves, leaves)
+
+
+def _place(file: BinaryIO, manifest: Manifest, index: int, leaves: int) -> tuple[int, int]:
+    """(first byte, bytes) of a leaf in its file: packed residues under masked, else blocks of one size."""
+    if manifest.protection == "masked":
+        size = size_bytes(LEAF_COORDINATES, manifest.ring_bits)
+        return index * size, size_bytes(leaf_length(manifest.length, index), manifest.ring_bits)
+    size = file.seek(0, io.SEEK_END) // leaves
+    return index * size, size
 
 
 def _cut(data: bytes, manifest: Manifest) -> list[bytes]:
@@ -237,13 +282,14 @@ def _manifest(record: PublishedRound) -> Manifest:
 def report(found: Found, fingerprint: bytes, output: Output) -> None:
     """Says what was established."""
     key, names = found.manifest.key, ", ".join(found.survivors)
-    part = "all leaves" if found.checked == found.leaves else f"{found.checked} of {found.leaves} leaves, drawn here"
-    value: Mapping[str, object] = {
+    part = "all" if found.checked == found.leaves else f"{found.checked} of {found.leaves}, drawn here"
+    value: dict[str, object] = {
         "verified": True,
         "run_id": key.run_id,
         "round": key.round,
         "attempt": key.attempt,
         "purpose": found.manifest.purpose.value,
+        "protection": found.manifest.protection,
         "federation_id": found.manifest.federation_id,
         "fingerprint": fingerprint.hex(),
         "coordinates": found.manifest.length,
@@ -251,14 +297,21 @@ def report(found: Found, fingerprint: bytes, output: Output) -> None:
         "leaves_checked": found.checked,
         "leaves": found.leaves,
     }
-    output.result(
-        value,
-        [
-            f"verified: the sum of round {key.round} of run {key.run_id} is that of the certified inputs",
-            f"inputs    {len(found.survivors)}: {names}",
-            f"checked   {part}, {found.manifest.length} coordinates in all",
-        ],
-    )
+    lines = [
+        f"verified: the sum of round {key.round} of run {key.run_id} is that of the certified inputs",
+        f"inputs    {len(found.survivors)}: {names}; protection {found.manifest.protection}",
+    ]
+    if found.holders:
+        named = found.manifest.encryption[0]
+        value |= {"holders": list(found.holders), "key_fingerprint": named.fingerprint.hex()}
+        lines += [
+            f"key       {named.key_id}, epoch {named.epoch}, {named.fingerprint.hex()}",
+            f"opened by {', '.join(found.holders)}: every answer proved, every leaf of the sum opened again",
+            f"checked   blocks of the product of the inputs: {part}; {found.manifest.length} coordinates in all",
+        ]
+    else:
+        lines.append(f"checked   leaves of the sum: {part}; {found.manifest.length} coordinates in all")
+    output.result(value, lines)
 
 
 def verify(

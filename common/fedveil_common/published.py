@@ -2,11 +2,14 @@
 
 Promise: what `verify` returns follows from signatures of the roster's members alone: their adverts, headers, votes and
 reveals, bound to each other by T0..T3. Nobody learns from it more than the coordinator knew after the certificate: the
-sum, and for each member one of its two secrets. Source: FLSA/1 sections 2.2, 2.7, 4.2 (docs/protocol.md).
+sum, and for each member one of its two secrets. `verify` is for protection masked; what holds whatever the protection
+is shared with `published_cipher`, which has the other. Source: FLSA/1 sections 2.2, 2.7, 4.2 (docs/protocol.md).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fedveil_common import transcript, wire
@@ -30,12 +33,24 @@ from fedveil_common.roster import Roster
 T = TypeVar("T", bound=Body)
 
 
+class LeafKind(enum.Enum):
+    """Whose leaves are asked for: every survivor's input (and the noise); the product; each holder's answer."""
+
+    INPUT = "input"
+    PRODUCT = "product"
+    PARTIAL = "partial"
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedRound:
     """Everything about an opened round but its leaves. All but the roster are public to the federation's members.
 
     `signed_roster`: the roster version the manifest binds. `adverts`: of U1; `dealers`: U2; `headers`: of U3; `votes`:
-    the certificate; `reveals`: those the sum was opened with; `leaf_hashes`: of each survivor's masked input.
+    the certificate; `reveals`: those the sum was opened with; `leaf_hashes`: of each survivor's protected input.
+
+    Under paillier the blobs are of that protection's types, `dealers` is U1, `reveals` are the answers of the quorum,
+    and besides there are: `noise`, at most one, whose leaf hashes stand under "coordinator"; the leaf hashes of the
+    product, and of each answer; terms and record of the key. Under masked all of these are empty.
     """
 
     manifest: SignedBlob
@@ -47,11 +62,28 @@ class PublishedRound:
     votes: tuple[SignedBlob, ...]
     reveals: tuple[SignedBlob, ...]
     leaf_hashes: Mapping[OrgId, tuple[bytes, ...]]
+    product_hashes: tuple[bytes, ...] = ()
+    partial_hashes: Mapping[OrgId, tuple[bytes, ...]] = field(default_factory=dict)
+    key_terms: bytes = b""
+    key_record: bytes = b""
+    noise: tuple[SignedBlob, ...] = ()
+
+    def hashes(self, kind: LeafKind) -> Mapping[OrgId, tuple[bytes, ...]]:
+        """Whose leaves of a kind there are, and their hashes in order; nobody's where the protection has none."""
+        match kind:
+            case LeafKind.INPUT:
+                return self.leaf_hashes
+            case LeafKind.PRODUCT:
+                return {COORDINATOR: self.product_hashes} if self.product_hashes else {}
+            case LeafKind.PARTIAL:
+                return self.partial_hashes
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A published round that was verified. `tag_sum`: what the headers' tags come to; empty if a header voids it."""
+    """A published round under masked that was verified. `tag_sum`: what the headers' tags come to; empty if a header
+    voids it.
+    """
 
     manifest: Manifest
     result: Result
@@ -70,26 +102,75 @@ def verify(published: PublishedRound, roster: Roster, stated_corrupt: int = 1) -
 
     Raises PeerError `round_not_proved`: what was published is not the record of a certified round.
     """
-    try:
+    with proving():
         return _verify(published, roster, stated_corrupt)
+
+
+def protection_of(published: PublishedRound) -> str:
+    """Which protection the manifest names: who verifies the round by that one trusts nothing. `round_not_proved`."""
+    with proving():
+        manifest = wire.parse_body(BlobType.MANIFEST, published.manifest.body)
+    assert isinstance(manifest, Manifest), "the wire's table maps a blob type to one body"
+    return manifest.protection
+
+
+@contextlib.contextmanager
+def proving() -> Iterator[None]:
+    """Whatever is wrong within is wrong with what was published: PeerError `round_not_proved`."""
+    try:
+        yield
     except FedveilError as error:
         if error.code == "round_not_proved":
             raise
         raise not_proved(f"{error.what} ({error.code})") from error
 
 
-def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> Proven:
+def agreed(published: PublishedRound, protection: str, roster: Roster, stated_corrupt: int) -> tuple[Manifest, Result]:
+    """What the coordinator signed of a round under `protection`, for a cohort and quorum that may stand."""
     signing.verify(published.manifest, roster.coordinator_key, BlobType.MANIFEST)
     signing.verify(published.result, roster.coordinator_key, BlobType.RESULT)
     if {published.manifest.signer_id, published.result.signer_id} != {COORDINATOR}:
         raise not_proved("manifest or result are not the coordinator's")
-    manifest = _body(published.manifest, BlobType.MANIFEST, Manifest)
-    result = _body(published.result, BlobType.RESULT, Result)
+    manifest = body_of(published.manifest, BlobType.MANIFEST, Manifest)
+    result = body_of(published.result, BlobType.RESULT, Result)
+    if manifest.protection != protection:
+        raise not_proved(f"its manifest is of protection {manifest.protection}, not {protection}")
     if (manifest.roster_version, manifest.roster_hash) != (roster.version, roster.hash):
         raise not_proved("the manifest binds another roster")
     _check_cohort(manifest, roster, stated_corrupt)
+    return manifest, result
+
+
+def certified(
+    published: PublishedRound, manifest: Manifest, result: Result, t2: bytes, roster: Roster, members: Sequence[OrgId]
+) -> bytes:
+    """T3 of the published headers, if a quorum of `members` (U2) voted for it, they are not too few, and the result is
+    of it.
+    """
+    t3 = transcript.t3(t2, {blob.signer_id: blob.body for blob in published.headers})
+    survivors = len(published.headers)
+    if survivors < manifest.min_survivors:
+        raise not_proved("fewer inputs than may be opened")
+    if (result.t3, result.survivors, result.length) != (t3, survivors, manifest.length):
+        raise not_proved("the result is not of this set of inputs")
+    votes = signed_by(published.votes, BlobType.VOTE, Vote, roster, members)
+    if len(votes) < manifest.quorum or any(vote != Vote(t3) for vote in votes.values()):
+        raise not_proved("the votes are no certificate over this set of inputs")
+    return t3
+
+
+def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> Proven:
+    manifest, result = agreed(published, "masked", roster, stated_corrupt)
+    if (
+        published.noise
+        or published.key_terms
+        or published.key_record
+        or published.product_hashes
+        or published.partial_hashes
+    ):
+        raise not_proved("it has parts of another protection")
     t0 = transcript.t0(published.manifest.body)
-    adverts = _signed(published.adverts, BlobType.ADVERT, Advert, roster, manifest.cohort)
+    adverts = signed_by(published.adverts, BlobType.ADVERT, Advert, roster, manifest.cohort)
     if any(one.t0 != t0 or one.org_id != org for org, one in adverts.items()):
         raise not_proved("an advert is of another attempt or member")
     t1 = transcript.t1(t0, {blob.signer_id: blob.body for blob in published.adverts})
@@ -97,7 +178,7 @@ def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> P
     if list(dealers) != sorted(set(dealers)) or not set(dealers) <= set(adverts):
         raise not_proved("the dealers are not sorted members of the key set")
     t2 = transcript.t2(t1, dealers)
-    headers = _signed(published.headers, BlobType.HEADER, Header, roster, dealers)
+    headers = signed_by(published.headers, BlobType.HEADER, Header, roster, dealers)
     leaves = -(-manifest.length // manifest.leaf_coordinates)
     shape = (t2, manifest.length, manifest.ring_bits, leaves)
     for org, header in headers.items():
@@ -106,15 +187,8 @@ def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> P
         hashes = published.leaf_hashes.get(org, ())
         if len(hashes) != leaves or transcript.leaf_root(hashes) != header.leaf_root:
             raise not_proved(f"the leaf hashes of {org} are not those of its header")
-    t3 = transcript.t3(t2, {blob.signer_id: blob.body for blob in published.headers})
-    if len(headers) < manifest.min_survivors:
-        raise not_proved("fewer inputs than may be opened")
-    if (result.t3, result.survivors, result.length) != (t3, len(headers), manifest.length):
-        raise not_proved("the result is not of this set of inputs")
-    votes = _signed(published.votes, BlobType.VOTE, Vote, roster, dealers)
-    if len(votes) < manifest.quorum or any(vote != Vote(t3) for vote in votes.values()):
-        raise not_proved("the votes are no certificate over this set of inputs")
-    reveals = _signed(published.reveals, BlobType.REVEAL, Reveal, roster, dealers)
+    t3 = certified(published, manifest, result, t2, roster, dealers)
+    reveals = signed_by(published.reveals, BlobType.REVEAL, Reveal, roster, dealers)
     if any(one.t3 != t3 for one in reveals.values()):
         raise not_proved("a reveal is for another set of inputs")
     unmasking = opening.recover(
@@ -145,7 +219,7 @@ def _check_cohort(manifest: Manifest, roster: Roster, stated_corrupt: int) -> No
     )
 
 
-def _signed(
+def signed_by(
     blobs: Sequence[SignedBlob], expected: BlobType, kind: type[T], roster: Roster, members: Sequence[OrgId]
 ) -> dict[OrgId, T]:
     """The bodies by signer: each signed by another one of `members` under its roster key."""
@@ -154,11 +228,12 @@ def _signed(
         if blob.signer_id not in members or blob.signer_id in found:
             raise not_proved(f"a {expected} of {blob.signer_id} is one too many")
         signing.verify(blob, roster.key_of(blob.signer_id), expected)
-        found[blob.signer_id] = _body(blob, expected, kind)
+        found[blob.signer_id] = body_of(blob, expected, kind)
     return found
 
 
-def _body(blob: SignedBlob, expected: BlobType, kind: type[T]) -> T:
+def body_of(blob: SignedBlob, expected: BlobType, kind: type[T]) -> T:
+    """The body of a blob whose signature was verified as one of type `expected`."""
     body = wire.parse_body(expected, blob.body)
     assert isinstance(body, kind), "the wire's table maps a blob type to one body"
     return body

@@ -16,7 +16,7 @@ from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId, is_name
-from fedveil_common.wire.published import encode_parts
+from fedveil_common.wire.published import LEAF_KINDS, encode_parts
 from google.protobuf.message import DecodeError
 
 from fedveil_coordinator.allowlist import Identity
@@ -28,7 +28,7 @@ READERS_AT_ONCE = 4
 """Calls that read kept inputs at the same time; further ones wait."""
 
 FRAME_BYTES = 1024 * 1024
-"""Of a frame of several parts."""
+"""Of a frame of several parts or leaves."""
 
 T = TypeVar("T")
 
@@ -94,14 +94,20 @@ class ArchiveEdge:
     def _leaves(self, data: bytes) -> Iterator[bytes]:
         request = _request(pb.FetchInputLeavesRequest, data)
         wanted = list(request.leaves)
+        kind = next((kind for kind, number in LEAF_KINDS.items() if number == request.kind), None)
+        if kind is None:
+            raise wire.MalformedError("kind", "there are no leaves of this kind")
         published = self._archive.round(RunId(request.run_id), request.round)
-        _check_leaves(wanted, len(next(iter(published.leaf_hashes.values()))))
-        found = self._archive.leaves(RunId(request.run_id), request.round, wanted)
-        while some := list(itertools.islice(found, limits.LEAVES_PER_FRAME)):
-            frame = pb.FetchInputLeavesResponse()
-            for org, index, leaf in some:
-                frame.leaves.add(org_id=org, leaf=index, data=leaf)
-            yield frame.SerializeToString()
+        _check_leaves(wanted, len(next(iter(published.hashes(kind).values()), ())))
+        found = self._archive.leaves(RunId(request.run_id), request.round, wanted, kind)
+        frame, size = pb.FetchInputLeavesResponse(), 0
+        for org, index, leaf in found:
+            if len(frame.leaves) == limits.LEAVES_PER_FRAME or (size and size + len(leaf) > FRAME_BYTES):
+                yield frame.SerializeToString()
+                frame, size = pb.FetchInputLeavesResponse(), 0
+            frame.leaves.add(org_id=org, leaf=index, data=leaf)
+            size += len(leaf)
+        yield frame.SerializeToString()
 
 
 def _request(kind: type[T], data: bytes) -> Any:

@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 
 from fedveil_common import wire
 from fedveil_common.ids import AttemptKey, OrgId
-from fedveil_common.messages import BlobType, Manifest, SignedBlob
+from fedveil_common.messages import BlobType, Encryption, Manifest, SignedBlob
 
 from fedveil_coordinator import facts
 
 
 @dataclass(slots=True)
 class Record:
-    """The blobs of one opened attempt, by signer where there is one of each."""
+    """The blobs of one opened attempt, by signer where there is one of each. `encryption`: one under paillier, whose
+    `reveals` are the answers of the quorum that was called last; there `dealers` are the members.
+    """
 
     manifest: SignedBlob
     key: AttemptKey
     roster_version: int
+    encryption: tuple[Encryption, ...] = ()
     adverts: dict[OrgId, SignedBlob] = field(default_factory=dict)
     members: tuple[OrgId, ...] = ()
     dealers: tuple[OrgId, ...] = ()
@@ -30,6 +33,7 @@ class Record:
     voters: tuple[OrgId, ...] = ()
     reveals: dict[OrgId, SignedBlob] = field(default_factory=dict)
     revealers: tuple[OrgId, ...] = ()
+    noise: tuple[SignedBlob, ...] = ()
     result: SignedBlob | None = None
 
     def chosen(self, blobs: Mapping[OrgId, SignedBlob], names: Iterable[OrgId]) -> tuple[SignedBlob, ...]:
@@ -48,12 +52,16 @@ def record_of(recorded: Iterable[tuple[str, bytes]], round: int) -> Record | Non
                 manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
                 assert isinstance(manifest, Manifest)
                 fits = manifest.key.round == round
-                record = Record(blob, manifest.key, manifest.roster_version) if fits else None
+                record = _record(blob, manifest) if fits else None
             case fact if record is not None:
                 _add(record, fact)
         if record is not None and record.result is not None:
             return record
     return None
+
+
+def _record(blob: SignedBlob, manifest: Manifest) -> Record:
+    return Record(blob, manifest.key, manifest.roster_version, manifest.encryption)
 
 
 def _add(record: Record, fact: facts.Fact) -> None:
@@ -62,6 +70,8 @@ def _add(record: Record, fact: facts.Fact) -> None:
             record.adverts[blob.signer_id] = blob
         case facts.KeySetFrozen(members=members):
             record.members = members
+            if record.encryption:
+                record.dealers = members  # U2 is U1: nobody deals
         case facts.DealersFrozen(dealers=dealers):
             record.dealers = dealers
         case facts.InputAccepted(header=blob):
@@ -72,6 +82,10 @@ def _add(record: Record, fact: facts.Fact) -> None:
             record.votes[blob.signer_id] = blob
         case facts.Certified(voters=voters):
             record.voters = voters
+        case facts.ProductMade(noise=noise):
+            record.noise = noise
+        case facts.QuorumCalled():
+            record.reveals = {}
         case facts.RevealAccepted(reveal=blob):
             record.reveals[blob.signer_id] = blob
         case facts.OpeningStarted(revealers=revealers):
@@ -93,6 +107,8 @@ _NEEDED = frozenset(
         facts.Proposed,
         facts.VoteAccepted,
         facts.Certified,
+        facts.ProductMade,
+        facts.QuorumCalled,
         facts.RevealAccepted,
         facts.OpeningStarted,
         facts.SumOpened,

@@ -1,8 +1,9 @@
 """Makes the sum of a Fedveil round again, without Fedveil: python verify_round.py FOLDER FINGERPRINT
 
-FOLDER: as `fedveil verify RUN ROUND --export FOLDER` writes it. FINGERPRINT: the federation's, told by telephone. Needs
-numpy and cryptography. Exit 0: the signed sum is that of the inputs that a quorum of members certified; 1: it is not,
-or the folder proves nothing. A forged signature ends in InvalidSignature. Every step: docs/protocol.md."""
+FOLDER: as `fedveil verify RUN ROUND --export FOLDER` writes a round under protection masked (for one under paillier
+there is `fedveil verify --from`). FINGERPRINT: the federation's, told by telephone. Needs numpy and cryptography. Exit
+0: the signed sum is that of the inputs that a quorum of members certified; 1: it is not, or the folder proves nothing.
+A forged signature ends in InvalidSignature. Every step: docs/protocol.md."""
 
 import hashlib
 import json
@@ -127,8 +128,8 @@ def main(folder, fingerprint):
     for part in parts((folder / "round.bin").read_bytes()):
         if 1 in part:
             blob = proto(part[1][0])
-            who, kind, body = blob[1][0].decode(), TYPES[blob[2][0]], blob[3][0]
-            require(who in keys and who not in blobs[kind], f"a {kind} of {who}")
+            who, kind, body = blob[1][0].decode(), TYPES.get(blob[2][0], ""), blob[3][0]
+            require(kind and who in keys and who not in blobs[kind], f"a {kind or 'blob of another kind'} of {who}")
             signed(keys[who], blob[4][0], f"sig/{kind}", who.encode(), body)
             blobs[kind][who] = body
         elif 3 in part:

@@ -2,7 +2,9 @@
 
 Promise: no model is derived from a sum that fails. The checksum is broken by a coordinator that works together with one
 dealer; the audit is not, and looks at as many leaves as one vector has bytes, or at all where no checksum vouches for
-the sum. Source: FLSA/1 section 4 with A4 (docs/protocol.md).
+the sum. Under paillier there is no checksum: every holder's answer is checked by its proof, every leaf of the sum is
+opened again, and blocks of the product are made again, by the rule for a sum without a checksum.
+Source: FLSA/1 section 4 with A4 (docs/protocol.md); docs/paillier.md, section 6.
 """
 
 import hmac
@@ -11,14 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from fedveil_common import audit, published
+from fedveil_common import audit, cipher_audit, published, published_cipher
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking import checksum
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Result, SignedBlob
 from fedveil_common.ports import Entropy
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
@@ -50,8 +52,10 @@ class RoundSource(Protocol):
         """What was published of an opened round; nothing in it is believed yet."""
         ...
 
-    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
-        """These leaves of every survivor's masked input, leaf after leaf, the survivors of each in the order of ids."""
+    def fetch_leaves(
+        self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT
+    ) -> Iterable[tuple[OrgId, int, bytes]]:
+        """These leaves of a kind, leaf after leaf, of each those who have one in the order of their ids."""
         ...
 
 
@@ -97,7 +101,23 @@ class Checker:
         )
         if not audited and (key is None or vouched):
             return
-        proven = self._proven(downloaded, found)
+        record = self._source.fetch_round(found.run_id, found.round)
+        if (record.manifest, record.result) != (downloaded.manifest, downloaded.result_blob):
+            raise published.not_proved("it is of another manifest or result than the sum")
+        try:
+            roster = self._past_roster(record.signed_roster)
+        except FedveilError as error:
+            raise published.not_proved(f"its roster is not governance's ({error.code})") from error
+        if published.protection_of(record) == "paillier":
+            self._check_cipher(downloaded, found, published_cipher.verify(record, roster, downloaded.stated_corrupt))
+        else:
+            proven = published.verify(record, roster, downloaded.stated_corrupt)
+            self._check_masked(downloaded, found, proven, vouched=vouched)
+
+    def _check_masked(
+        self, downloaded: DownloadedSum, found: OpenedSum, proven: published.Proven, *, vouched: bool
+    ) -> None:
+        """Leaves of the sum are made again from the masked inputs: more of them if no checksum vouches for it."""
         if downloaded.result.tag_sum != proven.tag_sum:
             raise audit.disputed("its tag is not the sum of the tags in the headers")
         leaves = len(downloaded.leaf_hashes)
@@ -106,20 +126,25 @@ class Checker:
         else:
             count = audit.thorough_share(proven.manifest.quorum - proven.manifest.corrupt, leaves)
             log.warning("sum.not_vouched_for", run=found.run_id, round=found.round, audited_leaves=count, leaves=leaves)
-        chosen = audit.draw(Seed(self._entropy.take(32)), leaves, count)
+        chosen = audit.draw(self._seed(), leaves, count)
 
         def fetch(wanted: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
             return self._source.fetch_leaves(found.run_id, found.round, wanted)
 
         audit.audit(proven, {index: downloaded.leaf_hashes[index] for index in chosen}, fetch)
 
-    def _proven(self, downloaded: DownloadedSum, found: OpenedSum) -> published.Proven:
-        """The round behind the sum, proved by its members."""
-        record = self._source.fetch_round(found.run_id, found.round)
-        if (record.manifest, record.result) != (downloaded.manifest, downloaded.result_blob):
-            raise published.not_proved("it is of another manifest or result than the sum")
-        try:
-            roster = self._past_roster(record.signed_roster)
-        except FedveilError as error:
-            raise published.not_proved(f"its roster is not governance's ({error.code})") from error
-        return published.verify(record, roster, downloaded.stated_corrupt)
+    def _check_cipher(self, downloaded: DownloadedSum, found: OpenedSum, proven: published_cipher.ProvenCipher) -> None:
+        """Every answer and every leaf of the sum, which cost no further download; blocks of the product, drawn here."""
+
+        def fetch(kind: LeafKind, wanted: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
+            return self._source.fetch_leaves(found.run_id, found.round, wanted, kind)
+
+        answered = cipher_audit.download(proven, fetch)
+        cipher_audit.check_partials(answered, self._seed())
+        cipher_audit.audit_sum(answered, dict(enumerate(downloaded.leaf_hashes)))
+        blocks = len(answered.product)
+        count = audit.thorough_share(proven.manifest.quorum - proven.manifest.corrupt, blocks)
+        cipher_audit.audit_product(answered, audit.draw(self._seed(), blocks, count), fetch)
+
+    def _seed(self) -> Seed:
+        return Seed(self._entropy.take(32))

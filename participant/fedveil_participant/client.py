@@ -20,9 +20,9 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.pki.renewing import RenewalAnswer
 from fedveil_common.ports import LeafSource
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.wire import tables
-from fedveil_common.wire.published import parse_parts
+from fedveil_common.wire.published import LEAF_KINDS, parse_parts
 from google.protobuf.message import DecodeError
 
 from fedveil_participant.checking import SumDownload
@@ -205,10 +205,12 @@ class CoordinatorLink:
             for index, one in enumerate(frame.numbers, frame.first):
                 yield frame.org_id, index, one
 
-    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterator[tuple[OrgId, int, bytes]]:
-        """Download leaves of every survivor's masked input, as they arrive. FedveilError."""
+    def fetch_leaves(
+        self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT
+    ) -> Iterator[tuple[OrgId, int, bytes]]:
+        """Download leaves of every survivor's input, or of the product or the answers, as they arrive. FedveilError."""
         for start in range(0, len(leaves), limits.LEAVES_PER_AUDIT):
-            request = pb.FetchInputLeavesRequest(run_id=run_id, round=round)
+            request = pb.FetchInputLeavesRequest(run_id=run_id, round=round, kind=LEAF_KINDS[kind])
             request.leaves.extend(leaves[start : start + limits.LEAVES_PER_AUDIT])
             line = self._line
             for data in _stream(line, line.leaves, request.SerializeToString()):

@@ -18,7 +18,7 @@ from fedveil_common.paillier.round_shape import RoundShape
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.provenance import Lineage
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
@@ -57,8 +57,10 @@ class Link(Protocol):
         """Download what was published of an opened round. Raises FedveilError."""
         ...
 
-    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
-        """Download leaves of every survivor's masked input, in order. Raises FedveilError."""
+    def fetch_leaves(
+        self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT
+    ) -> Iterable[tuple[OrgId, int, bytes]]:
+        """Download leaves of all inputs, of the product or of the answers, in order. Raises FedveilError."""
         ...
 
 

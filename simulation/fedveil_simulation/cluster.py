@@ -18,7 +18,7 @@ from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource, NoFailpoints
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import Seed
 from fedveil_common.wire.published import encode_parts, parse_parts
 from fedveil_coordinator import driver as coordinator
@@ -121,8 +121,10 @@ class _Link:
     def fetch_round(self, run_id: RunId, round: int) -> PublishedRound:
         return self._cluster.published(run_id, round)
 
-    def fetch_leaves(self, run_id: RunId, round: int, leaves: Sequence[int]) -> Iterable[tuple[OrgId, int, bytes]]:
-        return self._cluster.archive.leaves(run_id, round, leaves)
+    def fetch_leaves(
+        self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT
+    ) -> Iterable[tuple[OrgId, int, bytes]]:
+        return self._cluster.archive.leaves(run_id, round, leaves, kind)
 
 
 @dataclass(slots=True)

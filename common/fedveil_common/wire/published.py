@@ -2,24 +2,50 @@
 
 Promise: parsing yields a value whose every part has its size and form, or raises MalformedError; whether it proves
 anything is for `published.verify`. Parts, in this order: manifest, result, signed roster, dealers, adverts, headers,
-votes, reveals, leaf hashes. In a file each part is preceded by its length, u32 big-endian.
+votes, reveals, leaf hashes; under paillier also noise, terms and record of the key, leaf hashes of the product and of
+each answer. In a file each part is preceded by its length, u32 big-endian.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedveil.v1 import rounds_pb2 as pb
 from google.protobuf.message import DecodeError
 
 from fedveil_common import limits
-from fedveil_common.ids import OrgId, is_name
+from fedveil_common.ids import COORDINATOR, OrgId, is_name
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_common.published import PublishedRound
+from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.wire import tables
 from fedveil_common.wire.fields import MalformedError
 
-_KINDS = (BlobType.ADVERT, BlobType.HEADER, BlobType.VOTE, BlobType.REVEAL)
+_PLACES = {
+    BlobType.ADVERT: "adverts",
+    BlobType.KEY_ADVERT: "adverts",
+    BlobType.HEADER: "headers",
+    BlobType.CIPHER_HEADER: "headers",
+    BlobType.VOTE: "votes",
+    BlobType.REVEAL: "reveals",
+    BlobType.PARTIAL: "reveals",
+}
+"""Where a blob belongs; that all of a place are of the type of its protection is for who verifies them."""
+
+_ONCE = (BlobType.MANIFEST, BlobType.RESULT, BlobType.NOISE)
+_MOST_PARTS = 5 * limits.MAX_MEMBERS + 4
+
+LEAF_KINDS: Mapping[LeafKind, "pb.LeafKind.ValueType"] = {
+    LeafKind.INPUT: pb.LEAF_KIND_UNSPECIFIED,
+    LeafKind.PRODUCT: pb.LEAF_KIND_PRODUCT,
+    LeafKind.PARTIAL: pb.LEAF_KIND_PARTIAL,
+}
+"""How a request for leaves says of what."""
+
 _LENGTH_BYTES = 4
+_MOST_BYTES = {
+    "signed_roster": limits.MAX_DOCUMENT,
+    "key_terms": limits.MAX_DOCUMENT,
+    "key_record": limits.MAX_KEY_RECORD,
+}
 
 
 def encode_parts(published: PublishedRound) -> Iterator[bytes]:
@@ -33,57 +59,82 @@ def encode_parts(published: PublishedRound) -> Iterator[bytes]:
         for blob in blobs:
             yield _blob(blob)
     for org in sorted(published.leaf_hashes):
-        hashes = pb.LeafHashes(org_id=org, hashes=list(published.leaf_hashes[org]))
-        yield pb.RoundPart(leaf_hashes=hashes).SerializeToString(deterministic=True)
+        part = pb.RoundPart(leaf_hashes=_hashes(org, published.leaf_hashes[org]))
+        yield part.SerializeToString(deterministic=True)
+    for blob in published.noise:
+        yield _blob(blob)
+    if published.key_terms:
+        yield pb.RoundPart(key_terms=published.key_terms).SerializeToString(deterministic=True)
+    if published.key_record:
+        yield pb.RoundPart(key_record=published.key_record).SerializeToString(deterministic=True)
+    if published.product_hashes:
+        part = pb.RoundPart(product_hashes=_hashes(COORDINATOR, published.product_hashes))
+        yield part.SerializeToString(deterministic=True)
+    for org in sorted(published.partial_hashes):
+        part = pb.RoundPart(partial_hashes=_hashes(org, published.partial_hashes[org]))
+        yield part.SerializeToString(deterministic=True)
 
 
 def parse_parts(parts: Iterable[bytes]) -> PublishedRound:
     """The round behind its parts. MalformedError with the path of what is wrong; memory is bounded by the limits."""
     single: dict[str, Any] = {}
-    blobs: dict[BlobType, list[SignedBlob]] = {kind: [] for kind in _KINDS}
+    blobs: dict[str, list[SignedBlob]] = {place: [] for place in _PLACES.values()}
     hashes: dict[OrgId, tuple[bytes, ...]] = {}
+    partials: dict[OrgId, tuple[bytes, ...]] = {}
     for number, data in enumerate(parts):
         path = f"part {number}"
-        if number > 5 * limits.MAX_MEMBERS + 4 or len(data) > limits.MAX_MESSAGE:
+        if number > _MOST_PARTS or len(data) > limits.MAX_MESSAGE:
             raise MalformedError(path, "more than a round can have")
         part = _decode(data, path)
         match part.WhichOneof("part"):
             case "blob":
                 blob: SignedBlob = tables.BLOB.get(part, "blob", path)
-                if blob.type in blobs:
-                    if len(blobs[blob.type]) >= limits.MAX_MEMBERS:
+                if blob.type in _PLACES:
+                    found = blobs[_PLACES[blob.type]]
+                    if len(found) >= limits.MAX_MEMBERS:
                         raise MalformedError(path, f"more {blob.type} blobs than a cohort has members")
-                    blobs[blob.type].append(blob)
-                elif blob.type in (BlobType.MANIFEST, BlobType.RESULT):
+                    found.append(blob)
+                elif blob.type in _ONCE:
                     _once(single, blob.type.value, blob, path)
                 else:
                     raise MalformedError(path, f"a blob of type {blob.type} is not published")
-            case "signed_roster":
-                if len(part.signed_roster) > limits.MAX_DOCUMENT:
-                    raise MalformedError(path, "the roster is too large")
-                _once(single, "roster", part.signed_roster, path)
+            case "signed_roster" | "key_terms" | "key_record" as name:
+                document, most = getattr(part, name), _MOST_BYTES[name]
+                if not 1 <= len(document) <= most:
+                    raise MalformedError(path, f"{name} of {len(document)} bytes, not 1 to {most}")
+                _once(single, name, document, path)
             case "dealers":
                 _once(single, "dealers", tuple(_name(one, path) for one in part.dealers.org_ids), path)
             case "leaf_hashes":
-                org, found = _name(part.leaf_hashes.org_id, path), tuple(part.leaf_hashes.hashes)
-                if org in hashes or not 1 <= len(found) <= limits.MAX_LEAVES or any(len(one) != 32 for one in found):
-                    raise MalformedError(path, "not the leaf hashes of another input")
-                hashes[org] = found
+                _add_hashes(hashes, part.leaf_hashes, limits.MAX_MEMBERS + 1, path)
+            case "partial_hashes":
+                _add_hashes(partials, part.partial_hashes, limits.MAX_HOLDERS, path)
+            case "product_hashes":
+                product: dict[OrgId, tuple[bytes, ...]] = {}
+                _add_hashes(product, part.product_hashes, 1, path)
+                if set(product) != {COORDINATOR}:
+                    raise MalformedError(path, "the product is not the coordinator's")
+                _once(single, "product_hashes", product[COORDINATOR], path)
             case _:
                 raise MalformedError(path, "no known part")
-    missing = {"manifest", "result", "roster", "dealers"} - single.keys()
+    missing = {"manifest", "result", "signed_roster", "dealers"} - single.keys()
     if missing or len(single["dealers"]) > limits.MAX_MEMBERS:
         raise MalformedError("parts", f"missing: {', '.join(sorted(missing))}" if missing else "too many dealers")
     return PublishedRound(
         single["manifest"],
         single["result"],
-        single["roster"],
-        tuple(blobs[BlobType.ADVERT]),
+        single["signed_roster"],
+        tuple(blobs["adverts"]),
         single["dealers"],
-        tuple(blobs[BlobType.HEADER]),
-        tuple(blobs[BlobType.VOTE]),
-        tuple(blobs[BlobType.REVEAL]),
+        tuple(blobs["headers"]),
+        tuple(blobs["votes"]),
+        tuple(blobs["reveals"]),
         hashes,
+        single.get("product_hashes", ()),
+        partials,
+        single.get("key_terms", b""),
+        single.get("key_record", b""),
+        (single["noise"],) if "noise" in single else (),
     )
 
 
@@ -111,6 +162,18 @@ def _blob(blob: SignedBlob) -> bytes:
     part = pb.RoundPart()
     tables.BLOB.put(part, "blob", blob)
     return part.SerializeToString(deterministic=True)
+
+
+def _hashes(org: OrgId, hashes: tuple[bytes, ...]) -> pb.LeafHashes:
+    return pb.LeafHashes(org_id=org, hashes=list(hashes))
+
+
+def _add_hashes(found: dict[OrgId, tuple[bytes, ...]], part: pb.LeafHashes, most: int, path: str) -> None:
+    org, hashes = _name(part.org_id, path), tuple(part.hashes)
+    sound = 1 <= len(hashes) <= limits.MAX_LEAVES and all(len(one) == 32 for one in hashes)
+    if org in found or len(found) >= most or not sound:
+        raise MalformedError(path, "not the leaf hashes of another vector")
+    found[org] = hashes
 
 
 def _decode(data: bytes, path: str) -> Any:
