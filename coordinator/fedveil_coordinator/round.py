@@ -548,7 +548,8 @@ def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) 
 def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
     """What stays for those who audit the sum."""
     holders = frame.keys[0].names(stage.quorum) if frame.keys else ()
-    return KeepInputs(frame.key, stage.survivors, stage.quorum, holders)
+    noise = tuple(blob.signer_id for blob in frame.noise)
+    return KeepInputs(frame.key, (*stage.survivors, *noise), stage.quorum, holders)
 
 
 def _publish(course: Course, stage: Opening, event: SumReady) -> None:
