@@ -52,6 +52,7 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
     from fedveil_common.wire import tables
     from fedveil_coordinator import founding
     from fedveil_coordinator.allowlist import AllowList
+    from fedveil_coordinator.intake import due
     from fedveil_coordinator.server import RoundsEdge
     from fedveil_coordinator.store import open_store
     from masked_round import memory_kb
@@ -82,10 +83,13 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
         def input_progress(self, org: OrgId, leaves: int) -> None:
             pass
 
-        def expect_input(self, org: OrgId, header: SignedBlob) -> tuple[Any, Header]:
+        def expect_upload(self, org: OrgId, header: SignedBlob) -> Any:
             body = wire.parse_body(BlobType.HEADER, header.body)
             assert isinstance(body, Header)
-            return SimpleNamespace(key=self.key), body
+            return SimpleNamespace(attempt=SimpleNamespace(key=self.key), due=due(body, None))
+
+        def examine(self, org: OrgId, upload: Any) -> None:
+            pass
 
         def input_complete(self, org: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
             done: Future[SignedBlob] = Future()
@@ -149,7 +153,8 @@ def coordinator(home: Path, out: Path, participants: int, parameters: int) -> No
         rounds = Rounds()
         edge: Any = Edge
         server = grpc.aio.server(options=transport.SERVER_OPTIONS)
-        handlers = edge(rounds, lambda pem: allowed.identify(pem, clock.wall_s()), journal.spool, None).handlers()
+        spool = lambda key, org, quorum, announced: journal.spool(key, org, announced)  # noqa: E731
+        handlers = edge(rounds, lambda pem: allowed.identify(pem, clock.wall_s()), spool, None).handlers()
         server.add_generic_rpc_handlers((handlers,))
         host, port = federation.listen
         bind(server, host, port, federation.server_credentials())

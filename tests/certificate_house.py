@@ -19,6 +19,8 @@ from fedveil_cli import renewing
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers
 from fedveil_common.errors import FedveilError
+from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import certificates, transport
 from fedveil_common.ports import Failpoints, NoFailpoints
@@ -34,6 +36,7 @@ from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.membership import Membership
 from fedveil_participant.renewal_client import RemoteOffice
 from fedveil_participant.store import ParticipantStore, journal_key, open_store
+from fedveil_simulation.key_book import NO_KEYS
 
 DAY = 86_400.0
 
@@ -69,6 +72,7 @@ class House(Office):
             clock,
             self.entropy,
             NoFailpoints(),
+            NO_KEYS,
         )
         self.allowed.listen(lambda org, code: self.driver.call(lambda: self.driver.end_session(org, code)))
 
@@ -182,9 +186,11 @@ def open_house(folder: pathlib.Path) -> Iterator[House]:
     async def main() -> None:
         server = grpc.aio.server(options=transport.SERVER_OPTIONS)
         store = house.store
-        edge = RoundsEdge(
-            house.driver, desk.identify, store.journal.spool, lambda run, number: None, desk.recheck, desk.live
-        )
+
+        def spool(key: AttemptKey, org: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
+            return store.journal.spool(key, org, announced)
+
+        edge = RoundsEdge(house.driver, desk.identify, spool, lambda run, number: None, desk.recheck, desk.live)
         server.add_generic_rpc_handlers((edge.handlers(), desk.edge().handlers()))
         assert server.add_secure_port(f"127.0.0.1:{house.port}", desk.rotation.server_credentials()) == house.port
         config = uvicorn.Config(

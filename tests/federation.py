@@ -24,10 +24,11 @@ from fedveil_common.secret import PrivateKey, Seed
 from fedveil_coordinator.run import RunState
 from fedveil_participant.bench import TableBench
 from fedveil_participant.events import Changes
-from fedveil_participant.stages import Encoding, Stage
+from fedveil_participant.stages import Encoding, Encrypting, Stage
 from fedveil_simulation.charter import Charter, make_charter
 from fedveil_simulation.cluster import Cluster, Packet
 from fedveil_simulation.journals import ParticipantMemory
+from fedveil_simulation.key_book import KeyBook
 from numpy.typing import NDArray
 
 FIVE = tuple(OrgId(name) for name in ("acme", "borealis", "cygnus", "delta", "echo"))
@@ -44,6 +45,7 @@ SETTINGS = {
     "rate": 0.2,
     "wait_s": 600,
     "hard_limit_s": 120,
+    "protection": "masked",
 }
 PLAN = """version: 1
 name: small
@@ -66,7 +68,7 @@ strategy: {{kind: fedavg}}
 evaluation: {{every: {every}, metrics: [loss, accuracy], holdout: 0.2}}
 cohort: {{min_participants: {min_participants}, max_corrupt: {max_corrupt}, progress_s: 3, wait_s: {wait_s},
   hard_limit_s: {hard_limit_s}}}
-protection: {{kind: masked, value_bits: 16, update_norm: {update_norm}}}
+protection: {{kind: {protection}, value_bits: 16, update_norm: {update_norm}}}
 privacy: none
 """
 
@@ -100,7 +102,7 @@ class RecordingMemory(ParticipantMemory):
     ) -> None:
         super().save(key, stage, kind, trail, changes)
         self.stages.append((kind, stage))
-        if isinstance(stage, Encoding):
+        if isinstance(stage, Encoding | Encrypting):
             manifest = stage.frame.manifest
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = TableBench({}, Seed(bytes(32)))
@@ -118,11 +120,12 @@ def federation(
     charter: Charter | None = None,
     start: bool = True,
     cls: type[Cluster] = Cluster,
+    book: KeyBook | None = None,
 ) -> Cluster:
     """A cluster of these members with their data; each is started and knows of no run yet."""
     canonical = plan_bytes() if plan is None else plan
     data = {name: table(FIVE.index(name)) for name in names}
-    cluster = cls(charter or make_charter(names, seed), seed, data, canonical)
+    cluster = cls(charter or make_charter(names, seed), seed, data, canonical, book=book)
     for member in cluster.members.values():
         member.memory = RecordingMemory()
         if start:

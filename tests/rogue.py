@@ -49,7 +49,8 @@ from fedveil_common.messages import (
 )
 from fedveil_coordinator import driver as coordinator
 from fedveil_coordinator import run as runs
-from fedveil_coordinator.driver import Outlet
+from fedveil_coordinator.intake import due
+from fedveil_coordinator.ports import Outlet
 from fedveil_simulation.charter import Charter
 from fedveil_simulation.cluster import Cluster
 from numpy.typing import NDArray
@@ -83,10 +84,13 @@ class Puppet:
         else:
             self.heard.append((org_id, message))
 
-    def expect_input(self, org_id: OrgId, blob: SignedBlob) -> tuple[object, Header]:
+    def expect_upload(self, org_id: OrgId, blob: SignedBlob) -> object:
         header = body_of(blob)
         assert isinstance(header, Header)
-        return SimpleNamespace(key=header.t2), header
+        return SimpleNamespace(attempt=SimpleNamespace(key=header.t2), due=due(header, None))
+
+    def examine(self, org_id: OrgId, upload: object) -> None:
+        """Masked inputs promise nothing but their leaves."""
 
     def input_complete(self, org_id: OrgId, blob: SignedBlob) -> Future[SignedBlob]:
         self.headers.setdefault(org_id, []).append(blob)

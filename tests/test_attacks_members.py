@@ -37,7 +37,7 @@ from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import Advert, BlobType, Header, Reveal, RevealMessage, ShareMsg, Shares, SignedBlob
 from fedveil_common.secret import Seed, Share
 from fedveil_coordinator import acceptance, facts
-from fedveil_coordinator.intake import Intake
+from fedveil_coordinator.intake import Intake, due
 from fedveil_participant.stages import Advertised, Inputting
 from fedveil_simulation.cluster import Cluster, Packet
 from fedveil_simulation.journals import CoordinatorMemory, SpoolMemory
@@ -304,7 +304,7 @@ def header(**changes: object) -> Header:
 
 def intake(header: Header, hashes: list[bytes], write: Callable[[int, bytes], None], first: int = 0) -> Intake:
     """An upload that has begun at leaf `first`."""
-    made = Intake(header, hashes)
+    made = Intake(due(header, None), hashes)
     made.begin(first, write)
     return made
 
@@ -380,7 +380,7 @@ def test_attack_31_padding_that_is_not_zero() -> None:
 def test_attack_31_hash_list_that_is_not_the_header_s(hashes: list[bytes]) -> None:
     """Stopped before the first leaf."""
     with pytest.raises(PeerError) as caught:
-        Intake(header(), hashes)
+        Intake(due(header(), None), hashes)
     assert caught.value.code == "wrong_leaf_root"
 
 

@@ -271,7 +271,7 @@ def test_a_spoiled_tag_costs_an_audit_and_no_more(monkeypatch: pytest.MonkeyPatc
 
 def test_a_round_whose_inputs_are_not_shown_is_not_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that refuses the audit gets no further update. Stopped by `Checker._proven`."""
-    monkeypatch.setattr(CoordinatorMemory, "keep_inputs", lambda self, key, survivors: None)
+    monkeypatch.setattr(CoordinatorMemory, "keep_inputs", lambda self, key, survivors, quorum, holders: None)
     cluster = federation(plan=PLAN)
     assert play(cluster) != "finished"
     assert all("advert" not in trail(cluster, org, 2) for org in FIVE)

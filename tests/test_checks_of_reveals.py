@@ -88,9 +88,9 @@ def header_of(cluster: Cluster, org: OrgId) -> SignedBlob:
 def test_an_upload_of_another_shape_is_refused_before_a_leaf_is_read(changes: dict[str, object], code: str) -> None:
     cluster = collecting()
     good = header_of(cluster, BAD)
-    assert isinstance(cluster.coordinator.expect_input(BAD, good)[1], Header)
+    assert isinstance(cluster.coordinator.expect_upload(BAD, good).body, Header)
     with pytest.raises(FedveilError) as caught:
-        cluster.coordinator.expect_input(BAD, resigned(cluster.charter, good, **changes))
+        cluster.coordinator.expect_upload(BAD, resigned(cluster.charter, good, **changes))
     assert caught.value.code == code
 
 
@@ -103,11 +103,11 @@ def test_an_upload_in_anothers_name_or_at_the_wrong_time() -> None:
         (OrgId("zeta"), good, "input_not_expected"),
     ]:
         with pytest.raises(FedveilError) as caught:
-            cluster.coordinator.expect_input(org, header)
+            cluster.coordinator.expect_upload(org, header)
         assert caught.value.code == code
     for early in (waiting(AckMessage), waiting(VoteMessage)):
         with pytest.raises(FedveilError) as caught:
-            early.cluster.coordinator.expect_input(BAD, good)
+            early.cluster.coordinator.expect_upload(BAD, good)
         assert caught.value.code == "input_not_expected"
 
 

@@ -23,8 +23,8 @@ from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import SumRef
 from fedveil_common.ports import LeafSink, LeafSource, LeafSpool
 from fedveil_common.ringfile import residues
-from fedveil_coordinator.driver import Journal
 from fedveil_coordinator.enrollment import EnrolmentStore
+from fedveil_coordinator.ports import Journal
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.store.journal import CoordinatorJournal
 from fedveil_coordinator.store.members import Certificate, Invite

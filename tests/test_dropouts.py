@@ -35,7 +35,8 @@ from tests.federation import (
 )
 
 PHASES = ("offer", "advert", "shares", "ack", "dealers", "input", "vote", "reveal")
-FACTS = [kind for kind in facts._KINDS if kind not in {"Excluded", "AttemptDied", "OpeningsAccepted"}]
+NOT_HERE = {"Excluded", "AttemptDied", "OpeningsAccepted", "ProductMade", "QuorumCalled"}
+FACTS = [kind for kind in facts._KINDS if kind not in NOT_HERE]
 FIVE = [OrgId(name) for name in federation(start=False).members]
 ROUND = 2
 

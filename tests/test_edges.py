@@ -40,9 +40,13 @@ from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.consent import Consent
 from fedveil_participant.data.in_memory import in_memory
+from fedveil_participant.home_cipher import HomeCipher
+from fedveil_participant.mask_source import InlineMasks
 from fedveil_simulation.charter import FEDERATION, Charter, make_charter
 from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
+from fedveil_simulation.key_book import NO_KEYS, MemberKeys
 
 NAMES = ("acme", "borealis", "cygnus")
 PLAN = b"""
@@ -126,6 +130,7 @@ def served() -> Iterator[Served]:
         clock,
         entropy,
         NoFailpoints(),
+        NO_KEYS,
     )
     allowed = AllowList(FEDERATION)
     allowed.listen(lambda org, code: driver.call(lambda: driver.end_session(org, code)))
@@ -137,7 +142,7 @@ def served() -> Iterator[Served]:
         edge = RoundsEdge(
             driver,
             lambda pem: allowed.identify(pem, clock.wall_s()),
-            memory.spool,
+            lambda key, org, quorum, announced: memory.spool(key, org, announced),
             memory.open_sum,
         )
         archive = Archive(memory, lambda version: charter.notice.signed_roster)
@@ -202,7 +207,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
     state = participant_round.State(org, served.charter.member_keys[org], served.charter.roster)
     made = participant.Driver(
         state,
-        participant.Consent(frozenset({plans.plan_hash(canonical)})),
+        Consent(frozenset({plans.plan_hash(canonical)})),
         served.charter.verifier(org),
         served.charter.notice.trust_chain,
         served.charter.past_roster,
@@ -214,6 +219,7 @@ def start(served: Served, name: str, canonical: bytes) -> Running:
         served.clock,
         SystemEntropy(),
         NoFailpoints(),
+        HomeCipher(MemberKeys(None, org), SystemEntropy(), lambda key, shape: InlineMasks(key, SystemEntropy())),
     )
     told: list[tuple[str, dict[str, str]]] = []
     made.listeners.append(lambda kind, facts: told.append((kind, dict(facts))))

@@ -11,52 +11,48 @@ import sys
 
 import gmpy2
 import pytest
-from enrolment_office import Clock, Entropy, join, open_office
+from enrolment_office import Clock, Entropy
 from fedveil_cli import main
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
-from fedveil_common.paillier import modulus_record, party
+from fedveil_common.paillier import party
 from fedveil_common.paillier.holder_key import HolderKey, StoredState
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
-from fedveil_common.pki import sealed_keys
 from fedveil_common.secret import Passphrase
 from fedveil_participant.key_seat import load_key, split_terms
 from fedveil_participant.store import journal_key, open_store, seal_journal_key
-from fedveil_participant.store.holder_files import HolderFiles, Thing
-
-ORGS = ("acme", "borealis", "cygnus")
-Answer = tuple[int, dict[str, object], str]
+from fedveil_participant.store.holder_files import Thing
+from key_homes import (
+    ORGS,
+    Answer,
+    at,
+    code_of,
+    copy,
+    files_of,
+    finish,
+    found,
+    holders,
+    refused,
+    run,
+    silent,
+    terms_command,
+    write_terms,
+)
 
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A founded federation: `operator`, and a home for each organisation, of which `acme` knows the newest roster."""
     folder = tmp_path_factory.mktemp("federation")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_keys, "COST", 2**10)
-        with open_office(folder) as office:
-            for number, org in enumerate(ORGS):
-                join(office, folder / org, office.invite(org), seed=10 + number)
-            office.next_roster()
-            home, signed = folder / "acme", office.federation.last_roster()
-            store = open_store(home, journal_key(home, None), Clock(), Entropy(5))
-            store.save_roster(signed)
-            store.close()
+    found(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def finished(joined: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A ceremony that ended."""
     folder = tmp_path_factory.mktemp("finished")
     copy(joined, folder)
-    write_terms(folder)
-    for org in ORGS:
-        silent(*at(folder, org), "holders", "start", folder / "terms.json", "--out", folder / "shared")
-    for _ in range(6):
-        for org in ORGS:
-            silent(*at(folder, org), "holders", "take", folder / "shared", "--out", folder / "shared")
+    finish(folder)
     return folder
 
 
@@ -72,53 +68,6 @@ def table(joined: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 def made(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     copy(finished, tmp_path)
     return tmp_path
-
-
-def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)
-
-
-def write_terms(folder: pathlib.Path) -> None:
-    (folder / "modulus.json").write_bytes(modulus_record.adopt_rsa_2048(1).encode())
-    silent(*terms_command(folder), *holders(*ORGS), "--threshold", 2, "--columns", 2)
-
-
-def terms_command(folder: pathlib.Path, home: str = "operator", key_id: str = "icu-1") -> list[object]:
-    out = folder / "terms.json"
-    return ["--home", folder / home, "key", "terms", "--modulus", folder / "modulus.json", "--id", key_id, "--out", out]
-
-
-def holders(*texts: str) -> list[str]:
-    return [word for text in texts for word in ("--holder", text)]
-
-
-def at(folder: pathlib.Path, org: str) -> list[object]:
-    return ["--home", folder / org, "key"]
-
-
-def silent(*arguments: object) -> None:
-    assert main.main([*map(str, arguments), "--json"]) == 0
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
-    """Exit code, the JSON on stdout ({} if none), and stderr."""
-    capsys.readouterr()
-    code = main.main([*map(str, arguments), "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err
-
-
-def refused(answer: Answer) -> tuple[int, str, str]:
-    """Exit code, error code and words of a refusal, which prints no result."""
-    code, result, err = answer
-    assert result == {}
-    (line,) = [line for line in err.splitlines() if line.startswith("{")]
-    error = json.loads(line)["error"]
-    return code, error["code"], error["what"]
-
-
-def code_of(answer: Answer) -> tuple[int, str]:
-    return refused(answer)[:2]
 
 
 def begin(folder: pathlib.Path) -> None:
@@ -137,10 +86,6 @@ def others(folder: pathlib.Path, org: str) -> list[pathlib.Path]:
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def files_of(home: pathlib.Path) -> HolderFiles:
-    return HolderFiles(home, journal_key(home, None), Entropy(99))
 
 
 def key_of(home: pathlib.Path) -> HolderKey:
@@ -544,45 +489,3 @@ def test_who_cannot_be_absent(made: pathlib.Path, capsys: pytest.CaptureFixture[
     start = [*at(made, "acme"), "refresh", "start", *words, "--out", made / "out"]
     assert code_of(run(capsys, *start)) == (2, "bad_absent")
     assert files_of(made / "acme").ids(Thing.REFRESH) == ()
-
-
-# --- pins ----------
-
-
-def test_a_pin_goes_from_epoch_to_epoch(made: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    zero = made / "shared" / "icu-1.epoch-0.record"
-    one = refresh(capsys, made, ORGS, 1) / "icu-1.epoch-1.record"
-    two = refresh(capsys, made, ORGS, 2) / "icu-1.epoch-2.record"
-    terms = made / "terms.json"
-
-    def pin(record: pathlib.Path, *more: object) -> Answer:
-        return run(capsys, *at(made, "acme"), "pin", terms, record, *more)
-
-    assert code_of(pin(one)) == (5, "wrong_key_epoch")
-    root = KeyTerms.decode(terms.read_bytes()).holders.root.hex()
-    assert code_of(pin(zero, "--root", "1" * 64)) == (5, "other_key_root")
-    code, value, err = pin(zero, "--root", root)
-    assert (code, err, value["epoch"], value["changed"], value["root"]) == (0, "", 0, True, root)
-    assert pin(zero)[1]["changed"] is False
-    assert code_of(pin(two)) == (5, "wrong_key_epoch")
-    few = KeyRecord.from_bytes(one.read_bytes())
-    few = KeyRecord(few.holders, few.epoch, few.lists, dict(list(few.signatures.items())[:1]))
-    (made / "few.record").write_bytes(few.to_bytes())
-    assert code_of(pin(made / "few.record")) == (5, "too_few_key_signatures")
-    (made / "cut.record").write_bytes(one.read_bytes()[:-1])
-    assert code_of(pin(made / "cut.record")) == (5, "bad_key_message")
-    assert code_of(run(capsys, "key", "show", made / "cut.record")) == (2, "bad_public_key_file")
-    assert pin(one)[1]["epoch"] == 1
-    assert code_of(pin(zero)) == (5, "wrong_key_epoch")
-    assert pin(two)[1]["epoch"] == 2
-    code, value, _ = run(capsys, *at(made, "acme"), "holders", "show", "--id", "icu-1")
-    assert value["keys"][0]["pin"]["epoch"] == 2  # type: ignore[index]
-    silent(*terms_command(made), *holders("acme", "borealis"), "--columns", 2)
-    assert code_of(pin(two)) == (5, "other_key_root")
-
-
-def test_a_record_of_other_terms_is_not_pinned(made: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    silent(*terms_command(made), *holders(*ORGS), "--columns", 2)
-    record = made / "shared" / "icu-1.epoch-0.record"
-    assert code_of(run(capsys, *at(made, "acme"), "pin", made / "terms.json", record)) == (5, "other_key_root")
-    assert files_of(made / "acme").ids(Thing.PIN) == ()

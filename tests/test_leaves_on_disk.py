@@ -17,7 +17,7 @@ from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.leaffile import RingShape
 from fedveil_common.leafspool import Announced
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_coordinator.intake import Intake
+from fedveil_coordinator.intake import Intake, due
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_simulation.ports import SimulatedClock
 from test_attacks_members import BAD, BITS, HASHES, LEAVES, LENGTH, STREAMS, header
@@ -52,7 +52,7 @@ def upload(store: CoordinatorStore, stream: list[tuple[int, bytes]], *, whole: b
     is sent, and not only what is missing.
     """
     blob = SignedBlob(BAD, BlobType.HEADER, b"the header", bytes(64))
-    intake = Intake(header(), HASHES)
+    intake = Intake(due(header(), None), HASHES)
     spool = store.journal.spool(KEY, BAD, intake.announced(blob))
     try:
         first = spool.first_missing

@@ -15,9 +15,11 @@ import grpc.aio
 from fedveil_cli.world import SystemClock
 from fedveil_common import wire
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.messages import BlobType, SignedBlob
+from fedveil_common.leafspool import Announced, LeafSpool
+from fedveil_common.messages import BlobType, Header, SignedBlob
 from fedveil_common.pki import certificates, names, transport
 from fedveil_coordinator.allowlist import Identity
+from fedveil_coordinator.intake import due
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import open_store
 
@@ -30,8 +32,13 @@ class StandIn:
 
     members = frozenset(MEMBERS)
 
-    def expect_input(self, org: OrgId, header: SignedBlob) -> tuple[Any, Any]:
-        return SimpleNamespace(key=KEY), wire.parse_body(BlobType.HEADER, header.body)
+    def expect_upload(self, org: OrgId, header: SignedBlob) -> Any:
+        body = wire.parse_body(BlobType.HEADER, header.body)
+        assert isinstance(body, Header)
+        return SimpleNamespace(attempt=SimpleNamespace(key=KEY), due=due(body, None))
+
+    def examine(self, org: OrgId, upload: Any) -> None:
+        pass
 
     def input_progress(self, org: OrgId, leaves: int) -> None:
         pass
@@ -51,7 +58,11 @@ def identify(pem: bytes) -> Identity:
 async def serve(folder: Path, port: int) -> None:
     """Until killed."""
     store = open_store(folder / "home", SystemClock(), create=not (folder / "home").exists())
-    edge = RoundsEdge(StandIn(), identify, store.journal.spool, None)  # type: ignore[arg-type]
+
+    def spool(key: AttemptKey, org: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
+        return store.journal.spool(key, org, announced)
+
+    edge = RoundsEdge(StandIn(), identify, spool, None)  # type: ignore[arg-type]
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers((edge.handlers(),))
     pem = [(folder / name).read_bytes() for name in ("server.crt", "server.key", "authority.crt")]

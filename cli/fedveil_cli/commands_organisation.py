@@ -62,6 +62,10 @@ def participate(
     until_ended: Annotated[
         bool, typer.Option("--until-ended", help="Leave when the first accepted run has ended and its model is stored.")
     ] = False,
+    reuse_key_epoch: Annotated[
+        bool,
+        typer.Option("--reuse-key-epoch", help="Consent to several runs under one epoch of a Paillier key."),
+    ] = False,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -79,6 +83,7 @@ def participate(
         until_ended,
         output,
         options.trainer_files(trainer or []),
+        reuse_key_epoch,
     )
 
 

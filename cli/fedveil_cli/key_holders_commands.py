@@ -7,12 +7,13 @@ nothing and its error names holder and file; what is printed is public.
 import pathlib
 from collections.abc import Sequence
 
-from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId, check_name
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.pki.governance import fingerprint_text
 from fedveil_participant import key_ceremonies, key_pins, key_refreshes
+from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.key_seat import MADE, Progress, Reader, Seat
 from fedveil_participant.store.holder_files import Thing
 
@@ -20,7 +21,7 @@ from fedveil_cli.files import read_file
 from fedveil_cli.key_home import KeyHome, open_key_home
 from fedveil_cli.key_message_files import read_told, write_said
 from fedveil_cli.key_record_report import MAX_KEY_RECORD
-from fedveil_cli.key_terms_commands import read_terms
+from fedveil_cli.key_terms_commands import read_terms, refuse_single_holder
 from fedveil_cli.output import Output
 from fedveil_cli.world import World
 
@@ -152,8 +153,11 @@ def pin(
 
 
 def read_key_record(path: pathlib.Path) -> KeyRecord:
-    """The record in a file, not verified. ConfigError `file_unreadable`; PeerError `bad_key_message` names the file."""
+    """The record in a file, not verified. ConfigError `file_unreadable`; PeerError `bad_key_message` names the file;
+    PolicyRefusal `single_holder_key`.
+    """
     data = read_file(path, "the record of the key", MAX_KEY_RECORD)
+    refuse_single_holder(path, data)
     try:
         return KeyRecord.from_bytes(data)
     except PeerError as error:
@@ -216,9 +220,25 @@ def _of_id(seat: Seat, key_id: str) -> tuple[dict[str, object], list[str]]:
     pinned = key_pins.load_pin(seat.files, key_id)
     if pinned is not None:
         after = pinned[1]
-        value["pin"] = {"epoch": after.epoch, "root": after.root.hex(), "fingerprint": after.fingerprint.hex()}
+        has_record = _has_record(seat, key_id)
+        value["pin"] = {
+            "epoch": after.epoch,
+            "root": after.root.hex(),
+            "fingerprint": after.fingerprint.hex(),
+            "record": has_record,
+        }
         lines += [f"key {key_id} is pinned at epoch {after.epoch}", *_compare(pinned[0], after.fingerprint)]
+        if not has_record:
+            lines.append("its record is not here, and no run can use it: pin it again with `fedveil key pin`")
     return value, lines
+
+
+def _has_record(seat: Seat, key_id: str) -> bool:
+    try:
+        KeyRing(seat.files).accepted(key_id)
+    except PolicyRefusal:
+        return False
+    return True
 
 
 def _value(progress: Progress) -> dict[str, object]:

@@ -4,11 +4,13 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common import jcs
+from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId, check_name
-from fedveil_common.paillier import key_terms, modulus_record
+from fedveil_common.paillier import key_terms, modulus_record, single_holder_files
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.paillier.modulus_record import ModulusRecord
+from fedveil_common.pki import sealed_keys
 from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
@@ -66,9 +68,10 @@ def terms(
 
 def read_terms(path: pathlib.Path) -> KeyTerms:
     """The terms in a file, the modulus checked. ConfigError `file_unreadable`, `bad_terms_file`, and those of a
-    modulus; PeerError `bad_signature`.
+    modulus; PeerError `bad_signature`; PolicyRefusal `single_holder_key` for a key of `key pair`.
     """
     data = read_file(path, "the terms", key_terms.MAX_TERMS)
+    refuse_single_holder(path, data)
     try:
         return KeyTerms.decode(data)
     except PeerError as error:
@@ -79,6 +82,21 @@ def read_terms(path: pathlib.Path) -> KeyTerms:
             f"{str(path)!r} holds no terms of a key: {error.what}",
             next_step="name the file that `fedveil key terms` wrote",
         ) from None
+
+
+def refuse_single_holder(path: pathlib.Path, data: bytes) -> None:
+    """Returns unless the file holds half of an ordinary key pair. PolicyRefusal `single_holder_key`."""
+    try:
+        value = jcs.loads(data[: single_holder_files.MAX_FILE])
+    except ValueError:
+        return
+    if isinstance(value, Mapping) and value.get("format") in {single_holder_files.PUBLIC_FORMAT, sealed_keys.FORMAT}:
+        raise PolicyRefusal(
+            "single_holder_key",
+            f"{str(path)!r} is a key of one holder, who opens every single update with it; it is refused for runs",
+            not_done="nothing was pinned, published or begun",
+            next_step="make a key that only a threshold of holders opens: `fedveil key terms`, `key holders start`",
+        )
 
 
 def report_terms(made: KeyTerms, more: Mapping[str, object], output: Output) -> None:

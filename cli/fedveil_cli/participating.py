@@ -1,37 +1,45 @@
 """`fedveil participate`: the composition of a running participant. Outbound connections only."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
-from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import LocalRefusal
+from fedveil_common.errors import LocalRefusal, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
+from fedveil_common.paillier.public_key import PublicKey
+from fedveil_common.paillier.round_shape import RoundShape
 from fedveil_common.pki.governance import Trust
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
 from fedveil_participant.bench import TableBench
-from fedveil_participant.checks import AcceptedPlan
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.driver import Consent, Driver
+from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.driver import Driver
+from fedveil_participant.home_cipher import HomeCipher
+from fedveil_participant.key_ring import KeyRing
+from fedveil_participant.mask_pool import MaskPool
+from fedveil_participant.mask_source import InlineMasks, MaskSource
 from fedveil_participant.membership import Membership
 from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
+from fedveil_participant.store.holder_files import HolderFiles
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
 from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import ISOLATION, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import governing, heap, renewing
+from fedveil_cli import governing, heap, mask_process, renewing
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -86,8 +94,11 @@ def participate(
     software: str,
     tell: Tell,
     make_bench: MakeBench = table_bench,
+    reuse_key_epoch: bool = False,
 ) -> dict[str, str]:
-    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id."""
+    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
+    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    """
     heap.share_one()
     member = membership.load_membership(home)
     with FolderLock(home):
@@ -95,9 +106,40 @@ def participate(
         store = open_store(home, key, world.clock, world.entropy)
         try:
             member = renewing.usable_membership(home, store, passphrase, world, tell)
-            return _participate(member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench)
+            keys = KeyRing(HolderFiles(home, key, world.entropy), reuse=reuse_key_epoch)
+            tell_keys(keys, tell)
+            cipher = HomeCipher(keys, world.entropy, partial(make_masks, world.entropy))
+            with contextlib.closing(cipher):
+                return _participate(
+                    member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench, cipher
+                )
         finally:
             store.close()
+
+
+FEW_BLOCKS = 8
+"""Up to so many blocks, masks are made when they are needed: another process would cost more than it saves."""
+
+WAITING_MASKS = 2048
+"""Masks that wait at most: 17 KB each at 2048 bits."""
+
+
+def make_masks(entropy: Entropy, key: PublicKey, shape: RoundShape) -> MaskSource:
+    """Where the masks of inputs of this shape come from."""
+    if shape.blocks.count <= FEW_BLOCKS:
+        return InlineMasks(key, entropy)
+    return MaskPool(key, shape.blocks.width, min(shape.blocks.count, WAITING_MASKS), mask_process.start)
+
+
+def tell_keys(keys: KeyRing, tell: Tell) -> None:
+    """Which keys are pinned here, and which of them no run can use."""
+    for key_id in keys.pinned():
+        try:
+            key = keys.accepted(key_id)
+        except PolicyRefusal as refusal:
+            tell("key", {"id": key_id, "code": refusal.code, "next": refusal.next_step})
+        else:
+            tell("key", {"id": key_id, "epoch": str(key.epoch), "fingerprint": key.fingerprint.hex()})
 
 
 def _journal_key(member: Membership, passphrase: Passphrase | None, entropy: Entropy, tell: Tell) -> Seed:
@@ -124,6 +166,7 @@ def _participate(
     software: str,
     tell: Tell,
     make_bench: MakeBench,
+    cipher: HomeCipher,
 ) -> dict[str, str]:
     for name, path in data.items():
         store.save_dataset(name, path.absolute())
@@ -159,7 +202,7 @@ def _participate(
 
     standing = store.standing()
     accepted = {
-        stored.run_id: AcceptedPlan(plans.parse_canonical(stored.canonical), stored.plan_hash, stored.version)
+        stored.run_id: restored_plan(stored.canonical, stored.plan_hash, stored.version, cipher)
         for stored in store.plans()
     }
     state = State(
@@ -190,6 +233,7 @@ def _participate(
         world.clock,
         world.entropy,
         world.failpoints,
+        cipher,
     )
 
     def listen(kind: str, facts: Mapping[str, str]) -> None:

@@ -89,6 +89,7 @@ def participate(
     until_ended: bool,
     output: Output,
     trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
+    reuse_key_epoch: bool = False,
 ) -> None:
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
     from fedveil_cli import participating
@@ -108,11 +109,12 @@ def participate(
             output.note(line)
 
     world = real_world()
-    given = (home, data, accept, passphrase, until_ended, world, software(), tell)
+    make_bench: participating.MakeBench = participating.table_bench
     if trainers:
-        ended = participating.participate(*given, participating.bench_with(home, trainers, accept, world.clock, tell))
-    else:
-        ended = participating.participate(*given)
+        make_bench = participating.bench_with(home, trainers, accept, world.clock, tell)
+    ended = participating.participate(
+        home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
+    )
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
 

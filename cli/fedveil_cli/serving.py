@@ -112,7 +112,9 @@ async def _serve(
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
     operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software)
 
-    def open_spool(key: AttemptKey, org_id: OrgId, announced: Announced) -> LeafSpool:
+    def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
+        if quorum:
+            return wrap_spool(key, org_id, store.journal.spool_answer(key, org_id, quorum, announced))
         return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:

@@ -20,6 +20,7 @@ _SERVICES = {
     "FetchSum": ROUNDS,
     "FetchRound": ROUNDS,
     "FetchInputLeaves": ROUNDS,
+    "FetchHeaders": ROUNDS,
     "Renew": IDENTITY,
     "WhoAmI": IDENTITY,
 }

@@ -7,35 +7,35 @@ and `round`; who may speak was decided by the edges. A simulation calls `pump` i
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import (
+    CipherHeader,
     CoordinatorHello,
-    CoordinatorMessage,
     Header,
     Manifest,
+    Partial,
     ParticipantMessage,
     RosterNotice,
     RunEnded,
     RunEndedAck,
     SignedBlob,
-    SumRef,
 )
-from fedveil_common.ports import Clock, Entropy, Failpoints, LeafSink, LeafSource
+from fedveil_common.paillier.key_use import KeyUse
+from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_coordinator import acceptance, continuing, facts, run
+from fedveil_coordinator import acceptance, computing, continuing, facts, run
 from fedveil_coordinator import attempt as attempts
+from fedveil_coordinator.cipher_desk import CipherDesk, Keys
 from fedveil_coordinator.events import (
     AbortOrdered,
     Acknowledge,
@@ -48,7 +48,7 @@ from fedveil_coordinator.events import (
     Heard,
     InputSpooled,
     KeepInputs,
-    OpeningFailed,
+    MultiplyInputs,
     OpenSum,
     Persist,
     ProcessSum,
@@ -56,10 +56,11 @@ from fedveil_coordinator.events import (
     Resumed,
     RosterChanged,
     Send,
-    SumProcessed,
-    SumReady,
     Tick,
+    UploadRefused,
 )
+from fedveil_coordinator.intake import Due, due
+from fedveil_coordinator.ports import Journal, Outlet, Workers
 from fedveil_coordinator.sums import Sums
 
 log = structlog.get_logger("fedveil.coordinator")
@@ -75,49 +76,14 @@ def _nobody() -> None:
     """Nobody waits for this to be taken."""
 
 
-class Outlet(Protocol):
-    """The sending end of one session."""
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that may begin: for which attempt, under which signed header, and what it must be."""
 
-    def send(self, message: CoordinatorMessage) -> None:
-        """Queue a message; never blocks. A full queue closes the session, which then starts anew."""
-        ...
-
-    def close(self, code: str) -> None:
-        """End the session, telling the participant the code."""
-        ...
-
-
-class Journal(Protocol):
-    """What the driver keeps: facts, runs, opened sums, spooled inputs."""
-
-    def append(self, run_id: RunId, records: list[tuple[str, bytes]]) -> None: ...  # noqa: D102
-    def facts(self, run_id: RunId) -> list[tuple[str, bytes]]: ...  # noqa: D102
-    def create_run(self, run_id: RunId, canonical: bytes, created_s: float) -> None: ...  # noqa: D102
-    def set_status(self, run_id: RunId, status: str, code: str) -> None: ...  # noqa: D102
-    def unfinished(self) -> list[tuple[RunId, bytes]]: ...  # noqa: D102
-    def owe(self, run_id: RunId, orgs: tuple[OrgId, ...]) -> None: ...  # noqa: D102
-    def owed(self, org_id: OrgId) -> list[RunId]: ...  # noqa: D102
-    def delivered(self, run_id: RunId, org_id: OrgId) -> None: ...  # noqa: D102
-    def save_answer(self, query_digest: bytes, ref: SumRef) -> None: ...  # noqa: D102
-    def answer(self, query_digest: bytes) -> SumRef | None: ...  # noqa: D102
-    def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> LeafSink: ...  # noqa: D102
-    def read_sum(self, run_id: RunId, round: int) -> Signed: ...  # noqa: D102
-    def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
-    def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
-    def keep_inputs(self, key: AttemptKey, survivors: tuple[OrgId, ...]) -> None: ...  # noqa: D102
-
-
-class Workers(Protocol):
-    """Where heavy arithmetic runs: a bounded pool in production, inline in a simulation."""
-
-    @property
-    def pool(self) -> Executor | None:
-        """For parallel pieces of one job; None: do them in order."""
-        ...
-
-    def submit(self, work: Callable[[], Event], post: Callable[[Event], None]) -> None:
-        """Run `work`; post the event it returns. `work` raises nothing but defects."""
-        ...
+    attempt: attempts.Attempt
+    header: SignedBlob
+    body: Header | CipherHeader | Partial
+    due: Due
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +109,16 @@ class Driver:
         clock: Clock,
         entropy: Entropy,
         failpoints: Failpoints,
+        keys: Keys,
     ) -> None:
         self._office = office
         self._rosters = dict(rosters)
         self._notice = roster_notice
         self._software = software
         self._journal = journal
-        self.sums = Sums(journal)
+        self._keys = keys
+        self._ciphers = CipherDesk(keys, journal, entropy)
+        self.sums = Sums(journal, self._ciphers)
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -225,14 +194,35 @@ class Driver:
         if not waiting:
             self.call(take)
 
-    def expect_input(self, org_id: OrgId, header: SignedBlob) -> tuple[attempts.Attempt, Header]:
-        """The attempt and the parsed header of an upload that may begin; PeerError otherwise. Any thread: reads one
-        immutable snapshot, and the machine checks again when the input is complete.
+    def expect_upload(self, org_id: OrgId, header: SignedBlob) -> "Upload":
+        """An upload that may begin; PeerError otherwise. Any thread: reads one immutable snapshot, and the machine
+        checks again when the upload is complete.
         """
         state = self.active
         if state is None or state.attempt is None:
             raise PeerError("input_not_expected", "no input is awaited now", peer=org_id)
-        return state.attempt, acceptance.upload_shape(state.attempt, org_id, header)
+        body = acceptance.upload_shape(state.attempt, org_id, header)
+        return Upload(state.attempt, header, body, due(body, self._ciphers.shape(state.attempt)))
+
+    def headers(self, org_id: OrgId, key: AttemptKey) -> Iterator[tuple[str, int, list[bytes]]]:
+        """What a holder multiplies, and its lifts: as `CipherDesk.headers`. PeerError `headers_not_due`. Any thread."""
+        state = self.active
+        if state is None or state.attempt is None or state.attempt.key != key or not state.attempt.frame.keys:
+            raise PeerError("headers_not_due", "this attempt is not being opened", peer=org_id)
+        return self._ciphers.headers(state.attempt, org_id)
+
+    def examine(self, org_id: OrgId, upload: "Upload") -> None:
+        """Under paillier: whether what is durable now is what its signed header promises. Any thread, up to seconds.
+
+        PeerError naming the sender: the round goes on without it.
+        """
+        if isinstance(upload.body, Header):
+            return  # the leaf hashes are all that a masked input promises
+        try:
+            self._ciphers.examine(upload.attempt, org_id, upload.body)
+        except PeerError as error:
+            self.post(UploadRefused(org_id, upload.header, error.code, self._clock.monotonic_s()))
+            raise
 
     def input_complete(self, org_id: OrgId, header: SignedBlob) -> "Future[SignedBlob]":
         """The upload is verified and durable; the future holds the signed receipt once the journal has it.
@@ -384,14 +374,16 @@ class Driver:
             case Acknowledge():
                 for _, future in self._uploads.pop(action.org_id, []):
                     future.set_result(action.receipt)
+            case MultiplyInputs():
+                self._multiply()
             case OpenSum():
-                self._open_sum(action.key)
+                self._open_sum()
             case ProcessSum():
                 self._process_sum(action.manifest)
             case DiscardInputs():
                 self._journal.discard_inputs(action.key)
             case KeepInputs():
-                self._journal.keep_inputs(action.key, action.survivors)
+                self._journal.keep_inputs(action.key, action.survivors, action.quorum, action.holders)
             case Announce():
                 self._announce(run_id, action)
 
@@ -450,6 +442,7 @@ class Driver:
         ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue.
         """
         continuing.check(plans.parse_canonical(canonical), self.state_of)
+        self._keys_of(canonical)
         self._journal.create_run(run_id, canonical, self._clock.wall_s())
         self.waiting.append((run_id, canonical))
         self._next_run()
@@ -499,7 +492,8 @@ class Driver:
             self.active = self._replay(run_id, recorded, roster, at)
         else:
             answer = continuing.answer(plans.parse_canonical(canonical), self.state_of, self._journal.answer)
-            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at)
+            keys = self._keys_of(canonical)
+            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at, keys)
             self._pending.extend((run_id, action) for action in actions)
         self._journal.set_status(run_id, "running", "")
         if self.active.ended is not None:
@@ -510,6 +504,11 @@ class Driver:
         for org in sorted(self._outlets):
             if org in roster.participants:
                 self._handle(Connected(org, at, self._seed()))
+
+    def _keys_of(self, canonical: bytes) -> tuple[KeyUse, ...]:
+        """The key that a new run's inputs are encrypted under; none under masked. ConfigError `no_such_key`."""
+        named = plans.parse_canonical(canonical).protection.key
+        return (self._keys.use(named),) if named else ()
 
     def _replay(self, run_id: RunId, recorded: list[facts.Fact], roster: Roster, at: float) -> run.RunState:
         first, *others = recorded
@@ -551,45 +550,27 @@ class Driver:
 
     # --- heavy work ---------------------------------------------------------------------------------------------------
 
-    def _open_sum(self, key: AttemptKey) -> None:
-        assert self.active is not None, "OpenSum comes from the active run"
+    def _attempt(self) -> attempts.Attempt:
+        assert self.active is not None, "these actions come from the attempt of the active run"
         assert self.active.attempt is not None
-        assert isinstance(self.active.attempt.stage, attempts.Opening)
-        frame, revealing = self.active.attempt.frame, self.active.attempt.stage.revealing
+        return self.active.attempt
 
-        def work() -> Event:
-            try:
-                root, tag_sum = self.sums.open(frame, revealing, self._workers.pool)
-            except PeerError as error:
-                return OpeningFailed(key, OrgId(error.peer), self._clock.monotonic_s())
-            return SumReady(key, root, tag_sum, self._clock.monotonic_s())
+    def _multiply(self) -> None:
+        attempt, now = self._attempt(), self._clock.monotonic_s
+        self._workers.submit(lambda: computing.multiply(self._ciphers, attempt, now), self.post)
 
-        self._workers.submit(work, self.post)
+    def _open_sum(self) -> None:
+        attempt, now, pool = self._attempt(), self._clock.monotonic_s, self._workers.pool
+        self._workers.submit(lambda: computing.open_sum(self.sums, attempt, pool, now), self.post)
 
     def _process_sum(self, manifest: Manifest) -> None:
-        assert self.active is not None, "ProcessSum comes from the active run"
-        assert self.active.attempt is not None
-        assert isinstance(self.active.attempt.stage, attempts.Opened)
-        state, survivors = self.active, len(self.active.attempt.stage.survivors)
-
-        def work() -> Event:
-            outcome = self.sums.process(state, manifest, survivors)
-            measured = outcome.measured
-            return SumProcessed(
-                manifest.key,
-                outcome.model_hash,
-                outcome.standardisation_hash,
-                measured.loss if measured else None,
-                measured.accuracy if measured else None,
-                measured.auc if measured else None,
-                measured.rows if measured else None,
-                outcome.rejected,
-                self._clock.monotonic_s(),
-                self._seed(),
-                outcome.state_hash,
-            )
-
-        self._workers.submit(work, self.post)
+        state, attempt = self.active, self._attempt()
+        assert state is not None
+        assert isinstance(attempt.stage, attempts.Opened)
+        survivors, now = len(attempt.stage.survivors), self._clock.monotonic_s
+        self._workers.submit(
+            lambda: computing.process_sum(self.sums, state, manifest, survivors, now, self._seed()), self.post
+        )
 
     def _time(self, run_id: RunId, fact: facts.Fact, number: int) -> None:
         """From the first offer of a round to its durable sum, as this process saw it."""

@@ -226,12 +226,14 @@ class DiscardInputs:
 @dataclass(frozen=True, slots=True)
 class KeepInputs:
     """The inputs of these survivors stay for whoever audits the sum of this attempt; older ones may go for them, and
-    what else was spooled of the attempt goes. Under paillier the product and the answers of `quorum` stay too.
+    what else was spooled of the attempt goes. Under paillier the product and the answers of the `holders` in `quorum`
+    stay too.
     """
 
     key: AttemptKey
     survivors: tuple[OrgId, ...]
     quorum: tuple[int, ...] = ()
+    holders: tuple[OrgId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def step(attempt: Attempt, event: Event, signing_key: PrivateKey) -> tuple[Attem
             elif isinstance(attempt.stage, Opening):
                 course.act(OpenSum(attempt.key))
             elif isinstance(attempt.stage, Opened):
-                course.act(KeepInputs(attempt.key, attempt.stage.survivors, attempt.stage.quorum))
+                course.act(_keeping(attempt.frame, attempt.stage))
         case AbortOrdered():
             course.begin_abort("operator", (), event.at)
         case _:
@@ -545,6 +545,12 @@ def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) 
     return enough_shares and (not silent or (everyone_answered and recoverable))
 
 
+def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
+    """What stays for those who audit the sum."""
+    holders = frame.keys[0].names(stage.quorum) if frame.keys else ()
+    return KeepInputs(frame.key, stage.survivors, stage.quorum, holders)
+
+
 def _publish(course: Course, stage: Opening, event: SumReady) -> None:
     """M10: the sum is durable; sign its root and tell everyone who dealt."""
     manifest = course.attempt.frame.manifest
@@ -561,5 +567,5 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
     course.record(facts.SumOpened(blob), event.at)
     assert isinstance(course.attempt.stage, Opened)
     # first: whoever hears of the result may audit it at once
-    course.act(KeepInputs(manifest.key, course.attempt.stage.survivors, course.attempt.stage.quorum))
+    course.act(_keeping(course.attempt.frame, course.attempt.stage))
     course.send(sorted(stage.revealing.shares), ResultNotice(manifest.key, blob))

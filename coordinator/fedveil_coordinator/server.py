@@ -65,8 +65,9 @@ Identify = Callable[[bytes], Identity]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any], Identity], Coroutine[Any, Any, Any]]
 
 
-OpenSpool = Callable[[AttemptKey, OrgId, Announced], LeafSpool]
-"""(attempt, organisation, what it announced) -> where its leaves are written, and which of them are there already."""
+OpenSpool = Callable[[AttemptKey, OrgId, tuple[int, ...], Announced], LeafSpool]
+"""(attempt, organisation, quorum of the answer that comes or () for an input, what is announced) -> where its leaves
+are written, and which of them are there already."""
 
 OpenSum = Callable[[RunId, int], LeafSource]
 
@@ -256,6 +257,9 @@ class RoundsEdge:
             "FetchSum": grpc.unary_stream_rpc_method_handler(
                 guarded(None, self._identify, Turns().within(self.fetch), self._live)
             ),
+            "FetchHeaders": grpc.unary_stream_rpc_method_handler(
+                guarded("participant", self._identify, Turns().within(self.headers), self._live)
+            ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -301,7 +305,7 @@ class RoundsEdge:
     async def submit(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any], identity: Identity
     ) -> None:
-        """A masked input: announced, asked for from its first missing leaf on, each leaf verified and
+        """An input, or a holder's answer: announced, asked for from its first missing leaf on, each leaf verified and
         spooled; receipted once the journal has it.
         """
         org = identity.org_id
@@ -359,9 +363,10 @@ class RoundsEdge:
         hashes = list(announcement.leaf_hashes)
         if not 1 <= len(hashes) <= limits.MAX_LEAVES or any(len(one) != 32 for one in hashes):
             raise wire.MalformedError("announcement.leaf_hashes", "not a list of 32-byte hashes")
-        attempt, body = self._driver.expect_input(org, header)
-        intake = Intake(body, hashes)
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open_spool, attempt.key, org, intake.announced(header)))
+        upload = self._driver.expect_upload(org, header)
+        intake = Intake(upload.due, hashes)
+        place = (upload.attempt.key, org, upload.due.quorum, intake.announced(header))
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_spool, *place))
         try:
             spool = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -379,6 +384,7 @@ class RoundsEdge:
                 self._driver.input_progress(org, leaves.first + len(leaves.leaves))
             intake.complete()
             await asyncio.to_thread(spool.finish)
+            await asyncio.to_thread(self._driver.examine, org, upload)
         finally:
             await asyncio.shield(asyncio.to_thread(spool.close))
         return header
@@ -394,6 +400,22 @@ class RoundsEdge:
             except FedveilError as error:
                 log.warning("call.refused", org=org, code=error.code)
                 await abort(context, error)  # inside the lock: who does not read the refusal waits for itself alone
+
+    async def headers(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:
+        """Under paillier: the headers of the certified inputs and the lifts of their product, for a holder."""
+        org = identity.org_id
+        self._check_listed(org)
+        try:
+            request = pb.FetchHeadersRequest.FromString(data)
+        except DecodeError:
+            raise wire.MalformedError("request", "does not parse as protocol buffers") from None
+        key = tables.KEY_FIELD.get(request, "key", "request.key")
+        async with self._downloads:
+            found = await asyncio.to_thread(self._driver.headers, org, key)
+            while (piece := await asyncio.to_thread(next, found, None)) is not None:
+                name, first, numbers = piece
+                frame = pb.FetchHeadersResponse(org_id=name, first=first, numbers=numbers)
+                await write(context, frame.SerializeToString(), org)
 
     async def _fetch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], org: OrgId) -> None:
         try:

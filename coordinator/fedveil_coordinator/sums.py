@@ -17,7 +17,8 @@ from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
 
 from fedveil_coordinator import facts, opening
-from fedveil_coordinator.attempt import Frame, Revealing
+from fedveil_coordinator.attempt import Decrypting, Frame, Revealing
+from fedveil_coordinator.cipher_desk import CipherDesk
 from fedveil_coordinator.run import RunState
 
 _SOURCES = frozenset({facts.Offered.__name__, facts.SumOpened.__name__})
@@ -52,17 +53,22 @@ class Outcome:
 class Sums:
     """The opened sums of every run."""
 
-    def __init__(self, store: SumStore) -> None:
+    def __init__(self, store: SumStore, ciphers: CipherDesk) -> None:
         self._store = store
+        self._ciphers = ciphers
         self._offered: dict[RunId, SignedBlob] = {}
         self._known: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
         self._lineage: tuple[RunId, provenance.Lineage] | None = None
 
-    def open(self, frame: Frame, revealing: Revealing, pool: Executor | None) -> tuple[bytes, bytes]:
-        """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root and its tag.
+    def open(self, frame: Frame, revealing: Revealing | Decrypting, pool: Executor | None) -> tuple[bytes, bytes]:
+        """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root and its tag. Under paillier
+        what the holders decrypted is combined.
 
-        PeerError `wrong_secret_dealt` names the dealer whose own commitments convict it.
+        PeerError `wrong_secret_dealt` names the dealer whose own commitments convict it. IntegrityError if what the
+        holders decrypted is no sum of honest inputs.
         """
+        if isinstance(revealing, Decrypting):
+            return self._ciphers.open(frame, revealing), b""
         key = frame.key
         unmasking = opening.recover(frame, revealing)
         sink = self._store.new_sum(key.run_id, key.round, unmasking.length, unmasking.bits)

@@ -16,7 +16,7 @@ from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
 from fedveil_common.gate import Outbox
 from fedveil_common.grpc_errors import error_of
-from fedveil_common.ids import OrgId, RunId
+from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.pki.renewing import RenewalAnswer
 from fedveil_common.ports import LeafSource
@@ -191,6 +191,19 @@ class CoordinatorLink:
         request = pb.FetchRoundRequest(run_id=run_id, round=round)
         line = self._line
         return parse_parts(_parts(_stream(line, line.round, request.SerializeToString())))
+
+    def fetch_headers(self, key: AttemptKey) -> Iterator[tuple[str, int, bytes]]:
+        """Download the headers of the certified inputs of an attempt, and the lifts of their product. FedveilError."""
+        request = pb.FetchHeadersRequest()
+        tables.KEY_FIELD.put(request, "key", key)
+        line = self._line
+        for data in _stream(line, line.headers, request.SerializeToString()):
+            try:
+                frame = pb.FetchHeadersResponse.FromString(data)
+            except DecodeError:
+                raise wire.MalformedError("headers", "does not parse as protocol buffers") from None
+            for index, one in enumerate(frame.numbers, frame.first):
+                yield frame.org_id, index, one
 
     def fetch_leaves(
         self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT

@@ -9,7 +9,7 @@ A simulation calls `pump` itself, with its own ports.
 import contextlib
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from fedveil_common import plan as plans
@@ -18,7 +18,6 @@ from fedveil_common.errors import (
     IntegrityError,
     PolicyRefusal,
     RoundAborted,
-    StorageError,
     Unreachable,
     heard,
 )
@@ -43,13 +42,15 @@ from fedveil_common.secret import Seed
 
 from fedveil_participant import checks, finish, round
 from fedveil_participant.checking import Checker, PastRoster
+from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
     Action,
+    AnswerQuorum,
     Connected,
     DiscardInput,
+    EncryptUpdate,
     EndStored,
     Event,
-    InputReady,
     Note,
     Persist,
     PrepareUpdate,
@@ -64,19 +65,12 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.inputs import masked_input
 from fedveil_participant.lineage import Walk, Walker, basis_of
-from fedveil_participant.ports import Bench, Journal, Link, Workers
+from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
+from fedveil_participant.protection import Protection
 from fedveil_participant.stages import Idle
 
 log = structlog.get_logger("fedveil.participant")
-
-
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """What this organisation agreed to beforehand: plans by hash."""
-
-    accepted: frozenset[bytes]
 
 
 VerifyRoster = Callable[[RosterNotice, Roster], Roster]
@@ -109,6 +103,7 @@ class Driver:
         clock: Clock,
         entropy: Entropy,
         failpoints: Failpoints,
+        cipher: Cipher,
     ) -> None:
         self.state = state
         self._consent = consent
@@ -125,14 +120,17 @@ class Driver:
         self._clock = clock
         self._entropy = entropy
         self._failpoints = failpoints
+        self._cipher = cipher
+        self._protection = Protection(journal, bench, link, cipher, workers.pool, clock)
         self._walker = Walker(link, Checker(link, entropy, past_roster))
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._session = 0
         self._reconnect_at: float | None = None
         self._backoff_s = RECONNECT_FIRST_S
-        self._uploading: AttemptKey | None = None
+        self._uploading: tuple[AttemptKey, tuple[int, ...]] | None = None
         self._upload_failures = 0
         self._preparing: AttemptKey | None = None
+        self._answering: tuple[AttemptKey, tuple[int, ...]] | None = None
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
@@ -242,8 +240,12 @@ class Driver:
                 if self._preparing != action.manifest.key:
                     self._preparing = action.manifest.key
                     self._workers.submit(lambda: self._prepare(action))
-            case ProtectUpdate():
+            case ProtectUpdate() | EncryptUpdate():
                 self._workers.submit(lambda: self._protect(action))
+            case AnswerQuorum():
+                if self._answering != (action.manifest.key, action.quorum):
+                    self._answering = (action.manifest.key, action.quorum)
+                    self._workers.submit(lambda: self._answer_quorum(action))
             case UploadInput():
                 self._upload(action)
             case DiscardInput():
@@ -362,13 +364,15 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
+                members = len(self.state.roster.participants)
+                keys = key_for(plan, run_id, members, self._cipher)
                 if run_id not in self.state.high_water:
                     self._journal.admit_version(plan.data.dataset, version)
             except FedveilError as error:
                 code, what, said = error.code, str(error), heard(error)
                 self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
                 return
-            accepted = checks.AcceptedPlan(plan, digest, version)
+            accepted = checks.AcceptedPlan(plan, digest, version, keys)
             self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
 
         self._workers.submit(work)
@@ -461,10 +465,12 @@ class Driver:
         self._preparing = None
         self._handle(event)
 
-    def _again(self, action: PrepareUpdate | UploadInput) -> None:
+    def _again(self, action: PrepareUpdate | UploadInput | AnswerQuorum) -> None:
         """What failed for want of a connection is tried again: soon if the session stands, else at the next one."""
         if isinstance(action, PrepareUpdate):
             self._preparing = None
+        elif isinstance(action, AnswerQuorum):
+            self._answering = None
         else:
             self._uploading = None
         if self.connected:
@@ -488,39 +494,38 @@ class Driver:
         self._walker.keep(manifest.key.run_id, walk)
         return walk
 
-    def _protect(self, action: ProtectUpdate) -> None:
-        """Decrypt, encode, mask, pack, hash and write durably in one pass. Doing it again gives the same bytes."""
-        manifest = action.manifest
+    def _protect(self, action: ProtectUpdate | EncryptUpdate) -> None:
+        accepted, me = self.state.plans[action.manifest.key.run_id], self.state.me
+        if isinstance(action, ProtectUpdate):
+            self.post(self._protection.mask(action, accepted, me))
+        else:
+            self.post(self._protection.encrypt(action, accepted, me))
+
+    def _answer_quorum(self, action: AnswerQuorum) -> None:
+        key = action.manifest.key
         try:
-            known = self._journal.open_update(action.update_key)
-            if known is None:
-                self.post(UpdateFailed(manifest.key, "update_lost", self._clock.monotonic_s()))
-                return
-            with contextlib.closing(known):
-                plan = self.state.plans[manifest.key.run_id].plan
-                made = masked_input(action, plan, self.state.me, known, self._bench, self._journal, self._workers.pool)
-        except IntegrityError as error:  # the kept update is not what was written: the next attempt makes it anew
-            log.error("update.unreadable", code=error.code, what=error.what)
-            self._journal.drop_update(action.update_key)
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
+            event = self._protection.answer(action, self.state.plans[key.run_id], self.state.me)
+        except (Unreachable, RoundAborted) as error:
+            log.warning("answer.unreachable", code=error.code)
+            self.call(lambda: self._again(action))
             return
-        except StorageError:
-            raise
-        except FedveilError as error:
-            self.post(UpdateFailed(manifest.key, error.code, self._clock.monotonic_s()))
-            return
-        self.post(InputReady(manifest.key, action.t2, *made, self._clock.monotonic_s()))
+        self.call(lambda: self._answered(event))
+
+    def _answered(self, event: Event) -> None:
+        self._answering = None
+        self._handle(event)
 
     def _upload(self, action: UploadInput) -> None:
-        if self._uploading == action.key or not self.connected:
+        if self._uploading == (action.key, action.quorum) or not self.connected:
             return
-        self._uploading = action.key
+        self._uploading = (action.key, action.quorum)
         session = self._session
 
         def work() -> None:
             code = ""
             try:
-                with contextlib.closing(self._journal.open_input(action.key)) as source:
+                opened = self._journal.open_answer(action.key, action.quorum) if action.quorum else None
+                with contextlib.closing(opened or self._journal.open_input(action.key)) as source:
                     self._failpoints.hit("participant.upload")
                     self._link.submit_input(action.header, action.leaf_hashes, source)
             except (Unreachable, RoundAborted) as error:
@@ -535,7 +540,7 @@ class Driver:
         self._workers.submit(work)
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
-        if self._uploading == action.key and session == self._session:
+        if self._uploading == (action.key, action.quorum) and session == self._session:
             self._uploading = None
             self._upload_failures = self._upload_failures + 1 if code else 0
             if code and round.attempt_of(self.state) == action.key:

@@ -6,15 +6,31 @@ Promise: the same action gives the same bytes, so a restart may do it again. Sou
 
 from concurrent.futures import Executor
 
+import numpy as np
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import checksum, masks
 from fedveil_common.masking.ring import Signed
 from fedveil_common.plan import Plan
+from numpy.typing import NDArray
 
-from fedveil_participant.events import ProtectUpdate
+from fedveil_participant.events import EncryptUpdate, ProtectUpdate
 from fedveil_participant.ports import Bench, Journal, StoredUpdate
 from fedveil_participant.protecting import protect
 from fedveil_participant.tagging import Tag
+
+PIECE = 1 << 20
+"""Coordinates that are encoded at once."""
+
+
+def encoded(action: EncryptUpdate, plan: Plan, update: StoredUpdate, bench: Bench) -> NDArray[np.int64]:
+    """The stored update as signed integers, shape (d,): the organisation's secret, before it is encrypted."""
+    manifest = action.manifest
+    whole = np.empty(manifest.length, np.int64)
+    for start in range(0, manifest.length, PIECE):
+        values = update.read(start, min(PIECE, manifest.length - start))
+        made = bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
+        whole[start : start + len(values)] = made
+    return whole
 
 
 def masked_input(

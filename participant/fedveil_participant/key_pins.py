@@ -1,7 +1,8 @@
-"""Which key of Paillier protection this organisation encrypts under: its pin, kept in its home.
+"""Which key of Paillier protection this organisation encrypts under: its pin and the key's record, kept in its home.
 
 Promise: the root of a key id never changes, its epoch never goes back and advances by one; the pin is durable before
-this module says that it is in force. Public, but sealed at rest, so that nobody else writes one.
+this module says that it is in force, and the record is durable before the pin: nobody needs to be asked for it. Both
+are public, but sealed at rest, so that nobody else writes one.
 Source: docs/paillier-keys.md, "What a participant accepts".
 """
 
@@ -30,6 +31,7 @@ def load_pin(files: HolderFiles, key_id: str) -> tuple[KeyTerms, KeyPin] | None:
 
 def pin(files: HolderFiles, terms: KeyTerms, record: KeyRecord) -> KeyPin:
     """`record` is pinned under the root of `terms`, which a person compared: epoch 0 first, then one after the other.
+    The pinned key again puts its record back where it is missing.
 
     PeerError `other_key_root` if the record or an earlier pin of this key id has another root; as `epochs.accept`.
     """
@@ -47,8 +49,16 @@ def pin(files: HolderFiles, terms: KeyTerms, record: KeyRecord) -> KeyPin:
             )
         after, _ = epochs.accept(before, record)
         if after == before:
+            _keep(files, record)
             return after
         terms = found[0]  # the record of the modulus stays the one that was compared at the first pin
     content = lp(terms.encode()) + u32(after.epoch) + after.fingerprint
+    _keep(files, record)
     files.write(Thing.PIN, terms.terms.key_id, Secret(content))
     return after
+
+
+def _keep(files: HolderFiles, record: KeyRecord) -> None:
+    """A record that verified is in the home, durably."""
+    key_id, content = record.holders.terms.key_id, record.to_bytes()
+    files.write(Thing.RECORD, key_id, Secret(content))

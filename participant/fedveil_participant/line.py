@@ -22,6 +22,7 @@ class Line:
         self.submit = gate.stream_stream("SubmitInput")
         self.fetch = gate.unary_stream("FetchSum")
         self.round = gate.unary_stream("FetchRound")
+        self.headers = gate.unary_stream("FetchHeaders")
         self.leaves = gate.unary_stream("FetchInputLeaves")
         self.renew = gate.unary_unary("Renew")
         self.who = gate.unary_unary("WhoAmI")

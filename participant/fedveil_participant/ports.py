@@ -10,8 +10,11 @@ from typing import Protocol
 import numpy as np
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
+from fedveil_common.paillier.key_use import KeyUse
+from fedveil_common.paillier.round_shape import RoundShape
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.provenance import Lineage
@@ -19,8 +22,9 @@ from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
+from fedveil_participant.certified_headers import CertifiedHeaders
 from fedveil_participant.checking import SumDownload
-from fedveil_participant.events import Changes, SpentKey
+from fedveil_participant.events import AnswerQuorum, Changes, EncryptUpdate, ProvenAnswer, ProvenInput, SpentKey
 from fedveil_participant.stages import Stage
 
 
@@ -39,6 +43,12 @@ class Link(Protocol):
         """Upload a masked input; returns the coordinator's receipt. Raises FedveilError."""
         ...
 
+    def fetch_headers(self, key: AttemptKey) -> Iterable[tuple[str, int, bytes]]:
+        """Under paillier: (survivor, block, c_b) and ("", block, L_b) of the certified inputs of an attempt, and
+        ("coordinator", block, c_b) of its noise, big-endian. Nothing of it is checked. Raises FedveilError.
+        """
+        ...
+
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         """Download an opened sum. Raises FedveilError."""
         ...
@@ -51,6 +61,37 @@ class Link(Protocol):
         self, run_id: RunId, round: int, leaves: Sequence[int], kind: LeafKind = LeafKind.INPUT
     ) -> Iterable[tuple[OrgId, int, bytes]]:
         """Download leaves of all inputs, of the product or of the answers, in order. Raises FedveilError."""
+        ...
+
+
+class Cipher(Protocol):
+    """Where updates are encrypted and, at a holder, sums decrypted in part: the keys of this home, and their tables."""
+
+    def accepted(self, key_id: str) -> KeyUse:
+        """The key that is pinned under this id. PolicyRefusal `key_not_pinned`."""
+        ...
+
+    def claim(self, use: KeyUse, run_id: RunId) -> None:
+        """This epoch of the key serves this run. PolicyRefusal `key_epoch_used`."""
+        ...
+
+    def prepare(self, use: KeyUse, shape: RoundShape) -> None:
+        """Inputs of this shape will be encrypted soon: make ready what takes time. Returns at once."""
+        ...
+
+    def encrypt(
+        self, action: EncryptUpdate, use: KeyUse, me: OrgId, integers: NDArray[np.int64], sink: LeafSink
+    ) -> tuple[ProvenInput, tuple[bytes, ...]]:
+        """What the header says, and the leaf hashes; the leaves are durable. `integers`: the organisation's secret."""
+        ...
+
+    def answer(
+        self, action: AnswerQuorum, use: KeyUse, me: OrgId, fetched: CertifiedHeaders, sink: LeafSink
+    ) -> tuple[ProvenAnswer, tuple[bytes, ...]]:
+        """The proof and the leaf hashes of this holder's partial decryptions; the leaves are durable.
+
+        PeerError if anything that was fetched is not what was certified: then no share was used.
+        """
         ...
 
 
@@ -81,6 +122,9 @@ class Journal(Protocol):
         ...
 
     def new_input(self, key: AttemptKey, length: int, bits: int) -> LeafSink: ...  # noqa: D102
+    def new_blocks(self, key: AttemptKey, shape: Shape) -> LeafSink: ...  # noqa: D102
+    def new_answer(self, key: AttemptKey, quorum: tuple[int, ...], shape: Shape) -> LeafSink: ...  # noqa: D102
+    def open_answer(self, key: AttemptKey, quorum: tuple[int, ...]) -> LeafSource: ...  # noqa: D102
     def open_input(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
     def discard_input(self, key: AttemptKey) -> None: ...  # noqa: D102
     def put_update(  # noqa: D102

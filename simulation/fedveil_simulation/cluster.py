@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
-from fedveil_common.ids import COORDINATOR, OrgId, RunId
+from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource, NoFailpoints
 from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import Seed
 from fedveil_common.wire.published import encode_parts, parse_parts
 from fedveil_coordinator import driver as coordinator
-from fedveil_coordinator.archive import Archive
+from fedveil_coordinator.archive import Archive, no_key
 from fedveil_coordinator.events import Event
 from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
@@ -29,12 +30,15 @@ from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.checking import SumDownload
-from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.in_memory import in_memory
+from fedveil_participant.home_cipher import HomeCipher
+from fedveil_participant.mask_source import InlineMasks
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 from fedveil_simulation.charter import Charter
-from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory
+from fedveil_simulation.journals import CoordinatorMemory, ParticipantMemory, SpoolMemory
+from fedveil_simulation.key_book import NO_KEYS, KeyBook, MemberKeys
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 
 SOFTWARE = "simulation"
@@ -106,6 +110,11 @@ class _Link:
         leaves = ((index, source.packed(index)) for index in range(source.leaves))
         return self._cluster.upload(self._org_id, wire.encode_blob(header), leaf_hashes, leaves)
 
+    def fetch_headers(self, key: AttemptKey) -> Iterable[tuple[str, int, bytes]]:
+        for name, first, numbers in self._cluster.coordinator.headers(self._org_id, key):
+            for index, one in enumerate(numbers, first):
+                yield name, index, one
+
     def fetch_sum(self, run_id: RunId, round: int) -> SumDownload:
         return self._cluster.download(run_id, round)
 
@@ -150,8 +159,10 @@ class Cluster:
         members: Mapping[OrgId, Mapping[str, bytes]],
         plan: bytes,
         trainers: Mapping[OrgId, Trainers] | None = None,
+        book: KeyBook | None = None,
     ) -> None:
-        self.charter, self.seed = charter, seed
+        """`book`: the key of a plan under paillier."""
+        self.charter, self.seed, self.book = charter, seed, book
         self._trainers = trainers or {}
         self.clock = SimulatedClock()
         self.memory = CoordinatorMemory()
@@ -185,6 +196,7 @@ class Cluster:
             self.clock,
             SeededEntropy(self.seed, f"coordinator/{self._coordinator_lives}"),
             NoFailpoints(),
+            self.book or NO_KEYS,
         )
         made.resume()
         return made
@@ -202,8 +214,9 @@ class Cluster:
         memory = member.memory
         entropy = SeededEntropy(self.seed, f"{org_id}/{member.lives}")
         version_key = Seed(SeededEntropy(self.seed, f"{org_id}/version").take(32))
+        cipher = HomeCipher(MemberKeys(self.book, org_id), entropy, lambda key, shape: InlineMasks(key, entropy))
         accepted = {
-            run_id: AcceptedPlan(plans.parse_canonical(canonical), digest, version)
+            run_id: restored_plan(canonical, digest, version, cipher)
             for run_id, (digest, canonical, version) in memory.plans.items()
         }
         state = participant_round.State(
@@ -224,7 +237,7 @@ class Cluster:
         by_path = {files[name]: data for name, data in member.data.items()}
         member.driver = participant.Driver(
             state,
-            participant.Consent(member.accepted),
+            Consent(member.accepted),
             self.charter.verifier(org_id),
             self.charter.notice.trust_chain,
             self.charter.past_roster,
@@ -241,6 +254,7 @@ class Cluster:
             self.clock,
             entropy,
             NoFailpoints(),
+            cipher,
         )
         member.driver.start()
 
@@ -314,9 +328,14 @@ class Cluster:
     ) -> SignedBlob:
         """Receive a masked input as the edge does: each leaf against its announced hash, then the receipt."""
         blob = wire.parse_blob(header)
-        attempt, body = self.coordinator.expect_input(org_id, blob)
-        intake = Intake(body, leaf_hashes)
-        spool = self.memory.spool(attempt.key, org_id, intake.announced(blob))
+        upload = self.coordinator.expect_upload(org_id, blob)
+        intake, key, quorum = Intake(upload.due, leaf_hashes), upload.attempt.key, upload.due.quorum
+        announced = intake.announced(blob)
+        spool: SpoolMemory[Any] = (
+            self.memory.spool_answer(key, org_id, quorum, announced)
+            if quorum
+            else self.memory.spool(key, org_id, announced)
+        )
         first = spool.first_missing
         intake.begin(first, spool.write)
         for index, leaf in leaves:
@@ -325,6 +344,7 @@ class Cluster:
         intake.complete()
         self.uploads.append((org_id, header, spool.data))
         spool.finish()
+        self.coordinator.examine(org_id, upload)
         future = self.coordinator.input_complete(org_id, blob)
         while not future.done() and self.coordinator.pump():
             pass
@@ -342,7 +362,8 @@ class Cluster:
     @property
     def archive(self) -> Archive:
         """What the coordinator publishes of opened rounds."""
-        return Archive(self.memory, self.signed_rosters.__getitem__)
+        key_of = no_key if self.book is None else self.book.published
+        return Archive(self.memory, self.signed_rosters.__getitem__, key_of)
 
     def published(self, run_id: RunId, round: int) -> PublishedRound:
         """Serve what proves an opened round as the edge does."""

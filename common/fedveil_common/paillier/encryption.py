@@ -72,6 +72,11 @@ class Mask:
             raise ValueError("this mask was used, or belongs to another process")
         return self._parts.pop()  # one step: of two threads one gets it
 
+    def narrowed(self, width: int) -> "Mask":
+        """This mask for a block of `width` ciphertexts, or fewer if it is for fewer; this one is spent by it."""
+        exponent, header, lift, masks = self.spend()
+        return Mask(exponent, header, lift, masks[:width])
+
     def __repr__(self) -> str:
         return "Mask(<redacted>)"
 
@@ -96,6 +101,11 @@ class MaskTables:
         self.short = short_powers(g, group, bits)
         self._lift = LongPowers(group.lift(g), group, bits)
         self._columns = [LongPowers(value, group, bits) for value in lifts_of(group, columns)]
+
+    @property
+    def width(self) -> int:
+        """The widest block that there are tables for."""
+        return len(self._columns)
 
     def masks(self, count: int, width: int, entropy: Entropy) -> list[Mask]:
         """`count` masks for blocks of `width` ciphertexts."""
@@ -131,14 +141,13 @@ class Encryptor(MaskTables):
         return [Block(*parts) for parts in self._blocks(drawn, rows)]
 
 
-def masks_of_lifts(
-    group: Group, bits: int, g: int, lifts: Sequence[int], count: int, entropy: Entropy
-) -> Iterator[Mask]:
-    """`count` masks without tables, for blocks as wide as `lifts` (H_k mod n^(s+1)) are many: cheaper for a few of
-    them. One power takes 2 to 6 ms at 2048 bits, and nothing else in this process runs meanwhile.
+def masks_without_tables(key: PublicKey, lifts: Sequence[int], count: int, entropy: Entropy) -> Iterator[Mask]:
+    """`count` masks for blocks as wide as `lifts` (the first of `key.lifted`) are many: cheaper than tables for a few
+    of them. One power takes 2 to 6 ms at 2048 bits, and nothing else in this process runs meanwhile.
     """
+    g, group = key.g, key.group
     lift, cipher = group.lift(g), group.cipher
-    for digits in draw_digits(entropy, count, bits):
+    for digits in draw_digits(entropy, count, key.terms.bits):
         exponent = value_of(digits)
         powers = tuple(gmpy2.powmod(one, exponent, cipher) for one in lifts)
         yield Mask(

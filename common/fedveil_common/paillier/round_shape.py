@@ -7,11 +7,13 @@ received. Public. Source: docs/paillier.md, sections 3 and 6.
 from dataclasses import dataclass
 
 from fedveil_common.errors import PeerError
+from fedveil_common.layout import layout_for
 from fedveil_common.limits import MAX_LEAVES
-from fedveil_common.messages import Manifest
+from fedveil_common.messages import Manifest, Purpose
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.packing import Blocks, Slots
 from fedveil_common.paillier.public_key import Terms
+from fedveil_common.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,13 @@ def shape_in_use(use: KeyUse, manifest: Manifest) -> RoundShape:
     noise_cap = manifest.encryption[0].noise_cap
     members = len(manifest.cohort)
     return _shape(use.modulus_bits, use.s, use.columns, manifest.length, members, manifest.value_bits, noise_cap)
+
+
+def shape_of_plan(use: KeyUse, plan: Plan, members: int) -> RoundShape:
+    """Of the largest sum of a plan, if so many members take part: for what is made ready before there is a manifest."""
+    purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)] + [(Purpose.EVALUATE, 0)]
+    length = max(layout_for(plan, purpose, step).length for purpose, step in purposes)
+    return _shape(use.modulus_bits, use.s, use.columns, length, members, plan.protection.value_bits, 0)
 
 
 def _shape(bits: int, s: int, columns: int, length: int, members: int, value_bits: int, noise_cap: int) -> RoundShape:

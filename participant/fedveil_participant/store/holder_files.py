@@ -5,6 +5,8 @@ paillier/KEY-ID.refresh    a refresh under way, likewise
 paillier/KEY-ID.key        the holder's seeds in the newest epoch, with the terms
 paillier/KEY-ID.said       the messages of the last ceremony or refresh that ended, to be sent again
 paillier/KEY-ID.pin        which key a participant encrypts under
+paillier/KEY-ID.record     the public record of that key
+paillier/KEY-ID.claims     which runs its newest epoch served
 
 Promise: a file is whole and durable or not there; without the journal key it shows its size alone, and it opens as
 nothing else than what it is called. Replacing or erasing one unlinks the old ciphertext; a copy of the disk from before
@@ -33,6 +35,8 @@ class Thing(enum.Enum):
     KEY = "key"
     SAID = "said"
     PIN = "pin"
+    RECORD = "record"
+    CLAIMS = "claims"
 
 
 class HolderFiles:

@@ -1,0 +1,61 @@
+"""The heavy work of the coordinator: each piece goes from the state that asked for it to the event that it ends with.
+
+Promise: nothing here moves a run; a piece may be done again after a crash and comes to the same. Runs on the workers.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from fedveil_common.errors import IntegrityError, PeerError
+from fedveil_common.ids import OrgId
+from fedveil_common.messages import Manifest
+from fedveil_common.secret import Seed
+
+from fedveil_coordinator.attempt import Attempt, Multiplying, Opening
+from fedveil_coordinator.cipher_desk import CipherDesk
+from fedveil_coordinator.events import Event, OpeningFailed, ProductReady, SumProcessed, SumReady
+from fedveil_coordinator.run import RunState
+from fedveil_coordinator.sums import Sums
+
+Now = Callable[[], float]
+"""Seconds on the local monotonic clock."""
+
+
+def multiply(ciphers: CipherDesk, attempt: Attempt, now: Now) -> Event:
+    """The product of the certified inputs."""
+    assert isinstance(attempt.stage, Multiplying)
+    return ProductReady(attempt.key, (), ciphers.multiply(attempt.frame, attempt.stage), now())
+
+
+def open_sum(sums: Sums, attempt: Attempt, pool: Executor | None, now: Now) -> Event:
+    """The opened sum; or who dealt what does not fit, or why what was decrypted is no sum."""
+    assert isinstance(attempt.stage, Opening)
+    frame = attempt.frame
+    try:
+        root, tag_sum = sums.open(frame, attempt.stage.revealing, pool)
+    except PeerError as error:
+        return OpeningFailed(attempt.key, OrgId(error.peer), now())
+    except IntegrityError as error:
+        if not frame.keys or error.code not in {"not_opened", "sum_out_of_range"}:
+            raise
+        return OpeningFailed(attempt.key, OrgId(""), now(), error.code)
+    return SumReady(attempt.key, root, tag_sum, now())
+
+
+def process_sum(sums: Sums, state: RunState, manifest: Manifest, survivors: int, now: Now, seed: Seed) -> Event:
+    """What the strategy and the metrics make of an opened sum."""
+    outcome = sums.process(state, manifest, survivors)
+    measured = outcome.measured
+    return SumProcessed(
+        manifest.key,
+        outcome.model_hash,
+        outcome.standardisation_hash,
+        measured.loss if measured else None,
+        measured.accuracy if measured else None,
+        measured.auc if measured else None,
+        measured.rows if measured else None,
+        outcome.rejected,
+        now(),
+        seed,
+        outcome.state_hash,
+    )
