@@ -8,8 +8,9 @@ from dataclasses import replace
 import gmpy2
 import numpy as np
 import pytest
+from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli import verifying
-from fedveil_common import audit, cipher_audit, published, published_cipher, transcript
+from fedveil_common import audit, cipher_audit, limits, published, published_cipher, transcript
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import COORDINATOR, OrgId
 from fedveil_common.masking.packing import unpack
@@ -97,6 +98,48 @@ def test_an_honest_round_is_proved_and_its_sum_is_right(played: Played) -> None:
 def test_parts_are_read_as_they_were_written(played: Played) -> None:
     assert parse_parts(encode_parts(played.record)) == played.record
     assert from_file(to_file(played.record)) == played.record
+
+
+def malformed(parts: list[bytes]) -> bool:
+    try:
+        parse_parts(parts)
+    except MalformedError:
+        return True
+    return False
+
+
+def test_malformed_parts_are_named(played: Played) -> None:
+    parts = list(encode_parts(played.record))
+    kinds = [pb.RoundPart.FromString(part).WhichOneof("part") for part in parts]
+
+    def part(**fields: object) -> bytes:
+        return pb.RoundPart(**fields).SerializeToString(deterministic=True)  # type: ignore[arg-type]
+
+    def hashes(org: str, count: int = 1, size: int = 32) -> pb.LeafHashes:
+        return pb.LeafHashes(org_id=org, hashes=[bytes(size)] * count)
+
+    without_product = [one for one, kind in zip(parts, kinds, strict=True) if kind != "product_hashes"]
+    without_key = [one for one, kind in zip(parts, kinds, strict=True) if kind not in ("key_terms", "key_record")]
+    without_noise = parts[: kinds.index("key_terms") - 1] + parts[kinds.index("key_terms") :]
+    assert parse_parts(without_noise).noise == ()
+    bad = {
+        "product twice": [*parts, part(product_hashes=hashes(COORDINATOR))],
+        "product of a member": [*without_product, part(product_hashes=hashes("acme"))],
+        "product without hashes": [*without_product, part(product_hashes=hashes(COORDINATOR, 0))],
+        "product with too many": [*without_product, part(product_hashes=hashes(COORDINATOR, limits.MAX_LEAVES + 1))],
+        "a hash too short": [*without_product, part(product_hashes=hashes(COORDINATOR, 1, 31))],
+        "an answer twice": [*parts, part(partial_hashes=hashes("acme"))],
+        "more answers than holders": [*parts, *(part(partial_hashes=hashes(f"org-{one}")) for one in range(11))],
+        "noise twice": [*parts, parts[kinds.index("key_terms") - 1]],
+        "terms twice": [*parts, parts[kinds.index("key_terms")]],
+        "empty terms": [*without_key, part(key_terms=b"")],
+        "terms too large": [*without_key, part(key_terms=bytes(limits.MAX_DOCUMENT + 1))],
+        "record too large": [*without_key, part(key_record=bytes(limits.MAX_KEY_RECORD + 1))],
+        "a part too large": [*without_key, part(key_record=bytes(limits.MAX_MESSAGE))],
+    }
+    assert [name for name, one in bad.items() if not malformed(one)] == []
+    whole = part(key_record=bytes(limits.MAX_KEY_RECORD))
+    assert len(parse_parts([*without_key, whole]).key_record) == limits.MAX_KEY_RECORD
 
 
 def test_a_folder_verifies_without_a_coordinator(played: Played, tmp_path: pathlib.Path) -> None:
