@@ -1,7 +1,8 @@
 """A round under paillier played by hand, for tests: real key, proofs and signatures, every part of it can be bent."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from fedveil_common import transcript
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import BlockShape, Shape
 from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,
@@ -54,20 +56,28 @@ class Stored:
     """Leaves in memory: a source and a sink."""
 
     def __init__(self, leaves: Sequence[bytes] = ()) -> None:
-        self.leaves = {index: bytes(leaf) for index, leaf in enumerate(leaves)}
+        self._held = {index: bytes(leaf) for index, leaf in enumerate(leaves)}
 
-    def packed(self, index: int) -> bytes:
-        return self.leaves[index]
+    @property
+    def shape(self) -> Shape:
+        return BlockShape(self.leaves, len(self._held[0]))
 
-    def write(self, index: int, data: bytes | bytearray) -> None:
-        self.leaves[index] = bytes(data)
-
-    def close(self) -> None:
-        """Nothing to close."""
+    @property
+    def leaves(self) -> int:
+        return len(self._held)
 
     @property
     def all(self) -> list[bytes]:
-        return [self.leaves[index] for index in sorted(self.leaves)]
+        return [self._held[index] for index in sorted(self._held)]
+
+    def packed(self, index: int) -> bytes:
+        return self._held[index]
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        self._held[index] = bytes(data)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 @dataclass
@@ -86,8 +96,10 @@ class House:
         return self.charter.coordinator_key if org == COORDINATOR else self.charter.member_keys[org]
 
 
-def house(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2) -> House:
-    charter = make_charter(NAMES, 1)
+@functools.cache
+def house(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2, seed: int = 1) -> House:
+    """`seed`: of the members' own keys."""
+    charter = make_charter(NAMES, seed)
     all_of = parties(s, width, holders, threshold, federation=FEDERATION)
     terms = all_of.key.terms
     keys = tuple(signing.public_key(charter.member_keys[org]) for org in terms.holders)
@@ -136,6 +148,7 @@ class Game:
     length: int
     noisy: bool = False
     survivors: tuple[OrgId, ...] = NAMES[:4]
+    manifest_change: Mapping[str, object] = field(default_factory=dict)
     noise: Sent | None = None
     noise_values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     noise_blob: SignedBlob | None = None
@@ -182,6 +195,7 @@ class Game:
         self.shape = shape_of_manifest(key.terms, self.manifest)
         if self.noisy:
             self._make_noise(plain)
+        self.manifest = replace(self.manifest, **self.manifest_change)  # type: ignore[arg-type]
         self.manifest_blob = self.home.sign(COORDINATOR, BlobType.MANIFEST, self.manifest)
         self.t0 = transcript.t0(self.manifest_blob.body)
         self.adverts = tuple(

@@ -403,6 +403,7 @@ class LedgerCluster(Cluster):
             protect(action)
 
         driver._bench = MarkedBench(driver._bench, FIVE.index(org_id), encoded)
+        driver._protection._bench = driver._bench
         driver._protect = protected  # type: ignore[method-assign]
 
     def dispatch(self, packet: Packet) -> None:

@@ -2,18 +2,20 @@
 replaced by nobody.
 """
 
+import contextlib
 import dataclasses
 import errno
 import os
 import pathlib
 
 import pytest
-from fedveil_common.errors import PeerError, StorageError
+from fedveil_common.errors import IntegrityError, PeerError, StorageError
 from fedveil_common.ids import OrgId
 from fedveil_common.leafspool import LeafSpool
+from fedveil_common.ringfile import residues
 from fedveil_coordinator.store import CoordinatorStore
 
-from tests.test_coordinator_store import ACME, KEY, LEAF, Open, announced, has_input, opened, reopen, whole_input
+from tests.test_coordinator_store import ACME, KEY, LEAF, Open, announced, has_input, opened, reopen, spool, whole_input
 
 __all__ = ["opened"]
 
@@ -132,3 +134,18 @@ def test_a_disk_that_is_full_keeps_the_leaves_that_came(opened: Open, monkeypatc
     spooling.write(1, b"last")
     spooling.finish()
     spooling.close()
+
+
+def test_a_turned_bit_in_a_spooled_input_names_run_and_member(opened: Open) -> None:
+    store = opened(create=True)
+    spool(store, KEY, ACME, LEAF, LEAF)
+    path = store.journal.spool_path(KEY, ACME)
+    data = bytearray(path.read_bytes())
+    data[70_000] ^= 1
+    path.write_bytes(data)
+    with contextlib.closing(store.journal.open_input(KEY, ACME)) as source:
+        assert len(residues(source, 0)) == 16_384  # the leaf before it is whole
+        with pytest.raises(IntegrityError) as caught:
+            residues(source, 1)
+    assert caught.value.code == "ring_file_damaged"
+    assert "run-1.1.1.acme" in caught.value.what

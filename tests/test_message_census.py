@@ -10,7 +10,8 @@ from dataclasses import fields
 from typing import get_args
 
 import pytest
-from federation import FIVE, RUN, parse, rebuilt
+from encrypted_federation import encrypted_federation, encrypted_plan
+from federation import FIVE, RUN, parse, rebuilt, run
 from fedveil_common import modelfile, wire
 from fedveil_common.crypto import signing
 from fedveil_common.ids import COORDINATOR, OrgId
@@ -27,7 +28,7 @@ from fedveil_common.messages import (
 )
 from fedveil_coordinator import acceptance
 from fedveil_participant import checks
-from fedveil_simulation.cluster import Packet
+from fedveil_simulation.cluster import Cluster, Packet
 from ledger import LedgerCluster, observed
 from lies import addressed, unsigned
 
@@ -70,15 +71,15 @@ def blobs(value: object) -> Iterator[SignedBlob]:
             yield from blobs(getattr(value, one.name))
 
 
-def verify(cluster: LedgerCluster, blob: SignedBlob) -> None:
+def verify(cluster: Cluster, blob: SignedBlob) -> None:
     """With the key that the roster gives its signer."""
     roster = cluster.charter.roster
     key = roster.coordinator_key if blob.signer_id == COORDINATOR else roster.key_of(blob.signer_id)
     signing.verify(blob, key, blob.type)
 
 
-def census(cluster: LedgerCluster) -> Census:
-    """Messages by type, each read from its bytes, each signature verified; uploads stand as `Header`."""
+def census(cluster: Cluster) -> Census:
+    """Messages by type, each read from its bytes, each signature verified; uploads stand by the type of their body."""
     counted: Census = Counter()
     for packet in cluster.sent:
         message = parse(packet)
@@ -88,9 +89,8 @@ def census(cluster: LedgerCluster) -> Census:
         counted[type(message).__name__] += 1
     for _, header, _ in cluster.uploads:
         blob = wire.parse_blob(header)
-        assert blob.type is BlobType.HEADER
         verify(cluster, blob)
-        counted["Header"] += 1
+        counted[type(wire.parse_body(blob.type, blob.body)).__name__] += 1
     return counted
 
 
@@ -137,6 +137,27 @@ def test_an_undisturbed_run(count: int, verified: Verified) -> None:
     models = {member.memory.ends[RUN][2] for member in cluster.members.values()}
     assert len(models) == 1
     modelfile.verify_model(modelfile.read_model(models.pop()), cluster.charter.roster.coordinator_key)
+
+
+def encrypted_run() -> Cluster:
+    """An undisturbed run of three under paillier, two of whom open its sums."""
+    cluster = encrypted_federation(threshold=2)
+    assert run(cluster, encrypted_plan()) == "finished"
+    return cluster
+
+
+def test_an_undisturbed_run_under_paillier(verified: Verified) -> None:
+    """No shares, no acknowledgements, no reveals: ciphertexts, and the answers of a quorum of holders."""
+    session = ("ParticipantHello", "CoordinatorHello", "RosterNotice", "PlanOffer", "PlanAnswer", "RunEnded")
+    inward, outward = ("AdvertMessage", "CipherHeader", "VoteMessage"), ("Offer", "KeySet", "Proposal", "Certificate")
+    once = dict.fromkeys((*session, "RunEndedAck"), 3)
+    each = dict.fromkeys((*inward, *outward, "ResultNotice"), 3 * SUMS)
+    quorum_ = dict.fromkeys(("QuorumCall", "Partial"), 2 * SUMS)
+    assert census(encrypted_run()) == Counter({**once, **each, **quorum_})
+    assert verified["coordinator", BlobType.KEY_ADVERT] == 3 * SUMS
+    assert verified["coordinator", BlobType.CIPHER_HEADER] == 2 * 3 * SUMS
+    assert verified["coordinator", BlobType.PARTIAL] == 2 * 2 * SUMS
+    assert verified["participant", BlobType.KEY_ADVERT] == verified["participant", BlobType.CIPHER_HEADER] == 9 * SUMS
 
 
 def test_a_complaint(verified: Verified) -> None:
@@ -196,6 +217,6 @@ def test_every_type_was_counted() -> None:
     message = Certificate(bytes(32), (vote,))
     for packet in addressed(cluster, Packet(FIVE[0], 0, True, wire.encode_coordinator(message)), FIVE[0]):
         cluster.inject(packet)
-    seen |= set(census(played(3, cluster)))
+    seen |= set(census(played(3, cluster))) | set(census(encrypted_run()))
     types = (*get_args(CoordinatorMessage), *get_args(ParticipantMessage))
-    assert seen - {"Header"} == {kind.__name__ for kind in types}
+    assert seen - {"Header", "CipherHeader", "Partial"} == {kind.__name__ for kind in types}

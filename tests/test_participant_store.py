@@ -19,11 +19,9 @@ from fedveil_common.blobs import BlobStore, BlobWriter
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PolicyRefusal, SealedError, StorageError
 from fedveil_common.gate import Outbox
 from fedveil_common.ids import COORDINATOR, AttemptKey, FederationId, OrgId, RunId
-from fedveil_common.leaffile import BlockShape
 from fedveil_common.masking import masks
 from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob
-from fedveil_common.ports import LeafSink
 from fedveil_common.ringfile import residues
 from fedveil_common.secret import Passphrase, PrivateKey, Seed
 from fedveil_participant.events import Changes, OpenedSum, SpentKey
@@ -404,69 +402,6 @@ def test_the_masked_input_stays_until_it_is_discarded(opened: Open) -> None:
     with pytest.raises(StorageError) as caught:
         store.open_input(KEY)
     assert caught.value.code == "input_gone"
-
-
-def write_blocks(sink: LeafSink, *blocks: bytes) -> None:
-    for index, block in enumerate(blocks):
-        sink.write(index, block)
-    sink.finish(replace=True)
-
-
-BLOCKS, TWO_BLOCKS = (b"a" * 300, b"b" * 300), BlockShape(2, 300)
-QUORUMS = ((0, 1), (0, 11))
-
-
-def write_encrypted(store: ParticipantStore | ParticipantMemory, key: AttemptKey) -> None:
-    """An input of blocks, and an answer for each quorum."""
-    write_blocks(store.new_blocks(key, TWO_BLOCKS), *BLOCKS)
-    for quorum in QUORUMS:
-        write_blocks(store.new_answer(key, quorum, TWO_BLOCKS), *BLOCKS)
-
-
-def check_encrypted(store: ParticipantStore | ParticipantMemory, key: AttemptKey) -> None:
-    """They are there until they are discarded."""
-    for source in (store.open_input(key), *(store.open_answer(key, quorum) for quorum in QUORUMS)):
-        with contextlib.closing(source):
-            assert source.shape == TWO_BLOCKS
-            assert tuple(bytes(source.packed(index)) for index in range(source.leaves)) == BLOCKS
-    with pytest.raises(StorageError) as never:
-        store.open_answer(key, (0, 2))
-    assert never.value.code == "answer_gone"
-    store.discard_input(key)
-    store.discard_input(key)
-    check_gone(store, key)
-
-
-def check_gone(store: ParticipantStore | ParticipantMemory, key: AttemptKey) -> None:
-    with pytest.raises(StorageError) as caught:
-        store.open_input(key)
-    assert caught.value.code == "input_gone"
-    for quorum in QUORUMS:
-        with pytest.raises(StorageError) as caught:
-            store.open_answer(key, quorum)
-        assert caught.value.code == "answer_gone"
-
-
-def test_an_encrypted_input_and_the_answers_stay_until_they_are_discarded(opened: Open) -> None:
-    """Those of the open attempt also over a restart, which sweeps the others. The twin in memory does the same."""
-    other, twin = AttemptKey(RUN, 2, 11), ParticipantMemory()
-    write_encrypted(twin, KEY)
-    check_encrypted(twin, KEY)
-    store = opened(create=True)
-    store.save(KEY, PREPARING, "dealers", (), Changes())
-    write_encrypted(store, KEY)
-    write_encrypted(store, other)
-    store = reopen(store, opened)
-    check_gone(store, other)
-    check_encrypted(store, KEY)
-
-
-def test_discarding_an_input_leaves_the_answers_of_other_attempts(opened: Open, tmp_path: pathlib.Path) -> None:
-    store = opened(create=True)
-    for attempt in (1, 11):
-        write_blocks(store.new_answer(AttemptKey(RUN, 2, attempt), (0, 1), BlockShape(1, 4)), b"1234")
-    store.discard_input(AttemptKey(RUN, 2, 1))
-    assert [path.name for path in (tmp_path / "home" / "inputs").iterdir()] == [f"{RUN}.2.11+answer-0-1"]
 
 
 def test_updates_are_cached_by_spent_key(opened: Open, home: pathlib.Path) -> None:

@@ -156,6 +156,10 @@ def _waiting_lines(waiting: dict[str, Any] | None) -> list[str]:
     until = waiting.get("until_s")
     text = f"waiting in phase {waiting['phase']} for {_awaited(waiting)}"
     lines = [text if until is None else f"{text}, at most {until:.0f} s more"]
+    if waiting.get("holders"):
+        lines.append(f"the key needs more of its holders: {', '.join(waiting['holders'])} are not there")
+    if waiting.get("reason") == "too_few_holders":
+        lines.append("fewer holders are there than open a sum")
     if waiting.get("overdue"):
         lines.append(f"overdue: {', '.join(waiting['overdue'])}")
     lines.extend(f"{org} declined the plan: {code}" for org, code in (waiting.get("declined") or {}).items())

@@ -42,13 +42,16 @@ REMEMBERED_BODIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every stage of an attempt knows. `keys`: the key that inputs are encrypted under; none under masked."""
+    """What every stage of an attempt knows. `keys`: the key that inputs are encrypted under, none under masked;
+    `noise`: the coordinator's own that the manifest commits to.
+    """
 
     manifest_blob: SignedBlob
     manifest: Manifest
     t0: bytes
     roster: Roster
     keys: tuple[KeyUse, ...] = ()
+    noise: tuple[SignedBlob, ...] = ()
 
     @property
     def key(self) -> AttemptKey:
@@ -252,11 +255,12 @@ def begin(
     at: float,
     slow: frozenset[OrgId] = frozenset(),
     keys: tuple[KeyUse, ...] = (),
+    noise: tuple[SignedBlob, ...] = (),
 ) -> Attempt:
     """The attempt that a journaled manifest opens. `slow`: who was overdue with an advert earlier in this run."""
     manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
     assert isinstance(manifest, Manifest)
-    frame = Frame(blob, manifest, transcript.t0(blob.body), roster, keys)
+    frame = Frame(blob, manifest, transcript.t0(blob.body), roster, keys, noise)
     return Attempt(frame, Offering(), slow=slow, heard=dict.fromkeys(manifest.cohort, at), since=at, began=at)
 
 

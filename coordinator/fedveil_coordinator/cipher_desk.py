@@ -13,7 +13,7 @@ from fedveil_common import limits, transcript
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import BlockShape, Shape
-from fedveil_common.messages import CipherHeader, Partial
+from fedveil_common.messages import CipherHeader, Manifest, Noise, Partial
 from fedveil_common.paillier.block_leaves import read_header, read_lift
 from fedveil_common.paillier.encryption import PROOF_MARGIN, nonce_bits
 from fedveil_common.paillier.input_proof import input_context
@@ -25,6 +25,8 @@ from fedveil_common.ports import Entropy, LeafSink, LeafSource
 
 from fedveil_coordinator import ciphers
 from fedveil_coordinator.attempt import Attempt, Decrypting, Frame, Multiplying, Opening
+from fedveil_coordinator.noising import NoiseSource, make_noise
+from fedveil_coordinator.ports import Journal
 
 
 class Keys(Protocol):
@@ -73,6 +75,10 @@ class CipherDesk:
                 self._known = {use.fingerprint: _Open(key, powers)}
             return self._known[use.fingerprint]
 
+    def noise(self, use: KeyUse, draft: Manifest, source: NoiseSource, journal: Journal) -> Noise:
+        """The noise of an offer that is to be made, encrypted and durable."""
+        return make_noise(self._open(use).key, shape_in_use(use, draft), draft, source, journal, self._entropy)
+
     def examine(self, attempt: Attempt, org: OrgId, body: CipherHeader | Partial) -> None:
         """What `org` uploaded under `body`; every leaf of it is there. PeerError names it: then it counts nowhere."""
         frame, use = attempt.frame, attempt.frame.keys[0]
@@ -93,7 +99,8 @@ class CipherDesk:
         opened, shape = self._open(use), shape_in_use(use, frame.manifest)
         sink = self._store.new_product(frame.key, BlockShape(shape.blocks.count, shape.input_leaf_bytes))
         try:
-            with _closing([self._store.open_input(frame.key, org) for org in sorted(stage.headers)]) as sources:
+            inputs = [*sorted(stage.headers), *(blob.signer_id for blob in frame.noise)]
+            with _closing([self._store.open_input(frame.key, org) for org in inputs]) as sources:
                 hashes = ciphers.multiply(opened.key, shape, stage.t3, sources, sink)
             sink.finish(replace=True)
         finally:
@@ -119,7 +126,8 @@ class CipherDesk:
         return transcript.leaf_root(hashes)
 
     def headers(self, attempt: Attempt, org: OrgId) -> Iterator[tuple[str, int, list[bytes]]]:
-        """What a holder checks and multiplies: (survivor, first block, c_b ..) of each, then ("", first block, L_b ..).
+        """What a holder checks and multiplies: (survivor, first block, c_b ..) of each, then ("", first block, L_b ..);
+        the noise under "coordinator".
 
         PeerError `headers_not_due` unless `org` is a holder and the product is there.
         """
@@ -128,7 +136,7 @@ class CipherDesk:
             raise PeerError("headers_not_due", "nothing is to be decrypted by this organisation now", peer=org)
         shape = shape_in_use(frame.keys[0], frame.manifest)
         held = stage.revealing if isinstance(stage, Opening) else stage
-        for one in sorted(held.headers):
+        for one in [*sorted(held.headers), *(blob.signer_id for blob in frame.noise)]:
             yield from _pieces(self._store.open_input(frame.key, one), one, shape, read_header)
         yield from _pieces(self._store.open_product(frame.key), "", shape, read_lift)
 

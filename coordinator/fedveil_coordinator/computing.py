@@ -13,7 +13,9 @@ from fedveil_common.secret import Seed
 
 from fedveil_coordinator.attempt import Attempt, Multiplying, Opening
 from fedveil_coordinator.cipher_desk import CipherDesk
-from fedveil_coordinator.events import Event, OpeningFailed, ProductReady, SumProcessed, SumReady
+from fedveil_coordinator.events import Event, NoiseReady, OpeningFailed, ProductReady, SumProcessed, SumReady
+from fedveil_coordinator.noising import NoiseSource
+from fedveil_coordinator.ports import Journal
 from fedveil_coordinator.run import RunState
 from fedveil_coordinator.sums import Sums
 
@@ -24,7 +26,15 @@ Now = Callable[[], float]
 def multiply(ciphers: CipherDesk, attempt: Attempt, now: Now) -> Event:
     """The product of the certified inputs."""
     assert isinstance(attempt.stage, Multiplying)
-    return ProductReady(attempt.key, (), ciphers.multiply(attempt.frame, attempt.stage), now())
+    root = ciphers.multiply(attempt.frame, attempt.stage)
+    return ProductReady(attempt.key, attempt.frame.noise, root, now())
+
+
+def make_noise(
+    ciphers: CipherDesk, state: RunState, draft: Manifest, source: NoiseSource, journal: Journal, now: Now
+) -> Event:
+    """The coordinator's own noise for an offer."""
+    return NoiseReady(draft, ciphers.noise(state.keys[0], draft, source, journal), now())
 
 
 def open_sum(sums: Sums, attempt: Attempt, pool: Executor | None, now: Now) -> Event:

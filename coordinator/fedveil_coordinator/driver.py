@@ -48,6 +48,7 @@ from fedveil_coordinator.events import (
     Heard,
     InputSpooled,
     KeepInputs,
+    MakeNoise,
     MultiplyInputs,
     OpenSum,
     Persist,
@@ -60,6 +61,7 @@ from fedveil_coordinator.events import (
     UploadRefused,
 )
 from fedveil_coordinator.intake import Due, due
+from fedveil_coordinator.noising import NoiseSource, NoNoise
 from fedveil_coordinator.ports import Journal, Outlet, Workers
 from fedveil_coordinator.sums import Sums
 
@@ -119,6 +121,7 @@ class Driver:
         self._keys = keys
         self._ciphers = CipherDesk(keys, journal, entropy)
         self.sums = Sums(journal, self._ciphers)
+        self.noise_source: NoiseSource = NoNoise()
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -374,6 +377,8 @@ class Driver:
             case Acknowledge():
                 for _, future in self._uploads.pop(action.org_id, []):
                     future.set_result(action.receipt)
+            case MakeNoise():
+                self._make_noise(action.draft)
             case MultiplyInputs():
                 self._multiply()
             case OpenSum():
@@ -554,6 +559,12 @@ class Driver:
         assert self.active is not None, "these actions come from the attempt of the active run"
         assert self.active.attempt is not None
         return self.active.attempt
+
+    def _make_noise(self, draft: Manifest) -> None:
+        state, now = self.active, self._clock.monotonic_s
+        assert state is not None
+        made = (self._ciphers, state, draft, self.noise_source, self._journal, now)
+        self._workers.submit(lambda: computing.make_noise(*made), self.post)
 
     def _multiply(self) -> None:
         attempt, now = self._attempt(), self._clock.monotonic_s

@@ -7,7 +7,7 @@ fresh 32-byte seed. Actions are carried out in order: a `Persist` is durable bef
 from dataclasses import dataclass
 
 from fedveil_common.ids import AttemptKey, OrgId
-from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, SignedBlob
+from fedveil_common.messages import CoordinatorMessage, Manifest, Noise, ParticipantMessage, SignedBlob
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
@@ -78,6 +78,15 @@ class ProductReady:
     key: AttemptKey
     noise: tuple[SignedBlob, ...]
     root: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseReady:
+    """The coordinator's own noise is encrypted and durable, for the offer that `draft` is of."""
+
+    draft: Manifest
+    noise: Noise
     at: float
 
 
@@ -158,6 +167,7 @@ Event = (
     | InputSpooled
     | UploadRefused
     | ProductReady
+    | NoiseReady
     | SumReady
     | OpeningFailed
     | SumProcessed
@@ -191,6 +201,13 @@ class Acknowledge:
 
     org_id: OrgId
     receipt: SignedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class MakeNoise:
+    """Draw and encrypt the noise of the offer that `draft` is of; `NoiseReady`."""
+
+    draft: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,4 +261,15 @@ class Announce:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-Action = Persist | Send | Acknowledge | MultiplyInputs | OpenSum | ProcessSum | DiscardInputs | KeepInputs | Announce
+Action = (
+    Persist
+    | Send
+    | Acknowledge
+    | MakeNoise
+    | MultiplyInputs
+    | OpenSum
+    | ProcessSum
+    | DiscardInputs
+    | KeepInputs
+    | Announce
+)

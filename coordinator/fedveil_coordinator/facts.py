@@ -25,9 +25,10 @@ class RunOpened:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """M0 is signed; the attempt is the one its key names."""
+    """M0 is signed; the attempt is the one its key names. `noise`: the coordinator's own that it commits to, signed."""
 
     manifest: SignedBlob
+    noise: tuple[SignedBlob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

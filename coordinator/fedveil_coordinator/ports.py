@@ -46,6 +46,7 @@ class Journal(Protocol):
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafSource: ...  # noqa: D102
     def discard_inputs(self, key: AttemptKey) -> None: ...  # noqa: D102
     def new_product(self, key: AttemptKey, shape: Shape) -> LeafSink: ...  # noqa: D102
+    def new_noise(self, key: AttemptKey, shape: Shape) -> LeafSink: ...  # noqa: D102
     def open_product(self, key: AttemptKey) -> LeafSource: ...  # noqa: D102
     def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> LeafSource: ...  # noqa: D102
     def keep_inputs(  # noqa: D102

@@ -200,6 +200,7 @@ def _advance(course: Course, at: float) -> None:
                     if not _holders_late(course, at):
                         return
                     continue
+                course.attempt = replace(course.attempt, missed=())
                 course.record(facts.Proposed(tuple(sorted(stage.headers))), at)
                 proposal = Proposal(stage.t2, tuple(stage.headers[org] for org in sorted(stage.headers)))
                 course.send(sorted(stage.shares), proposal)
@@ -548,7 +549,8 @@ def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) 
 def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
     """What stays for those who audit the sum."""
     holders = frame.keys[0].names(stage.quorum) if frame.keys else ()
-    return KeepInputs(frame.key, stage.survivors, stage.quorum, holders)
+    noise = tuple(blob.signer_id for blob in frame.noise)
+    return KeepInputs(frame.key, (*stage.survivors, *noise), stage.quorum, holders)
 
 
 def _publish(course: Course, stage: Opening, event: SumReady) -> None:

@@ -7,12 +7,14 @@ certified as aborted is tried again; one that died ends the run, because its upd
 Source: FLSA/1 sections 2.1, 2.8, A1, A2, A9 (docs/protocol.md); sanity of the sum: section 4.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fedveil_common import layout, sanity, stopping, strategies, transcript, wire
+from fedveil_common import noise as noises
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
@@ -37,7 +39,7 @@ from fedveil_common.modelfile import ModelManifest, tensors
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.plan import Plan
 from fedveil_common.roster import Roster
-from fedveil_common.secret import PrivateKey, Seed
+from fedveil_common.secret import PrivateKey
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import facts
@@ -49,6 +51,8 @@ from fedveil_coordinator.events import (
     Connected,
     Disconnected,
     Event,
+    MakeNoise,
+    NoiseReady,
     Persist,
     ProcessSum,
     Received,
@@ -213,7 +217,7 @@ def apply(state: RunState, fact: facts.Fact, rosters: Mapping[int, Roster], at: 
     match fact:
         case facts.Offered():
             roster = rosters[_manifest(fact.manifest).roster_version]
-            attempt = attempts.begin(fact.manifest, roster, at, keys=state.keys)
+            attempt = attempts.begin(fact.manifest, roster, at, keys=state.keys, noise=fact.noise)
             return replace(state, attempt=attempt, previous_manifest=transcript.manifest_hash(fact.manifest.body))
         case facts.SumApplied():
             return _applied(state, fact)
@@ -321,6 +325,9 @@ def step(state: RunState, event: Event) -> Step:
         case SumProcessed():
             state, more = _processed(state, event)
             actions.extend(more)
+        case NoiseReady():
+            state, more = _noised(state, event)
+            actions.extend(more)
         case AbortOrdered():
             state, more = _ordered_to_end(state, event)
             actions.extend(more)
@@ -419,7 +426,12 @@ def _advance(state: RunState, event: Event) -> Step:
     if len(state.willing) >= needed and not holders_missing(state):
         if state.undecided and waited < state.plan.cohort.progress_s:
             return state, ()
-        return (state, ()) if seed is None else _offer(state, seed, event.at)
+        if seed is None:
+            return state, ()
+        draft = manifest_of(state, Draws(seed).bytes("manifest/nonce", 32))
+        if any(named.noise_cap for named in draft.encryption):
+            return replace(state, working=True), (MakeNoise(draft),)
+        return _offer(state, draft, (), event.at)
     if waited >= state.plan.cohort.wait_s:
         return _end(state, "not_enough_participants" if len(state.willing) < needed else "not_enough_holders")
     final = [state.answers[org] for org in state.roster.participants if state.answers.get(org) in FINAL_ANSWERS]
@@ -447,13 +459,23 @@ def _pause(state: RunState) -> float:
     return state.plan.cohort.progress_s * max(0, len(state.certificates) - 1)
 
 
-def _offer(state: RunState, seed: Seed, at: float) -> Step:
-    manifest = manifest_of(state, Draws(seed).bytes("manifest/nonce", 32))
+def _noised(state: RunState, event: NoiseReady) -> Step:
+    """The offer that the noise was made for, if it is still the one to be made."""
+    state = replace(state, working=False)
+    if state.attempt is not None or state.purpose is None or manifest_of(state, event.draft.nonce) != event.draft:
+        return state, ()
+    blob = signing.sign(state.office.signing_key, COORDINATOR, BlobType.NOISE, wire.encode_body(event.noise))
+    (named,) = event.draft.encryption
+    committed = replace(named, noise=hashlib.sha256(blob.body).digest())
+    return _offer(state, replace(event.draft, encryption=(committed,)), (blob,), event.at)
+
+
+def _offer(state: RunState, manifest: Manifest, noise: tuple[SignedBlob, ...], at: float) -> Step:
     blob = signing.sign(state.office.signing_key, COORDINATOR, BlobType.MANIFEST, wire.encode_body(manifest))
-    fact = facts.Offered(blob)
+    fact = facts.Offered(blob, noise)
     after = replace(
         state,
-        attempt=attempts.begin(blob, state.roster, at, state.slow, state.keys),
+        attempt=attempts.begin(blob, state.roster, at, state.slow, state.keys, noise),
         previous_manifest=transcript.manifest_hash(blob.body),
     )
     key = manifest.key
@@ -469,7 +491,8 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
     standardise = purpose is Purpose.STANDARDISE
-    encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", 0) for use in state.keys)
+    cap = noises.coordinator_cap(plan)
+    encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", cap) for use in state.keys)
     return Manifest(
         federation_id=roster.federation_id,
         key=AttemptKey(state.run_id, state.round, len(state.certificates) + 1),
@@ -486,7 +509,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         min_survivors=max(q, 3),
         graph="none" if encryption else "complete",
         length=shape.length,
-        ring_bits=ring.smallest(len(cohort), plan.protection.value_bits),
+        ring_bits=ring.smallest(len(cohort), plan.protection.value_bits, cap if encryption else 0),
         value_bits=plan.protection.value_bits,
         update_norm=plan.protection.update_norm,
         leaf_coordinates=transcript.LEAF_COORDINATES,

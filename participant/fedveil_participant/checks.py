@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import layout, strategies, transcript, wire
+from fedveil_common import noise as noises
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.errors import PeerError, PolicyRefusal
@@ -149,11 +150,12 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     plan = accepted.plan
     if manifest.purpose is Purpose.STATISTICS:
         raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
+    noise = noises.coordinator_cap(plan) if accepted.keys else 0
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
         "graph": "none" if accepted.keys else "complete",
-        "ring_bits": ring.smallest(len(manifest.cohort), plan.protection.value_bits),
+        "ring_bits": ring.smallest(len(manifest.cohort), plan.protection.value_bits, noise),
         "value_bits": plan.protection.value_bits,
         "update_norm": plan.protection.update_norm,
         "leaf_coordinates": transcript.LEAF_COORDINATES,

@@ -24,8 +24,10 @@ MAX_FAILURES = 8
 """How often a holder looks at lifts that are wrong before it leaves the attempt to the others (G2)."""
 
 
-def manifest_key(manifest: Manifest, keys: Sequence[KeyUse]) -> None:
-    """The manifest names exactly the key that this organisation pinned for the plan, and a vector that fits it."""
+def manifest_key(manifest: Manifest, keys: Sequence[KeyUse], noise_cap: int) -> None:
+    """The manifest names exactly the key that this organisation pinned for the plan, and a vector that fits it.
+    `noise_cap`: of the noise that the plan lets the coordinator add.
+    """
     if len(manifest.encryption) != 1 or len(keys) != 1:
         raise PeerError("wrong_key", "the manifest names no key, or the plan is not under paillier")
     named, use = manifest.encryption[0], keys[0]
@@ -36,8 +38,8 @@ def manifest_key(manifest: Manifest, keys: Sequence[KeyUse]) -> None:
             not_done="nothing was encrypted",
             next_step="compare the fingerprints of both by telephone: `fedveil key show`",
         )
-    if named.noise or named.noise_cap:
-        raise PeerError("manifest_differs_from_plan", "the manifest adds noise that the plan does not have")
+    if (bool(named.noise), named.noise_cap) != (noise_cap > 0, noise_cap):
+        raise PeerError("manifest_differs_from_plan", "the manifest adds another noise than the plan says")
     shape_in_use(use, manifest)
 
 

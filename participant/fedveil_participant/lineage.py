@@ -8,7 +8,7 @@ again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 
 from dataclasses import dataclass, replace
 
-from fedveil_common import layout, provenance, transcript, wire
+from fedveil_common import layout, noise, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum
@@ -39,6 +39,7 @@ class Expected:
     length: int
     value_bits: int
     corrupt: int
+    noise_cap: int = 0
 
     @classmethod
     def of(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
@@ -50,7 +51,8 @@ class Expected:
     def earlier(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
         """The sum that an earlier run had at `step`, which differed from `plan` in its rounds alone."""
         length = layout.layout_for(plan, purpose, step).length
-        return cls(purpose, None, length, plan.protection.value_bits, plan.cohort.max_corrupt)
+        cap = noise.coordinator_cap(plan) if plan.protection.key else 0
+        return cls(purpose, None, length, plan.protection.value_bits, plan.cohort.max_corrupt, cap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def fetch(
         values[start : start + count] = signed(unpack(data, count, bits), bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    bound = checksum.bound(result.survivors, expected.value_bits)
+    bound = checksum.bound(result.survivors, expected.value_bits) + expected.noise_cap
     return DownloadedSum(
         download.manifest, download.result, result, values, tuple(hashes), bound, expected.corrupt
     ), found

@@ -11,6 +11,7 @@ Source: FLSA/1 sections 2.3, 2.6, 2.8, 2.9 with A8-A13 (docs/protocol.md); every
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedveil_common import noise as noises
 from fedveil_common import transcript, wire
 from fedveil_common.crypto import agreement
 from fedveil_common.crypto.draws import Draws
@@ -384,7 +385,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     checks.manifest_no_wrap(manifest)
     checks.manifest_follows_plan(manifest, accepted)
     if accepted.keys or manifest.encryption:
-        encrypted_checks.manifest_key(manifest, accepted.keys)
+        encrypted_checks.manifest_key(manifest, accepted.keys, noises.coordinator_cap(accepted.plan))
     checks.abort_certificates_complete(manifest)
     freed, cleared = _leave(pinned, manifest)
     keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)

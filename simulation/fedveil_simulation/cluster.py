@@ -22,7 +22,7 @@ from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.secret import Seed
 from fedveil_common.wire.published import encode_parts, parse_parts
 from fedveil_coordinator import driver as coordinator
-from fedveil_coordinator.archive import Archive
+from fedveil_coordinator.archive import Archive, no_key
 from fedveil_coordinator.events import Event
 from fedveil_coordinator.intake import Intake
 from fedveil_coordinator.run import Office
@@ -362,7 +362,8 @@ class Cluster:
     @property
     def archive(self) -> Archive:
         """What the coordinator publishes of opened rounds."""
-        return Archive(self.memory, self.signed_rosters.__getitem__)
+        key_of = no_key if self.book is None else self.book.published
+        return Archive(self.memory, self.signed_rosters.__getitem__, key_of)
 
     def published(self, run_id: RunId, round: int) -> PublishedRound:
         """Serve what proves an opened round as the edge does."""

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fedveil_common.errors import PeerError, StorageError
-from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import RingShape, Shape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking import masks
@@ -251,6 +251,14 @@ class CoordinatorMemory:
     def open_input(self, key: AttemptKey, org_id: OrgId) -> PackedMemory:
         """A spooled input."""
         return self.inputs[key, org_id]
+
+    def new_noise(self, key: AttemptKey, shape: Shape) -> PackedMemory:
+        """The coordinator's own noise on its way in."""
+
+        def store(made: PackedMemory, replace: bool) -> None:
+            self.inputs[key, COORDINATOR] = made
+
+        return PackedMemory(shape, store)
 
     def new_product(self, key: AttemptKey, shape: Shape) -> PackedMemory:
         """The product of an attempt's inputs on its way in. The first one stays, unless it is to be replaced;

@@ -34,10 +34,10 @@ class KeyBook:
         """The public key."""
         return next(iter(self.held.values())).public
 
-    @property
-    def record(self) -> bytes:
-        """The record that holders publish."""
-        return next(iter(self.held.values())).record.to_bytes()
+    def published(self, fingerprint: bytes) -> tuple[bytes, bytes]:
+        """Terms and record of the key, as auditors get them."""
+        self.public(fingerprint)
+        return self.terms.encode(), next(iter(self.held.values())).record.to_bytes()
 
     def use(self, key_id: str) -> KeyUse:
         """As the coordinator sees it. ConfigError `no_such_key`."""

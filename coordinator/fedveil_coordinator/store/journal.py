@@ -13,7 +13,7 @@ from pathlib import Path
 from fedveil_common import durable
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError
-from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
 from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.masking.ring import Signed
@@ -196,6 +196,10 @@ class CoordinatorJournal:
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafFile:
         """An input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
         return LeafFile(self.spool_path(key, org_id))
+
+    def new_noise(self, key: AttemptKey, shape: Shape) -> LeafWriter:
+        """The coordinator's own noise on its way in, beside the inputs: no organisation has its name."""
+        return LeafWriter(self.spool_path(key, COORDINATOR), shape)
 
     def new_product(self, key: AttemptKey, shape: Shape) -> LeafWriter:
         """The product of an attempt's inputs on its way in; in its place, durable, once it is finished. One that is
