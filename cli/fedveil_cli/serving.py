@@ -34,6 +34,7 @@ from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.issuing import Issuing
+from fedveil_coordinator.key_shelf import KeyShelf
 from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
@@ -96,6 +97,7 @@ async def _serve(
     rosters = {version: roster_of_its_time(data, in_force.trust) for version, data in signed.items()}
     check_own_key(federation, roster_in_force(signed[max(signed)], in_force.trust))
     notice = RosterNotice(signed[max(signed)], federation.trust_chain)
+    shelf = KeyShelf(store.keys)
     driver = Driver(
         Office(federation.protocol_key()),
         rosters,
@@ -106,11 +108,12 @@ async def _serve(
         world.clock,
         world.entropy,
         world.failpoints,
+        shelf,
     )
     desk = open_desk(federation, store, issuing, in_force, world)
     allowed = desk.allowed
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
-    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software)
+    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software, shelf)
 
     def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
         if quorum:
@@ -120,7 +123,7 @@ async def _serve(
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))
 
-    archive = Archive(store.journal, lambda version: store.records.rosters()[version])
+    archive = Archive(store.journal, lambda version: store.records.rosters()[version], shelf.documents)
     host, port = federation.listen
     listening = listen(host, port + 1)
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
