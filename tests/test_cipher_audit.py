@@ -1,4 +1,4 @@
-"""The audit of a round under paillier: every lie about product, answers, noise and sum is disputed or proves nothing."""
+"""The audit of a round under paillier: each lie about product, answers, noise or sum is disputed or proves nothing."""
 
 import functools
 from collections.abc import Callable
