@@ -44,11 +44,15 @@ def test_a_turned_sign_in_an_input_blames_nobody(monkeypatch: pytest.MonkeyPatch
     assert not told.blamed
 
 
+def minus(key: PublicKey, rows: list[list[int]]) -> list[list[int]]:
+    return [[key.group.cipher - one for one in row] for row in rows]
+
+
 def test_a_turned_sign_in_an_answer_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """G2: the opening undoes it."""
     cluster = encrypted_federation(THREE, THREE[:2], 2)
     told = listen(cluster)
-    bent = bend_answer(monkeypatch, THREE[0], lambda key, rows: [[key.group.cipher - one for one in row] for row in rows])
+    bent = bend_answer(monkeypatch, THREE[0], minus)
     assert first_round(cluster, encrypted_plan()) == THREE
     assert bent == [1]
     assert not told.blamed

@@ -10,12 +10,10 @@ from encrypted_federation import encrypted_federation, encrypted_plan
 from federation import FIVE, RUN, THREE, after, die_after, journal, trail
 from fedveil_common.errors import StorageError, Unreachable
 from fedveil_common.ids import OrgId
-from fedveil_coordinator import facts
 from fedveil_coordinator import round as rounds
 from fedveil_participant import home_cipher
 from fedveil_participant.stages import Idle
 from fedveil_simulation.cluster import Cluster
-
 
 TWO_CORRUPT = encrypted_plan(max_corrupt=2, min_participants=4)
 
