@@ -56,7 +56,7 @@ GRACE_S = 5.0
 BACKLOG = 128
 """Connections that wait at the enrolment listener."""
 
-WrapSpool = Callable[[AttemptKey, OrgId, LeafSpool], LeafSpool]
+WrapSpool = Callable[[AttemptKey, OrgId, tuple[int, ...], LeafSpool], LeafSpool]
 """The demo watches what the coordinator receives; production hands spools on as they are."""
 
 
@@ -66,7 +66,7 @@ def serve(
     world: World,
     software: str,
     ready: Callable[[dict[str, str | int]], None],
-    wrap_spool: WrapSpool = lambda key, org_id, spool: spool,
+    wrap_spool: WrapSpool = lambda key, org_id, quorum, spool: spool,
     keep_bytes: int | None = None,
 ) -> None:
     """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens. `keep_bytes`: of masked
@@ -117,8 +117,8 @@ async def _serve(
 
     def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
         if quorum:
-            return wrap_spool(key, org_id, store.journal.spool_answer(key, org_id, quorum, announced))
-        return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
+            return wrap_spool(key, org_id, quorum, store.journal.spool_answer(key, org_id, quorum, announced))
+        return wrap_spool(key, org_id, quorum, store.journal.spool(key, org_id, announced))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))
