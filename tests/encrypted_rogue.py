@@ -6,9 +6,8 @@ member, says nothing by itself after its advert: the test encrypts, proves, sign
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import cast
 
 import gmpy2
@@ -20,11 +19,8 @@ from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId
 from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,
-    Certificate,
     CipherHeader,
     CoordinatorMessage,
-    KeySet,
-    Manifest,
     Noise,
     Offer,
     Partial,
@@ -37,8 +33,7 @@ from fedveil_common.messages import (
     VoteMessage,
 )
 from fedveil_common.paillier import input_proof, sum_leaves
-from fedveil_common.paillier.block_leaves import headers_hash, read_block, read_row, write_block
-from fedveil_common.paillier.block_leaves import BlockLeaf
+from fedveil_common.paillier.block_leaves import BlockLeaf, headers_hash, read_block, read_row, write_block
 from fedveil_common.paillier.encoding import integer, shortest
 from fedveil_common.paillier.encryption import BaseTable, Block, encrypt_with, masks_without_tables
 from fedveil_common.paillier.input_proof import Context
@@ -53,7 +48,7 @@ from fedveil_participant.stages import Decrypting
 from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.ports import SeededEntropy
 from numpy.typing import NDArray
-from rogue import HARMLESS, Puppet, Rogue
+from rogue import HARMLESS, Blobs, Puppet, Rogue
 
 Served = list[tuple[str, int, bytes]]
 """(whose, block, number) as a holder fetches them; "" for the lifts."""
@@ -108,6 +103,7 @@ class EncryptedRogue(Rogue):
             names, holders, threshold, plan=self.canonical, cls=EncryptedRogueCluster, columns=columns
         )
         self.charter, self.names, self.insider = self.cluster.charter, tuple(names), names[-1]
+        self.survivors = self.names
         self.puppet = cast(EncryptedPuppet, self.cluster.coordinator)
         assert self.cluster.book is not None
         self.key: PublicKey = self.cluster.book.key
@@ -142,6 +138,12 @@ class EncryptedRogue(Rogue):
             return self.crafted[org]
         return [blob for blob in self.puppet.taken[org] if blob.type is BlobType.CIPHER_HEADER][-1]
 
+    def proposal(self, orgs: Sequence[OrgId] | None = None, replaced: Blobs = MappingProxyType({})) -> Proposal:
+        return super().proposal(orgs or self.survivors, replaced)
+
+    def t3(self, orgs: Sequence[OrgId] | None = None) -> bytes:
+        return super().t3(orgs or self.survivors)
+
     def vote(self, org: OrgId) -> SignedBlob:
         if org == self.insider:
             return signed(self.charter, org, BlobType.VOTE, Vote(self.t3()))
@@ -151,7 +153,7 @@ class EncryptedRogue(Rogue):
         return [cast(Vote, body_of(cast(VoteMessage, one).vote)) for one in self.said(org, VoteMessage)]
 
     def reach(self, stage: str, but: Sequence[OrgId] = ()) -> "EncryptedRogue":
-        """Play until the honest members did `stage`, but those in `but`; the insider follows with `put` before votes."""
+        """Play until the honest members but `but` did `stage`; the insider follows with `put` before the votes."""
         steps: dict[str, Callable[[OrgId], CoordinatorMessage]] = {
             "advert": lambda org: Offer(self.offered),
             "input": lambda org: self.keyset(),
@@ -166,6 +168,10 @@ class EncryptedRogue(Rogue):
             if name == stage:
                 break
         return self
+
+    def reach_vote(self) -> None:
+        """The honest members vote for what `survivors` says."""
+        self.everyone(lambda org: self.proposal(), [self.insider])
 
     def call(self, org: OrgId, quorum: tuple[int, ...] = (0, 1), noise: tuple[SignedBlob, ...] = ()) -> str:
         """Call a holder; the code with which it refused, "" if it answered. Refused means: nothing left it."""
@@ -265,7 +271,7 @@ class EncryptedRogue(Rogue):
         """Of these members' inputs."""
         n, cipher = self.key.group.n, self.key.group.cipher
         total: list[BlockLeaf] = []
-        for each in zip(*(self.blocks(org) for org in (orgs or self.names)), strict=True):
+        for each in zip(*(self.blocks(org) for org in (orgs or self.survivors)), strict=True):
             header, lift, bodies = gmpy2.mpz(1), gmpy2.mpz(1), [gmpy2.mpz(1)] * len(each[0].bodies)
             for one in each:
                 header, lift = header * one.header % n, lift * one.lift % cipher
@@ -280,7 +286,7 @@ class EncryptedRogue(Rogue):
     def served(self) -> Served:
         """What an honest coordinator serves."""
         found: Served = []
-        for org in self.names:
+        for org in self.survivors:
             found += self.numbers(org, [one.header for one in self.blocks(org)])
         return found + self.numbers("", [one.lift for one in self.product()])
 
@@ -333,6 +339,3 @@ class EncryptedRogue(Rogue):
             bytes(32),
         )
         return signed(self.charter, COORDINATOR, BlobType.NOISE, body)
-
-
-__all__ = ["Certificate", "EncryptedRogue", "Input", "KeySet", "Manifest", "Proposal"]

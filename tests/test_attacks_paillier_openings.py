@@ -172,7 +172,7 @@ def test_an_old_header_in_a_new_attempt_would_be_opened(monkeypatch: pytest.Monk
 
 
 def test_a_proof_made_for_anything_else_is_refused() -> None:
-    """The insider knows its exponents: it proves them for another round, another member, another length, another key."""
+    """The insider knows its exponents: it proves them for another round, member, length or offer."""
     rogue = EncryptedRogue().reach("input")
     other_round = transcript.t0(rogue.manifest(key=replace(rogue.body.key, round=2)).body)
     made = rogue.made()
@@ -195,7 +195,7 @@ def proof_numbers(one: Input) -> list[int]:
 
 
 def test_headers_that_are_no_units_below_n_are_refused() -> None:
-    """`check_short`: a header lives in Z*_n. What is longer is refused as it arrives: (1+n)^a has no place to hide in."""
+    """`check_short`: a header lives in Z*_n. What is longer is refused as it arrives: (1+n)^a has no place."""
     rogue = EncryptedRogue().reach("input")
     n, (made,) = rogue.key.group.n, rogue.made()
     rogue.put(rogue.make([replace(made, header=n + 2)]))
