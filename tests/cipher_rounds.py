@@ -1,14 +1,18 @@
 """A round under paillier played by hand, for tests: real key, proofs and signatures, every part of it can be bent."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedveil_common import transcript
+import pytest
+from fedveil_common import cipher_audit, published_cipher, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
+from fedveil_common.leaffile import BlockShape, Shape
 from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,
@@ -48,26 +52,35 @@ QUORUM = (0, 2)
 NONCE = b"\x4e" * 32
 VALUE_BITS = 16
 NOISE_CAP = 999
+SEED = Seed(bytes(range(32)))
 
 
 class Stored:
     """Leaves in memory: a source and a sink."""
 
     def __init__(self, leaves: Sequence[bytes] = ()) -> None:
-        self.leaves = {index: bytes(leaf) for index, leaf in enumerate(leaves)}
+        self._held = {index: bytes(leaf) for index, leaf in enumerate(leaves)}
 
-    def packed(self, index: int) -> bytes:
-        return self.leaves[index]
+    @property
+    def shape(self) -> Shape:
+        return BlockShape(self.leaves, len(self._held[0]))
 
-    def write(self, index: int, data: bytes | bytearray) -> None:
-        self.leaves[index] = bytes(data)
-
-    def close(self) -> None:
-        """Nothing to close."""
+    @property
+    def leaves(self) -> int:
+        return len(self._held)
 
     @property
     def all(self) -> list[bytes]:
-        return [self.leaves[index] for index in sorted(self.leaves)]
+        return [self._held[index] for index in sorted(self._held)]
+
+    def packed(self, index: int) -> bytes:
+        return self._held[index]
+
+    def write(self, index: int, data: bytes | bytearray) -> None:
+        self._held[index] = bytes(data)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 @dataclass
@@ -86,8 +99,10 @@ class House:
         return self.charter.coordinator_key if org == COORDINATOR else self.charter.member_keys[org]
 
 
-def house(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2) -> House:
-    charter = make_charter(NAMES, 1)
+@functools.cache
+def house(s: int = 1, width: int = 3, holders: int = 3, threshold: int = 2, seed: int = 1) -> House:
+    """`seed`: of the members' own keys."""
+    charter = make_charter(NAMES, seed)
     all_of = parties(s, width, holders, threshold, federation=FEDERATION)
     terms = all_of.key.terms
     keys = tuple(signing.public_key(charter.member_keys[org]) for org in terms.holders)
@@ -136,6 +151,7 @@ class Game:
     length: int
     noisy: bool = False
     survivors: tuple[OrgId, ...] = NAMES[:4]
+    manifest_change: Mapping[str, object] = field(default_factory=dict)
     noise: Sent | None = None
     noise_values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     noise_blob: SignedBlob | None = None
@@ -182,6 +198,7 @@ class Game:
         self.shape = shape_of_manifest(key.terms, self.manifest)
         if self.noisy:
             self._make_noise(plain)
+        self.manifest = replace(self.manifest, **self.manifest_change)  # type: ignore[arg-type]
         self.manifest_blob = self.home.sign(COORDINATOR, BlobType.MANIFEST, self.manifest)
         self.t0 = transcript.t0(self.manifest_blob.body)
         self.adverts = tuple(
@@ -414,3 +431,26 @@ def play(
     )
     held = {org: one.leaves for org, one in answers.items()}
     return Played(game, t3, inputs, shown, held, told, record)
+
+
+def verified(one: Played, record: PublishedRound | None = None) -> published_cipher.ProvenCipher:
+    return published_cipher.verify(one.record if record is None else record, one.game.home.charter.roster)
+
+
+def sum_hashes(one: Played) -> dict[int, bytes]:
+    return {index: transcript.sum_leaf(one.t3, index, leaf) for index, leaf in enumerate(one.sums)}
+
+
+def audited(one: Played) -> None:
+    """Everything that an auditor does."""
+    proven = verified(one)
+    answered = cipher_audit.download(proven, one.leaves)
+    cipher_audit.check_partials(answered, SEED)
+    cipher_audit.audit_sum(answered, sum_hashes(one))
+    cipher_audit.audit_product(answered, range(proven.shape.blocks.count), one.leaves)
+
+
+def code_of(act: Callable[[], object]) -> str:
+    with pytest.raises(FedveilError) as caught:
+        act()
+    return caught.value.code

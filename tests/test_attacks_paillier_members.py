@@ -88,7 +88,7 @@ def test_a_bad_ciphertext_without_the_check(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_overflowing_slot_ends_the_attempt_and_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P8: (1+n)^(2^2000) is a proper message; the sum is refused as none of honest inputs, nothing derives from it."""
+    """P8: (1+n)^(2^2000) is a proper message; the sum is no sum of honest inputs, and nothing derives from it."""
     cluster = encrypted_federation(FIVE, THREE, 2)
     told = listen(cluster)
     bend_input(monkeypatch, CHEAT, body(lambda key, one: one * key.group.one_plus(1 << 2000) % key.group.cipher))

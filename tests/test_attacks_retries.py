@@ -27,6 +27,7 @@ from fedveil_participant import checks
 from fedveil_participant import round as participant_round
 from fedveil_participant.events import Resumed, Send, Tick
 from fedveil_participant.stages import AbortVoted, Idle, Revealed, Voted
+from fedveil_participant.state import sign
 from numpy.typing import NDArray
 from rogue import Rogue
 from test_attacks_arithmetic import looks_uniform
@@ -136,7 +137,7 @@ def test_attack_21_a_survivor_falsely_declared_dropped(monkeypatch: pytest.Monke
         body = body_of(sent.message.reveal)
         assert isinstance(body, Reveal)
         more = tuple((one.dealer, one.self_share.expose()) for one in stage.held)
-        blob = participant_round._sign(state, sent.message.reveal.type, replace(body, self_shares=more))
+        blob = sign(state, sent.message.reveal.type, replace(body, self_shares=more))
         return after, tuple(Send(RevealMessage(blob)) if one is sent else one for one in actions)
 
     monkeypatch.setattr(participant_round, "_reveal", generous)

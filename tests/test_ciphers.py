@@ -15,6 +15,7 @@ from fedveil_common.paillier import input_proof
 from fedveil_common.paillier.block_leaves import BlockLeaf, read_block, read_row, write_block, write_row
 from fedveil_common.paillier.encryption import Block
 from fedveil_common.paillier.input_proof import input_context
+from fedveil_common.paillier.partial_proof import PartialProof
 from fedveil_common.paillier.sum_leaves import covering
 from fedveil_common.ringfile import leaf_length
 from fedveil_coordinator import ciphers
@@ -262,7 +263,7 @@ def test_what_was_announced_is_what_comes(game: Game, sent: dict[OrgId, Sent]) -
     short = Stored([leaves.packed(0)[:-1], *leaves.all[1:]])
     assert refused(lambda: game.examine(acme, short, header)) == ("bad_bodies", "acme")
     for number in ("commitment", "body_commitment", "response"):
-        lie = replace(header, **{number: getattr(header, number)[:-1] + b"\x01"})  # type: ignore[arg-type]
+        lie = replace(header, **{number: getattr(header, number)[:-1] + b"\x01"})
         assert refused(lambda lie=lie: game.examine(acme, leaves, lie))[0] == "bad_input_proof"  # type: ignore[misc]
     long = replace(header, response=b"\xff" * 100)
     assert refused(lambda: game.examine(acme, leaves, long)) == ("bad_input_proof", "acme")
@@ -393,7 +394,7 @@ def test_answers_of_others_and_elsewhere_are_named(game: Game, product: Stored, 
     short = replace(good, leaves=Stored([good.leaves.packed(0)[:-1], *good.leaves.all[1:]]))
     assert refused(lambda: examine_answer(game, T3, short, product)) == ("bad_partial", "cygnus")
     for number in ("commitment", "long_commitment", "response"):
-        lie = replace(good, body=replace(good.body, **{number: getattr(good.body, number)[:-1] + b"\x01"}))  # type: ignore[arg-type]
+        lie = replace(good, body=replace(good.body, **{number: getattr(good.body, number)[:-1] + b"\x01"}))
         assert refused(lambda lie=lie: examine_answer(game, T3, lie, product)) == ("bad_partial", "cygnus")  # type: ignore[misc]
     examine_answer(game, T3, good, product)
 
@@ -450,6 +451,6 @@ def test_signed_answers_hold_what_they_say(game: Game, product: Stored) -> None:
     assert again.body == good.body
 
 
-def proof_of(one: Answer) -> "ciphers.PartialProof":
+def proof_of(one: Answer) -> PartialProof:
     numbers = (int.from_bytes(getattr(one.body, name)) for name in ("commitment", "long_commitment", "response"))
-    return ciphers.PartialProof(*numbers)
+    return PartialProof(*numbers)

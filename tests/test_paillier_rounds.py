@@ -13,6 +13,7 @@ from fedveil_common.errors import ConfigError
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.messages import BlobType, CipherHeader, Offer, Partial, QuorumCall
 from fedveil_coordinator import facts
+from fedveil_coordinator.reporting import waiting_report
 from fedveil_participant.stages import Decrypting
 from fedveil_simulation.cluster import Cluster
 
@@ -116,6 +117,33 @@ def test_with_fewer_holders_than_the_threshold_the_round_waits_with_a_reason_and
     assert ("waiting", {"reason": "too_few_holders", "missing": THREE[1]}) in told
     assert [fact.reason for fact in facts_of(cluster) if isinstance(fact, facts.AttemptDied)] == ["too_few_holders"]
     assert not cluster.memory.sums
+
+
+def test_rival_R22_the_wait_for_holders_names_them() -> None:
+    cluster = encrypted_federation(FIVE, THREE, 3)
+    silence(cluster, [THREE[1]], "called", 1)
+    cluster.start_run(RUN, encrypted_plan())
+    cluster.settle()
+    while not any(fact_kind == "QuorumCalled" for fact_kind, _ in cluster.memory.facts(RUN)):
+        assert cluster.pass_time()
+        cluster.settle()
+    for _ in range(4):
+        cluster.pass_time()
+        cluster.settle()
+    waiting = waiting_report(state(cluster), cluster.clock.monotonic_s())
+    assert waiting is not None
+    assert (waiting["phase"], waiting["for"], waiting["reason"]) == ("decrypting", [THREE[1]], "too_few_holders")
+    assert 0 < float(str(waiting["until_s"])) <= 120.0
+
+
+def test_rival_R22_a_run_that_lacks_holders_names_them() -> None:
+    cluster = encrypted_federation(FIVE, THREE, 3)
+    cluster.kill_member(THREE[0])
+    cluster.start_run(RUN, encrypted_plan())
+    cluster.settle()
+    waiting = waiting_report(state(cluster), cluster.clock.monotonic_s())
+    assert waiting is not None
+    assert (waiting["phase"], waiting["holders"]) == ("cohort", [THREE[0]])
 
 
 def test_a_holder_that_comes_back_in_time_opens_the_sum() -> None:

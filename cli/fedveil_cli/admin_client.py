@@ -83,9 +83,15 @@ class AdminClient:
         request = pb.PublishTrustRequest(trust_chain=chain)
         return int(self._call("PublishTrust", request, pb.PublishTrustResponse).sequence)
 
-    def start_run(self, canonical: bytes) -> str:
+    def publish_key(self, terms: bytes, record: bytes) -> dict[str, Any]:
+        """Publish a key that its holders made; what is published now."""
+        request = pb.PublishKeyRequest(terms=terms, record=record)
+        key: dict[str, Any] = json.loads(self._call("PublishKey", request, pb.PublishKeyResponse).key.json)
+        return key
+
+    def start_run(self, canonical: bytes, reuse_key_epoch: bool = False) -> str:
         """Start a run; its id."""
-        request = pb.StartRunRequest(canonical_plan=canonical)
+        request = pb.StartRunRequest(canonical_plan=canonical, reuse_key_epoch=reuse_key_epoch)
         return str(self._call("StartRun", request, pb.StartRunResponse).run_id)
 
     def list_runs(self) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_jso
 
 
 def demo(
-    protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked.")] = "masked",
+    protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked or paillier.")] = "masked",
     noise: Annotated[str | None, typer.Option("--noise", metavar="N", hidden=True)] = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, max=MAX_SEED, help="Another split and another first model.")
@@ -203,15 +203,13 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Let five hospitals train one model on this machine, nobody showing an update."""
-    if protection != "masked":
-        if protection == "paillier":
-            raise reserved.not_in_this_release("`fedveil demo --protection paillier`", "0.3")
-        raise typer.BadParameter(f"{protection!r} is no protection; masked is one", param_hint="--protection")
+    if protection not in {"masked", "paillier"}:
+        raise typer.BadParameter(f"{protection!r} is no protection; masked and paillier are", param_hint="--protection")
     if noise is not None:
         raise reserved.not_in_this_release("`fedveil demo --noise`", "0.4")
     from fedveil_cli import demo_command
 
-    demo_command.run(seed, Output(as_json))
+    demo_command.run(seed, Output(as_json), protection)
 
 
 def simulate(

@@ -1,4 +1,6 @@
-"""Commands about keys that the holders make together: `fedveil key terms`, `key holders`, `key refresh`, `key pin`."""
+"""Commands about keys that the holders make together: `fedveil key terms`, `key holders`, `key refresh`, `key pin`, and
+`key publish` for the coordinator.
+"""
 
 import pathlib
 from typing import Annotated
@@ -47,6 +49,8 @@ def register(group: typer.Typer) -> None:
     refresh.command("take", epilog=example("fedveil key refresh take inbox/ --out outbox/"))(take_refresh)
     refresh.command("adopt", epilog=example("fedveil key refresh adopt icu-1.epoch-1.record"))(adopt)
     group.add_typer(refresh, name="refresh")
+    publish_example = example("fedveil key publish terms.json icu-1.epoch-0.record")
+    group.command("publish", epilog=publish_example)(publish)
     group.command("pin", epilog=example("fedveil key pin terms.json icu-1.epoch-0.record"))(pin)
 
 
@@ -184,6 +188,13 @@ def adopt(
 
     folder = options.home_folder(home)
     key_holders_commands.adopt(folder, record, passphrase_file, real_world(), Output(as_json))
+
+
+def publish(terms_file: TermsFile, record: RecordFile, home: Home = None, as_json: AsJson = False) -> None:
+    """Hand a key that its holders made to the coordinator, as its operator: epoch 0 first, then one after the other."""
+    from fedveil_cli import key_holders_commands
+
+    key_holders_commands.publish(options.home_folder(home), terms_file, record, Output(as_json))
 
 
 def pin(

@@ -36,6 +36,10 @@ def start(
         str | None, typer.Option("--from", metavar="RUN", help="Go on from this run, for the plan's rounds more.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the run has begun.")] = False,
+    reuse_key_epoch: Annotated[
+        bool,
+        typer.Option("--reuse-key-epoch", help="Consent to a second run under one epoch of a Paillier key."),
+    ] = False,
     governance_passphrase_file: GovernancePassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -48,7 +52,7 @@ def start(
     folder = home_folder(home)
     alone = identity_commands.governs_alone(folder)
     governance = governance_passphrase(governance_passphrase_file, output) if alone else None
-    run_commands.start(folder, plan, governance, detach, output, continued)
+    run_commands.start(folder, plan, governance, detach, output, continued, reuse_key_epoch)
 
 
 def list_(home: Home = None, as_json: AsJson = False) -> None:

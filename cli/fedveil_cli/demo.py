@@ -3,14 +3,15 @@
 Promise: nothing is staged. The coordinator and each hospital run as processes of their own, with the commands that
 a person would type; hospitals hold rows of their own; one is ended by SIGKILL in the middle of a round and comes back.
 The attack reads only what the coordinator's process wrote down of what came out of TLS: in this training, in a run
-where one hospital trains on one record, and in both again after a restart in which the masks are left out.
+where one hospital trains on one record, and in both again after a restart in which the protection is left out.
+Under protection paillier the hospitals hold the keys themselves, one for each of the two runs, made without a dealer.
 """
 
 import signal
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,30 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError
 from fedveil_common.masking import packing, ring
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan
+from fedveil_common.plan import MASKED, PAILLIER, Plan
 from fedveil_common.ports import Clock
 from fedveil_participant.training import alone
 
-from fedveil_cli import demo_attack, demo_record, demo_split, demo_unprotected, scoring
+from fedveil_cli import demo_attack, demo_cipher, demo_record, demo_split, demo_unprotected, local_key, scoring
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.demo_attack import Captured, Record
+from fedveil_cli.demo_cipher import Uploads
+from fedveil_cli.demo_coordinator import Copy
 from fedveil_cli.local_federation import START_TIMEOUT_S, Launch, LocalFederation, Tell, rounds_of
+from fedveil_cli.local_key import Choice, LocalKey
 from fedveil_cli.scoring import Score
-from fedveil_cli.world import FAILPOINT
+from fedveil_cli.world import FAILPOINT, real_world
 
 KILLED = "lakeview"
-"""The hospital that is killed, at its KILL_AT-th acknowledgement of shares: in the middle of a round."""
+"""The hospital that is killed, in the middle of the third round: others rely on it, and it has uploaded nothing."""
 
-KILL_AT = 3
+KILL_AT = {MASKED: "participant.after.ack:3", PAILLIER: "participant.after.key_set:3"}
 WATCHED = "northgate"
 """The hospital whose upload the curious coordinator tries to read."""
 
 DATASET = "breast_cancer"
-
+KEYS = ("demo", "demo-record")
+"""Under paillier: the key of the training, and that of the run on one record; an epoch serves one run."""
 
 PROCESSES = 13
 """The coordinator and five hospitals, the killed one again, and all six again without protection."""
@@ -52,6 +57,18 @@ class Attack:
     record: Record
     uploads: tuple[str, str]
     """SHA-256 of the two uploads that were read, for the update and for the record."""
+
+    guessed: bool
+    """Under paillier: whether the randomness of both was found by trying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """What there is to say of a demo under paillier. `opened_by`: of each round of the training, whose answers."""
+
+    keys: tuple[LocalKey, ...]
+    uploads: Uploads
+    opened_by: Mapping[int, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,12 @@ class DemoResult:
     total_s: float
     model_file: bytes
     run_id: str
+    encrypted: Encrypted | None = None
+
+    @property
+    def protection(self) -> str:
+        """Of the plan."""
+        return MASKED if self.encrypted is None else PAILLIER
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `--json`."""
@@ -83,11 +106,21 @@ class DemoResult:
                 "local": {name: score.loss for name, score in self.local.items()},
             },
             "rounds": self.rounds,
-            "protection": "masked",
+            "protection": self.protection,
             "transport": "mtls",
             "attack": self._attack_json(),
             "first_round_s": self.first_round_s,
             "total_s": self.total_s,
+        } | self._encrypted_json()
+
+    def _encrypted_json(self) -> dict[str, Any]:
+        if self.encrypted is None:
+            return {}
+        opened_by = {int(str(number)): list(orgs) for number, orgs in self.encrypted.opened_by.items()}
+        return {
+            "rounds": [{**one, "opened_by": opened_by[int(str(one["number"]))]} for one in self.rounds],
+            "keys": [key.to_json() for key in self.encrypted.keys],
+            "uploads": self.encrypted.uploads.to_json(),
         }
 
     def _attack_json(self) -> dict[str, Any]:
@@ -96,7 +129,10 @@ class DemoResult:
             name: {"true": true, **{how: one.record.read[name] for how, one in both.items()}}
             for name, true in self.protected.record.true.items()
         }
-        return {
+        guessed = (
+            {} if self.encrypted is None else {"randomness_found": {how: one.guessed for how, one in both.items()}}
+        )
+        return guessed | {
             "hospital": WATCHED,
             "update_correlation": {how: one.update for how, one in both.items()},
             "record_correlation": {how: one.record.correlation for how, one in both.items()},
@@ -133,21 +169,30 @@ class Inputs:
     record: bytes
 
 
-def write_inputs(folder: Path, seed: int) -> Inputs:
+def write_inputs(folder: Path, seed: int, protection: str) -> Inputs:
     """The inputs for a seed; the tables are written into `folder`, where the hospitals find them."""
     plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
+    if protection == PAILLIER:
+        plan = _under(plan, KEYS[0])
     if seed != plan.training.seed:
         plan = plans.with_seed(plan, seed)
     divided = demo_split.split(seed)
     files = {name: demo_split.rows_csv(rows) for name, rows in divided.hospitals.items()}
-    record_plan = demo_record.one_record(plan, seed)
-    again = demo_record.one_round(plan, seed ^ 1), demo_record.one_record(plan, seed ^ 1)
+    record_plan, again_record = (demo_record.one_record(plan, one) for one in (seed, seed ^ 1))
+    if protection == PAILLIER:
+        record_plan, again_record = (_under(one, KEYS[1]) for one in (record_plan, again_record))
+    again = demo_record.one_round(plan, seed ^ 1), again_record
     record = demo_record.training_row(record_plan, files[WATCHED])
     for name, data in files.items():
         (folder / f"{name}.csv").write_bytes(data)
         single = record if name == WATCHED else demo_record.without_last_row(data)
         (folder / f"{name}.{demo_record.DATASET}.csv").write_bytes(single)
     return Inputs(plan, record_plan, again, files, demo_split.rows_csv(divided.test), record)
+
+
+def _under(plan: Plan, key_id: str) -> Plan:
+    """The plan under paillier."""
+    return replace(plan, protection=replace(plan.protection, kind=PAILLIER, key=key_id))
 
 
 def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
@@ -166,9 +211,13 @@ class Demo:
     `began`: when the command did, on `clock.monotonic_s`. `launch`: see `local_federation`.
     """
 
-    def __init__(self, folder: Path, seed: int, clock: Clock, began: float, tell: Tell, launch: Launch) -> None:
+    def __init__(
+        self, folder: Path, seed: int, protection: str, clock: Clock, began: float, tell: Tell, launch: Launch
+    ) -> None:
         self._folder = folder
-        self._inputs = write_inputs(folder, seed)
+        self._inputs = write_inputs(folder, seed, protection)
+        self._protection = protection
+        self._keys: list[LocalKey] = []
         self._clock = clock
         self._tell = tell
         self._began = began
@@ -189,12 +238,14 @@ class Demo:
         comparing = ThreadPoolExecutor(1, thread_name_prefix="fedveil-compare")
         try:
             admin = self._federation.found(self._watching_coordinator)
-            failpoint = {KILLED: {FAILPOINT: f"participant.after.ack:{KILL_AT}"}}
-            self._federation.enrol(admin, self._names, self._hash, failpoint)
+            failpoint = {KILLED: {FAILPOINT: KILL_AT[self._protection]}}
+            self._keys = self._federation.enrol(admin, self._names, self._hash, failpoint, self._choices())
             run_id = self._train(admin)
             report, trained = self._captured(admin, run_id, inputs.plan)
             compared = comparing.submit(compare, inputs.plan, inputs.files, inputs.test, trained.model_file)
-            protected = self._attack(trained, self._side_run(admin, inputs.one_record, "masked"))
+            looked = comparing.submit(self._encrypted, report, run_id)
+            protected = self._attack(trained, self._side_run(admin, inputs.one_record, self._protection))
+            encrypted = looked.result()
             admin.close()
             admin = self._restart_unprotected()
             unprotected = self._attack(*[self._side_run(admin, plan, "none") for plan in inputs.again])
@@ -214,7 +265,24 @@ class Demo:
             self._since_start(),
             trained.model_file,
             run_id,
+            encrypted,
         )
+
+    def _choices(self) -> list[Choice]:
+        """The keys to be made."""
+        if self._protection == MASKED:
+            return []
+        return [local_key.choose(plan, self._names) for plan in (self._inputs.plan, self._inputs.one_record)]
+
+    def _encrypted(self, report: Mapping[str, Any], run_id: str) -> Encrypted | None:
+        """What was received, and who opened the sums, in a training under paillier."""
+        if not self._keys:
+            return None
+        purposes = {int(one["number"]): Purpose(one["purpose"]) for one in report["rounds"]}
+        received = self._folder / "received"
+        uploads = demo_cipher.uploads(received, self._inputs.plan, self._keys[0].public, run_id, purposes)
+        opened_by = demo_cipher.opened_by(self._federation.home, run_id, list(purposes), real_world())
+        return Encrypted(tuple(self._keys), uploads, opened_by)
 
     def _since_start(self) -> float:
         return self._clock.monotonic_s() - self._began
@@ -248,8 +316,12 @@ class Demo:
             self._tell("back", {"hospital": KILLED})
 
     def _restart_unprotected(self) -> AdminClient:
-        """Everybody again from their folders, in processes that leave the masks out."""
+        """Everybody again from their folders, in processes that leave the protection out. What is not encrypted wears
+        no key out: all consent to the same epochs again.
+        """
         self._federation.processes.stop()
+        if self._keys:
+            self._federation.more_arguments = ("--reuse-key-epoch",)
         without = {demo_unprotected.ORDER: "1"}
         admin = self._federation.serve(self._watching_coordinator, without)
         for name in self._names:
@@ -260,7 +332,7 @@ class Demo:
     def _side_run(self, admin: AdminClient, plan: Plan, protection: str) -> Captured:
         """A run that is there for the attack only."""
         self._tell("attack_run", {"plan": plan.name, "protection": protection})
-        run_id = admin.start_run(plans.canonical(plan))
+        run_id = admin.start_run(plans.canonical(plan), bool(self._keys) and protection == "none")
         for _ in admin.watch(run_id):
             pass
         return self._captured(admin, run_id, plan)[1]
@@ -272,13 +344,22 @@ class Demo:
             raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
         self._federation.await_models(self._names, run_id)
         first = next(one for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
-        upload = (self._folder / "received" / f"{run_id}.{first['number']}.{WATCHED}.packed").read_bytes()
-        bits = ring.smallest(len(first["survivors"]) + len(first["dropped"]), plan.protection.value_bits)
-        captured = Captured(plan, upload, bits, admin.export_model(run_id))
-        plain = packing.size_bytes(captured.layout.length, bits)
+        copy = Copy(run_id, first["number"], first["attempt"], WATCHED)
+        upload = (self._folder / "received" / copy.name).read_bytes()
+        members = len(first["survivors"]) + len(first["dropped"])
+        return report, self._read(plan, upload, members, admin.export_model(run_id))
+
+    def _read(self, plan: Plan, upload: bytes, members: int, model_file: bytes) -> Captured:
+        """The upload as what it would be if nothing protected it."""
+        if self._keys:
+            key = next(one.public for one in self._keys if one.terms.terms.key_id == plan.protection.key)
+            reading = demo_cipher.read(upload, plan, key)
+            return Captured(plan, upload, reading.integers, model_file, reading.guessed)
+        bits, length = ring.smallest(members, plan.protection.value_bits), demo_attack.train_layout(plan).length
+        plain = packing.size_bytes(length, bits)
         if len(upload) != plain:
             raise IntegrityError("demo_upload_differs", f"the upload has {len(upload)} bytes, the plain one {plain}")
-        return report, captured
+        return Captured(plan, upload, demo_attack.read_packed(upload, length, bits), model_file)
 
     def _attack(self, trained: Captured, single: Captured) -> Attack:
         """The same code for protected and unprotected uploads."""
@@ -286,4 +367,5 @@ class Demo:
             demo_attack.attack_update(trained, self._inputs.files[WATCHED]),
             demo_attack.attack_record(single, self._inputs.record),
             (trained.digest, single.digest),
+            trained.guessed and single.guessed,
         )

@@ -1,10 +1,11 @@
 """What a curious coordinator can try with the bytes of an upload: the same code against protected and unprotected ones.
 
-An upload of one leaf is a packed vector of residues modulo 2^bits. Without masks it IS the organisation's quantised
-update, so reading it as fixed point recovers the update exactly; and if the update came from a single record by one
-step of gradient descent from the known first model, the ratio of weights to bias is the record itself. With masks the
-same reading yields noise. The attacker knows everything that is public: plan, layout, first model, standardisation. The
-truth that the readings are compared with is computed here from the hospital's own rows, which no attacker has.
+An upload of one leaf is a packed vector of residues modulo 2^bits, or a block of ciphertexts (`demo_cipher`). Without
+masks it IS the organisation's quantised update, so reading it as fixed point recovers the update exactly; and if the
+update came from a single record by one step of gradient descent from the known first model, the ratio of weights to
+bias is the record itself. With protection the same reading yields noise. The attacker knows everything that is public:
+plan, layout, first model, standardisation. The truth that the readings are compared with is computed here from the
+hospital's own rows, which no attacker has.
 """
 
 import hashlib
@@ -27,16 +28,18 @@ from numpy.typing import NDArray
 from fedveil_cli import scoring
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Captured:
-    """A hospital's upload in the first train round of a run, as received after TLS (residues modulo
-    2^bits, packed), and the model file of that run.
+    """A hospital's upload in the first train round of a run, as received after TLS; what it says if it is read as if
+    it were not protected (`integers`: int64, shape (length,)); and the model file of that run.
     """
 
     plan: Plan
     upload: bytes
-    bits: int
+    integers: NDArray[np.int64]
     model_file: bytes
+    guessed: bool = False
+    """Whether an attacker found the randomness of its ciphertexts by trying (`demo_cipher`)."""
 
     @property
     def digest(self) -> str:
@@ -46,7 +49,7 @@ class Captured:
     @property
     def layout(self) -> Layout:
         """What stands where in the upload."""
-        return layouts.layout_for(self.plan, Purpose.TRAIN, 0)
+        return train_layout(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,28 @@ class Record:
     true: dict[str, float]
 
 
-def read_update(upload: bytes, layout: Layout, bits: int) -> NDArray[np.float64]:
-    """The update that an upload would hold if it were not masked: float64, shape (parameters,)."""
-    decoded = decode(layout, signed(unpack(upload, layout.length, bits), bits))
+def train_layout(plan: Plan) -> Layout:
+    """Of the first train sum of a plan."""
+    return layouts.layout_for(plan, Purpose.TRAIN, 0)
+
+
+def read_packed(upload: bytes, length: int, bits: int) -> NDArray[np.int64]:
+    """What packed residues modulo 2^bits say: int64, shape (length,)."""
+    return signed(unpack(upload, length, bits), bits).astype(np.int64)
+
+
+def read_update(integers: NDArray[np.int64], layout: Layout) -> NDArray[np.float64]:
+    """The update that an upload would hold if it were not protected: float64, shape (parameters,)."""
+    decoded = decode(layout, integers)
     return decoded[UPDATE].at() / (decoded[WEIGHT].only or 1.0)
 
 
-def read_record(upload: bytes, layout: Layout, bits: int) -> NDArray[np.float64]:
+def read_record(integers: NDArray[np.int64], layout: Layout) -> NDArray[np.float64]:
     """The one record behind an update of one gradient step on it: its inputs as the model sees them (standardised).
 
     For linear and logistic models the step is (y - p) * (x, 1), so weights divided by the bias are x.
     """
-    update = read_update(upload, layout, bits)
+    update = read_update(integers, layout)
     return np.asarray(update[:-1] / (update[-1] or 1.0), dtype=np.float64)
 
 
@@ -85,7 +98,7 @@ def attack_update(captured: Captured, table: bytes) -> float:
     source = scoring.source_of(table, "watched.csv", plan)
     blocks = updates.contribution(plan, Purpose.TRAIN, 0, source, initial_model(plan), standardisation)
     truth = np.asarray(blocks[0]) / float(blocks[1][0])
-    return correlation(read_update(captured.upload, captured.layout, captured.bits), truth)
+    return correlation(read_update(captured.integers, captured.layout), truth)
 
 
 def attack_record(captured: Captured, table: bytes) -> Record:
@@ -93,7 +106,7 @@ def attack_record(captured: Captured, table: bytes) -> Record:
     plan = captured.plan
     scaling = modelfile.read_model(captured.model_file).standardisation
     source = scoring.source_of(table, "watched.csv", plan)
-    guess = read_record(captured.upload, captured.layout, captured.bits)
+    guess = read_record(captured.integers, captured.layout)
     truth = prepare(plan, source, scaling).train.inputs[0]
     names = [feature.name for feature in plan.data.float_features]
     natural = scaling.mean + guess * scaling.std

@@ -1,10 +1,12 @@
 """How the demo is shown: progress while it runs, then two tables and what the coordinator could read."""
 
+import collections
 import logging
 import pathlib
 import sys
 from collections.abc import Mapping
 
+from fedveil_common.plan import MASKED
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from fedveil_cli import demo, demo_record
 from fedveil_cli.demo_processes import Prepared
+from fedveil_cli.demo_unprotected import FEW_BITS
 from fedveil_cli.local_federation import temporary_folder
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import configure_logging
@@ -49,14 +52,14 @@ class Progress:
         return grid
 
 
-def run(seed: int, output: Output) -> None:
+def run(seed: int, output: Output, protection: str = MASKED) -> None:
     """`fedveil demo`."""
     clock = SystemClock()
     began = process_started_s(clock)
     configure_logging(logging.ERROR)
     with Prepared(demo.PROCESSES) as processes, temporary_folder() as folder:
         progress = Progress()
-        made = demo.Demo(pathlib.Path(folder), seed, clock, began, progress.tell, processes.launch)
+        made = demo.Demo(pathlib.Path(folder), seed, protection, clock, began, progress.tell, processes.launch)
         if progress.console.is_terminal and not output.as_json:
             with Live(progress.table(), console=progress.console, refresh_per_second=8) as live:
                 progress.live = live
@@ -68,19 +71,19 @@ def run(seed: int, output: Output) -> None:
 
 def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
     """What is printed when everything has ended."""
-    masked, plain = result.protected, result.unprotected
+    hidden, plain = result.protected, result.unprotected
     attacks = [
-        ("update of the first round, correlation with the true one", f"{masked.update:+.3f}", f"{plain.update:+.3f}"),
+        ("update of the first round, correlation with the true one", f"{hidden.update:+.3f}", f"{plain.update:+.3f}"),
         (
             "record, correlation with the true one",
-            f"{masked.record.correlation:+.3f}",
+            f"{hidden.record.correlation:+.3f}",
             f"{plain.record.correlation:+.3f}",
         ),
     ]
     attacks += [
         (
-            f"  its {name}, truly {masked.record.true[name]:.4g}",
-            f"{masked.record.read[name]:.4g}",
+            f"  its {name}, truly {hidden.record.true[name]:.4g}",
+            f"{hidden.record.read[name]:.4g}",
             f"{plain.record.read[name]:.4g}",
         )
         for name in demo_record.SHOWN
@@ -90,17 +93,50 @@ def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
         for one in result.rounds
         if isinstance(names := one["dropped"], list) and names
     ]
+    how, without = ("masked", "without masks") if result.encrypted is None else ("encrypted", "little randomness")
     return [
         TextTable(("model", "accuracy", "log-loss"), demo.table_lines(result)),
         "",
         f"What the coordinator could read in the bytes it received from {demo.WATCHED} after TLS, by the same code:",
-        TextTable((f"attack on {demo.WATCHED}'s upload", "masked", "without masks"), attacks),
+        TextTable((f"attack on {demo.WATCHED}'s upload", how, without), attacks),
         "update: of the first training round above; record: of a run in which it takes one step on one row",
-        "without masks: both once more, from other first models, by processes restarted with the masks left out",
+        *_without(result),
         "(31 and 30 numbers: unrelated ones correlate by about 0.2 either way;",
         "noise read as a record lies somewhere about the mean of all hospitals, which is public)",
         "",
         *[f"round {number}: opened without {', '.join(names)}, which was killed" for number, names in dropped],
+        *_encrypted(result.encrypted),
         "privacy: none, so the sum itself (never one update) is seen by all; see SECURITY.md",
         f"first model {result.first_round_s:.1f} s after the start of the command, everything {result.total_s:.1f} s",
+    ]
+
+
+def _without(result: demo.DemoResult) -> list[str]:
+    """What the last column is."""
+    if result.encrypted is None:
+        return [
+            "without masks: both once more, from other first models, by processes restarted with the masks left out"
+        ]
+    found = "found in both uploads" if result.unprotected.guessed else "NOT found"
+    other = "found, too" if result.protected.guessed else "not found"
+    return [
+        "little randomness: both once more, from other first models, by processes restarted so that a ciphertext hides",
+        f"in {FEW_BITS} random bits; the attack tries them all: {found}. In the encrypted uploads it is {other},",
+        "and the slots of the ciphertexts are read as they lie",
+    ]
+
+
+def _encrypted(encrypted: demo.Encrypted | None) -> list[str]:
+    """Who could open what, and who did."""
+    if encrypted is None:
+        return []
+    times = collections.Counter(len(orgs) for orgs in encrypted.opened_by.values())
+    opened = ", ".join(f"{count} by {holders} holders" for holders, count in sorted(times.items()))
+    key, *more = encrypted.keys
+    return [
+        *key.lines(),
+        *(f"key {one.terms.terms.key_id} of the same holders for the one record, {one.seconds:.1f} s" for one in more),
+        f"{len(encrypted.opened_by)} sums of the training were opened and made again from what was published: {opened}",
+        f"received in the training: {encrypted.uploads.line()}",
+        "here one process spoke for all holders when the keys were made: it shows the ceremony, it protects nobody",
     ]

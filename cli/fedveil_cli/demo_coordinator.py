@@ -5,7 +5,9 @@ curious coordinator holds in its hands; `fedveil serve` keeps nothing of the kin
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.ports import LeafSpool
@@ -14,6 +16,30 @@ from fedveil_common.secret import Passphrase
 from fedveil_cli.service_commands import configure_logging, software
 from fedveil_cli.serving import serve
 from fedveil_cli.world import real_world
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Which upload a copy is of: a protected input, or with a quorum a holder's partial decryptions."""
+
+    run_id: str
+    round: int
+    attempt: int
+    org_id: str
+    quorum: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the file: RUN.ROUND-ATTEMPT.ORG.packed, or RUN.ROUND-ATTEMPT.ORG.INDICES.answer."""
+        place = f"{self.run_id}.{self.round}-{self.attempt}.{self.org_id}"
+        return f"{place}.{self.quorum}.answer" if self.quorum else f"{place}.packed"
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The copy with this name."""
+        run_id, place, org_id, *quorum, _ = name.split(".")
+        number, attempt = map(int, place.split("-"))
+        return cls(run_id, number, attempt, org_id, *quorum)
 
 
 class CopyingSpool:
@@ -47,12 +73,13 @@ class CopyingSpool:
 
 
 def main(home: Path, passphrase_file: Path, copies: Path) -> None:
-    """Serve `home` until SIGTERM, copying uploads to COPIES/RUN.ROUND.ORG.packed."""
+    """Serve `home` until SIGTERM, copying every upload into `copies`."""
     configure_logging()
     copies.mkdir(exist_ok=True)
 
-    def wrap(key: AttemptKey, org_id: OrgId, spool: LeafSpool) -> LeafSpool:
-        return CopyingSpool(spool, copies / f"{key.run_id}.{key.round}.{org_id}.packed")
+    def wrap(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], spool: LeafSpool) -> LeafSpool:
+        copy = Copy(key.run_id, key.round, key.attempt, org_id, "-".join(map(str, quorum)))
+        return CopyingSpool(spool, copies / copy.name)
 
     passphrase = Passphrase(passphrase_file.read_bytes().strip())
     serve(home, passphrase, real_world(), software(), lambda where: None, wrap)

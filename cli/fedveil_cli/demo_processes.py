@@ -127,7 +127,7 @@ def _obey(hears: Connection, others: list[Connection]) -> None:
         os.dup2(opened, target)
         os.close(opened)
     if order["environment"].pop(demo_unprotected.ORDER, None) is not None:
-        demo_unprotected.remove_masks()
+        demo_unprotected.remove_protection()
     os.environ.update(order["environment"])
     option, module, *arguments = order["arguments"]
     assert option == "-m"  # ours

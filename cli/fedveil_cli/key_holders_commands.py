@@ -7,6 +7,7 @@ nothing and its error names holder and file; what is printed is public.
 import pathlib
 from collections.abc import Sequence
 
+from fedveil_common import limits
 from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId, check_name
 from fedveil_common.paillier.key_record import KeyRecord
@@ -152,11 +153,25 @@ def pin(
         output.note("compare root and modulus with the holders by telephone: only epochs of this root follow")
 
 
-def read_key_record(path: pathlib.Path) -> KeyRecord:
-    """The record in a file, not verified. ConfigError `file_unreadable`; PeerError `bad_key_message` names the file;
+def publish(home: pathlib.Path, terms_file: pathlib.Path, record_file: pathlib.Path, output: Output) -> None:
+    """`key publish`: what is wrong with a file is said here, the rest by the coordinator."""
+    from fedveil_cli import run_commands
+
+    terms, record = read_terms(terms_file), read_key_record(record_file, limits.MAX_KEY_RECORD)
+    key = run_commands.connect(home).publish_key(terms.encode(), record.to_bytes())
+    lines = [
+        f"key {key['id']} is published at epoch {key['epoch']}",
+        *_compare(terms, bytes.fromhex(key["fingerprint"])),
+    ]
+    output.result(key, lines)
+
+
+def read_key_record(path: pathlib.Path, most: int = MAX_KEY_RECORD) -> KeyRecord:
+    """The record in a file, not verified. ConfigError `file_unreadable`,
+    `file_too_large` for more than `most` bytes; PeerError `bad_key_message` names the file;
     PolicyRefusal `single_holder_key`.
     """
-    data = read_file(path, "the record of the key", MAX_KEY_RECORD)
+    data = read_file(path, "the record of the key", most)
     refuse_single_holder(path, data)
     try:
         return KeyRecord.from_bytes(data)

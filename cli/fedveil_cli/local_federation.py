@@ -21,15 +21,19 @@ from typing import Protocol
 from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError, Unreachable
+from fedveil_common.ids import OrgId
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan
+from fedveil_common.plan import PAILLIER, Plan
 from fedveil_common.ports import Clock
 from fedveil_common.secret import Passphrase
+from fedveil_coordinator import founding
 from fedveil_participant.data.in_memory import PARQUET_START
 
-from fedveil_cli import identity_commands, run_commands, service_commands
+from fedveil_cli import identity_commands, local_key, run_commands, service_commands
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.identity_commands import OpenedGovernance
+from fedveil_cli.local_key import Choice, LocalKey
+from fedveil_cli.output import Output
 from fedveil_cli.world import World, real_world
 
 COORDINATOR = "coordinator"
@@ -184,25 +188,48 @@ class LocalFederation:
         return True
 
     def enrol(
-        self, admin: AdminClient, names: list[str], plan_hash: bytes, extra: Mapping[str, Mapping[str, str]]
-    ) -> None:
-        """`invite`, `join`, `participate` for each; `extra`: environment of single ones.
+        self,
+        admin: AdminClient,
+        names: list[str],
+        plan_hash: bytes,
+        extra: Mapping[str, Mapping[str, str]],
+        choices: Sequence[Choice] = (),
+    ) -> list[LocalKey]:
+        """`invite`, `join`, `participate` for each; `extra`: environment of single ones. `choices`: of the keys that
+        they make in between, and that are published; they are returned.
 
-        Two join at a time, and each takes part at once while the next ones join.
+        Two join at a time, and if there is no key to be made each takes part at once while the next ones join.
         """
         world = real_world()
         governance = self._governance_key()
 
         def join(name: str) -> None:
             report = governance.invite(name, False, admin, world)
-            identity_commands.run_join(self.folder / "homes" / name, str(report["token"]), None, world)
-            self.participate(name, plan_hash, extra.get(name, {}))
+            identity_commands.run_join(self.home_of(name), str(report["token"]), None, world)
+            if not choices:
+                self.participate(name, plan_hash, extra.get(name, {}))
             self._tell("joined", {"organisation": name})
 
         with ThreadPoolExecutor(JOINING, thread_name_prefix="fedveil-join") as pool:
             for joined in [pool.submit(join, name) for name in names]:
                 joined.result()
+        keys = [self._make_key(admin, names, choice, world) for choice in choices]
+        for name in names if choices else ():
+            self.participate(name, plan_hash, extra.get(name, {}))
         self.await_connected(admin, names)
+        return keys
+
+    def _make_key(self, admin: AdminClient, names: list[str], choice: Choice, world: World) -> LocalKey:
+        """`key terms`, `key holders`, `key pin` in every home, `key publish`."""
+        homes = {OrgId(name): self.home_of(name) for name in names}
+        key = local_key.make(choice, founding.load_federation(self.home).federation_id, homes, world, Output(False))
+        admin.publish_key(key.terms.encode(), key.record.to_bytes())
+        self._tell("key", {"id": choice.key_id, "seconds": f"{key.seconds:.1f}"})
+        return key
+
+    def home_of(self, name: str) -> Path:
+        """Of an organisation."""
+        return self.folder / "homes" / name
 
     def await_connected(self, admin: AdminClient, names: list[str]) -> None:
         """Until each of them is connected."""
@@ -218,7 +245,7 @@ class LocalFederation:
         arguments = [
             *self.participant_command,
             "--home",
-            str(self.folder / "homes" / name),
+            str(self.home_of(name)),
             "participate",
             "--data",
             f"{self._dataset}={self._table_of(name)}",
@@ -261,7 +288,7 @@ class LocalFederation:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a run of a plan came to."""
+    """What a run of a plan came to. `keys`: that were made for it."""
 
     code: str
     model_file: bytes
@@ -269,6 +296,7 @@ class Played:
     first_round_s: float
     total_s: float
     transport: str
+    keys: tuple[LocalKey, ...] = ()
 
 
 def play(
@@ -289,7 +317,8 @@ def play(
             (Path(folder) / f"{name}.{suffix}").write_bytes(data)
         try:
             admin = federation.found()
-            federation.enrol(admin, names, plans.plan_hash(canonical), {})
+            choices = [local_key.choose(plan, names)] if plan.protection.kind == PAILLIER else []
+            keys = federation.enrol(admin, names, plans.plan_hash(canonical), {}, choices)
             run_id = federation.start(admin, canonical)
             first = None
             for _, kind, facts in admin.watch(run_id):
@@ -303,7 +332,7 @@ def play(
         finally:
             federation.processes.stop()
     total = world.clock.monotonic_s() - began
-    return Played(str(report["code"]), model, rounds_of(report), first or total, total, "mtls")
+    return Played(str(report["code"]), model, rounds_of(report), first or total, total, "mtls", tuple(keys))
 
 
 def rounds_of(report: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:

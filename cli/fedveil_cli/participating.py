@@ -128,7 +128,8 @@ def make_masks(entropy: Entropy, key: PublicKey, shape: RoundShape) -> MaskSourc
     """Where the masks of inputs of this shape come from."""
     if shape.blocks.count <= FEW_BLOCKS:
         return InlineMasks(key, entropy)
-    return MaskPool(key, shape.blocks.width, min(shape.blocks.count, WAITING_MASKS), mask_process.start)
+    # of all columns: the blocks of a smaller cohort, or of another sum of the plan, can be wider
+    return MaskPool(key, key.terms.width, min(shape.blocks.count, WAITING_MASKS), mask_process.start)
 
 
 def tell_keys(keys: KeyRing, tell: Tell) -> None:

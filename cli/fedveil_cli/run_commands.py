@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from fedveil_common import modelfile
+from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
 
@@ -26,6 +27,7 @@ def start(
     detach: bool,
     output: Output,
     continued: str | None = None,
+    reuse_key_epoch: bool = False,
 ) -> None:
     """`run start`: sign the next roster if anybody joined, start, follow to the end. `continued`: go on from it."""
     from fedveil_cli import identity_commands
@@ -42,7 +44,7 @@ def start(
     if signed["added"] or signed["removed"]:
         output.note(f"roster version {signed['version']}: added {signed['added']}, removed {signed['removed']}")
     operating.check_cohort(canonical, len(participants))
-    run_id = admin.start_run(canonical)
+    run_id = admin.start_run(canonical, reuse_key_epoch)
     output.note(f"run {run_id} of plan {digest.hex()}")
     if detach:
         output.result({"run_id": run_id, "plan_hash": digest.hex()}, [f"run {run_id}", f"plan {digest.hex()}"])
@@ -107,6 +109,11 @@ def status(home: pathlib.Path, output: Output) -> None:
         TextTable(("organisation", "state", "in roster", "connected"), rows),
     ]
     lines.extend(f"ALARM [{one['code']}] {one['role']} {one['org']}: {one['next']}" for one in report["alarms"])
+    lines.extend(
+        f"key {one['id']}, epoch {one['epoch']}: any {one['threshold']} of {', '.join(one['holders'])}; fingerprint "
+        f"{fingerprint_text(bytes.fromhex(one['fingerprint']))}"
+        for one in report.get("keys", ())
+    )
     run = report["run"]
     if run is None:
         lines.append("no run is active")
@@ -149,6 +156,10 @@ def _waiting_lines(waiting: dict[str, Any] | None) -> list[str]:
     until = waiting.get("until_s")
     text = f"waiting in phase {waiting['phase']} for {_awaited(waiting)}"
     lines = [text if until is None else f"{text}, at most {until:.0f} s more"]
+    if waiting.get("holders"):
+        lines.append(f"the key needs more of its holders: {', '.join(waiting['holders'])} are not there")
+    if waiting.get("reason") == "too_few_holders":
+        lines.append("fewer holders are there than open a sum")
     if waiting.get("overdue"):
         lines.append(f"overdue: {', '.join(waiting['overdue'])}")
     lines.extend(f"{org} declined the plan: {code}" for org, code in (waiting.get("declined") or {}).items())

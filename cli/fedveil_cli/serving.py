@@ -34,6 +34,7 @@ from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.archive_edge import ArchiveEdge
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.issuing import Issuing
+from fedveil_coordinator.key_shelf import KeyShelf
 from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
@@ -55,7 +56,7 @@ GRACE_S = 5.0
 BACKLOG = 128
 """Connections that wait at the enrolment listener."""
 
-WrapSpool = Callable[[AttemptKey, OrgId, LeafSpool], LeafSpool]
+WrapSpool = Callable[[AttemptKey, OrgId, tuple[int, ...], LeafSpool], LeafSpool]
 """The demo watches what the coordinator receives; production hands spools on as they are."""
 
 
@@ -65,7 +66,7 @@ def serve(
     world: World,
     software: str,
     ready: Callable[[dict[str, str | int]], None],
-    wrap_spool: WrapSpool = lambda key, org_id, spool: spool,
+    wrap_spool: WrapSpool = lambda key, org_id, quorum, spool: spool,
     keep_bytes: int | None = None,
 ) -> None:
     """Run the coordinator of `home` until SIGTERM or SIGINT; `ready` is called once it listens. `keep_bytes`: of masked
@@ -96,6 +97,7 @@ async def _serve(
     rosters = {version: roster_of_its_time(data, in_force.trust) for version, data in signed.items()}
     check_own_key(federation, roster_in_force(signed[max(signed)], in_force.trust))
     notice = RosterNotice(signed[max(signed)], federation.trust_chain)
+    shelf = KeyShelf(store.keys)
     driver = Driver(
         Office(federation.protocol_key()),
         rosters,
@@ -106,21 +108,22 @@ async def _serve(
         world.clock,
         world.entropy,
         world.failpoints,
+        shelf,
     )
     desk = open_desk(federation, store, issuing, in_force, world)
     allowed = desk.allowed
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
-    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software)
+    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software, shelf)
 
     def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
         if quorum:
-            return wrap_spool(key, org_id, store.journal.spool_answer(key, org_id, quorum, announced))
-        return wrap_spool(key, org_id, store.journal.spool(key, org_id, announced))
+            return wrap_spool(key, org_id, quorum, store.journal.spool_answer(key, org_id, quorum, announced))
+        return wrap_spool(key, org_id, quorum, store.journal.spool(key, org_id, announced))
 
     def open_sum(run_id: RunId, number: int) -> RingFile:
         return RingFile(store.journal.sum_path(run_id, number))
 
-    archive = Archive(store.journal, lambda version: store.records.rosters()[version])
+    archive = Archive(store.journal, lambda version: store.records.rosters()[version], shelf.documents)
     host, port = federation.listen
     listening = listen(host, port + 1)
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)

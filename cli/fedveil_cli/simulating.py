@@ -15,7 +15,7 @@ from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
-from fedveil_common.plan import ModelKind, Plan
+from fedveil_common.plan import PAILLIER, ModelKind, Plan
 from fedveil_common.ports import Clock
 from fedveil_common.standardisation import Standardisation
 from fedveil_participant.data import holdout
@@ -25,11 +25,12 @@ from fedveil_participant.training import alone
 from fedveil_participant.training.own_trainer import BUILT_IN, MemoryApprovals, Trainers
 from fedveil_participant.training.trainer import Trainer
 from fedveil_participant.training.trainer_config import read_config
-from fedveil_simulation.charter import make_charter
+from fedveil_simulation.charter import Charter, make_charter
 from fedveil_simulation.cluster import Cluster
+from fedveil_simulation.key_book import KeyBook, make_key
 from numpy.typing import NDArray
 
-from fedveil_cli import local_federation, operating, scoring
+from fedveil_cli import local_federation, local_key, operating, scoring
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.local_federation import Played
 from fedveil_cli.output import Output, TextTable
@@ -144,7 +145,10 @@ def play_in_memory(
     called = clock.monotonic_s()
     before = 0.0 if began is None else called - began
     members = {OrgId(name): {plan.data.dataset: data} for name, data in tables.items()}
-    cluster = Cluster(make_charter(list(tables), seed), seed, members, canonical, dict.fromkeys(members, trainers))
+    charter = make_charter(list(tables), seed)
+    book = _key_book(plan, charter, seed)
+    made = clock.monotonic_s() - called
+    cluster = Cluster(charter, seed, members, canonical, dict.fromkeys(members, trainers), book)
     first: list[float] = []
 
     def heard(run_id: RunId, event: object) -> None:
@@ -158,7 +162,7 @@ def play_in_memory(
     cluster.start_run(RUN, canonical)
     cluster.play(lambda: cluster.ended(RUN))
     state = cluster.coordinator.state_of(RUN)
-    seconds = [b - a for a, b in zip([0.0, *first], first, strict=False)]
+    seconds = [b - a for a, b in zip([made, *first], first, strict=False)]
     rounds: list[dict[str, object]] = [
         {
             "number": record.round,
@@ -177,7 +181,18 @@ def play_in_memory(
     trained = local_federation.trained_rounds(plan)
     total = clock.monotonic_s() - called
     first_round = first[trained] if len(first) > trained else total
-    return Played(code, model, rounds, before + first_round, before + total, "memory")
+    keys = () if book is None else (local_key.of_book(book, made),)
+    return Played(code, model, rounds, before + first_round, before + total, "memory", keys)
+
+
+def _key_book(plan: Plan, charter: Charter, seed: int) -> KeyBook | None:
+    """The key of a plan under paillier, made by the members that `local_key.choose` names; None under masked."""
+    if plan.protection.kind != PAILLIER:
+        return None
+    choice = local_key.choose(plan, list(charter.member_keys))
+    holders = {org: charter.member_keys[org] for org in choice.holders}
+    federation = charter.roster.federation_id
+    return make_key(federation, holders, choice.threshold, seed, choice.columns, choice.key_id)
 
 
 def show(
@@ -223,6 +238,8 @@ def show(
         "first_round_s": played.first_round_s,
         "total_s": played.total_s,
     }
+    if played.keys:
+        value["keys"] = [key.to_json() for key in played.keys]
     rows = [("federated", federated), ("pooled", pooled), *((f"{name} alone", one) for name, one in local.items())]
     table = [
         (who, "" if one.accuracy is None else f"{100 * one.accuracy:.1f} %", f"{one.loss:.4f}") for who, one in rows
@@ -231,6 +248,7 @@ def show(
         TextTable(("model", "accuracy", "loss"), table),
         f"measured on {value['measured_on']}; {len(played.rounds)} secure sums over {played.transport}, "
         f"{played.total_s:.1f} s",
+        *(line for key in played.keys for line in (*key.lines(), local_key.EPHEMERAL)),
     ]
     output.result(value, lines)
 

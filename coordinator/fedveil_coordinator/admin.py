@@ -49,7 +49,14 @@ class AdminEdge:
                 pb.PublishTrustRequest,
                 lambda r: pb.PublishTrustResponse(sequence=ops.publish_trust(r.trust_chain)),
             ),
-            "StartRun": (pb.StartRunRequest, lambda r: pb.StartRunResponse(run_id=ops.start_run(r.canonical_plan))),
+            "PublishKey": (
+                pb.PublishKeyRequest,
+                lambda r: pb.PublishKeyResponse(key=_document(ops.publish_key(r.terms, r.record))),
+            ),
+            "StartRun": (
+                pb.StartRunRequest,
+                lambda r: pb.StartRunResponse(run_id=ops.start_run(r.canonical_plan, r.reuse_key_epoch)),
+            ),
             "ListRuns": (pb.ListRunsRequest, lambda r: pb.ListRunsResponse(runs=_document(ops.list_runs()))),
             "GetRun": (pb.GetRunRequest, lambda r: pb.GetRunResponse(run=_document(ops.get_run(r.run_id)))),
             "GetRound": (

@@ -20,11 +20,13 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Role, Roster, accept_roster
 from fedveil_common.succession import roster_in_force, roster_of_its_time
 
-from fedveil_coordinator import enrollment, reporting
+from fedveil_coordinator import enrollment, facts, key_shelf, reporting
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.driver import Driver, Watched
+from fedveil_coordinator.key_shelf import KeyShelf, ShelvedKey
 from fedveil_coordinator.reporting import Plain
 from fedveil_coordinator.store import CoordinatorStore
+from fedveil_coordinator.store.journal import ENDED
 from fedveil_coordinator.store.members import Member as MemberRow
 from fedveil_coordinator.trust import TrustInForce
 
@@ -53,6 +55,7 @@ class Operations:
         clock: Clock,
         entropy: Entropy,
         software: str,
+        shelf: KeyShelf,
     ) -> None:
         self._driver = driver
         self._store = store
@@ -61,6 +64,7 @@ class Operations:
         self._clock = clock
         self._entropy = entropy
         self._software = software
+        self._shelf = shelf
 
     def _ask(self, work: Callable[[], T]) -> T:
         """Run `work` on the driver's thread and wait for it."""
@@ -100,11 +104,13 @@ class Operations:
                     "state": _state_of(row, roster, frozen),
                     "in_roster": row.org_id in roster.participants,
                     "connected": row.org_id in connected,
+                    "protocol_key": row.protocol_key.hex(),
                 }
                 for row in self._store.members.members()
                 if row.role == Role.PARTICIPANT
             ],
             "run": None if active is None else self._report(active.run_id, at),
+            "keys": [_key_report(key) for key in self._shelf.newest()],
             "queued": [run_id for run_id, _ in self._driver.waiting],
             "alarms": reporting.alarms(self._allowed.frozen(), self._clock.wall_s()),
         }
@@ -175,15 +181,61 @@ class Operations:
 
         return self._ask(take)
 
+    def publish_key(self, terms: bytes, record: bytes) -> Plain:
+        """A key that its holders made, in its next epoch; what is published now. Errors as `KeyShelf.publish`."""
+        roster = self._roster()
+        return _key_report(self._shelf.publish(terms, record, roster.federation_id, self._members(roster)))
+
+    def _members(self, roster: Roster) -> set[tuple[OrgId, bytes]]:
+        """Who is a member under which protocol key: the roster's participants, and who joined and is not listed yet;
+        without those who were revoked or joined again under another key.
+        """
+        found = {org: roster.key_of(org) for org in roster.participants}
+        for row in self._store.members.members():
+            if row.role == Role.PARTICIPANT:
+                found[row.org_id] = row.protocol_key
+                if row.revoked_s is not None:
+                    del found[row.org_id]
+        return set(found.items())
+
     # --- runs ---------------------------------------------------------------------------------------------------------
 
-    def start_run(self, canonical: bytes) -> RunId:
-        """A new run of this plan; its id."""
+    def start_run(self, canonical: bytes, reuse_key_epoch: bool = False) -> RunId:
+        """A new run of this plan; its id. `reuse_key_epoch`: the operator consents to a second run under one epoch.
+
+        ConfigError `no_such_key`, `holder_not_listed`, `key_epoch_used`; those of the driver.
+        """
         plan = plans.parse_canonical(canonical)
         plans.check_release(plan)
         run_id = RunId(f"{plan.name[:40]}-{self._entropy.take(4).hex()}")
-        self._ask(lambda: self._driver.start_run(run_id, canonical))
+
+        def start() -> None:
+            if plan.protection.key:
+                self._check_key(plan.protection.key, reuse_key_epoch)
+            self._driver.start_run(run_id, canonical)
+
+        self._ask(start)
         return run_id
+
+    def _check_key(self, key_id: str, reuse: bool) -> None:
+        """Returns if a new run may use the newest epoch of the key: an epoch serves one run (P7)."""
+        key, roster = self._shelf.current(key_id), self._roster()
+        listed = {(org, roster.key_of(org)) for org in roster.participants}
+        key_shelf.check_holders(key.terms, listed, "no run was started")
+        for row in () if reuse else self._store.journal.runs():
+            if plans.parse_canonical(row.canonical_plan).protection.key != key_id:
+                continue
+            opened = self._store.journal.facts_of_kind(row.run_id, facts.RunOpened.__name__)
+            used = any(_fingerprint(body) == key.fingerprint for body in opened)
+            if used or (not opened and row.status != ENDED):
+                raise ConfigError(
+                    "key_epoch_used",
+                    f"run {row.run_id} {'uses' if used else 'waits to use'} epoch {key.epoch} of the key {key_id}, "
+                    "and an epoch serves one run",
+                    not_done="no run was started",
+                    next_step="the holders make the next epoch (`fedveil key refresh`), then `fedveil key publish`; "
+                    "`run start --reuse-key-epoch` consents, and every participant must consent too",
+                )
 
     def list_runs(self) -> list[Plain]:
         """Every run, oldest first."""
@@ -288,6 +340,24 @@ class Operations:
             )
 
         return self._ask(make)
+
+
+def _fingerprint(opened: bytes) -> bytes | None:
+    """Of the key that a run was opened with."""
+    fact = facts.decode(facts.RunOpened.__name__, opened)
+    return fact.key[0].fingerprint if isinstance(fact, facts.RunOpened) and fact.key else None
+
+
+def _key_report(key: ShelvedKey) -> Plain:
+    terms = key.terms.terms
+    return {
+        "id": key.key_id,
+        "epoch": key.epoch,
+        "fingerprint": key.fingerprint.hex(),
+        "root": key.terms.holders.root.hex(),
+        "holders": [str(org) for org in terms.holders],
+        "threshold": terms.threshold,
+    }
 
 
 def _state_of(row: MemberRow, roster: Roster, frozen: Collection[tuple[str, str]]) -> str:

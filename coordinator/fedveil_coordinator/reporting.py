@@ -1,6 +1,7 @@
 """A run as people see it: plain values for `--json` and tables. Pure; nothing here is more than every member knows.
 
-Every wait names whom it waits for and until when (in seconds from now).
+Every wait names whom it waits for and until when (in seconds from now). `holders`: of the key of a run under paillier,
+whose absence alone keeps it from beginning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from fedveil_common.pki.invites import Role
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import round as rounds
-from fedveil_coordinator.run import RoundRecord, RunState, participants_needed
+from fedveil_coordinator.run import RoundRecord, RunState, holders_missing, participants_needed
 from fedveil_coordinator.store.renewals import Freeze
 
 Plain = dict[str, object]
@@ -51,18 +52,22 @@ def waiting_report(state: RunState, at: float) -> Plain | None:
             "for": [org for org in state.roster.participants if org not in state.willing],
             "present": list(state.willing),
             "needed": needed,
+            "holders": list(holders_missing(state)),
             "declined": {org: code for org, code in state.answers.items() if code},
             "until_s": max(0.0, state.waiting_since + state.plan.cohort.wait_s - at),
         }
     attempt = state.attempt
     if isinstance(attempt.stage, (attempts.Opening, attempts.Opened)):
         return {"phase": "opening", "for": [], "until_s": None}
+    if isinstance(attempt.stage, attempts.Multiplying):
+        return {"phase": "multiplying", "for": [], "until_s": None}
     lasting = {org: max(0.0, rounds.overdue_at(attempt, org) - at) for org in rounds.pending_members(attempt, at)}
     return {
         "phase": type(attempt.stage).__name__.lower(),
         "round": attempt.key.round,
         "attempt": attempt.key.attempt,
-        "for": list(lasting),
+        "for": list(lasting) or list(attempt.missed),
+        "reason": "too_few_holders" if attempt.missed and not lasting else "",
         "overdue": [org for org in rounds.awaited(attempt) if org not in lasting],
         "until_s": max(lasting.values(), default=max(0.0, attempt.since + attempt.frame.manifest.hard_limit_s - at)),
     }

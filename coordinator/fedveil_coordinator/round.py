@@ -202,6 +202,7 @@ def _advance(course: Course, at: float) -> None:
                     if not _holders_late(course, at):
                         return
                     continue
+                course.attempt = replace(course.attempt, missed=())
                 course.record(facts.Proposed(tuple(sorted(stage.headers))), at)
                 proposal = Proposal(stage.t2, tuple(stage.headers[org] for org in sorted(stage.headers)))
                 course.send(sorted(stage.shares), proposal)

@@ -1,9 +1,8 @@
 """Makes the sum of a Fedveil round again, without Fedveil: python verify_round.py FOLDER FINGERPRINT
 
-FOLDER: as `fedveil verify RUN ROUND --export FOLDER` writes a round under protection masked (for one under paillier
-there is `fedveil verify --from`). FINGERPRINT: the federation's, told by telephone. Needs numpy and cryptography. Exit
-0: the signed sum is that of the inputs that a quorum of members certified; 1: it is not, or the folder proves nothing.
-A forged signature ends in InvalidSignature. Every step: docs/protocol.md."""
+FOLDER: as `fedveil verify RUN ROUND --export FOLDER` writes a round under protection masked, and no other. FINGERPRINT:
+the federation's, told by telephone. Needs numpy and cryptography. Exit 0: the signed sum is that of the inputs that a
+quorum of members certified; 1: it is not, or the folder proves nothing. A forged signature ends in InvalidSignature."""
 
 import hashlib
 import json

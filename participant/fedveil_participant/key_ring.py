@@ -16,7 +16,7 @@ from fedveil_common.paillier.epochs import KeyPin
 from fedveil_common.paillier.holder_key import HolderKey
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
-from fedveil_common.paillier.key_use import KeyUse
+from fedveil_common.paillier.key_use import KeyUse, use_of_terms
 from fedveil_common.paillier.octets import Octets
 from fedveil_common.paillier.public_key import PublicKey, Terms
 from fedveil_common.secret import Secret
@@ -92,8 +92,7 @@ class KeyRing:
     def use(self, key_id: str) -> KeyUse:
         """The same as the round protocol needs it. Errors as `accepted`."""
         found = self.accepted(key_id)
-        sizes = int(found.n).bit_length(), found.s, found.columns
-        return KeyUse(key_id, found.epoch, found.fingerprint, found.holders, found.threshold, *sizes)
+        return use_of_terms(found.terms, found.epoch, found.fingerprint)
 
     def public(self, key_id: str) -> PublicKey:
         """The pinned key, to encrypt under. Seconds at the first call for a key, none later.

@@ -3,7 +3,7 @@
 Promise: every message of the ceremony is made, signed and checked as in production; one seed fixes the key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedveil_common.crypto import signing
@@ -113,19 +113,32 @@ def make_key(
         Party(terms.holders, index, holders[org], Seed(h("simulation/key", seed.to_bytes(8, "big"), org.encode())))
         for index, org in enumerate(terms.terms.holders)
     ]
+    held = hold(parties)
+    return KeyBook(terms, {terms.holders.name(key.index): key for key, _ in held})
+
+
+def hold(parties: Sequence[Party]) -> list[tuple[HolderKey, tuple[SignedMessage, ...]]]:
+    """A ceremony between all holders of a key, every message delivered: what each has then, and what it said. Secret.
+
+    PeerError as `ceremony.step`.
+    """
     states: list[ceremony.Ceremony] = []
+    said: list[list[SignedMessage]] = [[] for _ in parties]
     queue: list[SignedMessage] = []
-    for party in parties:
-        state, said = ceremony.start(party)
-        states.append(state)
-        queue += said
+
+    def go(index: int, step: ceremony.Step) -> ceremony.Ceremony:
+        said[index] += step[1]
+        queue.extend(step[1])
+        return step[0]
+
+    for index, party in enumerate(parties):
+        states.append(go(index, ceremony.start(party)))
     while queue:
         message = queue.pop(0)
         for index, state in enumerate(states):
             if index != message.sender:
-                states[index], said = ceremony.step(state, message)
-                queue += said
-    return KeyBook(terms, {terms.holders.name(index): _made(state) for index, state in enumerate(states)})
+                states[index] = go(index, ceremony.step(state, message))
+    return [(_made(state), tuple(words)) for state, words in zip(states, said, strict=True)]
 
 
 def _made(state: ceremony.Ceremony) -> HolderKey:

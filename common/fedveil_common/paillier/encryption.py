@@ -6,6 +6,7 @@ checked to be the lift of their own product of headers. The exponents are the or
 secret places (see `tables`). Source: docs/paillier.md (B, G5, P6).
 """
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -156,8 +157,15 @@ def masks_without_tables(key: PublicKey, lifts: Sequence[int], count: int, entro
 
 
 def short_powers(g: int, group: Group, bits: int) -> ShortPowers:
-    """Powers of g mod n, for exponents as long as a response to a proof over exponents of `bits` bits."""
-    return ShortPowers(g, group.n, nonce_bits(bits) + PROOF_MARGIN)
+    """Powers of g mod n, for exponents as long as a response to a proof over exponents of `bits` bits. The tables of
+    the keys used last stay: g is public, and every round would build them anew.
+    """
+    return _short_powers(g, group.n, nonce_bits(bits) + PROOF_MARGIN)
+
+
+@functools.lru_cache(maxsize=2)
+def _short_powers(g: int, n: int, bits: int) -> ShortPowers:
+    return ShortPowers(g, n, bits)
 
 
 def encrypt_with(key: PublicKey, masks: Sequence[Mask], plaintexts: Sequence[int], blocks: Blocks) -> list[Block]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedveil_common.ids import OrgId
-from fedveil_common.paillier.public_key import PublicKey
+from fedveil_common.paillier.public_key import PublicKey, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,15 @@ class KeyUse:
 
 def use_of(key: PublicKey) -> KeyUse:
     """The facts about a key that was verified."""
-    terms = key.terms
+    return use_of_terms(key.terms, key.epoch, key.fingerprint)
+
+
+def use_of_terms(terms: Terms, epoch: int, fingerprint: bytes) -> KeyUse:
+    """The same, for who has the key's terms and knows its fingerprint to be good."""
     return KeyUse(
         terms.key_id,
-        key.epoch,
-        key.fingerprint,
+        epoch,
+        fingerprint,
         terms.holders,
         terms.threshold,
         int(terms.n).bit_length(),

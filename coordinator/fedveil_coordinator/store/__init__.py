@@ -11,6 +11,7 @@ from fedveil_common.rows import verify
 from fedveil_coordinator.store import tables
 from fedveil_coordinator.store.journal import KEEP_BYTES, CoordinatorJournal, RunRow
 from fedveil_coordinator.store.members import Members
+from fedveil_coordinator.store.published_keys import PublishedKeys
 from fedveil_coordinator.store.records import Records
 from fedveil_coordinator.store.renewals import Renewals
 
@@ -26,6 +27,7 @@ class CoordinatorStore:
     members: Members
     records: Records
     renewals: Renewals
+    keys: PublishedKeys
 
     def close(self) -> None:
         """Every connection is closed."""
@@ -47,7 +49,17 @@ def open_store(home: Path, clock: Clock, *, create: bool = False, keep_bytes: in
         Members(database, clock),
         Records(database, BlobStore(home / "blobs"), clock),
         Renewals(database, clock),
+        PublishedKeys(database, clock),
     )
 
 
-__all__ = ["CoordinatorJournal", "CoordinatorStore", "Members", "Records", "Renewals", "RunRow", "open_store"]
+__all__ = [
+    "CoordinatorJournal",
+    "CoordinatorStore",
+    "Members",
+    "PublishedKeys",
+    "Records",
+    "Renewals",
+    "RunRow",
+    "open_store",
+]

@@ -80,6 +80,11 @@ class CoordinatorJournal:
             found = tables.FACTS.select(connection, run_id=run_id)
         return [(row.text("kind"), row.blob("body")) for row in found]
 
+    def facts_of_kind(self, run_id: RunId, kind: str) -> list[bytes]:
+        """The bodies of one kind of facts of a run, in order."""
+        with self._database.read() as connection:
+            return [row.blob("body") for row in tables.FACTS.select(connection, run_id=run_id, kind=kind)]
+
     def create_run(self, run_id: RunId, canonical: bytes, created_s: float, who: str = SERVICE) -> None:
         """A run that waits for its turn. ConfigError `run_exists`."""
         digest = plan_hash(canonical)

@@ -16,6 +16,7 @@ CERTIFICATES = CheckedTable("certificates", "serial", "org_id", "role", "spki_ha
 RENEWALS = CheckedTable("renewals", "serial", "predecessor", "made_s", "used_s", "withdrawn_s")
 FREEZES = CheckedTable("freezes", "role", "org_id", "serial", "frozen_s")
 EVIDENCE = AppendOnlyTable("evidence", "wall_s", "run_id", "org_id", "code", "blobs")
+KEYS = CheckedTable("keys", "key_id", "epoch", "fingerprint", "terms", "record", "published_s")
 AUDIT = AppendOnlyTable("audit", "wall_s", "who", "what", "detail")
 
 ALL: tuple[CheckedTable, ...] = (
@@ -30,6 +31,7 @@ ALL: tuple[CheckedTable, ...] = (
     CERTIFICATES,
     RENEWALS,
     FREEZES,
+    KEYS,
     EVIDENCE,
     AUDIT,
 )

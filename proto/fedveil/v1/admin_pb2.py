@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64veil/v1/admin.proto\x12\nfedveil.v1\"\x18\n\x08\x44ocument\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x12\n\x10GetStatusRequest\"9\n\x11GetStatusResponse\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"\'\n\x15RegisterInviteRequest\x12\x0e\n\x06invite\x18\x01 \x01(\x0c\"*\n\x16RegisterInviteResponse\x12\x10\n\x08replaces\x18\x01 \x01(\r\"/\n\rRevokeRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x0eRevokeResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\x12\x0c\n\x04open\x18\x02 \x01(\r\"\x17\n\x15GetRosterDraftRequest\"_\n\x16GetRosterDraftResponse\x12\x0f\n\x07\x63urrent\x18\x01 \x01(\x0c\x12\x13\n\x0btrust_chain\x18\x02 \x01(\x0c\x12\x0e\n\x06joined\x18\x03 \x01(\t\x12\x0f\n\x07revoked\x18\x04 \x03(\t\"-\n\x14PublishRosterRequest\x12\x15\n\rsigned_roster\x18\x01 \x01(\x0c\"(\n\x15PublishRosterResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"*\n\x13PublishTrustRequest\x12\x13\n\x0btrust_chain\x18\x01 \x01(\x0c\"(\n\x14PublishTrustResponse\x12\x10\n\x08sequence\x18\x01 \x01(\r\")\n\x0fStartRunRequest\x12\x16\n\x0e\x63\x61nonical_plan\x18\x01 \x01(\x0c\"\"\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x11\n\x0fListRunsRequest\"6\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"0\n\x0fGetRoundRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\"7\n\x10GetRoundResponse\x12#\n\x05round\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"0\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\r\"?\n\x10WatchRunResponse\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x03 \x01(\t\"!\n\x0f\x41\x62ortRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x12\n\x10\x41\x62ortRunResponse\"$\n\x12\x45xportModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"#\n\x13\x45xportModelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xec\x07\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.fedveil.v1.GetStatusRequest\x1a\x1d.fedveil.v1.GetStatusResponse\x12W\n\x0eRegisterInvite\x12!.fedveil.v1.RegisterInviteRequest\x1a\".fedveil.v1.RegisterInviteResponse\x12?\n\x06Revoke\x12\x19.fedveil.v1.RevokeRequest\x1a\x1a.fedveil.v1.RevokeResponse\x12W\n\x0eGetRosterDraft\x12!.fedveil.v1.GetRosterDraftRequest\x1a\".fedveil.v1.GetRosterDraftResponse\x12T\n\rPublishRoster\x12 .fedveil.v1.PublishRosterRequest\x1a!.fedveil.v1.PublishRosterResponse\x12Q\n\x0cPublishTrust\x12\x1f.fedveil.v1.PublishTrustRequest\x1a .fedveil.v1.PublishTrustResponse\x12\x45\n\x08StartRun\x12\x1b.fedveil.v1.StartRunRequest\x1a\x1c.fedveil.v1.StartRunResponse\x12\x45\n\x08ListRuns\x12\x1b.fedveil.v1.ListRunsRequest\x1a\x1c.fedveil.v1.ListRunsResponse\x12?\n\x06GetRun\x12\x19.fedveil.v1.GetRunRequest\x1a\x1a.fedveil.v1.GetRunResponse\x12\x45\n\x08GetRound\x12\x1b.fedveil.v1.GetRoundRequest\x1a\x1c.fedveil.v1.GetRoundResponse\x12G\n\x08WatchRun\x12\x1b.fedveil.v1.WatchRunRequest\x1a\x1c.fedveil.v1.WatchRunResponse0\x01\x12\x45\n\x08\x41\x62ortRun\x12\x1b.fedveil.v1.AbortRunRequest\x1a\x1c.fedveil.v1.AbortRunResponse\x12P\n\x0b\x45xportModel\x12\x1e.fedveil.v1.ExportModelRequest\x1a\x1f.fedveil.v1.ExportModelResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64veil/v1/admin.proto\x12\nfedveil.v1\"\x18\n\x08\x44ocument\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x12\n\x10GetStatusRequest\"9\n\x11GetStatusResponse\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"\'\n\x15RegisterInviteRequest\x12\x0e\n\x06invite\x18\x01 \x01(\x0c\"*\n\x16RegisterInviteResponse\x12\x10\n\x08replaces\x18\x01 \x01(\r\"/\n\rRevokeRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x0eRevokeResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\x12\x0c\n\x04open\x18\x02 \x01(\r\"\x17\n\x15GetRosterDraftRequest\"_\n\x16GetRosterDraftResponse\x12\x0f\n\x07\x63urrent\x18\x01 \x01(\x0c\x12\x13\n\x0btrust_chain\x18\x02 \x01(\x0c\x12\x0e\n\x06joined\x18\x03 \x01(\t\x12\x0f\n\x07revoked\x18\x04 \x03(\t\"-\n\x14PublishRosterRequest\x12\x15\n\rsigned_roster\x18\x01 \x01(\x0c\"(\n\x15PublishRosterResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"*\n\x13PublishTrustRequest\x12\x13\n\x0btrust_chain\x18\x01 \x01(\x0c\"(\n\x14PublishTrustResponse\x12\x10\n\x08sequence\x18\x01 \x01(\r\"2\n\x11PublishKeyRequest\x12\r\n\x05terms\x18\x01 \x01(\x0c\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"7\n\x12PublishKeyResponse\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"B\n\x0fStartRunRequest\x12\x16\n\x0e\x63\x61nonical_plan\x18\x01 \x01(\x0c\x12\x17\n\x0freuse_key_epoch\x18\x02 \x01(\x08\"\"\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x11\n\x0fListRunsRequest\"6\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"0\n\x0fGetRoundRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\"7\n\x10GetRoundResponse\x12#\n\x05round\x18\x01 \x01(\x0b\x32\x14.fedveil.v1.Document\"0\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\r\"?\n\x10WatchRunResponse\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x03 \x01(\t\"!\n\x0f\x41\x62ortRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x12\n\x10\x41\x62ortRunResponse\"$\n\x12\x45xportModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"#\n\x13\x45xportModelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xb9\x08\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.fedveil.v1.GetStatusRequest\x1a\x1d.fedveil.v1.GetStatusResponse\x12W\n\x0eRegisterInvite\x12!.fedveil.v1.RegisterInviteRequest\x1a\".fedveil.v1.RegisterInviteResponse\x12?\n\x06Revoke\x12\x19.fedveil.v1.RevokeRequest\x1a\x1a.fedveil.v1.RevokeResponse\x12W\n\x0eGetRosterDraft\x12!.fedveil.v1.GetRosterDraftRequest\x1a\".fedveil.v1.GetRosterDraftResponse\x12T\n\rPublishRoster\x12 .fedveil.v1.PublishRosterRequest\x1a!.fedveil.v1.PublishRosterResponse\x12Q\n\x0cPublishTrust\x12\x1f.fedveil.v1.PublishTrustRequest\x1a .fedveil.v1.PublishTrustResponse\x12K\n\nPublishKey\x12\x1d.fedveil.v1.PublishKeyRequest\x1a\x1e.fedveil.v1.PublishKeyResponse\x12\x45\n\x08StartRun\x12\x1b.fedveil.v1.StartRunRequest\x1a\x1c.fedveil.v1.StartRunResponse\x12\x45\n\x08ListRuns\x12\x1b.fedveil.v1.ListRunsRequest\x1a\x1c.fedveil.v1.ListRunsResponse\x12?\n\x06GetRun\x12\x19.fedveil.v1.GetRunRequest\x1a\x1a.fedveil.v1.GetRunResponse\x12\x45\n\x08GetRound\x12\x1b.fedveil.v1.GetRoundRequest\x1a\x1c.fedveil.v1.GetRoundResponse\x12G\n\x08WatchRun\x12\x1b.fedveil.v1.WatchRunRequest\x1a\x1c.fedveil.v1.WatchRunResponse0\x01\x12\x45\n\x08\x41\x62ortRun\x12\x1b.fedveil.v1.AbortRunRequest\x1a\x1c.fedveil.v1.AbortRunResponse\x12P\n\x0b\x45xportModel\x12\x1e.fedveil.v1.ExportModelRequest\x1a\x1f.fedveil.v1.ExportModelResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,34 +57,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHTRUSTREQUEST']._serialized_end=577
   _globals['_PUBLISHTRUSTRESPONSE']._serialized_start=579
   _globals['_PUBLISHTRUSTRESPONSE']._serialized_end=619
-  _globals['_STARTRUNREQUEST']._serialized_start=621
-  _globals['_STARTRUNREQUEST']._serialized_end=662
-  _globals['_STARTRUNRESPONSE']._serialized_start=664
-  _globals['_STARTRUNRESPONSE']._serialized_end=698
-  _globals['_LISTRUNSREQUEST']._serialized_start=700
-  _globals['_LISTRUNSREQUEST']._serialized_end=717
-  _globals['_LISTRUNSRESPONSE']._serialized_start=719
-  _globals['_LISTRUNSRESPONSE']._serialized_end=773
-  _globals['_GETRUNREQUEST']._serialized_start=775
-  _globals['_GETRUNREQUEST']._serialized_end=806
-  _globals['_GETRUNRESPONSE']._serialized_start=808
-  _globals['_GETRUNRESPONSE']._serialized_end=859
-  _globals['_GETROUNDREQUEST']._serialized_start=861
-  _globals['_GETROUNDREQUEST']._serialized_end=909
-  _globals['_GETROUNDRESPONSE']._serialized_start=911
-  _globals['_GETROUNDRESPONSE']._serialized_end=966
-  _globals['_WATCHRUNREQUEST']._serialized_start=968
-  _globals['_WATCHRUNREQUEST']._serialized_end=1016
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1018
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1081
-  _globals['_ABORTRUNREQUEST']._serialized_start=1083
-  _globals['_ABORTRUNREQUEST']._serialized_end=1116
-  _globals['_ABORTRUNRESPONSE']._serialized_start=1118
-  _globals['_ABORTRUNRESPONSE']._serialized_end=1136
-  _globals['_EXPORTMODELREQUEST']._serialized_start=1138
-  _globals['_EXPORTMODELREQUEST']._serialized_end=1174
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=1176
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=1211
-  _globals['_ADMINSERVICE']._serialized_start=1214
-  _globals['_ADMINSERVICE']._serialized_end=2218
+  _globals['_PUBLISHKEYREQUEST']._serialized_start=621
+  _globals['_PUBLISHKEYREQUEST']._serialized_end=671
+  _globals['_PUBLISHKEYRESPONSE']._serialized_start=673
+  _globals['_PUBLISHKEYRESPONSE']._serialized_end=728
+  _globals['_STARTRUNREQUEST']._serialized_start=730
+  _globals['_STARTRUNREQUEST']._serialized_end=796
+  _globals['_STARTRUNRESPONSE']._serialized_start=798
+  _globals['_STARTRUNRESPONSE']._serialized_end=832
+  _globals['_LISTRUNSREQUEST']._serialized_start=834
+  _globals['_LISTRUNSREQUEST']._serialized_end=851
+  _globals['_LISTRUNSRESPONSE']._serialized_start=853
+  _globals['_LISTRUNSRESPONSE']._serialized_end=907
+  _globals['_GETRUNREQUEST']._serialized_start=909
+  _globals['_GETRUNREQUEST']._serialized_end=940
+  _globals['_GETRUNRESPONSE']._serialized_start=942
+  _globals['_GETRUNRESPONSE']._serialized_end=993
+  _globals['_GETROUNDREQUEST']._serialized_start=995
+  _globals['_GETROUNDREQUEST']._serialized_end=1043
+  _globals['_GETROUNDRESPONSE']._serialized_start=1045
+  _globals['_GETROUNDRESPONSE']._serialized_end=1100
+  _globals['_WATCHRUNREQUEST']._serialized_start=1102
+  _globals['_WATCHRUNREQUEST']._serialized_end=1150
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1152
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1215
+  _globals['_ABORTRUNREQUEST']._serialized_start=1217
+  _globals['_ABORTRUNREQUEST']._serialized_end=1250
+  _globals['_ABORTRUNRESPONSE']._serialized_start=1252
+  _globals['_ABORTRUNRESPONSE']._serialized_end=1270
+  _globals['_EXPORTMODELREQUEST']._serialized_start=1272
+  _globals['_EXPORTMODELREQUEST']._serialized_end=1308
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=1310
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=1345
+  _globals['_ADMINSERVICE']._serialized_start=1348
+  _globals['_ADMINSERVICE']._serialized_end=2429
 # @@protoc_insertion_point(module_scope)

@@ -301,20 +301,72 @@ class PublishTrustResponse(_message.Message):
 Global___PublishTrustResponse: _TypeAlias = PublishTrustResponse  # noqa: Y015
 
 @_typing.final
+class PublishKeyRequest(_message.Message):
+    """A key of Paillier protection in its newest epoch, as its holders made it. The whole request has at most 4 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    terms: _builtins.bytes
+    """The document of its terms: canonical JSON."""
+    record: _builtins.bytes
+    """Its record, at most 3 MiB."""
+    def __init__(
+        self,
+        *,
+        terms: _builtins.bytes = ...,
+        record: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishKeyRequest: _TypeAlias = PublishKeyRequest  # noqa: Y015
+
+@_typing.final
+class PublishKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Document:
+        """The key as it is published now."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Document | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishKeyResponse: _TypeAlias = PublishKeyResponse  # noqa: Y015
+
+@_typing.final
 class StartRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CANONICAL_PLAN_FIELD_NUMBER: _builtins.int
+    REUSE_KEY_EPOCH_FIELD_NUMBER: _builtins.int
     canonical_plan: _builtins.bytes
     """Canonical bytes, 1..256 KiB."""
+    reuse_key_epoch: _builtins.bool
+    """The operator consents to a second run under one epoch of a key."""
     def __init__(
         self,
         *,
         canonical_plan: _builtins.bytes = ...,
+        reuse_key_epoch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_plan", b"canonical_plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canonical_plan", b"canonical_plan", "reuse_key_epoch", b"reuse_key_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

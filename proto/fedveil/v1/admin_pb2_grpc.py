@@ -64,6 +64,11 @@ class AdminServiceStub:
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.FromString,
                 _registered_method=True)
+        self.PublishKey = channel.unary_unary(
+                '/fedveil.v1.AdminService/PublishKey',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.PublishKeyRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishKeyResponse.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/fedveil.v1.AdminService/StartRun',
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.StartRunRequest.SerializeToString,
@@ -135,6 +140,12 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PublishTrust(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishKey(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +225,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PublishTrust,
                     request_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.SerializeToString,
+            ),
+            'PublishKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishKey,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.PublishKeyRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.PublishKeyResponse.SerializeToString,
             ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
@@ -413,6 +429,33 @@ class AdminService:
             '/fedveil.v1.AdminService/PublishTrust',
             fedveil_dot_v1_dot_admin__pb2.PublishTrustRequest.SerializeToString,
             fedveil_dot_v1_dot_admin__pb2.PublishTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/PublishKey',
+            fedveil_dot_v1_dot_admin__pb2.PublishKeyRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.PublishKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

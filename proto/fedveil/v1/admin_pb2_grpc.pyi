@@ -41,6 +41,7 @@ class AdminServiceStub:
     GetRosterDraft: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRosterDraftRequest, _admin_pb2.GetRosterDraftResponse]
     PublishRoster: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PublishRosterRequest, _admin_pb2.PublishRosterResponse]
     PublishTrust: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PublishTrustRequest, _admin_pb2.PublishTrustResponse]
+    PublishKey: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PublishKeyRequest, _admin_pb2.PublishKeyResponse]
     StartRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartRunRequest, _admin_pb2.StartRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]
@@ -58,6 +59,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetRosterDraft: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRosterDraftRequest, _admin_pb2.GetRosterDraftResponse]  # type: ignore[assignment]
     PublishRoster: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishRosterRequest, _admin_pb2.PublishRosterResponse]  # type: ignore[assignment]
     PublishTrust: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishTrustRequest, _admin_pb2.PublishTrustResponse]  # type: ignore[assignment]
+    PublishKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.PublishKeyRequest, _admin_pb2.PublishKeyResponse]  # type: ignore[assignment]
     StartRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartRunRequest, _admin_pb2.StartRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -108,6 +110,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.PublishTrustRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PublishTrustResponse, _abc.Awaitable[_admin_pb2.PublishTrustResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PublishKey(
+        self,
+        request: _admin_pb2.PublishKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PublishKeyResponse, _abc.Awaitable[_admin_pb2.PublishKeyResponse]]: ...
 
     @_abc_1.abstractmethod
     def StartRun(

@@ -1,4 +1,4 @@
 """The schema of the coordinator's database, step by step. A step that was released is never edited again."""
 
-HEAD = "renewals"
+HEAD = "published_keys"
 """The newest revision: a database that is at it needs no alembic at start."""
