@@ -6,22 +6,20 @@ member, says nothing by itself after its advert: the test encrypts, proves, sign
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import cast
 
-import gmpy2
 import numpy as np
 from encrypted_federation import encrypted_federation, encrypted_plan
 from federation import RUN, THREE, body_of, journal, signed
-from fedveil_common import transcript
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId
 from fedveil_common.masking import ring
 from fedveil_common.messages import (
+    AdvertMessage,
     BlobType,
     CipherHeader,
     CoordinatorMessage,
-    Noise,
     Offer,
     Partial,
     PlanOffer,
@@ -32,15 +30,12 @@ from fedveil_common.messages import (
     Vote,
     VoteMessage,
 )
-from fedveil_common.paillier import input_proof, sum_leaves
-from fedveil_common.paillier.block_leaves import BlockLeaf, headers_hash, read_block, read_row, write_block
-from fedveil_common.paillier.encoding import integer, shortest
-from fedveil_common.paillier.encryption import BaseTable, Block, encrypt_with, masks_without_tables
-from fedveil_common.paillier.input_proof import Context
+from fedveil_common.paillier import sum_leaves
+from fedveil_common.paillier.block_leaves import BlockLeaf, read_block, read_row
+from fedveil_common.paillier.encryption import Block
 from fedveil_common.paillier.key_use import use_of
 from fedveil_common.paillier.public_key import PublicKey
 from fedveil_common.paillier.round_shape import RoundShape, shape_in_use
-from fedveil_common.secret import Seed
 from fedveil_coordinator import driver as coordinator
 from fedveil_coordinator import run as runs
 from fedveil_coordinator.intake import due
@@ -48,10 +43,8 @@ from fedveil_participant.stages import Decrypting
 from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.ports import SeededEntropy
 from numpy.typing import NDArray
+from paillier_forge import Forge, Input, Served, numbers, product_of
 from rogue import HARMLESS, Blobs, Puppet, Rogue
-
-Served = list[tuple[str, int, bytes]]
-"""(whose, block, number) as a holder fetches them; "" for the lifts."""
 
 
 class EncryptedPuppet(Puppet):
@@ -76,14 +69,6 @@ class EncryptedRogueCluster(Cluster):
 
     def _new_coordinator(self) -> coordinator.Driver:
         return cast(coordinator.Driver, EncryptedPuppet(self.charter))
-
-
-@dataclass(frozen=True)
-class Input:
-    """What the insider sends."""
-
-    blocks: list[BlockLeaf]
-    header: CipherHeader
 
 
 class EncryptedRogue(Rogue):
@@ -163,7 +148,7 @@ class EncryptedRogue(Rogue):
         for name, made in steps.items():
             out = [*(but if name == stage else ()), *([self.insider] if name != "advert" else [])]
             if name == "vote" and self.insider not in self.inputs:
-                self.put(self.make())
+                self.put(self.forge.make())
             self.everyone(made, out)
             if name == stage:
                 break
@@ -191,51 +176,11 @@ class EncryptedRogue(Rogue):
 
     # --- what the insider sends ---------------------------------------------------------------------------------------
 
-    def made(self, values: NDArray[np.int64] | None = None) -> list[Block]:
-        """Proper blocks of these values; else of plaintexts that are 0, without any offset."""
-        blocks = self.shape.blocks
-        lifts = self.key.lifted[: blocks.width]
-        masks = list(masks_without_tables(self.key, lifts, blocks.count, self.entropy))
-        zeros = [gmpy2.mpz(0)] * (blocks.count * blocks.width)
-        plain = zeros if values is None else self.shape.slots.pack(values)
-        return encrypt_with(self.key, masks, plain, blocks)
-
-    def context(self, org: OrgId | None = None, t0: bytes | None = None) -> Context:
-        blocks = self.shape.blocks
-        who = self.insider if org is None else org
-        return input_proof.input_context(t0 or self.t0, who, self.body.length, blocks.count, blocks.width)
-
-    def make(self, made: Sequence[Block] | None = None, context: Context | None = None) -> Input:
-        """The input of these blocks, and the best proof that can be made of what is known of them."""
-        blocks = list(made or self.made())
-        proof = input_proof.prove(
-            BaseTable(self.key), context or self.context(), blocks, Seed(b"\x09" * 32), self.entropy
-        )
-        leaves = [BlockLeaf(one.header, one.lift, one.bodies) for one in blocks]
-        return self.claim(leaves, proof.commitment, proof.body_commitment, proof.response)
-
-    def claim(self, leaves: list[BlockLeaf], commitment: int, body_commitment: int, response: int) -> Input:
-        """The input of these leaves with these numbers as its proof, whatever they are."""
-        shape = self.shape
-        hashes = [
-            transcript.input_leaf(self.t2, self.insider, index, write_block(one, shape))
-            for index, one in enumerate(leaves)
-        ]
-        header = CipherHeader(
-            self.t2,
-            self.insider,
-            self.key.fingerprint,
-            self.body.length,
-            shape.blocks.count,
-            shape.blocks.width,
-            headers_hash([one.header for one in leaves], shape),
-            input_proof.bodies_hash([one.bodies for one in leaves], shape.long_bytes),
-            integer(commitment, shape.short_bytes),
-            integer(body_commitment, shape.short_bytes),
-            shortest(response),
-            transcript.leaf_root(hashes),
-        )
-        return Input(leaves, header)
+    @property
+    def forge(self) -> Forge:
+        """Of the insider, in the attempt that was offered."""
+        t2 = self.t2 if all(self.said(org, AdvertMessage) for org in self.names) else b""
+        return Forge(self.key, self.shape, self.body, self.t0, t2, self.insider, self.entropy)
 
     def put(self, made: Input) -> None:
         """The insider's input of this attempt, taken without a look."""
@@ -249,39 +194,14 @@ class EncryptedRogue(Rogue):
         kept = self.cluster.memory.inputs[self.t2, org]  # type: ignore[index]
         return [read_block(kept.packed(index), self.shape) for index in range(kept.leaves)]
 
-    def inverse(self, victims: Sequence[OrgId], made: Sequence[Block] | None = None) -> list[Block]:
-        """Blocks of zeros, times the inverses of everything that these members sent."""
-        group, out = self.key.group, []
-        for index, one in enumerate(made or self.made()):
-            header, lift, bodies = one.header, one.lift, list(one.bodies)
-            for org in victims:
-                theirs = self.blocks(org)[index]
-                header = header * gmpy2.invert(theirs.header, group.n) % group.n
-                lift = lift * gmpy2.invert(theirs.lift, group.cipher) % group.cipher
-                bodies = [
-                    body * gmpy2.invert(other, group.cipher) % group.cipher
-                    for body, other in zip(bodies, theirs.bodies, strict=True)
-                ]
-            out.append(replace(one, header=header, lift=lift, bodies=tuple(bodies)))
-        return out
-
     # --- what the coordinator serves, and what comes of it ------------------------------------------------------------
 
     def product(self, orgs: Sequence[OrgId] | None = None) -> list[BlockLeaf]:
         """Of these members' inputs."""
-        n, cipher = self.key.group.n, self.key.group.cipher
-        total: list[BlockLeaf] = []
-        for each in zip(*(self.blocks(org) for org in (orgs or self.survivors)), strict=True):
-            header, lift, bodies = gmpy2.mpz(1), gmpy2.mpz(1), [gmpy2.mpz(1)] * len(each[0].bodies)
-            for one in each:
-                header, lift = header * one.header % n, lift * one.lift % cipher
-                bodies = [body * other % cipher for body, other in zip(bodies, one.bodies, strict=True)]
-            total.append(BlockLeaf(header, lift, tuple(bodies)))
-        return total
+        return product_of(self.key, [self.blocks(org) for org in (orgs or self.survivors)])
 
     def numbers(self, name: str, values: Sequence[int]) -> Served:
-        width = self.shape.short_bytes if name else self.shape.long_bytes
-        return [(name, index, integer(one, width)) for index, one in enumerate(values)]
+        return numbers(self.shape, name, values)
 
     def served(self) -> Served:
         """What an honest coordinator serves."""
@@ -318,24 +238,6 @@ class EncryptedRogue(Rogue):
         """What honest members encrypted in this attempt, from their own journals."""
         return {org: journal(self.cluster, org).encoded[self.body.key, self.t2] for org in self.honest}
 
-    def noise(self, made: Sequence[Block], nonce: bytes) -> SignedBlob:
+    def noise(self, made: Sequence[Block]) -> SignedBlob:
         """A message of coordinator's noise, of these blocks."""
-        shape = self.shape
-        blocks = shape.blocks
-        key = self.body.key
-        place = (self.body.federation_id, key.run_id, key.round, key.attempt, nonce)
-        context = input_proof.noise_context(*place, blocks.count, blocks.width)
-        proof = input_proof.prove(BaseTable(self.key), context, list(made), Seed(b"\x0a" * 32), self.entropy)
-        body = Noise(
-            nonce,
-            self.key.fingerprint,
-            blocks.count,
-            blocks.width,
-            headers_hash(proof.headers, shape),
-            proof.bodies_hash,
-            integer(proof.commitment, shape.short_bytes),
-            integer(proof.body_commitment, shape.short_bytes),
-            shortest(proof.response),
-            bytes(32),
-        )
-        return signed(self.charter, COORDINATOR, BlobType.NOISE, body)
+        return signed(self.charter, COORDINATOR, BlobType.NOISE, self.forge.noise(made))

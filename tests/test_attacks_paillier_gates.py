@@ -90,7 +90,7 @@ def test_after_an_abort_vote_nothing_is_decrypted() -> None:
     """P4: the stage after an abort vote knows no set at all; the insider and the other holder went on without it."""
     rogue = EncryptedRogue().reach("input")
     rogue.say(VICTIM, rogue.abort_order()).accepted("abort_vote")
-    rogue.put(rogue.make())
+    rogue.put(rogue.forge.make())
     rogue.whisper(OTHER, rogue.proposal())
     rogue.cluster.settle()
     t3 = rogue.t3()
@@ -113,7 +113,7 @@ def test_a_second_set_in_an_attempt_is_refused_also_after_a_restart() -> None:
     """One T3 for an attempt, durable before the vote leaves and before anything is decrypted."""
     rogue = EncryptedRogue().reach("vote")
     first, certificate = rogue.t3(), rogue.certificate()
-    rogue.put(rogue.make())
+    rogue.put(rogue.forge.make())
     second = rogue.proposal()
     assert rogue.t3() != first
     rogue.say(VICTIM, second).refused("second_vote")
@@ -133,7 +133,7 @@ def test_a_second_set_would_tell_one_update_by_the_difference() -> None:
     before = {org: journal(rogue.cluster, org).stage for org in rogue.honest}
     sets = [FIVE, tuple(org for org in FIVE if org != "delta")]
     sums = []
-    rogue.put(rogue.make())
+    rogue.put(rogue.forge.make())
     for members in sets:
         for org in rogue.honest:
             if rogue.cluster.members[org].memory.stage != before[org]:
@@ -218,7 +218,7 @@ def test_noise_that_the_plan_does_not_have_is_refused() -> None:
         lie = rogue.manifest(encryption=(replace(named, **changes),))  # type: ignore[arg-type]
         rogue.say(VICTIM, Offer(lie)).refused("manifest_differs_from_plan")
     rogue.reach("certificate")
-    noise = rogue.noise(rogue.made(), rogue.body.nonce)
+    noise = rogue.noise(rogue.forge.made())
     rogue.say(VICTIM, QuorumCall(rogue.t3(), (0, 1), (noise,))).refused("wrong_noise")
     with pytest.raises(PeerError, match="malformed"):
         wire.parse_coordinator(wire.encode_coordinator(QuorumCall(rogue.t3(), (0, 1), (noise, noise))))
@@ -228,7 +228,7 @@ def noisy(patch: pytest.MonkeyPatch, *, old: bool = False) -> tuple[EncryptedRog
     """A release that had noise: the manifest commits to it. `old`: it is made of what the victim sent before."""
     patch.setattr(encrypted_checks, "manifest_key", lambda *parts: None)
     rogue = EncryptedRogue()
-    made = rogue.made()
+    made = rogue.forge.made()
     if old:
         rogue.reach("input")
         theirs = rogue.blocks(VICTIM)
@@ -239,7 +239,7 @@ def noisy(patch: pytest.MonkeyPatch, *, old: bool = False) -> tuple[EncryptedRog
         rogue.offered = rogue.manifest(**changes)
     else:
         changes = {}
-    blob = rogue.noise(made, rogue.body.nonce)
+    blob = rogue.noise(made)
     named = replace(rogue.body.encryption[0], noise=hashlib.sha256(blob.body).digest())
     rogue.offered = rogue.manifest(**changes, encryption=(named,))
     served = rogue.numbers(COORDINATOR, [one.header for one in made])
@@ -251,7 +251,7 @@ def test_noise_must_be_what_was_committed_to(monkeypatch: pytest.MonkeyPatch) ->
     """`agreed_noise`: exactly that one, always, made for this offer."""
     rogue, blob = noisy(monkeypatch)
     rogue.reach("certificate")
-    for noise in ((), (rogue.noise(rogue.made(), rogue.body.nonce),), (resigned(rogue.charter, blob, nonce=ELSE),)):
+    for noise in ((), (rogue.noise(rogue.forge.made()),), (resigned(rogue.charter, blob, nonce=ELSE),)):
         rogue.say(VICTIM, QuorumCall(rogue.t3(), (0, 1), noise)).refused("wrong_noise")
     forged = signed(rogue.charter, INSIDER, BlobType.NOISE, wire.parse_body(BlobType.NOISE, blob.body))
     rogue.say(VICTIM, QuorumCall(rogue.t3(), (0, 1), (forged,))).refused("wrong_signer")
@@ -290,7 +290,7 @@ def test_another_key_in_an_advert_or_a_header_is_refused() -> None:
     lie = signed(rogue.charter, INSIDER, BlobType.KEY_ADVERT, KeyAdvert(rogue.t0, INSIDER, ELSE))
     rogue.say(VICTIM, rogue.keyset(replaced={INSIDER: lie})).refused("wrong_key")
     rogue.reach("input")
-    rogue.put(rogue.make())
+    rogue.put(rogue.forge.make())
     mine = rogue.header(INSIDER)
     cases = [("fingerprint", ELSE, "wrong_key"), ("width", 2, "wrong_shape"), ("blocks", 2, "wrong_shape")]
     cases += [("length", 11, "wrong_shape"), ("t2", ELSE, "wrong_transcript"), ("org_id", OTHER, "wrong_transcript")]

@@ -12,18 +12,19 @@ import gmpy2
 import numpy as np
 import pytest
 from encrypted_federation import wide_plan
-from encrypted_rogue import EncryptedRogue, Input, Served
+from encrypted_rogue import EncryptedRogue
 from federation import RUN, THREE, body_of
 from fedveil_common import transcript
 from fedveil_common.errors import IntegrityError
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import CipherHeader
 from fedveil_common.paillier import input_proof, lifting, sum_leaves
-from fedveil_common.paillier.encoding import integer, number
+from fedveil_common.paillier.encoding import integer
 from fedveil_common.paillier.group import product
 from fedveil_common.paillier.lifting import CheckedBases
 from fedveil_participant import answering
 from numpy.typing import NDArray
+from paillier_forge import Served, proof_of
 
 VICTIM, OTHER, INSIDER = THREE
 
@@ -56,7 +57,7 @@ def test_the_honest_course_opens_exactly_the_sum() -> None:
 
 def cancelling(patch: pytest.MonkeyPatch, *, checked: bool) -> EncryptedRogue:
     rogue = EncryptedRogue().reach("input")
-    rogue.put(rogue.make(rogue.inverse([OTHER])))
+    rogue.put(rogue.forge.make(rogue.forge.inverse([rogue.blocks(OTHER)])))
     if not checked:
         without_proofs(patch)
     return rogue.reach("certificate")
@@ -76,9 +77,9 @@ def test_a_cancelling_header_would_open_one_victim(monkeypatch: pytest.MonkeyPat
 def minus_one(patch: pytest.MonkeyPatch) -> EncryptedRogue:
     """The insider's header makes the product of all headers -1."""
     rogue = EncryptedRogue().reach("input")
-    n, (made,) = rogue.key.group.n, rogue.made()
+    n, (made,) = rogue.key.group.n, rogue.forge.made()
     others = rogue.product([VICTIM, OTHER])[0].header
-    rogue.put(rogue.make([replace(made, header=n - gmpy2.invert(others, n))]))
+    rogue.put(rogue.forge.make([replace(made, header=n - gmpy2.invert(others, n))]))
     without_proofs(patch)
     return rogue.reach("certificate")
 
@@ -111,8 +112,7 @@ def copied(patch: pytest.MonkeyPatch, without: str) -> EncryptedRogue:
     rogue = EncryptedRogue().reach("input")
     theirs = body_of(rogue.header(VICTIM))
     assert isinstance(theirs, CipherHeader)
-    proof = [number(data) for data in (theirs.commitment, theirs.body_commitment, theirs.response)]
-    rogue.put(rogue.claim(rogue.blocks(VICTIM), *proof))
+    rogue.put(rogue.forge.claim(rogue.blocks(VICTIM), proof_of(theirs)))
     if without:
         without_proofs(patch)
     if without == "everything":
@@ -154,8 +154,7 @@ def replayed(patch: pytest.MonkeyPatch, *, checked: bool) -> tuple[EncryptedRogu
     leaves, theirs, old = rogue.blocks(VICTIM), body_of(rogue.header(VICTIM)), rogue.values[VICTIM]
     assert isinstance(theirs, CipherHeader)
     again(rogue)
-    proof = [number(data) for data in (theirs.commitment, theirs.body_commitment, theirs.response)]
-    rogue.put(rogue.claim(leaves, *proof))
+    rogue.put(rogue.forge.claim(leaves, proof_of(theirs)))
     return rogue.reach("certificate"), old
 
 
@@ -175,30 +174,25 @@ def test_a_proof_made_for_anything_else_is_refused() -> None:
     """The insider knows its exponents: it proves them for another round, member, length or offer."""
     rogue = EncryptedRogue().reach("input")
     other_round = transcript.t0(rogue.manifest(key=replace(rogue.body.key, round=2)).body)
-    made = rogue.made()
+    made = rogue.forge.made()
     contexts = [
-        rogue.context(t0=other_round),
-        rogue.context(VICTIM),
+        rogue.forge.context(t0=other_round),
+        rogue.forge.context(VICTIM),
         input_proof.input_context(rogue.t0, INSIDER, rogue.body.length + 1, 1, 1),
         input_proof.noise_context(rogue.body.federation_id, RUN, 1, 1, rogue.body.nonce, 1, 1),
     ]
     for context in contexts:
         one = EncryptedRogue().reach("input") if context is not contexts[0] else rogue
-        lie = one.make(made, context)
-        one.put(one.claim(lie.blocks, *proof_numbers(lie)))
+        one.put(one.forge.make(made, context))
         one.reach("certificate")
         assert one.call(VICTIM) == "bad_input_proof"
-
-
-def proof_numbers(one: Input) -> list[int]:
-    return [number(data) for data in (one.header.commitment, one.header.body_commitment, one.header.response)]
 
 
 def test_headers_that_are_no_units_below_n_are_refused() -> None:
     """`check_short`: a header lives in Z*_n. What is longer is refused as it arrives: (1+n)^a has no place."""
     rogue = EncryptedRogue().reach("input")
-    n, (made,) = rogue.key.group.n, rogue.made()
-    rogue.put(rogue.make([replace(made, header=n + 2)]))
+    n, (made,) = rogue.key.group.n, rogue.forge.made()
+    rogue.put(rogue.forge.make([replace(made, header=n + 2)]))
     rogue.reach("certificate")
     assert rogue.call(VICTIM) == "bad_group_element"
     honest = rogue.served()
