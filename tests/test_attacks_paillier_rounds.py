@@ -15,18 +15,21 @@ from encrypted_attackers import (
     play_first_round,
     turned,
 )
-from encrypted_federation import encrypted_federation, encrypted_plan
+from encrypted_federation import book_of, encrypted_federation, encrypted_plan
 from federation import FIVE, RUN, THREE, resigned
 from fedveil_common import wire
 from fedveil_common.errors import PeerError, Unreachable
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import SignedBlob
+from fedveil_common.paillier import sum_leaves
 from fedveil_common.paillier.encryption import Mask
 from fedveil_common.paillier.public_key import PublicKey
 from fedveil_coordinator import ciphers, facts
 from fedveil_coordinator.cipher_desk import CipherDesk
 from fedveil_participant import encrypting, home_cipher
 from fedveil_participant.mask_source import InlineMasks, MaskSource
+from fedveil_simulation.cluster import Cluster
+from fedveil_simulation.key_book import KeyBook
 from fedveil_simulation.ports import SeededEntropy
 
 # --- signs ------------------------------------------------------------------------------------------------------------
@@ -166,3 +169,75 @@ def test_one_header_twice_is_seen_after_a_restart_of_the_coordinator(monkeypatch
     survivors = play_first_round(cluster)
     assert len(survivors) == 4
     assert list(told.blamed.values()) == ["header_repeated"]
+
+
+# --- what the coordinator signs and publishes -------------------------------------------------------------------------
+
+
+def disputed(cluster: Cluster, code: str) -> None:
+    """What was opened and published of round 1 is refused by every member, with this code, before round 2 has a sum."""
+    told: dict[OrgId, set[str]] = {org: set() for org in THREE}
+    for org, member in cluster.members.items():
+        assert member.driver is not None
+        member.driver.listeners.append(
+            lambda kind, said, org=org: told[org].add(said["code"]) if kind == "update_refused" else None  # type: ignore[misc]
+        )
+    play(cluster, lambda: all(code in codes for codes in told.values()))
+    assert all(code in codes for codes in told.values()), told
+    assert len(facts_called(cluster, facts.SumOpened)) == 1
+
+
+def run_one_round(cluster: Cluster) -> None:
+    cluster.start_run(RUN, encrypted_plan())
+    play(cluster, lambda: happened(cluster, "SumOpened"))
+    assert happened(cluster, "SumOpened")
+
+
+def test_a_false_sum_is_found_by_every_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cipher_audit.audit_sum`: the leaves are opened again from what the holders signed."""
+    cluster, honest = encrypted_federation(THREE, THREE[:2], 2), sum_leaves.packed_leaf
+    with pytest.MonkeyPatch.context() as lying:
+        lying.setattr(ciphers.sum_leaves, "packed_leaf", lambda values, bits: honest(values + 1, bits))
+        run_one_round(cluster)
+    disputed(cluster, "sum_disputed")
+
+
+def test_a_product_of_other_inputs_is_found_by_every_member() -> None:
+    """The Result's root is that of the product that was opened; another one shown in its place is not that."""
+    cluster = encrypted_federation(THREE, THREE[:2], 2)
+    run_one_round(cluster)
+    product = cluster.memory.kept_products[RUN, 1]
+    other = cluster.memory.kept[RUN, 1, THREE[0]]
+    cluster.memory.kept_products[RUN, 1] = other
+    assert product.data != other.data
+    disputed(cluster, "round_not_proved")
+
+
+@pytest.mark.parametrize("what", ["inputs missing", "answers swapped", "another input"])
+def test_what_is_published_must_be_what_was_signed(what: str) -> None:
+    cluster = encrypted_federation(THREE, THREE[:2], 2)
+    run_one_round(cluster)
+    kept, answers = cluster.memory.kept, cluster.memory.kept_decryptions
+    first, second = ((RUN, 1, org) for org in THREE[:2])
+    match what:
+        case "inputs missing":
+            del kept[first]
+        case "answers swapped":
+            answers[first], answers[second] = answers[second], answers[first]
+        case _:
+            kept[first] = kept[second]
+    # without its inputs a round cannot be looked at, which is no proof of a lie
+    disputed(cluster, "round_not_kept" if what == "inputs missing" else "round_not_proved")
+
+
+def test_another_key_record_is_not_taken_for_the_pinned_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`published_cipher._key`: key id, epoch and fingerprint are those of the manifest that the members checked."""
+    cluster = encrypted_federation(THREE, THREE[:2], 2)
+    run_one_round(cluster)
+    other = book_of(THREE, THREE, 3)
+    monkeypatch.setattr(type(cluster.book), "published", lambda *parts: (other.terms.encode(), record_of(other)))
+    disputed(cluster, "round_not_proved")
+
+
+def record_of(book: KeyBook) -> bytes:
+    return next(iter(book.held.values())).record.to_bytes()

@@ -1,16 +1,23 @@
 """Who only wants that nothing opens, or that others stop: holders that come and go, crashes, a coordinator's faults."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from encrypted_attackers import attempt_of, first_round, happened, listen, play, play_first_round, quorums
 from encrypted_federation import encrypted_federation, encrypted_plan
 from federation import FIVE, RUN, THREE, after, die_after, journal, trail
+from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common.errors import StorageError, Unreachable
-from fedveil_common.ids import OrgId
+from fedveil_common.ids import AttemptKey, OrgId
+from fedveil_common.roster import Role
+from fedveil_common.wire import tables
 from fedveil_coordinator import round as rounds
+from fedveil_coordinator.allowlist import Identity
+from fedveil_coordinator.server import CALLS_OF_ONE, RoundsEdge
 from fedveil_participant import home_cipher
 from fedveil_participant.stages import Idle
 from fedveil_simulation.cluster import Cluster
@@ -133,3 +140,42 @@ def test_a_key_that_is_no_longer_pinned_ends_the_attempt_and_not_the_process(pha
         assert isinstance(journal(cluster, lost).load(), Idle)
     assert "reveal" not in trail(cluster, lost)
     assert not journal(cluster, lost).answers
+
+
+def test_a_holder_that_does_not_read_keeps_no_other_from_its_headers() -> None:
+    """Downloads are one at a time for each organisation: as many calls as it may begin take one place, not all four."""
+    members = frozenset(THREE[:2])
+    serving = SimpleNamespace(members=members, headers=lambda org, key: iter([("", 0, [b"lift"])]))
+    edge = RoundsEdge(serving, lambda pem: SLOW, None, None)  # type: ignore[arg-type]
+    request = pb.FetchHeadersRequest()
+    tables.KEY_FIELD.put(request, "key", AttemptKey(RUN, 1, 1))
+    data = request.SerializeToString()
+
+    async def both() -> None:
+        read = asyncio.Event()
+        calls = [asyncio.ensure_future(edge.headers(data, Reader(read), SLOW)) for _ in range(CALLS_OF_ONE)]  # type: ignore[arg-type]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        prompt = Reader(asyncio.Event())
+        prompt.read.set()
+        async with asyncio.timeout(10):
+            await edge.headers(data, prompt, PROMPT)  # type: ignore[arg-type]
+        assert prompt.frames == 1
+        read.set()
+        await asyncio.gather(*calls)
+
+    asyncio.run(both())
+
+
+class Reader:
+    """A call whose other side reads once `read` is set."""
+
+    def __init__(self, read: asyncio.Event) -> None:
+        self.read, self.frames = read, 0
+
+    async def write(self, data: bytes) -> None:
+        await self.read.wait()
+        self.frames += 1
+
+
+SLOW, PROMPT = (Identity(org, Role.PARTICIPANT, "") for org in THREE[:2])
