@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedveil_common import transcript
+import pytest
+from fedveil_common import cipher_audit, published_cipher, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
+from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import BlockShape, Shape
 from fedveil_common.masking import ring
@@ -50,6 +52,7 @@ QUORUM = (0, 2)
 NONCE = b"\x4e" * 32
 VALUE_BITS = 16
 NOISE_CAP = 999
+SEED = Seed(bytes(range(32)))
 
 
 class Stored:
@@ -428,3 +431,26 @@ def play(
     )
     held = {org: one.leaves for org, one in answers.items()}
     return Played(game, t3, inputs, shown, held, told, record)
+
+
+def verified(one: Played, record: PublishedRound | None = None) -> published_cipher.ProvenCipher:
+    return published_cipher.verify(one.record if record is None else record, one.game.home.charter.roster)
+
+
+def sum_hashes(one: Played) -> dict[int, bytes]:
+    return {index: transcript.sum_leaf(one.t3, index, leaf) for index, leaf in enumerate(one.sums)}
+
+
+def audited(one: Played) -> None:
+    """Everything that an auditor does."""
+    proven = verified(one)
+    answered = cipher_audit.download(proven, one.leaves)
+    cipher_audit.check_partials(answered, SEED)
+    cipher_audit.audit_sum(answered, sum_hashes(one))
+    cipher_audit.audit_product(answered, range(proven.shape.blocks.count), one.leaves)
+
+
+def code_of(act: Callable[[], object]) -> str:
+    with pytest.raises(FedveilError) as caught:
+        act()
+    return caught.value.code

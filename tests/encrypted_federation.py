@@ -3,7 +3,8 @@
 import functools
 from collections.abc import Sequence
 
-from federation import THREE, federation, plan_bytes
+from federation import PLAN, SETTINGS, THREE, federation, plan_bytes
+from fedveil_common import plan as plans
 from fedveil_common.ids import OrgId
 from fedveil_simulation.charter import Charter, make_charter
 from fedveil_simulation.cluster import Cluster
@@ -36,6 +37,15 @@ def encrypted_plan(**settings: object) -> bytes:
     return plan_bytes(protection=f"paillier, key: {KEY_ID}", **settings)
 
 
+def wide_plan(**settings: object) -> bytes:
+    """A plan whose sums take three plaintexts: under a key of one column three blocks, whose lifts are checked."""
+    text = PLAN.format(**{**SETTINGS, "protection": f"paillier, key: {KEY_ID}", **settings})
+    for before, now in (("kind: logistic", "kind: mlp, hidden: [16]"), ("value_bits: 16", "value_bits: 32")):
+        assert before in text
+        text = text.replace(before, now)
+    return plans.canonical(plans.parse_plan(text.encode(), "wide.yaml"))
+
+
 def encrypted_federation(
     names: Sequence[OrgId] = THREE,
     holders: Sequence[OrgId] = THREE,
@@ -43,8 +53,9 @@ def encrypted_federation(
     *,
     plan: bytes | None = None,
     cls: type[Cluster] = Cluster,
+    columns: int = 2,
 ) -> Cluster:
     """A cluster of these members; `threshold` of the holders open a sum."""
     canonical = encrypted_plan() if plan is None else plan
-    book = book_of(names, holders, threshold)
+    book = book_of(names, holders, threshold, columns)
     return federation(names, plan=canonical, charter=charter_of(tuple(names)), book=book, cls=cls)

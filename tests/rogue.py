@@ -68,7 +68,7 @@ class Puppet:
         self._charter = charter
         self.outlets: dict[OrgId, Outlet] = {}
         self.heard: list[tuple[OrgId, ParticipantMessage]] = []
-        self.headers: dict[OrgId, list[SignedBlob]] = {}
+        self.taken: dict[OrgId, list[SignedBlob]] = {}
         self.active = None
 
     def connected(self, org_id: OrgId, outlet: Outlet) -> None:
@@ -93,7 +93,7 @@ class Puppet:
         """Masked inputs promise nothing but their leaves."""
 
     def input_complete(self, org_id: OrgId, blob: SignedBlob) -> Future[SignedBlob]:
-        self.headers.setdefault(org_id, []).append(blob)
+        self.taken.setdefault(org_id, []).append(blob)
         done: Future[SignedBlob] = Future()
         done.set_result(
             signed(self._charter, COORDINATOR, BlobType.RECEIPT, Receipt(bytes(32), ReceiptKind.INPUT, bytes(32)))
@@ -261,7 +261,7 @@ class Rogue:
         return transcript.t2(self.t1, self.names)
 
     def header(self, org: OrgId) -> SignedBlob:
-        return self.puppet.headers[org][-1]
+        return self.puppet.taken[org][-1]
 
     def proposal(self, orgs: Sequence[OrgId] | None = None, replaced: Blobs = MappingProxyType({})) -> Proposal:
         """M6 over these members' headers, some of them replaced."""

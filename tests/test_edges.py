@@ -255,9 +255,17 @@ def test_a_run_over_mutual_tls_ends_with_the_same_verified_model_everywhere(serv
     sent = {kind for member in members for kind, _, _ in member.outbox.rows}
     assert sent == {"Session", "SubmitInput", "FetchSum", "FetchRound", "FetchInputLeaves"}
     with contextlib.closing(served.channel("acme")) as channel:
-        for number, wanted in ((1, [1]), (1, []), (1, [0, 0]), (0, [0])):
+        product, partial, unknown = pb.LEAF_KIND_PRODUCT, pb.LEAF_KIND_PARTIAL, 3
+        asked = (
+            (1, [1], 0),
+            (1, [], 0),
+            (1, [0, 0], 0),
+            (0, [0], 0),
+            *((1, [0], one) for one in (product, partial, unknown)),
+        )
+        for number, wanted, kind in asked:
             stub = channel.unary_stream("/fedveil.v1.RoundsService/FetchInputLeaves")
-            request = pb.FetchInputLeavesRequest(run_id="run-1", round=number, leaves=wanted)
+            request = pb.FetchInputLeavesRequest(run_id="run-1", round=number, leaves=wanted, kind=kind)  # type: ignore[arg-type]
             with pytest.raises(grpc.RpcError) as caught:
                 list(stub(request.SerializeToString(), timeout=10))
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

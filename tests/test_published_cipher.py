@@ -5,73 +5,51 @@ import pathlib
 from collections.abc import Callable
 from dataclasses import replace
 
-import gmpy2
 import numpy as np
 import pytest
+from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli import verifying
-from fedveil_common import audit, cipher_audit, published, published_cipher, transcript
-from fedveil_common.errors import FedveilError, PeerError
+from fedveil_common import limits, published, transcript
+from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, OrgId
 from fedveil_common.masking.packing import unpack
 from fedveil_common.masking.ring import signed
-from fedveil_common.messages import BlobType, Result, SignedBlob
-from fedveil_common.paillier.block_leaves import read_block, write_block
+from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.ringfile import leaf_length
-from fedveil_common.secret import Seed
 from fedveil_common.wire import parse_body
 from fedveil_common.wire.fields import MalformedError
 from fedveil_common.wire.published import encode_parts, from_file, parse_parts, to_file
 from fedveil_coordinator import facts
 from fedveil_coordinator.archive import Archive
-from fedveil_participant import checking
-from fedveil_participant.checking import Checker, DownloadedSum
-from fedveil_participant.events import OpenedSum
-from fedveil_simulation.ports import SeededEntropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cipher_rounds import QUORUM, RUN, Game, Played, Stored, answer, house, play, values_of
+from tests.cipher_rounds import (
+    QUORUM,
+    RUN,
+    SEED,
+    Game,
+    Played,
+    Stored,
+    answer,
+    audited,
+    code_of,
+    house,
+    play,
+    values_of,
+    verified,
+)
 from tests.paillier_parties import NAMES
 
 LENGTH = 17_000
-SEED = Seed(bytes(range(32)))
 
 
 @pytest.fixture(scope="module")
 def played() -> Played:
     """Two leaves of the sum across many blocks, one member dropped, noise of the coordinator."""
     return play(Game(house(), LENGTH, noisy=True))
-
-
-@pytest.fixture(scope="module")
-def small() -> Game:
-    """An attempt of a few blocks, for lies that need a round of their own."""
-    return Game(house(), 700)
-
-
-def verified(one: Played, record: PublishedRound | None = None) -> published_cipher.ProvenCipher:
-    return published_cipher.verify(one.record if record is None else record, one.game.home.charter.roster)
-
-
-def sum_hashes(one: Played) -> dict[int, bytes]:
-    return {index: transcript.sum_leaf(one.t3, index, leaf) for index, leaf in enumerate(one.sums)}
-
-
-def audited(one: Played) -> None:
-    """Everything that an auditor does."""
-    proven = verified(one)
-    answered = cipher_audit.download(proven, one.leaves)
-    cipher_audit.check_partials(answered, SEED)
-    cipher_audit.audit_sum(answered, sum_hashes(one))
-    cipher_audit.audit_product(answered, range(proven.shape.blocks.count), one.leaves)
-
-
-def code_of(act: Callable[[], object]) -> str:
-    with pytest.raises(FedveilError) as caught:
-        act()
-    return caught.value.code
 
 
 # --- the honest round -------------------------------------------------------------------------------------------------
@@ -97,6 +75,48 @@ def test_an_honest_round_is_proved_and_its_sum_is_right(played: Played) -> None:
 def test_parts_are_read_as_they_were_written(played: Played) -> None:
     assert parse_parts(encode_parts(played.record)) == played.record
     assert from_file(to_file(played.record)) == played.record
+
+
+def malformed(parts: list[bytes]) -> bool:
+    try:
+        parse_parts(parts)
+    except MalformedError:
+        return True
+    return False
+
+
+def test_malformed_parts_are_named(played: Played) -> None:
+    parts = list(encode_parts(played.record))
+    kinds = [pb.RoundPart.FromString(part).WhichOneof("part") for part in parts]
+
+    def part(**fields: object) -> bytes:
+        return pb.RoundPart(**fields).SerializeToString(deterministic=True)  # type: ignore[arg-type]
+
+    def hashes(org: str, count: int = 1, size: int = 32) -> pb.LeafHashes:
+        return pb.LeafHashes(org_id=org, hashes=[bytes(size)] * count)
+
+    without_product = [one for one, kind in zip(parts, kinds, strict=True) if kind != "product_hashes"]
+    without_key = [one for one, kind in zip(parts, kinds, strict=True) if kind not in ("key_terms", "key_record")]
+    without_noise = parts[: kinds.index("key_terms") - 1] + parts[kinds.index("key_terms") :]
+    assert parse_parts(without_noise).noise == ()
+    bad = {
+        "product twice": [*parts, part(product_hashes=hashes(COORDINATOR))],
+        "product of a member": [*without_product, part(product_hashes=hashes("acme"))],
+        "product without hashes": [*without_product, part(product_hashes=hashes(COORDINATOR, 0))],
+        "product with too many": [*without_product, part(product_hashes=hashes(COORDINATOR, limits.MAX_LEAVES + 1))],
+        "a hash too short": [*without_product, part(product_hashes=hashes(COORDINATOR, 1, 31))],
+        "an answer twice": [*parts, part(partial_hashes=hashes("acme"))],
+        "more answers than holders": [*parts, *(part(partial_hashes=hashes(f"org-{one}")) for one in range(11))],
+        "noise twice": [*parts, parts[kinds.index("key_terms") - 1]],
+        "terms twice": [*parts, parts[kinds.index("key_terms")]],
+        "empty terms": [*without_key, part(key_terms=b"")],
+        "terms too large": [*without_key, part(key_terms=bytes(limits.MAX_DOCUMENT + 1))],
+        "record too large": [*without_key, part(key_record=bytes(limits.MAX_KEY_RECORD + 1))],
+        "a part too large": [*without_key, part(key_record=bytes(limits.MAX_MESSAGE))],
+    }
+    assert [name for name, one in bad.items() if not malformed(one)] == []
+    whole = part(key_record=bytes(limits.MAX_KEY_RECORD))
+    assert len(parse_parts([*without_key, whole]).key_record) == limits.MAX_KEY_RECORD
 
 
 def test_a_folder_verifies_without_a_coordinator(played: Played, tmp_path: pathlib.Path) -> None:
@@ -132,143 +152,6 @@ def test_what_verify_says(played: Played) -> None:
     assert "protection paillier" in said.lines[1]
     assert said.lines[3].startswith("opened by acme, cygnus")
     assert "2 of " in said.lines[-1]
-
-
-# --- what a coordinator can lie about ---------------------------------------------------------------------------------
-
-
-def other_body(game: Game, product: Stored, value: Callable[[int], int]) -> Stored:
-    block = read_block(product.packed(0), game.shape)
-    return Stored(
-        [write_block(replace(block, bodies=(value(block.bodies[0]), *block.bodies[1:])), game.shape), *product.all[1:]]
-    )
-
-
-def test_a_false_product_is_disputed(small: Game) -> None:
-    """The coordinator adds 1 to a coordinate of the product that it signs: what opened is not what it shows."""
-    group = small.home.all_of.group
-    audited(play(small))
-    lie = play(
-        small, bend_product=lambda product: other_body(small, product, lambda c: c * (1 + group.n) % group.cipher)
-    )
-    proven = verified(lie)
-    answered = cipher_audit.download(proven, lie.leaves)
-    cipher_audit.check_partials(answered, SEED)
-    assert code_of(lambda: cipher_audit.audit_product(answered, [0], lie.leaves)) == "sum_disputed"
-    assert code_of(lambda: cipher_audit.audit_sum(answered, sum_hashes(lie))) == "sum_disputed"
-    cipher_audit.audit_product(answered, [1, 2], lie.leaves)  # these blocks are right
-
-
-def test_a_product_that_leaves_an_input_out_is_disputed(small: Game) -> None:
-    """Holders who work together with the coordinator answer to the product of three inputs; the sum is of three."""
-    lie = play(small, multiplied=lambda inputs: list(inputs.values())[:3])
-    answered = cipher_audit.download(verified(lie), lie.leaves)
-    cipher_audit.check_partials(answered, SEED)
-    assert code_of(lambda: cipher_audit.audit_product(answered, [2], lie.leaves)) == "sum_disputed"
-    twice = play(small, multiplied=lambda inputs: [*list(inputs.values())[:3], next(iter(inputs.values()))])
-    answered = cipher_audit.download(verified(twice), twice.leaves)
-    assert code_of(lambda: cipher_audit.audit_product(answered, [0], twice.leaves)) == "sum_disputed"
-
-
-def test_noise_left_out_of_the_product_is_disputed() -> None:
-    game = Game(house(), 90, noisy=True)
-    audited(play(game))
-    lie = play(game, multiplied=lambda inputs: [one for org, one in inputs.items() if org != COORDINATOR])
-    answered = cipher_audit.download(verified(lie), lie.leaves)
-    cipher_audit.check_partials(answered, SEED)
-    assert code_of(lambda: cipher_audit.audit_product(answered, [0], lie.leaves)) == "sum_disputed"
-
-
-def test_a_false_sum_is_disputed(small: Game) -> None:
-    lie = play(small, bend_sum=lambda leaves: [bytes([leaves[0][0] ^ 1]) + leaves[0][1:], *leaves[1:]])
-    answered = cipher_audit.download(verified(lie), lie.leaves)
-    cipher_audit.check_partials(answered, SEED)
-    cipher_audit.audit_product(answered, [0, 1, 2], lie.leaves)
-    assert code_of(lambda: cipher_audit.audit_sum(answered, sum_hashes(lie))) == "sum_disputed"
-
-
-def test_holders_who_add_to_the_sum_are_seen(small: Game) -> None:
-    """A quorum that works together with the coordinator multiplies its answers by powers of 1+n: the sum that opens is
-    another one, and only the proofs show it.
-    """
-    group = small.home.all_of.group
-
-    def adding(game: Game, t3: bytes, product: Stored, holder: int, quorum: tuple[int, ...]) -> object:
-        def change(rows: list[list[int]]) -> list[list[int]]:
-            first = list(rows[0])
-            first[0] = first[0] * group.one_plus(5 if holder == quorum[0] else 0) % group.cipher
-            return [first, *rows[1:]]
-
-        return answer(game, t3, product, holder, quorum, change=change)
-
-    lie = play(small, answered=adding)  # type: ignore[arg-type]
-    answered = cipher_audit.download(verified(lie), lie.leaves)
-    cipher_audit.audit_product(answered, [0, 1, 2], lie.leaves)
-    cipher_audit.audit_sum(answered, sum_hashes(lie))  # without the proofs the lie passes
-    with pytest.raises(PeerError) as caught:
-        cipher_audit.check_partials(answered, SEED)
-    assert caught.value.code == "sum_disputed"
-    assert "acme" in caught.value.what
-
-
-def test_a_lift_that_is_none_is_seen(small: Game) -> None:
-    """Product, lifts and answers agree with each other, and a lift has a power of 1+n in it: P2 finds it."""
-    group = small.home.all_of.group
-
-    def bent(product: Stored) -> Stored:
-        block = read_block(product.packed(1), small.shape)
-        false = replace(block, lift=block.lift * (1 + group.n) % group.cipher)
-        return Stored([product.packed(0), write_block(false, small.shape), product.packed(2)])
-
-    lie = play(small, bend_product=bent)
-    answered = cipher_audit.download(verified(lie), lie.leaves)
-    assert code_of(lambda: cipher_audit.check_partials(answered, SEED)) == "sum_disputed"
-    for value in (gmpy2.mpz(0), group.n, gmpy2.mpz(1)):
-        none = play(small, bend_product=functools.partial(other_lift, small, value))
-        answered = cipher_audit.download(verified(none), none.leaves)
-        assert code_of(functools.partial(cipher_audit.check_partials, answered, SEED)) == "sum_disputed"
-    zero = play(small, bend_product=lambda product: other_body(small, product, lambda c: gmpy2.mpz(0)))
-    answered = cipher_audit.download(verified(zero), zero.leaves)
-    assert code_of(lambda: cipher_audit.audit_sum(answered, sum_hashes(zero))) == "sum_disputed"
-
-
-def other_lift(game: Game, value: int, product: Stored) -> Stored:
-    block = read_block(product.packed(0), game.shape)
-    return Stored([write_block(replace(block, lift=value), game.shape), *product.all[1:]])
-
-
-@pytest.mark.parametrize("kind", list(LeafKind))
-@pytest.mark.parametrize("alter", ["bit", "short", "missing", "swapped", "of another"])
-def test_a_leaf_that_is_not_the_signed_one_is_named(played: Played, kind: LeafKind, alter: str) -> None:
-    proven = verified(played)
-    answered = cipher_audit.download(proven, played.leaves)
-
-    def bent(asked: LeafKind, wanted: object) -> list[tuple[OrgId, int, bytes]]:
-        found = played.leaves(asked, wanted)  # type: ignore[arg-type]
-        if asked is not kind:
-            return found
-        org, index, data = found[1]
-        match alter:
-            case "bit":
-                found[1] = (org, index, data[:-1] + bytes([data[-1] ^ 1]))
-            case "short":
-                found[1] = (org, index, data[:-1])
-            case "missing":
-                del found[1]
-            case "swapped":
-                found[0], found[1] = found[1], found[0]
-            case _:
-                found[1] = (org, index, found[0][2])
-        return found
-
-    def act() -> None:
-        cipher_audit.audit_product(cipher_audit.download(proven, bent), [0, 1], bent)
-
-    cipher_audit.audit_product(answered, [0, 1], played.leaves)
-    with pytest.raises(PeerError) as caught:
-        act()
-    assert caught.value.code == "round_not_proved"
-    assert kind.value in caught.value.what
 
 
 # --- every part of a published round ----------------------------------------------------------------------------------
@@ -473,68 +356,6 @@ def test_no_part_can_change(data: st.DataObject) -> None:
 @functools.cache
 def fixed() -> Played:
     return play(Game(house(), 300, noisy=True))
-
-
-# --- a participant ----------------------------------------------------------------------------------------------------
-
-
-class Source:
-    """A coordinator that shows what it likes."""
-
-    def __init__(self, one: Played, record: PublishedRound | None = None) -> None:
-        self.one, self.record = one, one.record if record is None else record
-        self.asked: dict[LeafKind, int] = {}
-
-    def fetch_sum(self, run_id: object, round: int) -> checking.SumDownload:
-        raise AssertionError("the sum is there already")
-
-    def fetch_round(self, run_id: object, round: int) -> PublishedRound:
-        return parse_parts(encode_parts(self.record))
-
-    def fetch_leaves(
-        self, run_id: object, round: int, leaves: object, kind: LeafKind = LeafKind.INPUT
-    ) -> list[tuple[OrgId, int, bytes]]:
-        found = self.one.leaves(kind, leaves)  # type: ignore[arg-type]
-        self.asked[kind] = self.asked.get(kind, 0) + len(found)
-        return found
-
-
-def check(one: Played, record: PublishedRound | None = None, *, audited: bool = True) -> Source:
-    source = Source(one, record)
-    charter, bits = one.game.home.charter, one.game.manifest.ring_bits
-    result = parse_body(BlobType.RESULT, one.record.result.body)
-    assert isinstance(result, Result)
-    ring = [unpack(leaf, leaf_length(one.game.length, index), bits) for index, leaf in enumerate(one.sums)]
-    values = np.concatenate([signed(one_leaf, bits) for one_leaf in ring])
-    hashes = tuple(sum_hashes(one).values())
-    downloaded = DownloadedSum(one.record.manifest, one.record.result, result, values, hashes, 1 << 40, 1)
-    checker = Checker(source, SeededEntropy(3, "auditor"), charter.past_roster)
-    checker.check(downloaded, OpenedSum(RUN, 1, one.t3), None, audited=audited)
-    return source
-
-
-def test_a_participant_checks_every_answer_and_as_many_blocks_as_the_rule_says(played: Played) -> None:
-    blocks = played.game.shape.blocks.count
-    asked = check(played).asked
-    assert asked[LeafKind.PRODUCT] == blocks
-    assert asked[LeafKind.PARTIAL] == 2 * blocks
-    assert asked[LeafKind.INPUT] == 5 * audit.thorough_share(3, blocks)
-    assert check(played, audited=False).asked == {}
-
-
-def test_a_participant_refuses_what_an_auditor_refuses(small: Game, played: Played) -> None:
-    group = small.home.all_of.group
-    check(play(small))
-    for lie in (
-        play(
-            small, bend_product=lambda product: other_body(small, product, lambda c: c * (1 + group.n) % group.cipher)
-        ),
-        play(small, bend_sum=lambda leaves: [bytes([leaves[0][0] ^ 1]) + leaves[0][1:]]),
-        play(small, multiplied=lambda inputs: list(inputs.values())[:3]),
-    ):
-        assert code_of(lambda lie=lie: check(lie)) == "sum_disputed"  # type: ignore[misc]
-    for name in ("t-1 answers", "two quorums mixed", "no noise", "no key"):
-        assert code_of(lambda name=name: check(played, FORGERIES[name](played, played.record))) == "round_not_proved"  # type: ignore[misc]
 
 
 # --- the archive ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli import verifying
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId
@@ -165,6 +166,13 @@ def test_parts_are_read_as_they_were_written(played: Cluster) -> None:
     record = played.published(RUN, 1)
     assert parse_parts(encode_parts(record)) == record
     assert from_file(to_file(record)) == record
+
+
+def test_a_masked_round_has_the_parts_that_it_always_had(played: Cluster) -> None:
+    kinds = [pb.RoundPart.FromString(part).WhichOneof("part") for part in encode_parts(played.published(RUN, 1))]
+    blobs = 5 + 4 + 4 + 4  # adverts, headers, votes, reveals
+    assert kinds == ["blob", "blob", "signed_roster", "dealers", *["blob"] * (len(kinds) - 8), *["leaf_hashes"] * 4]
+    assert len(kinds) - 8 <= blobs + 2
 
 
 def test_malformed_parts_are_named(played: Cluster) -> None:

@@ -251,8 +251,8 @@ def upload_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header | C
 
 def _awaited_input(attempt: Attempt, org: OrgId, header: SignedBlob, expected: BlobType) -> tuple[Collecting, Body]:
     """The stage in which an input of `org` is awaited, and the body of its header, which `org` signed."""
-    stage = attempt.stage
-    if not isinstance(stage, Collecting) or org not in stage.shares or org in attempt.abort_votes:
+    stage, out = attempt.stage, attempt.abort_votes.keys() | attempt.excluded
+    if not isinstance(stage, Collecting) or org not in stage.shares or org in out:
         raise PeerError("input_not_expected", "no input of this organisation is awaited now", peer=org)
     if header.signer_id != org:
         raise PeerError("wrong_signer", f"{org} sent a header signed by {header.signer_id}", peer=org)
@@ -316,21 +316,27 @@ def _input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     return body
 
 
+def accepted(attempt: Attempt, org: OrgId, header: SignedBlob) -> SignedBlob | None:
+    """What `org` uploaded before in the place of `header`, and was accepted; None if nothing was."""
+    stage = attempt.stage
+    if header.type is BlobType.PARTIAL:
+        return stage.reveals.get(org) if isinstance(stage, Decrypting) else None
+    collected = (Collecting, Voting, Revealing, Multiplying, Decrypting)
+    return stage.headers.get(org) if isinstance(stage, collected) else None
+
+
 def accept_upload(course: Course, event: InputSpooled) -> None:
     """An upload whose every leaf is verified and durable; a repeat of the same is receipted again."""
-    org, stage, header = event.org_id, course.attempt.stage, event.header
+    org, header = event.org_id, event.header
+    known, kind = accepted(course.attempt, org, header), ReceiptKind.INPUT
     if header.type is BlobType.PARTIAL:
-        known = stage.reveals if isinstance(stage, Decrypting) else {}
         kind = ReceiptKind.REVEAL
-    else:
-        known = stage.headers if isinstance(stage, (Collecting, Voting, Revealing, Multiplying, Decrypting)) else {}
-        kind = ReceiptKind.INPUT
-    if _first_wins(course, org, known.get(org), header, event.at):
+    if _first_wins(course, org, known, header, event.at):
         body = upload_shape(course.attempt, org, header)
         course.record(
             facts.RevealAccepted(header) if kind is ReceiptKind.REVEAL else facts.InputAccepted(header), event.at
         )
-    elif known.get(org) == header:
+    elif known == header:
         parsed = wire.parse_body(header.type, header.body)
         assert isinstance(parsed, Header | CipherHeader | Partial)
         body = parsed

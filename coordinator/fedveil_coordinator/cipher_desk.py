@@ -24,7 +24,7 @@ from fedveil_common.paillier.tables import ShortPowers
 from fedveil_common.ports import Entropy, LeafSink, LeafSource
 
 from fedveil_coordinator import ciphers
-from fedveil_coordinator.attempt import Attempt, Decrypting, Frame, Multiplying, Opening
+from fedveil_coordinator.attempt import Attempt, Collecting, Decrypting, Frame, Multiplying, Opening
 from fedveil_coordinator.noising import NoiseSource, make_noise
 from fedveil_coordinator.ports import Journal
 
@@ -66,6 +66,7 @@ class CipherDesk:
         self._entropy = entropy
         self._lock = threading.Lock()
         self._known: dict[bytes, _Open] = {}
+        self._headers: dict[AttemptKey, dict[bytes, OrgId]] = {}
 
     def _open(self, use: KeyUse) -> _Open:
         with self._lock:
@@ -87,11 +88,25 @@ class CipherDesk:
             context = input_context(frame.t0, org, shape.slots.length, shape.blocks.count, shape.blocks.width)
             with _closing([self._store.open_input(frame.key, org)]) as (source,):
                 ciphers.examine_input(opened.key, opened.short, shape, context, body, org, source, self._entropy)
+                self._check_distinct(attempt, org, source, shape)
             return
         sources = [self._store.open_answer(frame.key, org, body.quorum), self._store.open_product(frame.key)]
         with _closing(sources) as (answer, product):
             holder = use.holders.index(org)
             ciphers.examine_partial(opened.key, opened.short, shape, body.t3, body, holder, answer, product)
+
+    def _check_distinct(self, attempt: Attempt, org: OrgId, source: LeafSource, shape: RoundShape) -> None:
+        """PeerError naming `org` if a header of it is one of an input that was examined before."""
+        key, stage = attempt.key, attempt.stage
+        with self._lock:  # of two that arrive at the same time one is the later
+            if key not in self._headers:  # the first input of the attempt that this process sees
+                seen: dict[bytes, OrgId] = {}
+                for one in sorted(stage.headers) if isinstance(stage, Collecting) else ():
+                    with _closing([self._store.open_input(key, one)]) as (accepted,):
+                        ciphers.check_distinct(seen, one, ciphers.read_headers(shape, accepted))
+                before = list(self._headers.items())[-1:]  # of which one may still be examined
+                self._headers = {**dict(before), key: seen}
+            ciphers.check_distinct(self._headers[key], org, ciphers.read_headers(shape, source))
 
     def multiply(self, frame: Frame, stage: Multiplying) -> bytes:
         """The product of the certified inputs is durable; its leaf root."""

@@ -7,7 +7,8 @@ none of this. Memory: one input or answer while it is examined, one block while 
 opened. Source: docs/paillier.md, sections 3 and 4 (P1, P2, P3, P8, G7).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -85,23 +86,26 @@ def examine_input(
     return proof
 
 
-def check_distinct(shape: RoundShape, sources: Mapping[OrgId, Leaves]) -> None:
-    """Returns if no header occurs twice among these inputs, in the order in which they were accepted.
+def check_distinct(seen: dict[bytes, OrgId], org: OrgId, headers: Iterable[bytes]) -> None:
+    """Adds the headers of `org` to those that were `seen`; PeerError `header_repeated` if one is another member's.
 
-    PeerError `header_repeated` names the later one of the two: they share an exponent, and every holder will refuse to
-    open a set with both (`lifting.product_of_headers`). To be asked before a set is proposed.
+    Those two share an exponent, and every holder refuses to open a set with both (`lifting.product_of_headers`): the
+    later one must not be proposed. Of a header its digest is kept.
     """
-    seen: set[bytes] = set()
-    for org, source in sources.items():
-        headers = {read_header(source.packed(index), shape) for index in range(shape.blocks.count)}
-        if seen & headers:
-            raise PeerError(
-                "header_repeated",
-                f"a header of {org} is one of another member's input too",
-                peer=org,
-                not_done="the input was not counted",
-            )
-        seen |= headers
+    mine = [hashlib.sha256(one).digest()[:16] for one in headers]
+    if any(seen.get(one, org) != org for one in mine):
+        raise PeerError(
+            "header_repeated",
+            f"a header of {org} is one of another member's input too",
+            peer=org,
+            not_done="the input was not counted",
+        )
+    seen.update(dict.fromkeys(mine, org))
+
+
+def read_headers(shape: RoundShape, source: Leaves) -> Iterator[bytes]:
+    """I(c_b) of every block of an input."""
+    return (read_header(source.packed(index), shape) for index in range(shape.blocks.count))
 
 
 def multiply(key: PublicKey, shape: RoundShape, t3: bytes, sources: Sequence[Leaves], sink: Sink) -> tuple[bytes, ...]:

@@ -8,6 +8,8 @@ It opens no socket, reads no clock, draws no randomness and writes no log. What 
 Source: FLSA/1 sections 2.3, 2.7, 2.9 with A8, A9, A11, A12 (docs/protocol.md).
 """
 
+import itertools
+from collections import Counter
 from dataclasses import replace
 from typing import assert_never
 
@@ -304,13 +306,16 @@ def _decrypt(course: Course, stage: Decrypting, pending: tuple[OrgId, ...], at: 
 
 
 def _next_quorum(stage: Decrypting, present: tuple[int, ...], threshold: int, holders: int) -> tuple[int, ...]:
-    """Of the holders that are there, first those that have answered before; empty if they are too few, or if the
-    holders have answered in as many quorums as they ever do for one set of inputs.
+    """Of the holders that are there, first those of the last quorum, then those that were replaced least often; empty
+    if they are too few, or if the holders have answered in as many quorums as they ever do for one set of inputs.
     """
     if len(present) < threshold:
         return ()
     before = stage.quorums[-1] if stage.quorums else ()
-    chosen = tuple(sorted(sorted(present, key=lambda index: (index not in before, index))[:threshold]))
+    pairs = itertools.pairwise(stage.quorums)  # whoever comes and goes must not be called in turn with another one
+    lost = Counter(index for former, latter in pairs for index in former if index not in latter)
+    ranked = sorted(present, key=lambda index: (index not in before, lost[index], index))
+    chosen = tuple(sorted(ranked[:threshold]))
     known = set(stage.quorums)
     if chosen in known or len(known) < holders:
         return chosen

@@ -410,7 +410,7 @@ class RoundsEdge:
         except DecodeError:
             raise wire.MalformedError("request", "does not parse as protocol buffers") from None
         key = tables.KEY_FIELD.get(request, "key", "request.key")
-        async with self._downloads:
+        async with self._download_of.setdefault(org, asyncio.Lock()), self._downloads:
             found = await asyncio.to_thread(self._driver.headers, org, key)
             while (piece := await asyncio.to_thread(next, found, None)) is not None:
                 name, first, numbers = piece

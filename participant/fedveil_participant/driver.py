@@ -130,7 +130,7 @@ class Driver:
         self._uploading: tuple[AttemptKey, tuple[int, ...]] | None = None
         self._upload_failures = 0
         self._preparing: AttemptKey | None = None
-        self._answering: tuple[AttemptKey, tuple[int, ...]] | None = None
+        self._answering: set[tuple[AttemptKey, tuple[int, ...]]] = set()
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
@@ -243,8 +243,8 @@ class Driver:
             case ProtectUpdate() | EncryptUpdate():
                 self._workers.submit(lambda: self._protect(action))
             case AnswerQuorum():
-                if self._answering != (action.manifest.key, action.quorum):
-                    self._answering = (action.manifest.key, action.quorum)
+                if (action.manifest.key, action.quorum) not in self._answering:
+                    self._answering.add((action.manifest.key, action.quorum))
                     self._workers.submit(lambda: self._answer_quorum(action))
             case UploadInput():
                 self._upload(action)
@@ -470,7 +470,7 @@ class Driver:
         if isinstance(action, PrepareUpdate):
             self._preparing = None
         elif isinstance(action, AnswerQuorum):
-            self._answering = None
+            self._answering.discard((action.manifest.key, action.quorum))
         else:
             self._uploading = None
         if self.connected:
@@ -509,10 +509,10 @@ class Driver:
             log.warning("answer.unreachable", code=error.code)
             self.call(lambda: self._again(action))
             return
-        self.call(lambda: self._answered(event))
+        self.call(lambda: self._answered((key, action.quorum), event))
 
-    def _answered(self, event: Event) -> None:
-        self._answering = None
+    def _answered(self, place: tuple[AttemptKey, tuple[int, ...]], event: Event) -> None:
+        self._answering.discard(place)
         self._handle(event)
 
     def _upload(self, action: UploadInput) -> None:
@@ -542,8 +542,9 @@ class Driver:
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == (action.key, action.quorum) and session == self._session:
             self._uploading = None
-            self._upload_failures = self._upload_failures + 1 if code else 0
-            if code and round.attempt_of(self.state) == action.key:
+            failed = code not in {"", "answer_not_expected"}  # another quorum was called; this one may be once more
+            self._upload_failures = self._upload_failures + 1 if failed else 0
+            if failed and round.attempt_of(self.state) == action.key:
                 self._try_again(action, code)
         self._tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from fedveil_common import transcript
 from fedveil_common.crypto.draws import Draws
-from fedveil_common.errors import PolicyRefusal
 from fedveil_common.messages import (
     AdvertMessage,
     BlobType,
@@ -79,16 +78,7 @@ def key_set(state: State, stage: Announced, message: KeySet, draws: Draws) -> St
 def key_of(state: State, frame: Frame) -> KeyUse:
     """The key of an attempt. PolicyRefusal `key_not_pinned` if it is no longer pinned here: a pin can move on."""
     accepted = state.plans.get(frame.key.run_id)
-    fingerprint = frame.manifest.encryption[0].fingerprint
-    for use in () if accepted is None else accepted.keys:
-        if use.fingerprint == fingerprint:
-            return use
-    raise PolicyRefusal(
-        "key_not_pinned",
-        f"the key that round {frame.key.round} is encrypted under is not the one pinned here",
-        not_done="nothing was encrypted or decrypted",
-        next_step="fedveil key pin TERMS RECORD",
-    )
+    return encrypted_checks.pinned_key(frame.manifest, () if accepted is None else accepted.keys)
 
 
 def t2_of(message: KeySet) -> bytes:
@@ -170,7 +160,8 @@ def called(state: State, stage: Decrypting, message: QuorumCall) -> Step:
     encrypted_checks.quorum_call(message, stage, use, state.me, state.roster)
     if message.quorum == stage.called:
         return state, outstanding(stage)
-    after = replace(stage, called=message.quorum, noise=message.noise)
+    quorums = stage.quorums if message.quorum in stage.quorums else (*stage.quorums, message.quorum)
+    after = replace(stage, called=message.quorum, quorums=quorums, noise=message.noise)
     named = ",".join(use.names(message.quorum))
     return replace(state, stage=after), (Persist("called", trail=(("quorum", named),)), *outstanding(after))
 

@@ -43,6 +43,19 @@ def manifest_key(manifest: Manifest, keys: Sequence[KeyUse], noise_cap: int) -> 
     shape_in_use(use, manifest)
 
 
+def pinned_key(manifest: Manifest, keys: Sequence[KeyUse]) -> KeyUse:
+    """The key of an attempt, of those pinned for its plan now: since the offer a pin can have moved on, or gone."""
+    for use in keys:
+        if use.fingerprint == manifest.encryption[0].fingerprint:
+            return use
+    raise PolicyRefusal(
+        "key_not_pinned",
+        f"the key that round {manifest.key.round} is encrypted under is not the one pinned here",
+        not_done="nothing was encrypted or decrypted",
+        next_step="fedveil key pin TERMS RECORD",
+    )
+
+
 def key_opens_only_together(use: KeyUse, corrupt: int) -> None:
     """The corrupt members that the plan reckons with cannot open anything by themselves."""
     if use.threshold <= corrupt:
@@ -93,7 +106,7 @@ def quorum_call(call: QuorumCall, stage: Decrypting, use: KeyUse, me: OrgId, ros
         raise PeerError("wrong_transcript", "a quorum is called for another set of inputs", not_done=NOTHING)
     if len(call.quorum) != use.threshold or call.quorum[-1] >= len(use.holders) or me not in use.names(call.quorum):
         raise PeerError("wrong_quorum", f"not {use.threshold} holders of the key with me among them", not_done=NOTHING)
-    known = {one.quorum for one in stage.answers} | ({stage.called} if stage.called else set())
+    known = stage.quorums  # answered or not: what is computed for a quorum may still be asked for
     if call.quorum not in known and len(known) >= len(use.holders):
         raise PeerError("too_many_quorums", f"{len(known)} quorums were called for one set of inputs", not_done=NOTHING)
     if stage.failures >= MAX_FAILURES:

@@ -17,6 +17,7 @@ from fedveil_common.ports import Clock
 
 from fedveil_participant.certified_headers import gather
 from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.encrypted_checks import pinned_key
 from fedveil_participant.events import (
     AnswerFailed,
     AnswerQuorum,
@@ -61,8 +62,8 @@ class Protection:
         manifest = action.manifest
 
         def work(known: StoredUpdate) -> Event:
+            use = pinned_key(manifest, accepted.keys)
             integers = encoded(action, accepted.plan, known, self._bench)
-            use = accepted.keys[0]
             shape = shape_in_use(use, manifest)
             sink = self._journal.new_blocks(manifest.key, BlockShape(shape.blocks.count, shape.input_leaf_bytes))
             made = self._cipher.encrypt(action, use, me, integers, sink)
@@ -94,10 +95,13 @@ class Protection:
         """
         manifest, key = action.manifest, action.manifest.key
         try:
-            use = accepted.keys[0]
+            use = pinned_key(manifest, accepted.keys)
             shape = shape_in_use(use, manifest)
             survivors = [blob.signer_id for blob in action.headers]
-            fetched = gather(self._link.fetch_headers(key), survivors, shape, noise=bool(action.noise))
+            try:
+                fetched = gather(self._link.fetch_headers(key), survivors, shape, noise=bool(action.noise))
+            except StorageError as error:  # of the coordinator's disk: no reason to stop this process
+                raise Unreachable(error.code, f"the coordinator could not read the headers: {error.what}") from error
             sink = self._journal.new_answer(
                 key, action.quorum, BlockShape(shape.blocks.count, shape.partial_leaf_bytes)
             )

@@ -384,7 +384,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     checks.manifest_cohort_size(manifest, accepted.plan)
     checks.manifest_no_wrap(manifest)
     checks.manifest_follows_plan(manifest, accepted)
-    if accepted.keys or manifest.encryption:
+    if accepted.plan.protection.key or manifest.encryption:
         encrypted_checks.manifest_key(manifest, accepted.keys, noises.coordinator_cap(accepted.plan))
     checks.abort_certificates_complete(manifest)
     freed, cleared = _leave(pinned, manifest)

@@ -234,7 +234,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Decrypting:
     """The certificate was valid: what is behind `t3` may be opened, and nothing else of this attempt ever. `called`: in
-    which quorum this holder is to answer (empty: none); `answers`: those it gave; `failures`: of what it was to open.
+    which quorum this holder is to answer (empty: none); `quorums`: all in which it was ever called; `answers`: those it
+    gave; `failures`: of what it was to open.
     """
 
     frame: Frame
@@ -244,6 +245,7 @@ class Decrypting:
     own: Seed
     certified_at: float
     called: tuple[int, ...] = ()
+    quorums: tuple[tuple[int, ...], ...] = ()
     noise: tuple[SignedBlob, ...] = ()
     answers: tuple[Answer, ...] = ()
     failures: int = 0

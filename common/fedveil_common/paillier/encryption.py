@@ -157,8 +157,8 @@ def masks_without_tables(key: PublicKey, lifts: Sequence[int], count: int, entro
 
 
 def short_powers(g: int, group: Group, bits: int) -> ShortPowers:
-    """Powers of g mod n, for exponents as long as a response to a proof over exponents of `bits` bits. The tables
-    of the keys used last stay: g is public, and every round would build them anew.
+    """Powers of g mod n, for exponents as long as a response to a proof over exponents of `bits` bits. The tables of
+    the keys used last stay: g is public, and every round would build them anew.
     """
     return _short_powers(g, group.n, nonce_bits(bits) + PROOF_MARGIN)
 

@@ -52,7 +52,11 @@ def checked_bases(group: Group, products: Sequence[int], lifts: Sequence[int], e
     PeerError `bad_lift`, `bad_group_element`: then nothing may be computed from these. `entropy`: the verifier's coins.
     """
     if len(products) <= FEW:
-        return own_bases(group, products)
+        own = own_bases(group, products)
+        turned = [lift in (one, group.cipher - one) for one, lift in zip(own.lifts, lifts, strict=False)]
+        if len(lifts) == len(products) and all(turned):
+            return CheckedBases(lifts, group, _MADE_HERE)  # the proof names what its verifier multiplied, sign and all
+        return own
     check_lifts(group, products, lifts, entropy)
     return CheckedBases(lifts, group, _MADE_HERE)
 
