@@ -82,7 +82,6 @@ def test_each_reserved_name_says_which_release_brings_it(capsys: pytest.CaptureF
 
 def test_reserved_options_of_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
-        "demo --protection paillier",
         "demo --noise coordinator",
         "init f --address h --recover",
         "invite acme --confirm",

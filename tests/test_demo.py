@@ -128,15 +128,14 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """The demo, run once."""
+def play(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Shown:
+    """The demo, run with these options."""
     folder, kept = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("kept")
     mark = f"{os.getpid()}-demo"
     inside = ["unshare", "-rn", sys.executable, "-c", OFFLINE] if ISOLATED else [sys.executable]
     started = time.monotonic()
     process = subprocess.Popen(
-        [*inside, "-c", KEEPING, "--home", str(folder / "home"), "demo", "--json"],
+        [*inside, "-c", KEEPING, "--home", str(folder / "home"), "demo", "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
@@ -151,6 +150,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     assert process.returncode == 0, err.decode()
     assert out.count(b"\n") == 1
     return Shown(json.loads(out), left, sorted(path.name for path in folder.iterdir()), kept, started)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """The demo, run once."""
+    return play(tmp_path_factory)
 
 
 @pytest.mark.skipif(not ISOLATED, reason="this machine allows no network namespaces")
@@ -324,8 +329,8 @@ def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
     assert parent.returncode == -signal.SIGKILL
 
 
-def test_masks_are_left_out_by_nothing_but_the_demo() -> None:
-    """No other module of the product knows the one that removes masks, and no environment variable reaches it."""
+def test_protection_is_left_out_by_nothing_but_the_demo() -> None:
+    """No other module of the product knows the one that removes it, and no environment variable reaches it."""
     root = Path(__file__).parent.parent
     packages = ("common", "coordinator", "participant", "simulation", "cli")
     sources = [path for name in packages for path in (root / name).rglob("*.py")]

@@ -5,12 +5,14 @@ import pathlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from enrolment_office import Office, join, open_office
 from federation import FIVE, RUN, federation, parse, plan_bytes
 from fedveil_cli import cohort_figures, demo_split, exposure, known_roster, main, operating, run_commands
+from fedveil_cli.cipher_traffic import traffic
 from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, Unreachable
@@ -311,6 +313,10 @@ def test_explain_says_what_holders_of_the_key_could_learn(
     assert figures["drop_outs"]["holders_needed"] == 4
     assert "threshold" not in figures["drop_outs"]
     assert "dead_from" not in figures["aborted"]
+    plan = plans.parse_plan(path.read_bytes(), "plan.yaml")
+    assert figures["bytes"] == {"cohort": 11} | asdict(
+        traffic(plan, cohort_figures.figures(plan, 11, 11), terms_of(5, 4))
+    )
     cohorts, statements = value["cohorts"], value["statements"]
     assert isinstance(cohorts, list)
     assert isinstance(statements, list)
@@ -329,6 +335,7 @@ def test_explain_without_the_terms_says_it_in_words(tmp_path: pathlib.Path, caps
     assert main.main(["plan", "explain", str(path), "--roster-size", "5"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
+    assert "How many bytes a train sum takes is the choice of the key key-1" in out
     for words in ("A threshold of the holders of the key key-1", "post-quantum", "the encrypted updates"):
         assert words in out
     for masked in ("masked", "false shares", "checksum"):

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedveil_cli import demo_split, local_federation
+from fedveil_cli import demo_split, local_federation, local_key
 from fedveil_cli.simulating import play_in_memory
 from fedveil_cli.world import SystemClock, real_world
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError
 from processes import LIMIT_S, NAMES, plan_text, table
 
 KEYS = {"accuracy", "rounds", "protection", "transport", "first_round_s", "total_s"}
@@ -56,10 +57,10 @@ def refused(place: Path, *extra: str) -> tuple[int, dict[str, str]]:
     return done.returncode, json.loads(done.stderr.splitlines()[-1])["error"]
 
 
-def check_shape(value: dict[str, Any], transport: str) -> None:
+def check_shape(value: dict[str, Any], transport: str, protection: str = "masked") -> None:
     """Keys and types that `demo` and `simulate` share."""
     assert value.keys() >= KEYS
-    assert value["protection"] == "masked"
+    assert value["protection"] == protection
     assert value["transport"] == transport
     rates = [value["accuracy"]["federated"], value["accuracy"]["pooled"], *value["accuracy"]["local"].values()]
     assert all(isinstance(rate, float) and 0 <= rate <= 1 for rate in rates)
@@ -138,6 +139,52 @@ def test_seconds_count_from_the_start_of_the_command(place: Path) -> None:
     played = play_in_memory(plan, plans.canonical(plan), tables, 5, clock, began)
     assert 1000.0 < played.first_round_s <= played.total_s <= clock.monotonic_s() - began
     assert sum(float(str(one["seconds"])) for one in played.rounds) < 1000.0
+
+
+def under_paillier(place: Path) -> None:
+    """The plan names a key."""
+    text = (place / "plan.yaml").read_text()
+    changed = text.replace("kind: masked", "kind: paillier, key: trial")
+    assert changed != text
+    (place / "plan.yaml").write_text(changed)
+
+
+def test_a_plan_under_paillier_gets_a_key_of_all_members(place: Path) -> None:
+    """The sums are exact under both protections: only what is rounded by chance differs."""
+    masked = result(place, "--seed", "5")
+    under_paillier(place)
+    value = result(place, "--seed", "5")
+    check_shape(value, "memory", "paillier")
+    (key,) = value["keys"]
+    assert (key["id"], key["holders"], key["threshold"], key["modulus"]) == ("trial", sorted(NAMES), 3, "rsa-2048")
+    assert key == result(place, "--seed", "5")["keys"][0] | {"seconds": key["seconds"]}
+    assert value["accuracy"]["pooled"] == masked["accuracy"]["pooled"]
+    assert value["log_loss"]["federated"] == pytest.approx(masked["log_loss"]["federated"], abs=0.002)
+    assert "keys" not in masked
+
+
+def test_processes_hold_the_key_themselves(place: Path) -> None:
+    under_paillier(place)
+    done = simulate(place, "--processes")
+    assert done.returncode == 0, done.stderr
+    assert "any 3 of acme, borealis, cygnus together open a sum" in done.stdout
+    assert "the key was made for this run alone" in done.stdout
+
+
+@pytest.mark.parametrize(("members", "holders", "threshold"), [(3, 3, 3), (5, 5, 4), (9, 7, 5), (45, 11, 11)])
+def test_who_holds_the_key_of_a_simulation(members: int, holders: int, threshold: int) -> None:
+    """Up to seven; more where so many of a large roster may be corrupt."""
+    plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
+    chosen = local_key.choose(plan, [f"org-{number:02}" for number in range(members)])
+    assert (len(chosen.holders), chosen.threshold) == (holders, threshold)
+    assert chosen.columns == 2, "a train sum, with the histograms of the metric auc, takes two ciphertexts"
+
+
+def test_a_roster_for_which_no_key_is_safe() -> None:
+    plan = plans.parse_plan(plan_text(rounds=1).encode(), "plan.yaml")
+    with pytest.raises(ConfigError) as caught:
+        local_key.choose(plan, [f"org-{number:02}" for number in range(60)])
+    assert caught.value.code == "bad_key_terms"
 
 
 def test_real_processes_come_to_the_same_model(place: Path) -> None:

@@ -64,11 +64,14 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Encrypted:
-    """What there is to say of a demo under paillier. `opened_by`: of each round of the training, whose answers."""
+    """What there is to say of a demo under paillier. `opened_by`: of each round of the training, whose answers;
+    `tried_bits`: randomness of so many bits the attack finds.
+    """
 
     keys: tuple[LocalKey, ...]
     uploads: Uploads
     opened_by: Mapping[int, tuple[str, ...]]
+    tried_bits: int = demo_unprotected.FEW_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +132,9 @@ class DemoResult:
             name: {"true": true, **{how: one.record.read[name] for how, one in both.items()}}
             for name, true in self.protected.record.true.items()
         }
-        guessed = (
-            {} if self.encrypted is None else {"randomness_found": {how: one.guessed for how, one in both.items()}}
-        )
+        found = {how: one.guessed for how, one in both.items()}
+        tried = self.encrypted
+        guessed = {} if tried is None else {"randomness_bits_tried": tried.tried_bits, "randomness_found": found}
         return guessed | {
             "hospital": WATCHED,
             "update_correlation": {how: one.update for how, one in both.items()},
@@ -353,7 +356,7 @@ class Demo:
         """The upload as what it would be if nothing protected it."""
         if self._keys:
             key = next(one.public for one in self._keys if one.terms.terms.key_id == plan.protection.key)
-            reading = demo_cipher.read(upload, plan, key)
+            reading = demo_cipher.read(upload, plan, key, demo_unprotected.FEW_BITS)
             return Captured(plan, upload, reading.integers, model_file, reading.guessed)
         bits, length = ring.smallest(members, plan.protection.value_bits), demo_attack.train_layout(plan).length
         plain = packing.size_bytes(length, bits)

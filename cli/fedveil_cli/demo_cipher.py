@@ -2,7 +2,7 @@
 
 Promise: everything here is computed from bytes: from the copies that the coordinator's process wrote down, and from the
 rounds that it publishes, which are verified as `fedveil verify` does. The attacker knows what is public, the key above
-all, and tries every randomness of up to GUESSED_BITS bits; what is left after that, it reads as if it were plain.
+all, and tries every randomness of so many bits; what is left after that, it reads as if it were plain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,7 @@ from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_cli import demo_coordinator, verifying
-from fedveil_cli.demo_unprotected import FEW_BITS
 from fedveil_cli.world import World
-
-GUESSED_BITS = FEW_BITS
-"""An attacker finds randomness of so many bits in a moment: by twice the square root of 2^bits products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +118,16 @@ class Reading:
     guessed: bool
 
 
-def read(upload: bytes, plan: Plan, key: PublicKey) -> Reading:
-    """The slots of a train input, each block freed of the randomness that was guessed; where none was, as they lie."""
+def read(upload: bytes, plan: Plan, key: PublicKey, bits: int) -> Reading:
+    """The slots of a train input, each block freed of its randomness if that has at most `bits` bits (even); where it
+    has more, as they lie.
+    """
     shape, group = shape_in(plan, key, Purpose.TRAIN), key.group
     plaintexts: list[int] = []
     guesses = []
     for leaf in _leaves(upload, shape.input_leaf_bytes, shape):
         block = block_leaves.read_block(leaf, shape)
-        guess = _exponent_of(block.header, key)
+        guess = _exponent_of(block.header, key, bits)
         guesses.append(guess)
         for body, mask in zip(block.bodies, key.lifted, strict=False):
             freed = body if guess is None else body * gmpy2.powmod(mask, -guess, group.cipher) % group.cipher
@@ -137,9 +135,11 @@ def read(upload: bytes, plan: Plan, key: PublicKey) -> Reading:
     return Reading(_slots(plaintexts, shape), None not in guesses)
 
 
-def _exponent_of(header: int, key: PublicKey) -> int | None:
-    """The r below 2^GUESSED_BITS with g^r = header; None if there is none. Baby steps and giant steps (Shanks)."""
-    n, step = key.group.n, 1 << (GUESSED_BITS // 2)
+def _exponent_of(header: int, key: PublicKey, bits: int) -> int | None:
+    """The r below 2^bits with g^r = header; None if there is none. Baby steps and giant steps (Shanks), 2^(bits/2) of
+    each.
+    """
+    n, step = key.group.n, 1 << (bits // 2)
     babies: dict[int, int] = {}
     power = gmpy2.mpz(1)
     for small in range(step):

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from fedveil_cli import demo, demo_record
 from fedveil_cli.demo_processes import Prepared
-from fedveil_cli.demo_unprotected import FEW_BITS
 from fedveil_cli.local_federation import temporary_folder
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import configure_logging
@@ -100,7 +99,7 @@ def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
         f"What the coordinator could read in the bytes it received from {demo.WATCHED} after TLS, by the same code:",
         TextTable((f"attack on {demo.WATCHED}'s upload", how, without), attacks),
         "update: of the first training round above; record: of a run in which it takes one step on one row",
-        *_without(result),
+        *_without(result, result.encrypted),
         "(31 and 30 numbers: unrelated ones correlate by about 0.2 either way;",
         "noise read as a record lies somewhere about the mean of all hospitals, which is public)",
         "",
@@ -111,9 +110,9 @@ def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
     ]
 
 
-def _without(result: demo.DemoResult) -> list[str]:
+def _without(result: demo.DemoResult, encrypted: demo.Encrypted | None) -> list[str]:
     """What the last column is."""
-    if result.encrypted is None:
+    if encrypted is None:
         return [
             "without masks: both once more, from other first models, by processes restarted with the masks left out"
         ]
@@ -121,8 +120,8 @@ def _without(result: demo.DemoResult) -> list[str]:
     other = "found, too" if result.protected.guessed else "not found"
     return [
         "little randomness: both once more, from other first models, by processes restarted so that a ciphertext hides",
-        f"in {FEW_BITS} random bits; the attack tries them all: {found}. In the encrypted uploads it is {other},",
-        "and the slots of the ciphertexts are read as they lie",
+        f"in {encrypted.tried_bits} random bits; the attack tries them all: {found}. In the encrypted uploads it is",
+        f"{other}, and the slots of the ciphertexts are read as they lie",
     ]
 
 

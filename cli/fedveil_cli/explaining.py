@@ -6,7 +6,7 @@ case is told: the smallest cohort, which a coordinator may choose by saying that
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fedveil_common import layout
 from fedveil_common.jcs import Json
@@ -14,9 +14,15 @@ from fedveil_common.paillier.public_key import Terms
 from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, Weight
 
 from fedveil_cli import exposure
+from fedveil_cli.cipher_traffic import traffic
 from fedveil_cli.cohort_figures import CohortFigures
 
-TOPICS = {"who": "Who could learn what", "sums": "What the sums say", "stopping": "Who can stop it"}
+TOPICS = {
+    "who": "Who could learn what",
+    "sums": "What the sums say",
+    "stopping": "Who can stop it",
+    "cost": "What it costs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ def statements(plan: Plan, cohorts: Sequence[CohortFigures], terms: Terms | None
         *_sums(plan, cohorts[-1]),
         *_columns(plan),
         *_stopping(cohorts[0], cohorts[-1], terms),
+        _bytes(plan, cohorts[-1], terms),
     ]
 
 
@@ -318,6 +325,33 @@ def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -
             {},
         ),
     ]
+
+
+def _bytes(plan: Plan, large: CohortFigures, terms: Terms | None) -> Statement:
+    """Of one train sum, for one participant of the largest cohort."""
+    size: dict[str, Json] = {"cohort": large.members}
+    if not large.encrypted:
+        up, down = large.vector_up, large.vector_down
+        text = (
+            f"A train sum takes each participant {up} bytes up and {down} down, beside messages of about "
+            f"{large.messages_up} and {large.messages_down}, and what it downloads to check sums."
+        )
+        beside = {"messages_up_about": large.messages_up, "messages_down_about": large.messages_down}
+        return Statement("bytes", "cost", text, size | {"up": up, "down": down} | beside)
+    if terms is None:
+        text = (
+            f"How many bytes a train sum takes is the choice of the key {plan.protection.key}, not of the plan: its "
+            "modulus and its columns say it (`plan explain --key TERMS`)."
+        )
+        return Statement("bytes", "cost", text, {})
+    found = traffic(plan, large, terms)
+    text = (
+        f"A train sum is {found.ciphertexts} ciphertexts under {found.blocks} "
+        f"header{'' if found.blocks == 1 else 's'}. It takes each participant {found.input_up} bytes up, and down "
+        f"{found.sum_down} for the sum and {found.checks_down} to check it; a holder that answers {found.answer_up} up "
+        f"and {found.headers_down} down besides. Messages are not counted."
+    )
+    return Statement("bytes", "cost", text, size | asdict(found))
 
 
 def _people(count: int) -> str:

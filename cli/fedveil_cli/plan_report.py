@@ -161,7 +161,9 @@ def _figure_lines(figures: dict[str, Json]) -> list[str]:
         assert isinstance(would_do, list)
         lines += [f"{'':<11} would do: {remedy}" for remedy in would_do]
     if not isinstance(up, dict) or not isinstance(down, dict):
-        lines.append(f"{'':<11} abort by {figures['abort_threshold']}; how many holders open a sum is said by the key")
+        lines.append(
+            f"{'':<11} abort by {figures['abort_threshold']}; how many holders open a sum, and the bytes it takes, are said by the key"
+        )
         return lines
     lines.append(
         f"{'':<11} threshold {figures['threshold']}, at most {figures['openings_of_one_dealer']} opened shares of a "
