@@ -4,8 +4,8 @@
         [--bits 2048] [--columns 32] [--rounds 5] [--kill] [--json]
 
 What runs is the product, as in `masked_round.py`: `serve`, `participate`, enrolment, mutual TLS, journal and fsync; and
-before it the ceremony of the key by the commands, its pins and its publication. RSA-2048 is the modulus of 2048 bits;
-others are dealt. Replaced are the trainer (an update is a fixed vector), and when masks are made ahead: in the training
+before it the ceremony of the key (`key_s`), its pins and its publication. RSA-2048 is the modulus of 2048 bits, another
+is dealt. Replaced are the trainer (an update is a fixed vector), and when masks are made ahead: in the training
 of the warm-up round, for all rounds, and then the processes that make them are stopped. In use they work while a model
 is trained; here there is no training, and five of them would share the cores with the round. What a mask costs is
 printed (`mask_cpu_s`). A masked run of as many rounds comes first, in the same processes.
@@ -47,7 +47,6 @@ TABLES = "FEDVEIL_BENCH_TABLES"
 KEY = "bench"
 PHE_OPERATIONS = 200
 ROUNDS = 5
-CEREMONY_TURNS = 6
 PHASES = (
     ("adverts", "Offered", "KeySetFrozen"),
     ("inputs", "KeySetFrozen", "InputAccepted"),
@@ -133,37 +132,18 @@ def medians(rows: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in listed) for name in listed[0]} if listed else {}
 
 
-def command(*arguments: object) -> None:
-    """A command of the product, in this process. SystemExit if it fails."""
-    from fedveil_cli import main
+def deal(folder: Path, bits: int) -> None:
+    """Keys of this process have a dealt modulus of so many bits: there is no other beside RSA-2048."""
+    from fedveil_cli import key_commands, local_key
+    from fedveil_cli.output import Output
+    from fedveil_cli.world import real_world
+    from fedveil_common.paillier.modulus_record import ModulusRecord
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = main.main([str(one) for one in arguments])
-    if code:
-        raise SystemExit(f"fedveil {arguments[2]} {arguments[3]}: {said.getvalue()}")
-
-
-def make_key(federation: Any, admin: Any, holders: list[str], names: list[str], terms: dict[str, int]) -> None:
-    """The holders' ceremony, as they would do it by files; published, and pinned by all."""
-    folder, operator = federation.folder, federation.home
-    shared, modulus, agreed = folder / "shared", folder / "modulus.json", folder / "terms.json"
-    if terms["bits"] == 2048:
-        command("--home", operator, "key", "adopt", "rsa-2048", "--out", modulus)
-    else:
-        command("--home", operator, "key", "deal", "--bits", terms["bits"], "--out", modulus)
-    listed = {one["org"]: one["protocol_key"] for one in admin.status()["participants"]}
-    given = [word for org in holders for word in ("--holder", f"{org}={listed[org]}")]
-    sizes = ("--threshold", terms["threshold"], "--columns", terms["columns"])
-    command("--home", operator, "key", "terms", "--modulus", modulus, "--id", KEY, "--out", agreed, *given, *sizes)
-    for org in holders:
-        command("--home", federation.home_of(org), "key", "holders", "start", agreed, "--out", shared)
-    for org in CEREMONY_TURNS * holders:
-        command("--home", federation.home_of(org), "key", "holders", "take", shared, "--out", shared)
-    record = shared / f"{KEY}.epoch-0.record"
-    command("--home", operator, "key", "publish", agreed, record)
-    for org in names:
-        command("--home", federation.home_of(org), "key", "pin", agreed, record)
+    out = folder / "modulus.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        key_commands.deal(out, bits, 1, "bench", None, None, real_world(), Output(True))
+    record = ModulusRecord.decode(out.read_bytes())
+    local_key.adopt_rsa_2048 = lambda s: record  # type: ignore[assignment]
 
 
 def phe_seconds(bits: int) -> dict[str, float]:
@@ -191,9 +171,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     os.environ.pop(masked_round.INITIAL, None)
     masked_round.enlarge()
     from fedveil_cli.local_federation import LocalFederation
+    from fedveil_cli.local_key import Choice
     from fedveil_cli.service_commands import configure_logging
     from fedveil_cli.world import FAILPOINT, SystemClock
     from fedveil_common import plan as plans
+    from fedveil_common.ids import OrgId
+    from fedveil_common.paillier.key_use import use_of
+    from fedveil_common.paillier.round_shape import shape_of_plan
 
     configure_logging(logging.ERROR)
     clock, here = SystemClock(), Path(__file__).resolve()
@@ -218,13 +202,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         killed = holders[1] if arguments.kill else ""
         try:
             admin = federation.found(masked_round.coordinator_arguments(here))
-            federation.join(admin, names, lambda name: None)
-            sizes = {"bits": arguments.bits, "threshold": arguments.threshold, "columns": arguments.columns}
-            make_key(federation, admin, holders, names, sizes)
-            for one in names:
-                dying = {FAILPOINT: f"participant.after.called:{total}"} if one == killed else {}
-                federation.participate(one, plans.plan_hash(canonical[masked]), dying)
-            federation.await_connected(admin, names)
+            if arguments.bits != 2048:
+                deal(folder, arguments.bits)
+            choice = Choice(KEY, tuple(OrgId(one) for one in holders), arguments.threshold, arguments.columns)
+            dying = {killed: {FAILPOINT: f"participant.after.called:{total}"}}
+            (key,) = federation.enrol(admin, names, plans.plan_hash(canonical[masked]), dying, [choice])
             staying = [one for one in names if one != killed]
             before = masked_round.follow(federation, admin, canonical[masked], staying)
             sent = {one: masked_round.sent_bytes(federation.home_of(one), clock) for one in (names[0], names[-1])}
@@ -242,7 +224,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         stamps = folder / "stamps"
         phases, masked_phases = phases_of(stamps, found.run_id), phases_of(stamps, before.run_id)
         masks = [json.loads(path.read_text()) for path in sorted((folder / "masks").iterdir())]
-        blocks = blocks_of(federation.home_of(names[0]), encrypted, participants, clock)
+        blocks = shape_of_plan(use_of(key.public), encrypted, participants).blocks.count
     middle = medians(phases[WARM_UP:count])
     round_s, masked_s = statistics.median(times[WARM_UP:count]), statistics.median(masked_times[WARM_UP:])
     without = statistics.median(
@@ -258,6 +240,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "parameters": parameters,
         "bits": arguments.bits,
         "blocks": blocks,
+        "key_s": key.seconds,
         "round_s": round_s,
         "rounds_s": times,
         "round_without_audit_s": without,
@@ -283,18 +266,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.kill:
         result |= {"kill_round_s": times[-1], "kill_phases": phases[total - 1], "spare_holders": spare}
     return result
-
-
-def blocks_of(home: Path, plan: Any, members: int, clock: Any) -> int:
-    """Blocks of an input."""
-    from fedveil_cli.world import real_world
-    from fedveil_common.paillier.round_shape import shape_of_plan
-    from fedveil_participant.key_ring import KeyRing
-    from fedveil_participant.store import journal_key
-    from fedveil_participant.store.holder_files import HolderFiles
-
-    ring = KeyRing(HolderFiles(home, journal_key(home, None), real_world().entropy))
-    return shape_of_plan(ring.use(KEY), plan, members).blocks.count
 
 
 def main() -> int:
