@@ -22,7 +22,10 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,11 +52,11 @@ def enlarge() -> None:
     spec.DataSpec.inputs = property(lambda self: inputs)  # type: ignore[assignment,method-assign]
 
 
-def plan_text(participants: int, rounds: int = WARM_UP + ROUNDS) -> bytes:
-    """A plan whose only purpose is its size."""
+def plan_text(participants: int, rounds: int = WARM_UP + ROUNDS, protection: str = "masked") -> bytes:
+    """A plan whose only purpose is its size. `protection`: its kind, and what else belongs to it."""
     return f"""
 version: 1
-name: masked-round
+name: {protection.partition(",")[0]}-round
 kind: train
 data:
   dataset: fixed
@@ -68,13 +71,13 @@ training:
 strategy: {{kind: fedavg}}
 evaluation: {{every: 1000, metrics: [loss], holdout: 0.5}}
 cohort: {{min_participants: {max(3, participants)}, max_corrupt: 1, progress_s: 120}}
-protection: {{kind: masked, value_bits: 16, update_norm: 5.0}}
+protection: {{kind: {protection}, value_bits: 16, update_norm: 5.0}}
 privacy: none
 """.encode()
 
 
-def participant() -> int:
-    """`participate` with a bench whose update is fixed."""
+def participant(train: Callable[[], None] = lambda: None) -> int:
+    """`participate` with a bench whose update is fixed; `train` is called for each, where a model would be trained."""
     enlarge()
     from collections.abc import Mapping
 
@@ -93,11 +96,12 @@ def participant() -> int:
 
     class FixedBench(TableBench):
         def accept(self, plan: Plan) -> bytes:
-            return bytes(32)
+            return plan.name.encode().ljust(32, b"\0")  # a version for each plan: an update of a version is made once
 
         def contribution(
             self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
         ) -> list[NDArray[np.float64]]:
+            train()
             step = 0 if lineage is None else lineage.step
             shape = layout.layout_for(plan, purpose, step)
             fixed = {layout.WEIGHT: 1.0, layout.HOLDOUT: 1.0, layout.LOSS: 0.5}
@@ -120,7 +124,7 @@ def participant() -> int:
     def fixed(datasets: Mapping[str, Path], store: ParticipantStore) -> FixedBench:
         return FixedBench(datasets, store.data_version_key(), Path.read_bytes)
 
-    participating.participate.__defaults__ = (fixed,)
+    participating.table_bench = fixed
     return main(sys.argv[1:])
 
 
@@ -168,6 +172,84 @@ def over_idle(process: int, idle: int) -> float:
     return (memory_kb(process, "VmHWM") - idle) * 1024 / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A run to its end, as this process saw it; CPU seconds a round after the warm-up, the participants' mean."""
+
+    run_id: str
+    report: dict[str, Any]
+    idle: int
+    peak_mb: float
+    participant_peak_mb: float
+    coordinator_cpu_s: float
+    participant_cpu_s: float
+
+    def times(self, count: int) -> list[float]:
+        """The coordinator's own of each training round; SystemExit unless there are `count`."""
+        times = [one["seconds"] for one in self.report["rounds"] if one["purpose"] == "train"]
+        if self.report["code"] != "finished" or len(times) != count:
+            raise SystemExit(f"the run ended with {self.report['code']} after {len(times)} rounds")
+        return times
+
+
+def follow(
+    federation: Any, admin: Any, canonical: bytes, names: list[str], seen: Callable[[int], None] = lambda count: None
+) -> Followed:
+    """A run of `canonical`, measured. `names`: whose memory and CPU count; `seen` is called with the number of rounds
+    that are over.
+    """
+    running = federation.processes.running
+    pid, pids = running["coordinator"].pid, [running[one].pid for one in names]
+    for process in (pid, *pids):
+        forget_peak(process)
+    idle = memory_kb(pid, "VmRSS")
+    began = {process: memory_kb(process, "VmRSS") for process in pids}
+    run_id = federation.start(admin, canonical)
+    spent: list[dict[int, float]] = []
+    for _, kind, _ in admin.watch(run_id):
+        if kind == "round":
+            spent.append({process: cpu_s(process) for process in (pid, *pids)})
+            seen(len(spent))
+    report = admin.get_run(run_id)
+    if not spent:
+        raise SystemExit(f"the run ended with {report['code']} before any round")
+    took = {process: (spent[-1][process] - spent[0][process]) / max(1, len(spent) - 1) for process in spent[0]}
+    return Followed(
+        run_id=run_id,
+        report=report,
+        idle=idle,
+        peak_mb=over_idle(pid, idle),
+        participant_peak_mb=max(over_idle(process, rss) for process, rss in began.items()),
+        coordinator_cpu_s=took[pid],
+        participant_cpu_s=statistics.mean(took[process] for process in pids),
+    )
+
+
+def sent_bytes(home: Path, clock: Any) -> int:
+    """What the participant of this home uploaded, by its own outbox."""
+    from fedveil_cli.world import real_world
+    from fedveil_participant.store import journal_key, open_store
+
+    store = open_store(home, journal_key(home, None), clock, real_world().entropy)
+    try:
+        return sum(row.size_bytes for row in store.outbox() if row.kind == "SubmitInput")
+    finally:
+        store.close()
+
+
+def coordinator_arguments(script: Path) -> Callable[[Path, Path], list[str]]:
+    """`serve` by a benchmark."""
+    return lambda home, secret: [
+        str(script),
+        "--coordinator",
+        "--home",
+        str(home),
+        "serve",
+        "--passphrase-file",
+        str(secret),
+    ]
+
+
 def measure(
     participants: int, parameters: int, drop: int, rounds: int = ROUNDS, any_disk: bool = False
 ) -> dict[str, object]:
@@ -178,9 +260,8 @@ def measure(
     from fedveil_cli import cohort_figures
     from fedveil_cli.local_federation import LocalFederation
     from fedveil_cli.service_commands import configure_logging
-    from fedveil_cli.world import SystemClock, real_world
+    from fedveil_cli.world import SystemClock
     from fedveil_common import plan as plans
-    from fedveil_participant.store import journal_key, open_store
 
     configure_logging(logging.ERROR)
     clock = SystemClock()
@@ -203,44 +284,16 @@ def measure(
         federation = LocalFederation(folder, plan.data.dataset, clock, lambda kind, facts: None)
         federation.participant_command = [str(here), "--participant"]
         try:
-            admin = federation.found(
-                lambda home, secret: [
-                    str(here),
-                    "--coordinator",
-                    "--home",
-                    str(home),
-                    "serve",
-                    "--passphrase-file",
-                    str(secret),
-                ]
-            )
+            admin = federation.found(coordinator_arguments(here))
             dropping = {one: {DROPS: "1"} for one in names[:drop]}
             federation.enrol(admin, names, plans.plan_hash(canonical), dropping)
             pid = federation.processes.running["coordinator"].pid
-            pids = {one: federation.processes.running[one].pid for one in names}
             started = memory_kb(pid, "VmHWM")
-            for process in (pid, *pids.values()):
-                forget_peak(process)
-            idle = memory_kb(pid, "VmRSS")
-            began = {process: memory_kb(process, "VmRSS") for process in pids.values()}
-            run_id = federation.start(admin, canonical)
-            spent: list[dict[int, float]] = []
-            for _, kind, _ in admin.watch(run_id):
-                if kind == "round":
-                    spent.append({process: cpu_s(process) for process in (pid, *pids.values())})
-            report = admin.get_run(run_id)
-            peak = over_idle(pid, idle)
-            peak_one = max(over_idle(process, rss) for process, rss in began.items())
-            took = {process: (spent[-1][process] - spent[0][process]) / (len(spent) - 1) for process in spent[0]}
+            found = follow(federation, admin, canonical, names)
         finally:
             federation.processes.stop()
-        times = [one["seconds"] for one in report["rounds"] if one["purpose"] == "train"]
-        if report["code"] != "finished" or len(times) != count:
-            raise SystemExit(f"the run ended with {report['code']} after {len(times)} rounds")
-        home = folder / "homes" / names[-1]
-        store = open_store(home, journal_key(home, None), clock, real_world().entropy)
-        sent = sum(row.size_bytes for row in store.outbox() if row.kind == "SubmitInput")
-        store.close()
+        times = found.times(count)
+        sent = sent_bytes(folder / "homes" / names[-1], clock)
     return {
         "participants": participants,
         "parameters": parameters,
@@ -248,14 +301,14 @@ def measure(
         "protection": "masked",
         "round_s": statistics.median(times[WARM_UP:]),
         "rounds_s": times,
-        "coordinator_peak_over_idle_mb": max((started - idle) * 1024 / 1e6, peak),
-        "coordinator_rounds_over_idle_mb": peak,
-        "participant_rounds_over_idle_mb": peak_one,
-        "coordinator_cpu_s": took[pid],
-        "participant_cpu_s": statistics.mean(took[process] for process in pids.values()),
+        "coordinator_peak_over_idle_mb": max((started - found.idle) * 1024 / 1e6, found.peak_mb),
+        "coordinator_rounds_over_idle_mb": found.peak_mb,
+        "participant_rounds_over_idle_mb": found.participant_peak_mb,
+        "coordinator_cpu_s": found.coordinator_cpu_s,
+        "participant_cpu_s": found.participant_cpu_s,
         "bound_mb": bound_mb(parameters),
-        "coordinator_of_bound": peak / bound_mb(parameters),
-        "participant_of_bound": peak_one / bound_mb(parameters),
+        "coordinator_of_bound": found.peak_mb / bound_mb(parameters),
+        "participant_of_bound": found.participant_peak_mb / bound_mb(parameters),
         "bytes_per_parameter": sent / (count * parameters),
         "processes": participants + 1,
     }

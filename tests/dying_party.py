@@ -58,5 +58,5 @@ if __name__ == "__main__":
     number, moment = os.environ["DIES_AT"].split()
     owner, name = (ParticipantStore, "save") if "participate" in sys.argv else (CoordinatorJournal, "append")
     setattr(owner, name, dying(getattr(owner, name), int(number), moment))
-    participating.participate.__defaults__ = (recording_bench,)
+    participating.table_bench = recording_bench
     sys.exit(main())
