@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fedveil_common.errors import IntegrityError, PolicyRefusal
 from fedveil_common.paillier import encryption, opening, partial, shares, tables
-from fedveil_common.paillier.group import Group, inverses, multi_power
+from fedveil_common.paillier.group import Group, inverses, multi_power, multi_powers
 from fedveil_common.paillier.lifting import CheckedBases
 from fedveil_common.paillier.packing import Blocks, Slots
 
@@ -113,13 +113,20 @@ def test_powers_of_one_plus_n(s: int) -> None:
 
 def test_products_of_powers_and_inverses() -> None:
     group = parties().group
-    bases = [gmpy2.mpz(3 + 2 * index) for index in range(40)]
-    exponents = [gmpy2.mpz(index) ** 31 for index in range(40)]
-    for count in (0, 1, 6, 7, 40):
-        plain = gmpy2.mpz(1)
-        for base, exponent in zip(bases[:count], exponents[:count], strict=True):
-            plain = plain * gmpy2.powmod(base, exponent, group.n) % group.n
-        assert multi_power(bases[:count], exponents[:count], group.n) == plain
+    bases = [gmpy2.mpz(3 + 2 * index) for index in range(500)]
+    exponents = [gmpy2.mpz(index) ** 31 for index in range(250)]
+    for count in (0, 1, 6, 7, 37, 40, 250):  # one by one, in groups, in buckets
+        rows = [bases[:count], bases[250 : 250 + count]]
+        plain = [gmpy2.mpz(1), gmpy2.mpz(1)]
+        for index, row in enumerate(rows):
+            for base, exponent in zip(row, exponents[:count], strict=True):
+                plain[index] = plain[index] * gmpy2.powmod(base, exponent, group.n) % group.n
+        assert multi_powers(rows, exponents[:count], group.n) == plain
+        assert multi_power(rows[0], exponents[:count], group.n) == plain[0]
+    nothing = [0] * 37
+    assert multi_powers([bases[:37]], nothing, group.n) == [1]
+    with pytest.raises(ValueError, match="as many bases"):
+        multi_powers([bases[:7], bases[:8]], exponents[:7], group.n)
     assert all(a * b % group.n == 1 for a, b in zip(bases, inverses(bases, group.n), strict=True))
 
 

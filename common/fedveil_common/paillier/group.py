@@ -19,7 +19,7 @@ MAX_S = 3
 """Plaintexts have s times as many bits as n; a larger s makes ciphertexts smaller and tables larger."""
 
 _FEW = 6
-"""Up to so many powers are computed one by one; beyond, in buckets (Pippenger)."""
+"""Up to so many powers are computed one by one; beyond, together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,15 +136,81 @@ def inverses(values: Sequence[int], modulus: int) -> list[int]:
 def multi_power(bases: Sequence[int], exponents: Sequence[int], modulus: int) -> int:
     """The product of bases[i]^exponents[i] mod `modulus`, for exponents >= 0 of similar length; 1 of nothing.
 
-    For public exponents: which buckets are filled shows them. Source: Pippenger 1976.
+    For public exponents: which products are taken shows them.
     """
-    if len(bases) != len(exponents):
+    return multi_powers([bases], exponents, modulus)[0]
+
+
+def multi_powers(rows: Sequence[Sequence[int]], exponents: Sequence[int], modulus: int) -> list[int]:
+    """`multi_power` of each row of bases, all to the same exponents.
+
+    Some bases (37 in a vector of 100,000 numbers) are put together in groups, of which every product is made before
+    (Straus 1964); many fall into buckets, digit by digit (Pippenger 1976): what takes fewer products.
+    """
+    if any(len(bases) != len(exponents) for bases in rows):
         raise ValueError("as many bases as exponents")
-    if len(bases) <= _FEW:
-        return product((gmpy2.powmod(b, e, modulus) for b, e in zip(bases, exponents, strict=True)), modulus)
+    if len(exponents) <= _FEW:
+        few = [zip(bases, exponents, strict=True) for bases in rows]
+        return [product((gmpy2.powmod(b, e, modulus) for b, e in pairs), modulus) for pairs in few]
     numbers = [int(exponent) for exponent in exponents]
     length = max(number.bit_length() for number in numbers)
-    width = min(range(2, 11), key=lambda bits: -(-length // bits) * (len(bases) + 2 * (1 << bits) * 0.9))
+    fewest = -(-len(numbers) // _GROUP)
+    groups = min(range(fewest, len(numbers) + 1), key=lambda count: _grouped(numbers, length, count))
+    width = min(range(2, 11), key=lambda bits: _bucketed(numbers, length, bits))
+    if _grouped(numbers, length, groups) < _CACHED * _bucketed(numbers, length, width):
+        patterns = _patterns(numbers, length, groups)
+        return [_in_groups(bases, patterns, groups, modulus) for bases in rows]
+    return [_in_buckets(bases, numbers, length, width, modulus) for bases in rows]
+
+
+_GROUP = 8
+"""At most so many bases in a group: 247 products are made of them before."""
+
+_CACHED = 0.85
+"""The products of many groups are too large for a processor's cache."""
+
+
+def _grouped(numbers: Sequence[int], length: int, groups: int) -> float:
+    """Products that `_in_groups` takes, nearly."""
+    return groups * (2 ** (len(numbers) / groups) - len(numbers) / groups + length) + length
+
+
+def _bucketed(numbers: Sequence[int], length: int, width: int) -> float:
+    """Products that `_in_buckets` takes, nearly."""
+    return -(-length // width) * (len(numbers) + (1 << width)) + length
+
+
+def _patterns(numbers: Sequence[int], length: int, groups: int) -> list[tuple[int, ...]]:
+    """For each bit, the highest first, and each group: which exponents of the group have it set. Group i has the
+    numbers i, i + groups, i + 2 groups ..
+    """
+    members = [numbers[first::groups] for first in range(groups)]
+    return [
+        tuple(sum(((number >> bit) & 1) << place for place, number in enumerate(group)) for group in members)
+        for bit in range(length - 1, -1, -1)
+    ]
+
+
+def _in_groups(bases: Sequence[int], patterns: Sequence[tuple[int, ...]], groups: int, modulus: int) -> int:
+    tables = [_products(bases[first::groups], modulus) for first in range(groups)]
+    result: Any = mpz(1)
+    for chosen in patterns:
+        result = result * result % modulus
+        for table, pattern in zip(tables, chosen, strict=True):
+            if pattern:
+                result = result * table[pattern] % modulus
+    return result  # type: ignore[no-any-return]
+
+
+def _products(bases: Sequence[int], modulus: int) -> list[Any]:
+    """The product of each subset of `bases`, by the number whose bits say which are in it."""
+    table: list[Any] = [mpz(1)]
+    for base in bases:
+        table += [base, *(one * base % modulus for one in table[1:])]
+    return table
+
+
+def _in_buckets(bases: Sequence[int], numbers: Sequence[int], length: int, width: int, modulus: int) -> int:
     result: Any = mpz(1)
     for position in range(-(-length // width) - 1, -1, -1):
         if result != 1:

@@ -20,7 +20,7 @@ from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.paillier.encoding import hp, integer, words
 from fedveil_common.paillier.encryption import Block, exponent_value, nonce_bits
-from fedveil_common.paillier.group import multi_power
+from fedveil_common.paillier.group import multi_power, multi_powers
 from fedveil_common.paillier.nonces import nonce
 from fedveil_common.paillier.public_key import PublicKey
 from fedveil_common.paillier.tables import ShortPowers
@@ -124,7 +124,7 @@ def check_bodies(
     if bodies_hash(blocks, key.group.long_bytes) != header.bodies_hash:
         raise PeerError("bad_bodies", "the ciphertexts are not those that were announced", peer=peer)
     seed, challenges = _opened(key, context, header, peer)
-    columns = [multi_power([bodies[k] % n for bodies in blocks], challenges, n) for k in range(header.width)]
+    columns = multi_powers([[bodies[k] % n for bodies in blocks] for k in range(header.width)], challenges, n)
     left = gmpy2.powmod(_body_base(key, seed, header.width), header.response, n)
     right = header.body_commitment * multi_power(columns, words("input/sigma", seed, header.width), n) % n
     if (left * left - right * right) % n:

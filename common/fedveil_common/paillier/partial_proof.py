@@ -14,7 +14,7 @@ import gmpy2
 from fedveil_common.errors import PeerError
 from fedveil_common.paillier.encoding import hp, integer, words
 from fedveil_common.paillier.encryption import nonce_bits
-from fedveil_common.paillier.group import multi_power
+from fedveil_common.paillier.group import multi_power, multi_powers
 from fedveil_common.paillier.lifting import CheckedBases
 from fedveil_common.paillier.nonces import nonce
 from fedveil_common.paillier.public_key import PublicKey
@@ -92,7 +92,7 @@ def check(
     right = proof.commitment * multi_power(columns, challenges, group.n) % group.n
     if (left * left - right * right) % group.n:
         raise _bad_partial("another exponent than the key's was used", peer)
-    sums = [multi_power([row[k] for row in answer], weights, group.cipher) for k in range(width)]
+    sums = multi_powers([[row[k] for row in answer] for k in range(width)], weights, group.cipher)
     base = multi_power([one * one % group.cipher for one in lifts], weights, group.cipher)
     left = gmpy2.powmod(base, proof.response, group.cipher)
     right = proof.long_commitment * multi_power(sums, challenges, group.cipher) % group.cipher
