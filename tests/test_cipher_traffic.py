@@ -1,4 +1,4 @@
-"""The bytes that `plan explain` names for a plan under paillier are those that travel in a round of the real machines."""
+"""The bytes that `plan explain` names for a plan under paillier are those that travel in a round of real machines."""
 
 from dataclasses import replace
 

@@ -162,7 +162,7 @@ def _figure_lines(figures: dict[str, Json]) -> list[str]:
         lines += [f"{'':<11} would do: {remedy}" for remedy in would_do]
     if not isinstance(up, dict) or not isinstance(down, dict):
         lines.append(
-            f"{'':<11} abort by {figures['abort_threshold']}; how many holders open a sum, and the bytes it takes, are said by the key"
+            f"{'':<11} abort by {figures['abort_threshold']}; the key says who opens a sum, and the bytes it takes"
         )
         return lines
     lines.append(
