@@ -156,7 +156,7 @@ class Attempt:
         columns = all_of.key.of_holder(one.index, one.quorum, width)
         bases = lifting.own_bases(all_of.group, self.product())
         place = (all_of.key, all_of.encryptor.short, context, one.index)
-        partial_proof.check(*place, bases, one.rows, columns, proof, NAMES[one.index])
+        partial_proof.check(*place, bases.lifts, one.rows, columns, proof, NAMES[one.index])
 
     def open(self, quorum: tuple[int, ...]) -> NDArray[np.int64]:
         answers = []
