@@ -239,7 +239,7 @@ def test_the_commands_agree_on_the_hash(
             assert run_id == RUN
             return model.read_bytes()
 
-        def start_run(self, canonical: bytes) -> str:
+        def start_run(self, canonical: bytes, reuse_key_epoch: bool = False) -> str:
             started.append(canonical)
             return "run-2"
 
