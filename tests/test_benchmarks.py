@@ -119,6 +119,31 @@ def test_a_round_that_cannot_be_measured_is_refused(arguments: tuple[str, ...], 
     assert "Traceback" not in done.stderr
 
 
+# --- a round under paillier -------------------------------------------------------------------------------------------
+
+
+def test_a_round_under_paillier_prints_its_phases_and_goes_on_without_a_holder(tmp_path: pathlib.Path) -> None:
+    sizes = ("--participants", "3", "--threshold", "2", "--parameters", "300", "--columns", "2", "--rounds", "1")
+    done = script("paillier_round", *sizes, "--kill", "--any-disk", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["participants"], found["holders"], found["threshold"], found["blocks"]) == (3, 3, 2, 2)
+    assert (len(found["rounds_s"]), len(found["masked_rounds_s"])) == (3, 2)
+    assert found["kill_round_s"] == found["rounds_s"][-1]
+    names = ["adverts", "inputs", "votes", "product", "answers", "opening"]
+    assert list(found["phases"]) == list(found["kill_phases"]) == names
+    assert found["ratio_to_masked"] == found["round_s"] / found["masked_round_s"]
+    assert found["phe_over_round"] == found["phe_s"] / found["round_s"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("fedveil-bench-")] == []
+
+
+@pytest.mark.parametrize("arguments", [("--threshold", "4"), ("--kill",), ("--bits", "1024"), ("--rounds", "0")])
+def test_a_round_under_paillier_that_cannot_be_is_refused(arguments: tuple[str, ...], tmp_path: pathlib.Path) -> None:
+    done = script("paillier_round", "--parameters", "10", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
 # --- beside Flower: arguments and the recipe of its environment, nothing is installed ---------------------------------
 
 
