@@ -561,7 +561,7 @@ def test_a_download_beside_the_next_offer_changes_no_source() -> None:
             for fact in records[1:newest]:
                 yield facts.kind_of(fact), facts.encode(fact)
 
-    sums = Sums(Racing())  # type: ignore[arg-type]
+    sums = Sums(Racing(), cluster.coordinator._ciphers)  # type: ignore[arg-type]
     for fact in records[:newest]:
         sums.note(RUN, fact)
     with pytest.raises(ConfigError) as caught:
