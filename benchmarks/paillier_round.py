@@ -85,7 +85,11 @@ def participant() -> int:
             pause.wait(0.05)
         worker = made[-1].pid
         os.kill(worker, signal.SIGSTOP)
-        figures = {"cpu_s": masked_round.cpu_s(worker), "kb": masked_round.memory_kb(worker, "VmHWM")}
+        figures = {
+            "pid": worker,
+            "cpu_s": masked_round.cpu_s(worker),
+            "kb": masked_round.memory_kb(worker, "VmHWM"),
+        }
         home = Path(sys.argv[sys.argv.index("--home") + 1])
         (Path(os.environ[TABLES]) / home.name).write_text(json.dumps(figures))
 
@@ -219,6 +223,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             found = masked_round.follow(federation, admin, canonical[encrypted], staying, back)
         finally:
             federation.processes.stop()
+            for made in (folder / "masks").iterdir():  # stopped ones end once they see that their participant has
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(json.loads(made.read_text())["pid"], signal.SIGCONT)
         times, masked_times = found.times(total), before.times(count)
         sent = {one: masked_round.sent_bytes(federation.home_of(one), clock) - bytes_ for one, bytes_ in sent.items()}
         stamps = folder / "stamps"
