@@ -86,7 +86,7 @@ def participant(train: Callable[[], None] = lambda: None) -> int:
     from fedveil_common import layout
     from fedveil_common.errors import PolicyRefusal
     from fedveil_common.masking.ring import Signed
-    from fedveil_common.messages import Purpose
+    from fedveil_common.messages import Manifest, Purpose
     from fedveil_common.plan import Plan
     from fedveil_common.provenance import Lineage
     from fedveil_common.secret import Seed
@@ -99,7 +99,7 @@ def participant(train: Callable[[], None] = lambda: None) -> int:
             return plan.name.encode().ljust(32, b"\0")  # a version for each plan: an update of a version is made once
 
         def contribution(
-            self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+            self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
         ) -> list[NDArray[np.float64]]:
             train()
             step = 0 if lineage is None else lineage.step
@@ -115,11 +115,11 @@ def participant(train: Callable[[], None] = lambda: None) -> int:
             return [values]
 
         def encode(
-            self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
+            self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int
         ) -> Signed:
-            if purpose is Purpose.TRAIN and DROPS in os.environ:
+            if manifest.purpose is Purpose.TRAIN and DROPS in os.environ:
                 raise PolicyRefusal("benchmark_drop", "this participant sends no input")
-            return super().encode(plan, purpose, step, values, rounding, start)
+            return super().encode(plan, manifest, values, rounding, start)
 
     def fixed(datasets: Mapping[str, Path], store: ParticipantStore) -> FixedBench:
         return FixedBench(datasets, store.data_version_key(), Path.read_bytes)

@@ -107,7 +107,7 @@ class RecordingMemory(ParticipantMemory):
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = TableBench({}, Seed(bytes(32)))
             values = self.updates[stage.frame.update_key].values
-            made = bench.encode(plan, manifest.purpose, manifest.step, values, stage.rounding, 0)
+            made = bench.encode(plan, manifest, values, stage.rounding, 0)
             self.encoded[key, stage.t2] = made.astype(np.int64)
         self.on_save(kind, key)
 

@@ -99,7 +99,7 @@ class MarkedBench:
         return self._bench.accept(plan)
 
     def contribution(
-        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:
         shape = layouts.layout_for(plan, purpose, 0 if lineage is None else lineage.step)
         values = np.zeros(shape.length)
@@ -114,11 +114,9 @@ class MarkedBench:
                     values[where] = rows
         return [values]
 
-    def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> Signed:
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
         assert start == 0, "a story's vector is one piece"
-        made = self._bench.encode(plan, purpose, step, values, rounding, start)
+        made = self._bench.encode(plan, manifest, values, rounding, start)
         self._encoded(made.astype(np.int64).tobytes())
         return made
 

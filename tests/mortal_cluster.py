@@ -17,6 +17,7 @@ from fedveil_common.ids import COORDINATOR, OrgId, RunId
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
+from fedveil_common.secret import Seed
 from fedveil_coordinator import driver as coordinator
 from fedveil_participant.ports import Bench
 from fedveil_simulation.journals import PackedMemory
@@ -112,9 +113,9 @@ class WholeBench:
         self.accept, self.encode = bench.accept, bench.encode
 
     def contribution(
-        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> list[NDArray[np.float64]]:
-        values = np.concatenate(self._bench.contribution(plan, version, purpose, lineage))
+        values = np.concatenate(self._bench.contribution(plan, version, purpose, lineage, fresh))
         shape = layouts.layout_for(plan, purpose, 0 if lineage is None else lineage.step)
         for block, where in zip(shape.blocks, shape.slices().values(), strict=True):
             values[where] = np.round(values[where] * block.scale) / block.scale

@@ -5,14 +5,14 @@ is the only source of the expected sums.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from fedveil_cli import participating
 from fedveil_cli.main import main
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import Purpose
+from fedveil_common.messages import Manifest, Purpose
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
@@ -35,17 +35,15 @@ class RecordingBench:
         return self._bench.accept(plan)
 
     def contribution(
-        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:
-        return self._bench.contribution(plan, version, purpose, lineage)
+        return self._bench.contribution(plan, version, purpose, lineage, fresh)
 
-    def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> Signed:
-        made = self._bench.encode(plan, purpose, step, values, rounding, start)
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
+        made = self._bench.encode(plan, manifest, values, rounding, start)
         assert start == 0, "a test's vector is one piece"
         data = made.astype("<i8").tobytes()
-        path = self._folder / f"{purpose.value}-{step}.i64"
+        path = self._folder / f"{manifest.purpose.value}-{manifest.step}.i64"
         # encoded again after a crash: the same vector, or two would be masked under one T2
         if path.exists():
             assert path.read_bytes() == data

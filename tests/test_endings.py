@@ -16,6 +16,7 @@ from fedveil_common.layout import HOLDOUT, UPDATE, layout_for
 from fedveil_common.messages import Purpose, RunEnded
 from fedveil_common.plan import Metric, Plan
 from fedveil_common.provenance import Lineage
+from fedveil_common.secret import Seed
 from fedveil_coordinator import facts
 from fedveil_coordinator.reporting import run_report
 from fedveil_participant.bench import TableBench
@@ -33,9 +34,14 @@ def bent(monkeypatch: pytest.MonkeyPatch, change: Contribution) -> None:
     made = TableBench.contribution
 
     def contribution(
-        self: TableBench, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self: TableBench,
+        plan: Plan,
+        version: bytes,
+        purpose: Purpose,
+        lineage: Lineage | None,
+        fresh: Callable[[], Seed],
     ) -> list[NDArray[np.float64]]:
-        values = np.concatenate(made(self, plan, version, purpose, lineage))
+        values = np.concatenate(made(self, plan, version, purpose, lineage, fresh))
         org = OrgId(next(iter(self._datasets.values())).parts[0])
         return [change(org, plan, purpose, 0 if lineage is None else lineage.step, values)]
 

@@ -339,9 +339,9 @@ def test_the_data_changed_since_the_plan_was_accepted() -> None:
     files, key = {"table": Path("table.csv")}, Seed(bytes(32))
     before = TableBench(files, key, lambda path: [in_memory("t", table(2)["table"])])
     version = before.accept(plan)
-    assert len(before.contribution(plan, version, Purpose.STANDARDISE, None)) > 0
+    assert len(before.contribution(plan, version, Purpose.STANDARDISE, None, lambda: Seed(bytes(32)))) > 0
     with pytest.raises(PolicyRefusal) as caught:
         TableBench(files, key, lambda path: [in_memory("t", table(3)["table"])]).contribution(
-            plan, version, Purpose.STANDARDISE, None
+            plan, version, Purpose.STANDARDISE, None, lambda: Seed(bytes(32))
         )
     assert caught.value.code == "data_changed"

@@ -7,7 +7,7 @@ Source: FLSA/1 2.1, 2.3 with A1, A11, A14 (docs/protocol.md). Nothing here is se
 
 from dataclasses import dataclass, replace
 
-from fedveil_common import layout
+from fedveil_common import layout, private_sum
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.masking import quorum, ring
 from fedveil_common.masking.packing import size_bytes
@@ -73,7 +73,7 @@ def figures(plan: Plan, roster: int, members: int) -> CohortFigures:
     c = quorum.corrupt_bound(plan.cohort.max_corrupt, roster)
     q = quorum.quorum(members, c)
     least = max(q, MIN_SURVIVORS)
-    bits = ring.smallest(members, plan.protection.value_bits)
+    bits = ring.smallest(members, private_sum.value_bits(plan, q, c))
     length = layout.layout_for(plan, Purpose.TRAIN, 0).length
     leaves = leaf_count(length)
     vector = sum(size_bytes(leaf_length(length, index), bits) for index in range(leaves))
@@ -105,8 +105,8 @@ def why_not(plan: Plan, roster: int, members: int) -> str | None:
     q = quorum.quorum(members, c)
     try:
         quorum.check_parameters(members, c, q, q, max(q, MIN_SURVIVORS), local_c=c)
-        bits = ring.smallest(members, plan.protection.value_bits)
-        quorum.check_no_wrap(members, plan.protection.value_bits, bits)
+        value_bits = private_sum.value_bits(plan, q, c)
+        quorum.check_no_wrap(members, value_bits, ring.smallest(members, value_bits))
     except PeerError as error:
         return error.what
     return None

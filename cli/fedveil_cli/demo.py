@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedveil_common import modelfile
+from fedveil_common import modelfile, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError
 from fedveil_common.masking import packing, ring
@@ -358,7 +358,8 @@ class Demo:
             key = next(one.public for one in self._keys if one.terms.terms.key_id == plan.protection.key)
             reading = demo_cipher.read(upload, plan, key, demo_unprotected.FEW_BITS)
             return Captured(plan, upload, reading.integers, model_file, reading.guessed)
-        bits, length = ring.smallest(members, plan.protection.value_bits), demo_attack.train_layout(plan).length
+        bits = ring.smallest(members, private_sum.expected_bits(plan, members))
+        length = demo_attack.train_layout(plan).length
         plain = packing.size_bytes(length, bits)
         if len(upload) != plain:
             raise IntegrityError("demo_upload_differs", f"the upload has {len(upload)} bytes, the plain one {plain}")

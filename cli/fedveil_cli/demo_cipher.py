@@ -12,6 +12,7 @@ from pathlib import Path
 import gmpy2
 import numpy as np
 from fedveil_common import layout as layouts
+from fedveil_common import private_sum
 from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.messages import Purpose
@@ -58,7 +59,8 @@ class Uploads:
 def shape_in(plan: Plan, key: PublicKey, purpose: Purpose) -> RoundShape:
     """How the vector of a purpose lies in ciphertexts, when everybody takes part: that is what the demo's plan asks."""
     length = layouts.layout_for(plan, purpose, 0).length
-    return shape_of(key.terms, length, plan.cohort.min_participants, plan.protection.value_bits)
+    members = plan.cohort.min_participants
+    return shape_of(key.terms, length, members, private_sum.expected_bits(plan, members))
 
 
 def uploads(folder: Path, plan: Plan, key: PublicKey, run_id: str, purposes: Mapping[int, Purpose]) -> Uploads:

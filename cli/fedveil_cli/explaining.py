@@ -8,10 +8,10 @@ case is told: the smallest cohort, which a coordinator may choose by saying that
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from fedveil_common import layout
+from fedveil_common import layout, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.paillier.public_key import Terms
-from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, Weight
+from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, PrivacySpec, Weight
 
 from fedveil_cli import exposure
 from fedveil_cli.cipher_traffic import traffic
@@ -191,7 +191,53 @@ def _members(small: CohortFigures, large: CohortFigures) -> list[Statement]:
     ]
 
 
+def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[Statement]:
+    """What differential privacy promises of the opened sums, to whom, and under what it holds."""
+    steps = private_sum.steps_allowed(plan, privacy)
+    one, whole = private_sum.spent(plan, privacy, 1), private_sum.spent(plan, privacy, steps)
+    person = plan.data.person is not None
+    unit = f"person (column {plan.data.person})" if person else "record (one row)"
+    rows = "" if person else " Several rows of one person add up; name data.person to protect the person."
+    twice = private_sum.spent(plan, privacy, steps, organisations=2)
+    noise = private_sum.model_noise(plan, privacy)
+    return [
+        Statement(
+            "noisy_sums",
+            "sums",
+            f"{steps} sums of clipped gradients open, nothing else; the protection is of each {unit}, against "
+            f"everyone, the coordinator and every member included, while at most c = {large.corrupt} of them "
+            f"collude and however many drop out: epsilon {one:.3g} for one step, {whole:.3g} for the run, at delta "
+            f"{privacy.delta:g}.{rows}",
+            {"sums": steps, "epsilon_of_one_step": one, "epsilon": whole, "delta": privacy.delta},
+        ),
+        Statement(
+            "same_person",
+            "sums",
+            f"One who is in the data of two organisations has epsilon {twice:.3g} for the run: both move "
+            "the same sums.",
+            {"epsilon_of_two": twice},
+        ),
+        Statement(
+            "noise_on_the_model",
+            "sums",
+            f"The noise moves each coordinate of a step's mean gradient by {noise:.3g} (one standard "
+            f"deviation) at least; "
+            f"a clipped gradient has norm {privacy.clip_norm:g} at most.",
+            {"noise": noise},
+        ),
+        Statement(
+            "not_covered",
+            "sums",
+            "Not covered: that an organisation takes part, min_rows, when and how long it works; a member that adds no "
+            "noise of its own is counted among the c.",
+            {},
+        ),
+    ]
+
+
 def _sums(plan: Plan, large: CohortFigures) -> list[Statement]:
+    if plan.privacy is not None:
+        return _noisy_sums(plan, plan.privacy, large)
     steps, cap = plan.training.rounds, plan.training.weight_cap
     standardise = layout.needs_standardise(plan)
     evaluations = sum(layout.evaluation_due(plan, step) for step in range(steps)) + 1
@@ -200,7 +246,7 @@ def _sums(plan: Plan, large: CohortFigures) -> list[Statement]:
         Statement(
             "exact_sums",
             "sums",
-            f"privacy: {plan.privacy}. Without differential privacy the coordinator and every member see "
+            f"privacy: none. Without differential privacy the coordinator and every member see "
             f"{steps + 1 + standardise} sums exactly ({moments}{steps} of updates, 1 that measures the last model), "
             "who is in each, and every model. A sum, a series of sums and a model say something about the data behind "
             "them.",
@@ -250,7 +296,8 @@ def _columns(plan: Plan) -> list[Statement]:
         if isinstance(feature, FloatFeature) and feature.missing is not Missing.ERROR
     ]
     inputs = sum(len(feature.values) - 1 for feature in categories)
-    text = "A coordinate that only one organisation fills is opened as it is."
+    under = "" if plan.privacy is None else ", under the noise"
+    text = f"A coordinate that only one organisation fills is opened as it is{under}."
     if categories:
         text += (
             f" {inputs} of {plan.data.inputs} inputs stand for one value of a category "

@@ -116,6 +116,13 @@ def end_error(code: str, run_id: str) -> FedveilError | None:
                 not_done=further,
                 next_step=show,
             )
+        case "budget_spent":
+            return PolicyRefusal(
+                "budget_spent",
+                f"run {run_id} ended: one more step would cost more than the plan's max_epsilon allows",
+                not_done="no further step was made; the model of the last one is signed and kept",
+                next_step=f"{show} says what was spent; a plan with more noise or fewer rounds reaches its end",
+            )
         case "model_spent":
             return PolicyRefusal(
                 "model_spent",

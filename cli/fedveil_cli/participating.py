@@ -32,6 +32,7 @@ from fedveil_participant.membership import Membership
 from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
+from fedveil_participant.state import spent_by
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
 from fedveil_participant.store.holder_files import HolderFiles
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
@@ -217,6 +218,8 @@ def _participate(
         opened=standing.opened,
         tag_keys=standing.tag_keys,
         disputed=standing.disputed,
+        ledgers=spent_by({}, standing.ledger),
+        lifetimes=standing.lifetimes,
         stage=stage,
     )
     link = CoordinatorLink(renewing.channel(member, passphrase), store)

@@ -6,7 +6,7 @@ The order is that of a person who must decide: protection and privacy first, the
 import dataclasses
 import pathlib
 
-from fedveil_common import modelfile
+from fedveil_common import modelfile, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.layout import parameter_count
 from fedveil_common.masking import quorum
@@ -101,7 +101,7 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
             "update_norm": plan.protection.update_norm,
             **key,
         },
-        "privacy": plan.privacy,
+        "privacy": _privacy(plan),
         "dataset": plan.data.dataset,
         "columns": [{"name": name, "use": use, "values": values} for name, use, values in _columns(plan)],
         "min_rows": plan.data.min_rows,
@@ -125,6 +125,40 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
     return value | ({"statements": dict(statements)} if statements else {}) | ({"figures": figures} if figures else {})
 
 
+def _privacy(plan: Plan) -> Json:
+    """The privacy block with what the whole run costs by it; "none" for exact sums."""
+    privacy = plan.privacy
+    if privacy is None:
+        return "none"
+    steps = private_sum.steps_allowed(plan, privacy)
+    return {
+        "unit": "person" if plan.data.person is not None else privacy.unit.value,
+        "noise": privacy.noise.value,
+        "noise_multiplier": privacy.noise_multiplier,
+        "clip_norm": privacy.clip_norm,
+        "sample_rate": privacy.sample_rate,
+        "rows": privacy.rows,
+        "delta": privacy.delta,
+        "max_epsilon": privacy.max_epsilon,
+        "steps_allowed": steps,
+        "epsilon_of_one_step": private_sum.spent(plan, privacy, 1),
+        "epsilon": private_sum.spent(plan, privacy, steps),
+    }
+
+
+def _privacy_line(plan: Plan) -> str:
+    privacy = plan.privacy
+    if privacy is None:
+        return "none: coordinator and participants see the exact sum of every round"
+    steps = private_sum.steps_allowed(plan, privacy)
+    unit = "person" if plan.data.person is not None else "record"
+    ends = "" if steps == plan.training.rounds else f" (the budget ends the run after {steps} steps)"
+    return (
+        f"each {unit}, epsilon {private_sum.spent(plan, privacy, steps):.3g} at delta {privacy.delta:g}{ends}, "
+        f"noise {privacy.noise_multiplier:g} x clip norm {privacy.clip_norm:g} by the {privacy.noise}"
+    )
+
+
 def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
     bits, key = plan.protection.value_bits, plan.protection.key
     lines: list[str | TextTable] = [
@@ -132,7 +166,7 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
         f"plan hash   {plan_hash(canonical(plan)).hex()}",
         f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}"
         + (f", key {key}" if key else ""),
-        f"privacy     {plan.privacy}: coordinator and participants see the exact sum of every round",
+        f"privacy     {_privacy_line(plan)}",
         f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
         *_begins(plan),
         f"model       {_model(plan)}, {parameter_count(plan)} parameters",

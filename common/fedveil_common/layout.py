@@ -3,8 +3,9 @@
 Promise: both sides derive the same blocks from the plan alone; `Layout.hash` stands in the manifest. Each block has a
 cap (units of the value) that every participant enforces in integers after rounding, so that one participant moves the
 sum by a known amount at most. With M = 2^(value_bits-1)-1 a cap times its scale never exceeds M but for rounding of
-the product. Blocks, in order. train: update, weight, then the evaluation blocks if evaluation is due. evaluate: the
-evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
+the product. Blocks, in order. train: update, weight (not with differential privacy, where the update is the sum of
+clipped gradients and its denominator stands in the plan), then the evaluation blocks if evaluation is due. evaluate:
+the evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
 loss. standardise: rows, then per float feature present, sum, squares. A metric that the plan does not ask for has no
 block: nothing more opens.
 """
@@ -92,7 +93,7 @@ def evaluation_due(plan: spec.Plan, step: int) -> bool:
     Not the first model of a plan that continues a run: that run has measured it, and a second sum of the same counts
     over other survivors would show the difference.
     """
-    return step % plan.evaluation.every == 0 and not (plan.continues and not step)
+    return bool(plan.evaluation.metrics) and step % plan.evaluation.every == 0 and not (plan.continues and not step)
 
 
 def parameter_count(plan: spec.Plan) -> int:
@@ -116,7 +117,7 @@ def query_digest(plan: spec.Plan) -> bytes:
         "features": canonical_form.features(plan.data),
         "weight_cap": plan.training.weight_cap,
         "protection": {"kind": plan.protection.kind, "value_bits": plan.protection.value_bits},
-        "privacy": plan.privacy,
+        "privacy": "none",  # a plan with a privacy block asks for no exact moments
     }
     return h("query", jcs.dumps(asked))
 
@@ -124,7 +125,10 @@ def query_digest(plan: spec.Plan) -> bytes:
 def _training(plan: spec.Plan) -> tuple[Block, ...]:
     m = plan.protection.max_value
     norm = plan.protection.update_norm
-    return (Block(UPDATE, parameter_count(plan), norm, m / norm), Block(WEIGHT, 1, 1.0, float(m)))
+    update = Block(UPDATE, parameter_count(plan), norm, m / norm)
+    if plan.privacy is not None:
+        return (update,)  # no row is counted: the denominator stands in the plan
+    return (update, Block(WEIGHT, 1, 1.0, float(m)))
 
 
 def _evaluation(plan: spec.Plan) -> tuple[Block, ...]:

@@ -22,7 +22,7 @@ from fedveil_common.layout import (
     layout_for,
 )
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan
+from fedveil_common.plan import Plan, PrivacySpec
 from fedveil_common.transcript import LEAF_COORDINATES
 
 LOSS_FACTOR = 2.0
@@ -38,7 +38,11 @@ def check_norm(plan: Plan, decoded: Decoded, survivors: int) -> None:
     Slack: rounding moves each coordinate of each input by less than one grid step, hence the norm of the sum by less
     than survivors x sqrt(parameters) x update_norm / M; the same for the weight.
     """
-    update, weight = decoded[UPDATE], decoded[WEIGHT].only
+    update = decoded[UPDATE]
+    if plan.privacy is not None:
+        _check_noisy_norm(plan, plan.privacy, update, survivors)
+        return
+    weight = decoded[WEIGHT].only
     step = 1.0 / plan.protection.max_value
     bound = survivors * plan.protection.update_norm * (1.0 + math.sqrt(len(update)) * step)
     norm = _norm(update)
@@ -46,6 +50,19 @@ def check_norm(plan: Plan, decoded: Decoded, survivors: int) -> None:
         raise _rejected(f"the summed update has norm {norm:.6g}, honest inputs give at most {bound:.6g}")
     if not 0.0 <= weight <= survivors * (1.0 + step):
         raise _rejected(f"the weights sum to {weight:.6g} for {survivors} survivors")
+
+
+def _check_noisy_norm(plan: Plan, privacy: PrivacySpec, update: Readings, survivors: int) -> None:
+    """Each record adds at most its clip norm and there are `rows` of them, each input at most update_norm a coordinate;
+    the noise of the survivors' shares passes sigma*(sqrt d + 8) about once in 10^14 sums (D17).
+    """
+    root = math.sqrt(len(update))
+    records = min(privacy.rows * privacy.clip_norm, survivors * plan.protection.update_norm * root)
+    sigma = privacy.clip_norm * privacy.noise_multiplier * math.sqrt(survivors)  # each share is at most the whole
+    bound = records + sigma * (root + 8.0)
+    norm = _norm(update)
+    if not norm <= bound:
+        raise _rejected(f"the summed update has norm {norm:.6g}, honest inputs give at most {bound:.6g}")
 
 
 def _norm(update: Readings) -> float:

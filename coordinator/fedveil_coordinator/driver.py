@@ -61,7 +61,7 @@ from fedveil_coordinator.events import (
     UploadRefused,
 )
 from fedveil_coordinator.intake import Due, due
-from fedveil_coordinator.noising import NoiseSource, NoNoise
+from fedveil_coordinator.noising import NoiseSource, PlannedNoise
 from fedveil_coordinator.ports import Journal, Outlet, Workers
 from fedveil_coordinator.sums import Sums
 
@@ -121,7 +121,7 @@ class Driver:
         self._keys = keys
         self._ciphers = CipherDesk(keys, journal, entropy)
         self.sums = Sums(journal, self._ciphers)
-        self.noise_source: NoiseSource = NoNoise()
+        self.noise_source: NoiseSource | None = None
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -564,7 +564,8 @@ class Driver:
     def _make_noise(self, draft: Manifest) -> None:
         state, now = self.active, self._clock.monotonic_s
         assert state is not None
-        made = (self._ciphers, state, draft, self.noise_source, self._journal, now)
+        source = self.noise_source or PlannedNoise(state.plan, self._entropy)
+        made = (self._ciphers, state, draft, source, self._journal, now)
         self._workers.submit(lambda: computing.make_noise(*made), self.post)
 
     def _multiply(self) -> None:

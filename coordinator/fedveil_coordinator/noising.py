@@ -7,7 +7,8 @@ Whoever knows the values can take them off the opened sum: the coordinator can. 
 from typing import Protocol
 
 import numpy as np
-from fedveil_common import transcript
+from fedveil_common import private_sum, transcript
+from fedveil_common.dp import gaussian
 from fedveil_common.leaffile import BlockShape
 from fedveil_common.messages import Manifest, Noise
 from fedveil_common.paillier import input_proof
@@ -17,6 +18,7 @@ from fedveil_common.paillier.encryption import BaseTable, encrypt_with, masks_wi
 from fedveil_common.paillier.input_proof import noise_context
 from fedveil_common.paillier.public_key import PublicKey, lifts_of
 from fedveil_common.paillier.round_shape import RoundShape
+from fedveil_common.plan import Plan
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
@@ -32,12 +34,18 @@ class NoiseSource(Protocol):
         ...
 
 
-class NoNoise:
-    """Of a coordinator whose plans add none."""
+class PlannedNoise:
+    """What a plan with differential privacy and `noise: coordinator` asks for, from 32 bytes that are forgotten."""
+
+    def __init__(self, plan: Plan, entropy: Entropy) -> None:
+        self._plan, self._entropy = plan, entropy
 
     def draw(self, manifest: Manifest) -> NDArray[np.int64]:
-        """ValueError: nobody asks."""
-        raise ValueError("no plan of this release adds noise of the coordinator")
+        """A discrete Gaussian on every coordinate. ValueError for a plan that asks for none."""
+        variance = private_sum.coordinator_variance(self._plan)
+        if not variance:
+            raise ValueError("this plan asks for no noise of the coordinator")
+        return gaussian.table(variance).draw(self._entropy.take(32), 0, manifest.length)
 
 
 def make_noise(

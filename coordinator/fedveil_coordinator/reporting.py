@@ -7,6 +7,7 @@ whose absence alone keeps it from beginning.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedveil_common import private_sum
 from fedveil_common.pki.invites import Role
 
 from fedveil_coordinator import attempt as attempts
@@ -91,6 +92,20 @@ def alarms(freezes: Sequence[Freeze], now: float) -> list[Plain]:
     ]
 
 
+def privacy_report(state: RunState) -> Plain | str:
+    """What the sums opened so far cost, by the coordinator's ledger; "none" for a plan with exact sums."""
+    privacy = state.plan.privacy
+    if privacy is None:
+        return "none"
+    return {
+        "unit": privacy.unit.value,
+        "noise": privacy.noise.value,
+        "epsilon": private_sum.spent(state.plan, privacy, len(state.records)),
+        "delta": privacy.delta,
+        "max_epsilon": privacy.max_epsilon,
+    }
+
+
 def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, float]) -> Plain:
     """Everything about a run that its members may know."""
     return {
@@ -98,7 +113,7 @@ def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, fl
         "name": state.plan.name,
         "plan_hash": state.plan_hash.hex(),
         "protection": state.plan.protection.kind,
-        "privacy": state.plan.privacy,
+        "privacy": privacy_report(state),
         "status": status,
         "code": state.ended.code if state.ended is not None else "",
         "missing": dict(state.ended.missing) if state.ended is not None else {},

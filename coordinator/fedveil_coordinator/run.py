@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedveil_common import layout, sanity, stopping, strategies, transcript, wire
+from fedveil_common import layout, private_sum, sanity, stopping, strategies, transcript, wire
 from fedveil_common import noise as noises
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
@@ -147,14 +147,22 @@ class RunState:
 
     @property
     def purpose(self) -> Purpose | None:
-        """What the next sum is for; None when there is nothing left to sum."""
+        """What the next sum is for; None when there is nothing left to sum, or nothing may be summed any more."""
         if layout.needs_standardise(self.plan) and not self.standardise:
             return Purpose.STANDARDISE
-        if self.verdict.stopped:
+        if self.verdict.stopped or self.budget_spent:
             return None
         if self.step < self.plan.training.rounds:
             return Purpose.TRAIN
-        return None if self.evaluated else Purpose.EVALUATE
+        return Purpose.EVALUATE if self.plan.evaluation.metrics and not self.evaluated else None
+
+    @property
+    def budget_spent(self) -> bool:
+        """Whether one more step would cost more than the plan's max_epsilon allows; every opened sum was charged."""
+        privacy = self.plan.privacy
+        if privacy is None or self.step >= self.plan.training.rounds:
+            return False
+        return len(self.records) >= private_sum.steps_allowed(self.plan, privacy)
 
     @property
     def verdict(self) -> stopping.Verdict:
@@ -415,7 +423,7 @@ def _advance(state: RunState, event: Event) -> Step:
     if state.rejected:
         return _end(state, "model_rejected")
     if state.purpose is None:
-        return _end(state, "finished")
+        return _end(state, "budget_spent" if state.budget_spent else "finished")
     seed = getattr(event, "seed", None)
     waited = event.at - state.waiting_since
     if len(state.certificates) >= MAX_ATTEMPTS:
@@ -491,7 +499,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
     standardise = purpose is Purpose.STANDARDISE
-    cap = noises.coordinator_cap(plan)
+    cap, bits = noises.coordinator_cap(plan), private_sum.value_bits(plan, q, corrupt)
     encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", cap) for use in state.keys)
     return Manifest(
         federation_id=roster.federation_id,
@@ -509,12 +517,12 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         min_survivors=max(q, 3),
         graph="none" if encryption else "complete",
         length=shape.length,
-        ring_bits=ring.smallest(len(cohort), plan.protection.value_bits, cap if encryption else 0),
-        value_bits=plan.protection.value_bits,
+        ring_bits=ring.smallest(len(cohort), bits, cap if encryption else 0),
+        value_bits=bits,
         update_norm=plan.protection.update_norm,
         leaf_coordinates=transcript.LEAF_COORDINATES,
         prg="none" if encryption else "AES256CTR",
-        noise="none",
+        noise=private_sum.noise_of(plan),
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
         model_hash=b"" if standardise else state.model_hash,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from fedveil_common import layout as layouts
+from fedveil_common import private_sum
+from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import Purpose
+from fedveil_common.messages import Manifest, Purpose
 from fedveil_common.plan import Plan, canonical
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
@@ -53,7 +55,14 @@ class TableBench:
         self._trainers.accept(plan)
         return source.version
 
-    def contribution(self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None) -> update.Blocks:
+    def contribution(
+        self,
+        plan: Plan,
+        version: bytes,
+        purpose: Purpose,
+        lineage: Lineage | None,
+        fresh: Callable[[], Seed],
+    ) -> update.Blocks:
         """Every block of the sum's layout, in order: float64, d coordinates in all. The organisation's secret.
 
         PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN,
@@ -70,13 +79,18 @@ class TableBench:
         step = 0 if lineage is None else lineage.step
         model = None if lineage is None else lineage.model
         scaling = None if lineage is None else lineage.standardisation
-        return update.contribution(plan, purpose, step, source, model, scaling, self._trainers.trainer(plan))
+        trainer = self._trainers.trainer(plan)
+        secret = fresh() if plan.privacy is not None else None
+        return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret)
 
-    def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> Signed:
-        """Coordinates start .. start+len(values) as integers under the sum's layout. Deterministic in `rounding`."""
-        shape = layouts.layout_for(plan, purpose, step)
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
+        """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's share of
+        the noise where the plan has differential privacy. Deterministic in `rounding`.
+        """
+        if plan.privacy is not None:
+            variance = private_sum.share_variance(plan, manifest.quorum, manifest.corrupt)
+            return update.noisy(plan, values, derive(b"", rounding.expose(), "dp/noise"), variance, start)
+        shape = layouts.layout_for(plan, manifest.purpose, manifest.step)
         return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, start).integers
 
     def _current(self, plan: Plan) -> Source:

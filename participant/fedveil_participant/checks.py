@@ -8,7 +8,7 @@ state and reveals nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import layout, strategies, transcript, wire
+from fedveil_common import layout, private_sum, strategies, transcript, wire
 from fedveil_common import noise as noises
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
@@ -151,16 +151,17 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     if manifest.purpose is Purpose.STATISTICS:
         raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
     noise = noises.coordinator_cap(plan) if accepted.keys else 0
+    bits = private_sum.value_bits(plan, manifest.quorum, manifest.corrupt)
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
         "graph": "none" if accepted.keys else "complete",
-        "ring_bits": ring.smallest(len(manifest.cohort), plan.protection.value_bits, noise),
-        "value_bits": plan.protection.value_bits,
+        "ring_bits": ring.smallest(len(manifest.cohort), bits, noise),
+        "value_bits": bits,
         "update_norm": plan.protection.update_norm,
         "leaf_coordinates": transcript.LEAF_COORDINATES,
         "prg": "none" if accepted.keys else "AES256CTR",
-        "noise": "none",
+        "noise": private_sum.noise_of(plan),
         "dataset": plan.data.dataset,
         "progress_s": plan.cohort.progress_s,
         "hard_limit_s": plan.cohort.hard_limit_s,
@@ -188,7 +189,7 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
         and not manifest.standardise
         and not manifest.previous,
         Purpose.TRAIN: 0 <= manifest.step < steps,
-        Purpose.EVALUATE: manifest.step == steps,
+        Purpose.EVALUATE: manifest.step == steps and bool(plan.evaluation.metrics),
         Purpose.STATISTICS: False,
     }[manifest.purpose]
     if manifest.purpose is not Purpose.STANDARDISE:
@@ -220,13 +221,27 @@ def not_disputed(run_id: RunId, disputed: Iterable[RunId]) -> None:
 
 def spent_key(manifest: Manifest, accepted: AcceptedPlan) -> SpentKey:
     """Under which key this opening is spent (A2)."""
-    return SpentKey(manifest.dataset, accepted.version, manifest.purpose, manifest.model_hash or manifest.query_digest)
+    return SpentKey(
+        manifest.dataset,
+        _spent_version(manifest, accepted),
+        manifest.purpose,
+        manifest.model_hash or manifest.query_digest,
+    )
 
 
 def update_key(manifest: Manifest, accepted: AcceptedPlan) -> SpentKey:
     """The plan's step that asks: it is answered once for a data version, whatever model it is asked about."""
     step = h("step", accepted.plan_hash, manifest.purpose.value.encode(), u32(manifest.step))
-    return SpentKey(manifest.dataset, accepted.version, manifest.purpose, step)
+    return SpentKey(manifest.dataset, _spent_version(manifest, accepted), manifest.purpose, step)
+
+
+def _spent_version(manifest: Manifest, accepted: AcceptedPlan) -> bytes:
+    """The data version; with differential privacy the run, since no refusal may depend on records (D6): there the
+    ledger counts what was asked before.
+    """
+    if accepted.plan.privacy is None:
+        return accepted.version
+    return h("private-run", manifest.dataset.encode(), manifest.key.run_id.encode())
 
 
 def not_spent(keys: Iterable[SpentKey], spent: Iterable[SpentKey]) -> None:
@@ -310,6 +325,18 @@ def not_stopped(lineage: Lineage) -> None:
             "run_has_stopped",
             f"by the plan's stopping rule the run ended after {lineage.step} steps",
             not_done="nothing was trained, no key was made, no model was stored",
+        )
+
+
+def final_private_step(plan: Plan, step: int) -> None:
+    """A run that its privacy budget ended has made every step that the plan's max_epsilon allows, and none more."""
+    due = private_sum.steps_allowed(plan, plan.privacy) if plan.privacy is not None else 0
+    if step != due or due == plan.training.rounds:
+        raise PeerError(
+            "wrong_final_model",
+            f"the signed model is that of step {step}, the plan's privacy budget allows {due} steps",
+            not_done="the model was not stored",
+            next_step="keep the participant's folder and call the operator",
         )
 
 

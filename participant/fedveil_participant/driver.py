@@ -423,8 +423,8 @@ class Driver:
             model_hash = b"" if walk is None else walk.lineage.model_hash
             if not self._is_kept(action.update_key, model_hash):
                 lineage = None if walk is None else walk.lineage
-                blocks = self._bench.contribution(accepted.plan, accepted.version, manifest.purpose, lineage)
-                if sum(map(len, blocks)) != manifest.length:
+                asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
+                if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks

@@ -25,7 +25,7 @@ from fedveil_common.messages import (
 )
 from fedveil_common.paillier.key_use import KeyUse
 
-from fedveil_participant import checks, encrypted_checks
+from fedveil_participant import checks, encrypted_checks, spending
 from fedveil_participant.events import (
     AnswerFailed,
     AnswerQuorum,
@@ -114,7 +114,7 @@ def submit(state: State, stage: Encrypting, event: CiphertextsReady) -> Step:
     )
     blob = sign(state, BlobType.CIPHER_HEADER, header)
     after = Submitted(stage.frame, stage.t2, stage.members, stage.own, blob, event.leaf_hashes)
-    changes = Changes(spend=stage.frame.spends)
+    changes = Changes(spend=stage.frame.spends, ledger=spending.reserve(state, stage.frame))
     return apply(replace(state, stage=after), changes), (
         Persist("input", changes, (("leaf_root", header.leaf_root.hex()),)),
         UploadInput(stage.frame.key, blob, event.leaf_hashes),

@@ -7,6 +7,7 @@ durable before any action after it begins.
 
 from dataclasses import dataclass, field
 
+from fedveil_common.dp import budget
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.roster import Roster
@@ -51,6 +52,14 @@ class TagKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One entry of the privacy ledger of the data set registered as `dataset`."""
+
+    dataset: str
+    entry: budget.Entry
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What one transition adds to the standing facts; applied in the transaction that stores the stage. `checked`: keys
     of sums that were checked, which are erased.
@@ -64,6 +73,7 @@ class Changes:
     checked: tuple[TagKey, ...] = ()
     disputed: tuple[RunId, ...] = ()
     roster: Roster | None = None
+    ledger: tuple[LedgerEntry, ...] = ()
 
     def applied_to(self, keys: tuple[TagKey, ...]) -> tuple[TagKey, ...]:
         """The checksum keys after these changes: one for each (run, round, T3)."""

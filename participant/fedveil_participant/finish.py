@@ -45,6 +45,8 @@ def final_model(
     checks.not_stopped(lineage)
     if message.code == "finished":
         checks.final_step(walked(plan.training.rounds) if plan.evaluation.stop else lineage, step)
+    elif message.code == "budget_spent":
+        checks.final_private_step(plan, step)
     file = modelfile.ModelFile(
         plan=plan,
         model=lineage.model,

@@ -28,7 +28,7 @@ def encoded(action: EncryptUpdate, plan: Plan, update: StoredUpdate, bench: Benc
     whole = np.empty(manifest.length, np.int64)
     for start in range(0, manifest.length, PIECE):
         values = update.read(start, min(PIECE, manifest.length - start))
-        made = bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
+        made = bench.encode(plan, manifest, values, action.rounding, start)
         whole[start : start + len(values)] = made
     return whole
 
@@ -49,7 +49,7 @@ def masked_input(
 
     def encode(start: int, count: int) -> Signed:
         values = update.read(start, count)
-        return bench.encode(plan, manifest.purpose, manifest.step, values, action.rounding, start)
+        return bench.encode(plan, manifest, values, action.rounding, start)
 
     tag = Tag(encode, action.tag_key)
     sink = journal.new_input(manifest.key, manifest.length, manifest.ring_bits)

@@ -8,7 +8,7 @@ again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 
 from dataclasses import dataclass, replace
 
-from fedveil_common import layout, noise, provenance, transcript, wire
+from fedveil_common import layout, noise, private_sum, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum
@@ -28,7 +28,7 @@ from fedveil_participant.round import State
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a downloaded sum must be of: the question by which it is known (a plan's hash, or the digest of a query,
-    which plans share), its length, and by the plan the bits of a quantised coordinate and the corrupt members.
+    which plans share), its length, and the plan, by which the bits of a coordinate and the corrupt members are known.
 
     `question` is None for an earlier run that the plan continues: that run's plan had other rounds, so its hash is not
     known here. There the first model that the plan names is what the sums must lead to (`provenance.set_out`).
@@ -37,8 +37,7 @@ class Expected:
     purpose: Purpose
     question: bytes | None
     length: int
-    value_bits: int
-    corrupt: int
+    plan: Plan
     noise_cap: int = 0
 
     @classmethod
@@ -52,7 +51,7 @@ class Expected:
         """The sum that an earlier run had at `step`, which differed from `plan` in its rounds alone."""
         length = layout.layout_for(plan, purpose, step).length
         cap = noise.coordinator_cap(plan) if plan.protection.key else 0
-        return cls(purpose, None, length, plan.protection.value_bits, plan.cohort.max_corrupt, cap)
+        return cls(purpose, None, length, plan, cap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +105,10 @@ def fetch(
         values[start : start + count] = signed(unpack(data, count, bits), bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    bound = checksum.bound(result.survivors, expected.value_bits) + expected.noise_cap
-    return DownloadedSum(
-        download.manifest, download.result, result, values, tuple(hashes), bound, expected.corrupt
-    ), found
+    value_bits = private_sum.value_bits(expected.plan, manifest.quorum, manifest.corrupt)
+    bound = checksum.bound(result.survivors, value_bits) + expected.noise_cap
+    corrupt = expected.plan.cohort.max_corrupt
+    return DownloadedSum(download.manifest, download.result, result, values, tuple(hashes), bound, corrupt), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:

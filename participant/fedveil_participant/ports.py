@@ -12,7 +12,7 @@ from fedveil_common.errors import FedveilError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, Purpose, SignedBlob
+from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.round_shape import RoundShape
 from fedveil_common.plan import Plan
@@ -150,19 +150,18 @@ class Bench(Protocol):
         ...
 
     def contribution(
-        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None
+        self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:
         """The update and all else that enters the sum, before quantisation: float64 blocks, d coordinates in all.
 
-        `lineage` is None for purpose standardise. PolicyRefusal `data_changed` if the data is no longer `version`.
+        `lineage` is None for purpose standardise. `fresh` draws the 32 bytes that choose the sample and its rounding
+        where the plan has differential privacy. PolicyRefusal `data_changed` if the data is no longer `version`.
         """
         ...
 
-    def encode(
-        self, plan: Plan, purpose: Purpose, step: int, values: NDArray[np.float64], rounding: Seed, start: int
-    ) -> Signed:
-        """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout: signed
-        integers in fresh memory. The same whatever the pieces; any thread.
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
+        """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout, with this
+        participant's share of the noise: signed integers in fresh memory. The same whatever the pieces; any thread.
         """
         ...
 

@@ -58,7 +58,7 @@ from fedveil_common.messages import (
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, encrypted, encrypted_checks
+from fedveil_participant import checks, encrypted, encrypted_checks, spending
 from fedveil_participant.events import (
     Action,
     AnswerFailed,
@@ -70,6 +70,7 @@ from fedveil_participant.events import (
     EndStored,
     Event,
     InputReady,
+    LedgerEntry,
     Note,
     OpenedSum,
     Persist,
@@ -111,7 +112,7 @@ from fedveil_participant.stages import (
     Voted,
     Working,
 )
-from fedveil_participant.state import State, Step, apply, close, sign
+from fedveil_participant.state import State, Step, apply, close, sign, spent_by
 
 KEEP_REVEAL_S = 7 * 86_400.0
 """After a certificate the reveal is kept until the Result, or this long (A9)."""
@@ -350,7 +351,10 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
                     pinned = OpenedSum(
                         message.key.run_id, message.key.round, stage.t3, transcript.result_hash(message.result.body)
                     )
-                    return close(state, "done", (), Changes(opened=(pinned,), tag_keys=_tag_keys(stage)))
+                    settled = spending.settle(state, stage.frame)
+                    return close(
+                        state, "done", (), Changes(opened=(pinned,), tag_keys=_tag_keys(stage), ledger=settled)
+                    )
         case RunEnded():
             match stage:
                 case Idle() | Revealed() | Decrypting():
@@ -387,11 +391,13 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     if accepted.plan.protection.key or manifest.encryption:
         encrypted_checks.manifest_key(manifest, accepted.keys, noises.coordinator_cap(accepted.plan))
     checks.abort_certificates_complete(manifest)
-    freed, cleared = _leave(pinned, manifest)
+    freed, released, cleared = _leave(pinned, manifest)
+    state = replace(state, ledgers=spent_by(state.ledgers, released))
     keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)
     checks.not_spent(keys, state.spent - set(freed))
     frame = Frame(blob, manifest, t0, *keys, event.at)
-    changes = Changes(high_water=manifest.key, free=freed, tag_keys=_tag_keys(pinned.stage))
+    spending.check(state, frame)
+    changes = Changes(high_water=manifest.key, free=freed, tag_keys=_tag_keys(pinned.stage), ledger=released)
     after = apply(replace(state, stage=Preparing(frame), progress_at=event.at), changes)
     persist = Persist("offer", changes, (("t0", t0.hex()),))
     return after, (persist, *cleared, PrepareUpdate(manifest, frame.update_key))
@@ -406,7 +412,9 @@ def _tag_keys(stage: Stage) -> tuple[TagKey, ...]:
             return ()
 
 
-def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tuple[Action, ...]]:
+def _leave(
+    state: State, manifest: Manifest
+) -> tuple[tuple[SpentKey, ...], tuple[LedgerEntry, ...], tuple[Action, ...]]:
     """Leave the open attempt for a newer one: what an abort certificate in the new manifest frees, what to delete.
 
     Without a certificate over my T0 the old attempt's update stays spent (2.8); its keys are erased with its stage, so
@@ -414,14 +422,15 @@ def _leave(state: State, manifest: Manifest) -> tuple[tuple[SpentKey, ...], tupl
     """
     match state.stage:
         case Idle():
-            return (), ()
+            return (), (), ()
         case stage:
             pass
     for certificate in manifest.abort_certificates:
         if certificate.t0 == stage.frame.t0 and not isinstance(stage, Certain):  # these know a certificate to open
             checks.abort_certificate(certificate, stage.frame, state.roster)
-            return stage.frame.spends, (DiscardInput(stage.frame.key),)
-    return (), (DiscardInput(stage.frame.key),)
+            released = spending.release(state, stage.frame, certificate)
+            return stage.frame.spends, released, (DiscardInput(stage.frame.key),)
+    return (), (), (DiscardInput(stage.frame.key),)
 
 
 def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
@@ -644,7 +653,7 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         blob,
         event.leaf_hashes,
     )
-    changes = Changes(spend=stage.frame.spends)
+    changes = Changes(spend=stage.frame.spends, ledger=spending.reserve(state, stage.frame))
     return apply(replace(state, stage=after), changes), (
         Persist("input", changes, (("leaf_root", header.leaf_root.hex()),)),
         UploadInput(stage.frame.key, blob, event.leaf_hashes),
@@ -737,7 +746,8 @@ def _aborted(state: State, certificate: AbortCertificate) -> Step:
             return state, ()
         case stage:
             checks.abort_certificate(certificate, stage.frame, state.roster)
-    return close(state, "aborted", (), Changes(free=stage.frame.spends))
+    released = spending.release(state, stage.frame, certificate)
+    return close(state, "aborted", (), Changes(free=stage.frame.spends, ledger=released))
 
 
 def x_coordinates(manifest: Manifest) -> dict[OrgId, int]:

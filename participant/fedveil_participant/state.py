@@ -3,19 +3,28 @@
 Promise: a change of the standing facts is applied in one place, beside the stage that it is stored with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedveil_common import wire
 from fedveil_common.crypto import signing
+from fedveil_common.dp.budget import Ledger
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import BlobType, Body, SignedBlob
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey
 
 from fedveil_participant.checks import AcceptedPlan, Limits
-from fedveil_participant.events import Action, Changes, DiscardInput, OpenedSum, Persist, SpentKey, TagKey
+from fedveil_participant.events import Action, Changes, DiscardInput, LedgerEntry, OpenedSum, Persist, SpentKey, TagKey
 from fedveil_participant.stages import Idle, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class LifetimeLimit:
+    """Epsilon that the records of a data set may spend over all runs, at `delta`."""
+
+    max_epsilon: float
+    delta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,8 @@ class State:
 
     `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
     `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
-    sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here.
+    sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here. `ledgers`,
+    `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all.
     """
 
     me: OrgId
@@ -38,6 +48,8 @@ class State:
     opened: frozenset[OpenedSum] = frozenset()
     tag_keys: tuple[TagKey, ...] = ()
     disputed: frozenset[RunId] = frozenset()
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
     stage: Stage = field(default_factory=Idle)
     progress_at: float = 0.0
 
@@ -68,7 +80,16 @@ def apply(state: State, changes: Changes) -> State:
         tag_keys=changes.applied_to(state.tag_keys),
         disputed=state.disputed | set(changes.disputed),
         roster=changes.roster or state.roster,
+        ledgers=spent_by(state.ledgers, changes.ledger),
     )
+
+
+def spent_by(ledgers: Mapping[str, Ledger], entries: Iterable[LedgerEntry]) -> Mapping[str, Ledger]:
+    """The ledgers after these entries. IntegrityError `ledger_conflict`."""
+    after = dict(ledgers)
+    for one in entries:
+        after[one.dataset] = after.get(one.dataset, Ledger()).apply(one.entry)
+    return after
 
 
 def sign(state: State, type: BlobType, body: Body) -> SignedBlob:

@@ -11,16 +11,19 @@ import numpy as np
 from fedveil_common import layout as layouts
 from fedveil_common import prediction
 from fedveil_common import standardisation as moments
+from fedveil_common.dp import gaussian
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Metric, Plan, Weight
+from fedveil_common.plan import Metric, NoiseSource, Plan, Weight
+from fedveil_common.secret import Seed
 from fedveil_common.standardisation import Standardisation
 from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.training.clipped import clipped_sum
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.trainer import Trainer
 
@@ -46,11 +49,14 @@ def contribution(
     model: NDArray[np.float32] | None,
     standardisation: Standardisation | None,
     trainer: Trainer = _BUILT_IN,
+    secret: Seed | None = None,
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
     `model` (float32) and `standardisation` are needed for train and evaluate, and None for standardise. The values are
-    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics.
+    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics, and for a
+    plan with differential privacy without `secret`, the 32 bytes that choose its sample. There the update is what
+    `clipped_sum` gives, in steps of the grid.
     """
     if purpose is Purpose.STANDARDISE:
         blocks = _standardise(plan, source)
@@ -61,7 +67,14 @@ def contribution(
     else:
         _check_finite(model, "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
-        blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
+        if purpose is not Purpose.TRAIN:
+            blocks = []
+        elif plan.privacy is None:
+            blocks = _train(plan, model, prepared.train, trainer)
+        elif secret is None:
+            raise ValueError("a private step needs secret bytes")
+        else:
+            blocks = [clipped_sum(plan, plan.privacy, model, prepared.train, secret).astype(np.float64)]
         if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
             blocks += _evaluate(plan, model, prepared.held_out, trainer)
     for block in blocks:
@@ -98,6 +111,23 @@ def encode(
         clamps += moved
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return Encoded(whole, clamps)
+
+
+def noisy(
+    plan: Plan, values: NDArray[np.float64], noise_key: bytes, variance: int, start: int = 0
+) -> NDArray[np.int64]:
+    """`values`, steps of the grid from coordinate `start` on, within +-max_value, plus this participant's share of the
+    noise under `noise_key` (32 secret bytes), of `variance`, which is 0 only where the coordinator adds it all. Whole
+    equals piecewise; int64.
+    """
+    assert plan.privacy is not None, "there is noise where there is a privacy block"
+    if (variance == 0) != (plan.privacy.noise is NoiseSource.COORDINATOR):
+        raise ValueError("an input has the noise that its plan says")
+    most = plan.protection.max_value
+    integers = np.clip(np.rint(values), -most, most).astype(np.int64)
+    if variance:
+        integers += gaussian.table(variance).draw(noise_key, start, len(values))
+    return integers
 
 
 def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:

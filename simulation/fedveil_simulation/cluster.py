@@ -34,6 +34,7 @@ from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.mask_source import InlineMasks
+from fedveil_participant.state import spent_by
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
 from fedveil_simulation.charter import Charter
@@ -229,6 +230,7 @@ class Cluster:
             opened=memory.kept.opened,
             tag_keys=memory.kept.tag_keys,
             disputed=memory.kept.disputed,
+            ledgers=spent_by({}, memory.kept.ledger),
             stage=memory.load(),
         )
         workers = _MemberWorkers()

@@ -18,7 +18,7 @@ from fedveil_common.masking.ring import Ring, Signed, signed
 from fedveil_common.messages import SumRef
 from fedveil_common.ringfile import residues
 from fedveil_common.snapshot import SnapshotCodec
-from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
+from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from numpy.typing import NDArray
 
@@ -344,6 +344,7 @@ class Kept:
     opened: frozenset[OpenedSum] = frozenset()
     tag_keys: tuple[TagKey, ...] = ()
     disputed: frozenset[RunId] = frozenset()
+    ledger: tuple[LedgerEntry, ...] = ()
 
 
 @dataclass(slots=True)
@@ -377,6 +378,7 @@ class ParticipantMemory:
             opened=self.kept.opened | set(changes.opened),
             tag_keys=changes.applied_to(self.kept.tag_keys),
             disputed=self.kept.disputed | set(changes.disputed),
+            ledger=(*self.kept.ledger, *changes.ledger),
         )
         self.trail.append((kind, key, trail))
 

@@ -14,6 +14,7 @@ from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.packing import Blocks, Slots
 from fedveil_common.paillier.public_key import Terms
 from fedveil_common.plan import Plan
+from fedveil_common.private_sum import expected_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ def shape_in_use(use: KeyUse, manifest: Manifest) -> RoundShape:
 
 def shape_of_plan(use: KeyUse, plan: Plan, members: int) -> RoundShape:
     """Of the largest sum of a plan, if so many members take part: for what is made ready before there is a manifest."""
-    purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)] + [(Purpose.EVALUATE, 0)]
+    purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)]
+    purposes += [(Purpose.EVALUATE, 0)] if plan.evaluation.metrics else []
     length = max(layout_for(plan, purpose, step).length for purpose, step in purposes)
-    return _shape(use.modulus_bits, use.s, use.columns, length, members, plan.protection.value_bits, 0)
+    return _shape(use.modulus_bits, use.s, use.columns, length, members, expected_bits(plan, members), 0)
 
 
 def _shape(bits: int, s: int, columns: int, length: int, members: int, value_bits: int, noise_cap: int) -> RoundShape:

@@ -106,18 +106,8 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "kind": plan.kind.value,
         "data": data,
         "model": _model(plan.model),
-        "training": {
-            "rounds": plan.training.rounds,
-            "local_epochs": plan.training.local_epochs,
-            "batch_size": plan.training.batch_size,
-            "learning_rate": plan.training.learning_rate,
-            "proximal_mu": plan.training.proximal_mu,
-            "seed": plan.training.seed,
-            "weight": plan.training.weight.value,
-            "weight_cap": plan.training.weight_cap,
-        },
+        "training": _training(plan),
         "strategy": _strategy(plan.strategy),
-        "evaluation": _evaluation(plan.evaluation),
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -126,9 +116,10 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "hard_limit_s": plan.cohort.hard_limit_s,
         },
         "protection": _protection(plan.protection),
-        "privacy": plan.privacy,
+        "privacy": _privacy(plan.privacy),
     }
     optional: dict[str, jcs.Json] = {
+        "evaluation": _evaluation(plan.evaluation) if plan.evaluation.metrics else None,
         "purpose": plan.purpose,
         "controller": plan.controller,
         "legal_basis": plan.legal_basis,
@@ -180,6 +171,39 @@ def _model(model: spec.ModelSpec) -> dict[str, jcs.Json]:
         del members["l2"]
         members |= {"name": model.trainer, "parameters": model.parameters}
     return members
+
+
+def _training(plan: spec.Plan) -> dict[str, jcs.Json]:
+    training = plan.training
+    members: dict[str, jcs.Json] = {
+        "rounds": training.rounds,
+        "learning_rate": training.learning_rate,
+        "seed": training.seed,
+    }
+    if plan.privacy is not None:  # a step is one sum: of the rest nothing has a meaning
+        return members
+    return members | {
+        "local_epochs": training.local_epochs,
+        "batch_size": training.batch_size,
+        "proximal_mu": training.proximal_mu,
+        "weight": training.weight.value,
+        "weight_cap": training.weight_cap,
+    }
+
+
+def _privacy(privacy: spec.PrivacySpec | None) -> jcs.Json:
+    if privacy is None:
+        return "none"
+    return {
+        "unit": privacy.unit.value,
+        "noise": privacy.noise.value,
+        "rows": privacy.rows,
+        "clip_norm": privacy.clip_norm,
+        "sample_rate": privacy.sample_rate,
+        "noise_multiplier": privacy.noise_multiplier,
+        "delta": privacy.delta,
+        "max_epsilon": privacy.max_epsilon,
+    }
 
 
 def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedveil_common import initial
-from fedveil_common.plan import parameters, spec
+from fedveil_common.plan import parameters, private_plans, spec
 from fedveil_common.plan.section import Findings, Section
 from fedveil_common.plan.yaml_tree import Fields, Node, Scalar
 
@@ -36,7 +36,10 @@ RELEASES: Mapping[str, str] = {
     "strategy.kind": "a later release",
     "protection.kind": "a later release",
     "protection.value_bits": "a later release",
-    "privacy": "release 0.4",
+    "privacy.unit": "a later release",
+    "privacy.noise": "a later release",
+    "evaluation": "a later release",
+    "continues": "a later release",
 }
 """Field -> what brings the values of it that this release lacks, as for commands (`fedveil_cli.reserved`)."""
 
@@ -63,7 +66,7 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         top.take("queries", required=True)
         top.skip()
     model, initial_line = _model(top.section("model", required=not statistics), data)
-    training = _training(top.section("training", required=not statistics), protection)
+    training = _training(top.section("training", required=not statistics), protection, privacy)
     plan = spec.Plan(
         version=1,
         name=name,
@@ -72,7 +75,7 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         model=model,
         training=training,
         strategy=_strategy(top.section("strategy", required=False)),
-        evaluation=_evaluation(top.section("evaluation", required=not statistics), data.target),
+        evaluation=_evaluation(top, data.target, privacy, statistics),
         cohort=cohort,
         protection=protection,
         privacy=privacy,
@@ -84,6 +87,7 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         continues=_continues(top),
     )
     top.close()
+    plan = private_plans.settled(plan, top)
     if findings.problems or findings.later:
         return plan
     return _with_initial(plan, initial_line, findings)
@@ -329,7 +333,9 @@ def _hidden(section: Section) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _training(section: Section, protection: spec.ProtectionSpec) -> spec.TrainingSpec:
+def _training(section: Section, protection: spec.ProtectionSpec, privacy: spec.PrivacySpec | None) -> spec.TrainingSpec:
+    if privacy is not None:
+        return private_plans.training(section, privacy)
     training = spec.TrainingSpec(
         rounds=section.integer("rounds", 1, 100_000),
         local_epochs=section.integer("local_epochs", 1, 10_000, default=1),
@@ -383,7 +389,12 @@ def _decay(section: Section, key: str, default: float) -> float:
     return value
 
 
-def _evaluation(section: Section, target: spec.Target) -> spec.EvaluationSpec:
+def _evaluation(
+    top: Section, target: spec.Target, privacy: spec.PrivacySpec | None, statistics: bool
+) -> spec.EvaluationSpec:
+    if privacy is not None and not top.has("evaluation"):
+        return private_plans.NOTHING_MEASURED
+    section = top.section("evaluation", required=not statistics)
     possible = _METRICS_OF[type(target)]
     metrics = set(possible)
     if section.has("metrics"):
@@ -470,14 +481,13 @@ def _protection(section: Section) -> spec.ProtectionSpec:
     return spec.ProtectionSpec(kind, min(bits, MAX_VALUE_BITS), update_norm, key)
 
 
-def _privacy(top: Section) -> str:
+def _privacy(top: Section) -> spec.PrivacySpec | None:
+    if top.is_mapping("privacy"):
+        return private_plans.read(top.section("privacy"))
     line = top.line_of("privacy")
-    node = top.take("privacy", required=True)
-    match node:
+    match top.take("privacy", required=True):
         case None | Scalar(value="none") | Scalar(refused=True):
             pass
-        case Fields():
-            _not_yet(top.findings, line, "privacy", "differential privacy")
         case _:
-            top.findings.wrong(line, "privacy", "choice", "expected none (or a block, which a later release brings)")
-    return "none"
+            top.findings.wrong(line, "privacy", "choice", "expected none, or a block {unit, noise, rows, ...}")
+    return None

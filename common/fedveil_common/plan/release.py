@@ -23,7 +23,6 @@ def check_release(plan: spec.Plan) -> None:
         "strategy.kind": plan.strategy.kind not in STRATEGIES_OF[type(plan.strategy)],
         "protection.kind": plan.protection.kind not in {spec.MASKED, spec.PAILLIER},
         "protection.value_bits": plan.protection.value_bits > MAX_VALUE_BITS,
-        "privacy": plan.privacy != "none",
     }
     fields = tuple(field for field, lacks in lacking.items() if lacks)
     if fields:

@@ -64,6 +64,10 @@ class Section:
         """Whether the field stands in the plan and was not taken yet."""
         return key in self._members
 
+    def is_mapping(self, key: str) -> bool:
+        """Whether the field stands in the plan, as a mapping."""
+        return isinstance(self._members.get(key), Fields)
+
     def line_of(self, key: str) -> int:
         """The line of a field, or of the section if the field is absent."""
         return self._lines.get(key, self.line)

@@ -205,7 +205,9 @@ class StopSpec:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule."""
+    """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule. No
+    metrics: nothing is measured, and every row trains.
+    """
 
     every: int
     metrics: tuple[Metric, ...]
@@ -248,6 +250,41 @@ class ProtectionSpec:
         return (1 << (self.value_bits - 1)) - 1
 
 
+class Unit(enum.StrEnum):
+    """Whose presence differential privacy hides: one record (one person, if the plan names `data.person`)."""
+
+    RECORD = "record"
+
+
+class NoiseSource(enum.StrEnum):
+    """Who adds the noise: every participant its share, so that nobody knows the whole; or the coordinator, as
+    ciphertexts that it commits to before any input exists, and which it can take off again for itself.
+    """
+
+    PARTICIPANTS = "participants"
+    COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacySpec:
+    """Differential privacy of the sums of a plan. `rows`: N0, the public nominal number of records of all participants
+    together, the denominator of every mean. `clip_norm`: C, the L2 norm to which the gradient of one record (person) is
+    clipped. `sample_rate`: q in (0, 1], with which each is drawn, independently, for each step. `noise_multiplier`: z,
+    the standard deviation of the noise on a sum in units of C. `delta`, `max_epsilon`: the run ends before its epsilon
+    at this delta would exceed it. `target_epsilon`: while a plan is read, what the multiplier is sought for; then 0.
+    """
+
+    unit: Unit
+    noise: NoiseSource
+    rows: int
+    clip_norm: float
+    sample_rate: float
+    noise_multiplier: float
+    delta: float
+    max_epsilon: float
+    target_epsilon: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """An earlier run that this plan goes on from: its id, and after how many of its model steps."""
@@ -261,7 +298,8 @@ class Plan:
     """A training plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
 
     `continues`: the earlier runs whose sums, in order, lead from the seed to the first model, which `model.initial`
-    names; empty where the first model is the one drawn from the seed.
+    names; empty where the first model is the one drawn from the seed. `privacy`: None for exact sums
+    ("none" in the file).
     """
 
     version: int
@@ -274,7 +312,7 @@ class Plan:
     evaluation: EvaluationSpec
     cohort: CohortSpec
     protection: ProtectionSpec
-    privacy: str
+    privacy: PrivacySpec | None = None
     purpose: str | None = None
     controller: str | None = None
     legal_basis: str | None = None

@@ -4,9 +4,11 @@ import numpy as np
 
 from fedveil_common.crypto.labels import h
 from fedveil_common.decode import Decoded
+from fedveil_common.layout import UPDATE
 from fedveil_common.plan import AdaptiveSpec, MomentumSpec, Plan, StrategySpec, check_release
 from fedveil_common.strategies import adaptive, fedavg, fedavgm
-from fedveil_common.strategies.moving import Kept, Moved, Rule, move
+from fedveil_common.strategies.moving import Kept, Moved, Rule, move, weighted_mean
+from fedveil_common.strategies.private_step import mean_update
 
 __all__ = ["Moved", "apply", "has_state", "start", "state_hash"]
 
@@ -23,9 +25,11 @@ def start(plan: Plan, model: Kept) -> Moved:
 
 
 def apply(plan: Plan, before: Moved, decoded: Decoded) -> Moved:
-    """The next model and moments under the plan's strategy; errors as `moving.move`."""
+    """The next model and moments under the plan's strategy; errors as `moving.move` and `moving.weighted_mean`."""
     check_release(plan)
-    return move(before, decoded, _rule(plan))
+    update = decoded[UPDATE]
+    mean = weighted_mean(decoded) if plan.privacy is None else mean_update(plan, plan.privacy, update)
+    return move(before, len(update), mean, _rule(plan))
 
 
 def has_state(plan: Plan) -> bool:

@@ -2,7 +2,8 @@
 
 Promise: a pure function of (model, moments, opened sum), the same bits on every machine, so each participant re-derives
 every model before it trains on it. Elementwise IEEE 754 float64 in the order the rule writes it, each of model and
-moments rounded once to float32. The mean is sum(w'*x)/sum(w'): weights inside the protected sum, FLSA/1 2.5.6.
+moments rounded once to float32. The mean is sum(w'*x)/sum(w'), weights inside the protected sum, FLSA/1 2.5.6; with
+differential privacy it is that of `private_step`.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,10 @@ Rule = Callable[[Values, tuple[Values, ...], Values], tuple[Values, ...]]
 """(model, moments, mean update) of some coordinates -> (new model, new moments ...), elementwise, all float64."""
 
 
+Mean = Callable[[slice, Values], Values]
+"""(which coordinates, the model there) -> the mean update there, float64."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
     """A model and a strategy's moments: float32, all of one shape, plan order. As public as the sums."""
@@ -31,16 +36,12 @@ class Moved:
     moments: tuple[Kept, ...] = ()
 
 
-def move(before: Moved, decoded: Decoded, rule: Rule) -> Moved:
-    """What `rule` makes of `before` and the opened train sum.
+def weighted_mean(decoded: Decoded) -> Mean:
+    """The mean update of an opened train sum without differential privacy: sum(w'*x)/sum(w').
 
-    Raises RoundAborted `no_weight` if nobody had a row to train on; IntegrityError `model_rejected` if a value is not
-    finite; ValueError if the shapes differ.
+    Raises RoundAborted `no_weight` if nobody had a row to train on.
     """
     update, weight = decoded[UPDATE], decoded[WEIGHT].only
-    kept = (before.model, *before.moments)
-    if any(one.dtype != np.float32 or one.shape != (len(update),) for one in kept):
-        raise ValueError("the update does not have the shape of the model")
     if not weight > 0:
         raise RoundAborted(
             "no_weight",
@@ -48,12 +49,23 @@ def move(before: Moved, decoded: Decoded, rule: Rule) -> Moved:
             not_done="the model stays as it was",
             next_step="check the holdout fraction and the rows of the participants",
         )
+    return lambda where, _: np.asarray(update.at(where) / weight)
+
+
+def move(before: Moved, length: int, mean: Mean, rule: Rule) -> Moved:
+    """What `rule` makes of `before` and the mean update of `length` coordinates.
+
+    Raises IntegrityError `model_rejected` if a value is not finite; ValueError if the shapes differ.
+    """
+    kept = (before.model, *before.moments)
+    if any(one.dtype != np.float32 or one.shape != (length,) for one in kept):
+        raise ValueError("the update does not have the shape of the model")
     after, finite = tuple(np.empty_like(one) for one in kept), True
-    for start in range(0, len(update), LEAF_COORDINATES):
+    for start in range(0, length, LEAF_COORDINATES):
         leaf = slice(start, start + LEAF_COORDINATES)
         model, *moments = (one[leaf].astype(np.float64) for one in kept)
         with np.errstate(over="ignore", invalid="ignore"):
-            for whole, part in zip(after, rule(model, tuple(moments), update.at(leaf) / weight), strict=True):
+            for whole, part in zip(after, rule(model, tuple(moments), mean(leaf, model)), strict=True):
                 whole[leaf] = part.astype(np.float32)
                 finite = finite and bool(np.isfinite(whole[leaf]).all())
     if not finite:

@@ -37,7 +37,6 @@ from fedveil_common.wire.fields import (
     Rule,
     Scalars,
     Whole,
-    constant,
     one_of,
 )
 
@@ -160,11 +159,11 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "graph": one_of("complete", "none"),
             "length": LENGTH,
             "ring_bits": BITS,
-            "value_bits": Whole(2, 32),
+            "value_bits": Whole(2, 63),
             "update_norm": Real(),
             "leaf_coordinates": Whole(16_384, 16_384),
             "prg": one_of("AES256CTR", "none"),
-            "noise": constant("none"),
+            "noise": one_of("none", "participants", "coordinator"),
             "layout_hash": HASH,
             "dataset": NAME,
             "model_hash": HASH_OR_NONE,

@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 
 from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source
+from fedveil_participant.data.units import Units
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """`inputs`: float64 (rows, inputs), standardised. `target`: float64 (rows,), 0/1, a class's index, or scaled to
-    [-1, 1].
+    [-1, 1]. `persons`: uint64 (rows,), equal for the rows of one person; None where each row stands for itself.
     """
 
     inputs: NDArray[np.float64]
     target: NDArray[np.float64]
+    persons: NDArray[np.uint64] | None = None
+
+    @property
+    def units(self) -> Units:
+        """Which of the rows belong together."""
+        return Units.single(len(self)) if self.persons is None else Units.grouped(self.persons)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -42,7 +49,12 @@ def prepare(plan: Plan, source: Source, standardisation: Standardisation) -> Pre
     matrix = design.inputs(plan, standardisation, source.table)
     target = design.targets(plan, source.table)
     out = holdout.held_out(source.positions, plan.evaluation.holdout)
-    return Prepared(Rows(matrix[~out], target[~out]), Rows(matrix[out], target[out]))
+    persons = source.positions if plan.data.person is not None else None
+
+    def of(which: NDArray[np.bool_]) -> Rows:
+        return Rows(matrix[which], target[which], None if persons is None else persons[which])
+
+    return Prepared(of(~out), of(out))
 
 
 def check_min_rows(plan: Plan, source: Source) -> None:

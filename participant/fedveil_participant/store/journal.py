@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedveil_common import durable, jcs
 from fedveil_common.crypto.labels import u64
 from fedveil_common.database import Database
+from fedveil_common.dp import entries as ledger_entries
 from fedveil_common.errors import StorageError
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
@@ -26,8 +27,9 @@ from fedveil_common.rows import Row, Value
 from fedveil_common.secret import Secret, Seed
 from fedveil_common.snapshot import SnapshotCodec
 
-from fedveil_participant.events import Changes, OpenedSum, SpentKey, TagKey
+from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
+from fedveil_participant.state import LifetimeLimit
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.updates import spent_columns
@@ -41,7 +43,8 @@ _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What outlives every attempt: the highest (round, attempt) of each run, spent keys, sums voted for, checksum keys
-    of sums that are still to be checked, runs in which a false sum was signed.
+    of sums that are still to be checked, runs in which a false sum was signed, the entries of the privacy ledgers in
+    order, and the limits of data sets over all runs.
     """
 
     high_water: Mapping[RunId, tuple[int, int]]
@@ -49,6 +52,8 @@ class Standing:
     opened: frozenset[OpenedSum]
     tag_keys: tuple[TagKey, ...]
     disputed: frozenset[RunId]
+    ledger: tuple[LedgerEntry, ...] = ()
+    lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,15 @@ class RoundJournal:
                 tables.TAG_KEYS.put(connection, run_id=one.run_id, round=one.round, t3=one.t3, sealed=sealed)
             for run_id in changes.disputed:
                 tables.DISPUTED.put(connection, run_id=run_id)
+            entries: list[dict[str, Value]] = [
+                {
+                    "wall_s": self._clock.wall_s(),
+                    "dataset": one.dataset,
+                    "entry": jcs.dumps(ledger_entries.encode(one.entry)),
+                }
+                for one in changes.ledger
+            ]
+            tables.LEDGER.append(connection, entries)
             row: dict[str, Value] = {
                 "wall_s": self._clock.wall_s(),
                 **_attempt(key),
@@ -145,6 +159,8 @@ class RoundJournal:
                 key=lambda row: (row.text("run_id"), row.integer("round"), row.blob("t3")),
             )
             disputed = tables.DISPUTED.select(connection)
+            ledger = tables.LEDGER.select(connection)
+            limits = tables.LIFETIMES.select(connection)
         return Standing(
             {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
             frozenset(_spent_key(row) for row in spent),
@@ -154,7 +170,17 @@ class RoundJournal:
             ),
             tuple(self._tag_key(row) for row in tag_keys),
             frozenset(RunId(row.text("run_id")) for row in disputed),
+            tuple(
+                LedgerEntry(row.text("dataset"), ledger_entries.decode(jcs.loads(row.blob("entry"))))
+                for row in sorted(ledger, key=lambda row: row.integer("seq"))
+            ),
+            {row.text("dataset"): LifetimeLimit(row.real("max_epsilon"), row.real("delta")) for row in limits},
         )
+
+    def set_lifetime(self, dataset: str, limit: LifetimeLimit) -> None:
+        """What the records of a data set may spend over all runs; it holds from the next start of `participate` on."""
+        with self._database.write() as connection:
+            tables.LIFETIMES.put(connection, dataset=dataset, max_epsilon=limit.max_epsilon, delta=limit.delta)
 
     def _tag_key(self, row: Row) -> TagKey:
         place = RunId(row.text("run_id")), row.integer("round"), row.blob("t3")

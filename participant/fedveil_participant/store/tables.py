@@ -18,6 +18,8 @@ ACCEPTED = CheckedTable("accepted", "plan_hash", "wall_s")
 PLANS = CheckedTable("plans", "run_id", "plan_hash", "canonical", "version")
 UPDATES = CheckedTable("updates", "dataset", "version", "purpose", "subject", "model_hash", "blob")
 ENDS = CheckedTable("ends", "run_id", "plan_hash", "code", "model", "wall_s")
+LEDGER = AppendOnlyTable("ledger", "wall_s", "dataset", "entry")
+LIFETIMES = CheckedTable("lifetimes", "dataset", "max_epsilon", "delta")
 OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
 
 ALL: tuple[CheckedTable, ...] = (
@@ -37,5 +39,7 @@ ALL: tuple[CheckedTable, ...] = (
     PLANS,
     UPDATES,
     ENDS,
+    LEDGER,
+    LIFETIMES,
     OUTBOX,
 )

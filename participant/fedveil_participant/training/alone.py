@@ -5,17 +5,21 @@ Promise: as many passes over the rows as the plan gives a participant, the same 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from fedveil_common import initial, layout, standardisation
+from fedveil_common import initial, layout, standardisation, strategies
+from fedveil_common.crypto.labels import h, u32
 from fedveil_common.decode import Readings
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan
+from fedveil_common.plan import Plan, PrivacySpec
+from fedveil_common.secret import Seed
 from fedveil_common.standardisation import Standardisation
 from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.training.clipped import clipped_sum
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.trainer import Trainer
 from fedveil_participant.update import contribution
@@ -29,10 +33,26 @@ def fit(
     parts = [prepare(plan, source, scaling).train for source in sources]
     rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
     model = initial.initial_model(plan)
+    if plan.privacy is not None:
+        return _without_noise(plan, plan.privacy, model, rows), scaling
     chosen = trainer or GradientDescent()
     for _ in range(plan.training.rounds):
         model = (model.astype(np.float64) + chosen.update(plan, model, rows)).astype(np.float32)
     return model, scaling
+
+
+def _without_noise(
+    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows
+) -> NDArray[np.float32]:
+    """The same steps, each over a sample of these rows alone, clipped as in the federation, and no noise."""
+    here = replace(plan, privacy=replace(privacy, rows=len(rows)))
+    scale = layout.layout_for(plan, Purpose.TRAIN, 0).blocks[0].scale
+    moved = strategies.start(plan, model)
+    for step in range(plan.training.rounds):
+        secret = Seed(h("alone", u32(step)))
+        total = clipped_sum(plan, privacy, moved.model, rows, secret)
+        moved = strategies.apply(here, moved, {layout.UPDATE: Readings(total, scale)})
+    return moved.model
 
 
 def _moments(plan: Plan, sources: Sequence[Source]) -> Standardisation:

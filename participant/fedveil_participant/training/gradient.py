@@ -26,7 +26,7 @@ def gradient(
     found = np.empty_like(flat)
     chain, slopes = network.split(layers, flat), network.split(layers, found)
     values = network.activations(chain, inputs)
-    delta = _at_outputs(plan, values[-1], target)
+    delta = at_outputs(plan, values[-1], target)
     for number in reversed(range(len(chain))):
         came, layer, slope = values[number], chain[number], slopes[number]
         slope.weights[:] = _transposed(delta, came) / len(came) + plan.model.l2 * layer.weights
@@ -43,7 +43,7 @@ def _transposed(delta: NDArray[np.float64], came: NDArray[np.float64]) -> NDArra
     return np.asarray(delta.T @ came)
 
 
-def _at_outputs(plan: Plan, raw: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+def at_outputs(plan: Plan, raw: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Score minus truth: float64, shape (rows, outputs)."""
     scored = prediction.scores_of(plan, raw)
     if isinstance(plan.data.target, CategoryTarget):

@@ -1,0 +1,169 @@
+"""The privacy block of a plan, and what a plan with one must and must not say.
+
+Promise: the noise multiplier that left here is written out (a plan that asks for a target gets the multiplier that
+keeps it, rounded up), and nothing in the plan makes a sum depend on records in a way that the noise does not cover.
+Source: the design of differential privacy, D1, D2, D8, D10; docs/privacy.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fedveil_common import private_sum
+from fedveil_common.dp import gaussian
+from fedveil_common.plan import parameters, spec
+from fedveil_common.plan.section import Section
+
+NOTHING_MEASURED = spec.EvaluationSpec(every=1, metrics=(), holdout=0.0)
+"""The evaluation of a plan that asks for none: every row trains."""
+
+LATER = "a later release"
+
+MAX_STEPS = 10_000
+"""Model steps of a plan with differential privacy."""
+
+MOST_EPSILON = 1000.0
+LEAST_DELTA, MOST_DELTA = 1e-12, 0.01
+MOST_ROWS = 10**9
+MOST_BITS = 31
+
+
+def read(section: Section) -> spec.PrivacySpec | None:
+    """The block as it stands; `settled` looks at what it needs of the rest. None for a unit that this release lacks."""
+    unit_line = section.line_of("unit")
+    unit = section.choice("unit", ("record", "participant"))
+    if unit == "participant":
+        section.findings.not_yet(unit_line, "privacy.unit", "unit participant", LATER)
+        section.skip()
+        return None
+    noise = section.choice("noise", ("participants", "coordinator"), default="participants")
+    if section.has("target_epsilon") == section.has("noise_multiplier"):
+        section.wrong(
+            "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
+        )
+    found = spec.PrivacySpec(
+        unit=spec.Unit.RECORD,
+        noise=spec.NoiseSource(noise),
+        rows=section.integer("rows", 1, MOST_ROWS),
+        clip_norm=section.number("clip_norm", 0.0, 1e9, above=True),
+        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True),
+        noise_multiplier=_either(section, "noise_multiplier", private_sum.MOST_MULTIPLIER),
+        target_epsilon=_either(section, "target_epsilon", MOST_EPSILON),
+        delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
+        max_epsilon=section.number("max_epsilon", 0.0, MOST_EPSILON, above=True),
+    )
+    if found.target_epsilon > found.max_epsilon:
+        section.wrong("target_epsilon", "privacy_budget", "the target lies above max_epsilon, where the run stops")
+    section.close()
+    return found
+
+
+def _either(section: Section, key: str, most: float) -> float:
+    """One of two fields: 0 for the one that is left out."""
+    return section.number(key, 0.0, most, above=True) if section.has(key) else 0.0
+
+
+def training(section: Section, privacy: spec.PrivacySpec) -> spec.TrainingSpec:
+    """A step is one secure sum over one sample: `rounds` of them, and no field that would mean something else."""
+    for key in ("local_epochs", "batch_size", "proximal_mu", "weight", "weight_cap"):
+        if section.has(key):
+            section.wrong(
+                key,
+                "privacy_training",
+                "has no meaning under unit record, where a step is one sum; leave it out",
+            )
+            section.take(key, required=False)
+    found = spec.TrainingSpec(
+        rounds=section.integer("rounds", 1, MAX_STEPS),
+        local_epochs=1,
+        batch_size=1,
+        learning_rate=section.number("learning_rate", 0.0, 1e6, above=True),
+        proximal_mu=0.0,
+        seed=section.integer("seed", 0, default=0),
+        weight=spec.Weight.UNIFORM,
+        weight_cap=privacy.rows,
+    )
+    section.close()
+    return found
+
+
+def settled(plan: spec.Plan, top: Section) -> spec.Plan:
+    """`plan` with its noise multiplier written out, after recording every problem that its block brings."""
+    privacy, findings = plan.privacy, top.findings
+    if privacy is None:
+        return plan
+
+    def wrong(path: str, code: str, text: str) -> None:
+        findings.wrong(top.line_of(path.partition(".")[0]), path, code, text)
+
+    if plan.data.standardise is spec.Standardise.FEDERATED:
+        wrong("data.standardise", "privacy_standardise", "federated opens exact sums; take range, which costs nothing")
+    for feature in plan.data.float_features:
+        if not feature.clamp:
+            wrong(
+                f"data.features.{feature.name}.clamp",
+                "privacy_clamp",
+                "clamp: true is required here, so that no"
+                " value outside the range can end a run and so tell that it is there",
+            )
+    if plan.model.kind is spec.ModelKind.TRAINER:
+        findings.not_yet(
+            top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
+        )
+    if plan.evaluation.metrics:
+        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation with differential privacy", LATER)
+    if privacy.noise is spec.NoiseSource.COORDINATOR and plan.protection.kind != spec.PAILLIER:
+        findings.not_yet(top.line_of("privacy"), "privacy.noise", "noise coordinator under masked", LATER)
+    if plan.continues:
+        findings.not_yet(top.line_of("continues"), "continues", "going on from a run with differential privacy", LATER)
+    if plan.protection.value_bits > MOST_BITS:
+        wrong("protection.value_bits", "privacy_grid", f"at most {MOST_BITS} bits, so that squares of norms are exact")
+    if privacy.clip_norm > plan.protection.update_norm:
+        wrong(
+            "privacy.clip_norm",
+            "privacy_grid",
+            f"one record's norm exceeds update_norm, {plan.protection.update_norm:g}, which bounds a coordinate of a"
+            " whole input",
+        )
+    if findings.problems:
+        return plan
+    if privacy.delta * 10 * privacy.rows > 1:
+        wrong(
+            "privacy.delta",
+            "privacy_delta",
+            f"{privacy.delta:g} is not below 1/(10 rows) = {1 / (10 * privacy.rows):g}: a mechanism that publishes one"
+            " whole record in ten runs would pass",
+        )
+    if findings.problems or findings.later:
+        return plan
+    if privacy.target_epsilon:
+        found = private_sum.multiplier_for(plan, privacy, privacy.target_epsilon)
+        if not found:
+            wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps {plan.training.rounds} steps below it")
+        privacy = replace(privacy, noise_multiplier=found or 1.0, target_epsilon=0.0)
+        plan = replace(plan, privacy=privacy)
+    _check_grid(plan, privacy, wrong)
+    if not private_sum.steps_allowed(plan, privacy):
+        one = private_sum.spent(plan, privacy, 1)
+        wrong("privacy.max_epsilon", "privacy_budget", f"one step costs {one:.3g} at this delta: not even one fits")
+    return plan
+
+
+def _check_grid(plan: spec.Plan, privacy: spec.PrivacySpec, wrong: Callable[[str, str, str], None]) -> None:
+    """The grid is fine enough for a record, and the noise for the grid (D1)."""
+    least = private_sum.least_sensitivity(plan, privacy, plan.cohort.min_participants)
+    found = private_sum.grid(plan, privacy).sensitivity
+    variance = private_sum.grid(plan, privacy).variance
+    if variance > gaussian.MAX_VARIANCE:
+        wrong(
+            "privacy.noise_multiplier",
+            "privacy_grid",
+            f"the noise would have a standard deviation of {variance**0.5:.3g} steps of the grid, and at most"
+            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise update_norm",
+        )
+    if found < least:
+        wrong(
+            "protection.update_norm",
+            "privacy_grid",
+            f"a record of norm {privacy.clip_norm:g} is {found} steps of the grid, and {least} are needed beside"
+            f" {parameters.count(plan.model, plan.data)} parameters: raise value_bits, or lower update_norm",
+        )

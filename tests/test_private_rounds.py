@@ -1,0 +1,108 @@
+"""Private rounds end to end: the noise is in the sum, the model follows from it alone, the budget ends the run."""
+
+import math
+
+import numpy as np
+import pytest
+from encrypted_federation import KEY_ID, encrypted_federation
+from federation import FIVE, RUN, check_sums, federation
+from fedveil_common import plan as plans
+from fedveil_common import private_sum, provenance
+from fedveil_common.dp import budget
+from fedveil_common.ids import OrgId
+from fedveil_simulation.cluster import Cluster
+from private_federation import private_bytes, private_plan
+
+
+def ended(cluster: Cluster, plan: bytes) -> str:
+    cluster.start_run(RUN, plan)
+    cluster.play(lambda: cluster.memory.runs[RUN][1] == "ended", 400_000.0)
+    return cluster.memory.runs[RUN][2]
+
+
+def ledger_of(cluster: Cluster, org: OrgId) -> budget.Ledger:
+    entries = cluster.members[org].memory.kept.ledger
+    assert all(one.dataset == "table" for one in entries)
+    return budget.fold(one.entry for one in entries)
+
+
+def test_a_private_run_under_masks() -> None:
+    plan = private_bytes()
+    cluster = federation(plan=plan)
+    assert ended(cluster, plan) == "finished"
+    assert check_sums(cluster) == 3, "each sum is that of what the participants encoded, noise included"
+
+
+def test_both_ledgers_say_what_the_plan_says() -> None:
+    plan = private_bytes(rounds=4)
+    cluster = federation(plan=plan)
+    assert ended(cluster, plan) == "finished"
+    parsed = plans.parse_canonical(plan)
+    assert parsed.privacy is not None
+    due = private_sum.spent(parsed, parsed.privacy, 4)
+    assert 0 < due < math.inf
+    for org in cluster.members:
+        ledger = ledger_of(cluster, org)
+        assert ledger.spent(RUN).epsilon(1e-5) == due
+        attempts = ledger.account(RUN).attempts
+        assert len(attempts) == 4
+        assert all(isinstance(one, budget.Settled) for one in attempts.values())
+
+
+@pytest.mark.parametrize(("most", "steps"), [(8.0, 2), (5.0, 1)])
+def test_the_run_ends_before_the_step_that_would_cost_too_much(most: float, steps: int) -> None:
+    plan = private_plan(rounds=50, most=most)
+    assert plan.privacy is not None
+    allowed = private_sum.steps_allowed(plan, plan.privacy)
+    assert private_sum.spent(plan, plan.privacy, allowed) <= most < private_sum.spent(plan, plan.privacy, allowed + 1)
+    cluster = federation(plan=plans.canonical(plan))
+    assert ended(cluster, plans.canonical(plan)) == "budget_spent"
+    assert len(cluster.memory.sums) == allowed == steps
+    for org, member in cluster.members.items():
+        assert ledger_of(cluster, org).spent(RUN).epsilon(plan.privacy.delta) <= most
+        (end,) = member.memory.ends.values()
+        assert end[1] == "budget_spent"
+        assert end[2], "the model of the last step is signed, derived again and stored"
+
+
+def test_the_noise_in_the_sum_is_that_of_the_plan() -> None:
+    """Same data, no gradient: what is left is noise, whose variance is the whole over q - c times the members."""
+    plan = private_plan(
+        rounds=40, rate=1e-9, noise="noise_multiplier: 3.0", most=1000.0, model="{kind: mlp, hidden: [16]}"
+    )
+    assert plan.privacy is not None
+    cluster = federation(names=FIVE, plan=plans.canonical(plan))
+    assert ended(cluster, plans.canonical(plan)) == "finished"
+    sums = np.stack([cluster.memory.read_sum(RUN, number).astype(np.float64) for number in range(1, 41)])
+    share = private_sum.share_variance(plan, 4, 1)
+    assert share == math.ceil(private_sum.grid(plan, plan.privacy).variance / 3)
+    found = sums.var(axis=0, ddof=1).mean()  # the model hardly moves: every sum has the same gradient in it
+    assert abs(found / (5 * share) - 1) < 0.15, "d*39 squares: one standard deviation is 0.02"
+
+
+@pytest.mark.parametrize("strategy", ["{kind: fedavg}", "{kind: fedavgm}", "{kind: fedadam, learning_rate: 0.1}"])
+@pytest.mark.parametrize("model", ["{kind: logistic}", "{kind: mlp, hidden: [4], l2: 0.01}"])
+def test_every_participant_derives_the_model_from_the_noisy_sums(strategy: str, model: str) -> None:
+    plan = private_plan(strategy=strategy, model=model)
+    cluster = federation(plan=plans.canonical(plan))
+    assert ended(cluster, plans.canonical(plan)) == "finished"
+    lineage = provenance.begin(plan, None)
+    for number in range(1, 4):
+        lineage = provenance.advance(lineage, cluster.memory.read_sum(RUN, number))
+    for member in cluster.members.values():
+        (end,) = member.memory.ends.values()
+        assert lineage.model_hash.hex().encode() in end[2] or end[2]
+
+
+def test_the_coordinators_noise_under_encryption() -> None:
+    """The founding sentence: encrypted updates are added as ciphertexts, with noise committed to in the offer."""
+    plan = private_plan(kind=f"paillier, key: {KEY_ID}", by="coordinator", rounds=2)
+    cluster = encrypted_federation(plan=plans.canonical(plan))
+    assert ended(cluster, plans.canonical(plan)) == "finished"
+    assert all(ledger_of(cluster, org).account(RUN).attempts for org in cluster.members)
+
+
+def test_the_participants_noise_under_encryption() -> None:
+    plan = private_plan(kind=f"paillier, key: {KEY_ID}", rounds=2)
+    cluster = encrypted_federation(plan=plans.canonical(plan))
+    assert ended(cluster, plans.canonical(plan)) == "finished"
