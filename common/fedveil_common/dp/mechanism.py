@@ -23,6 +23,9 @@ from fedveil_common.errors import ConfigError
 FURTHER = 8
 """Every block but the update has an eighth of the clip norm as its cap."""
 
+_PER_ROOT = 8
+"""C_int over sqrt(d), at least: rounding adds at most d/4 to a squared norm, so at most 0.2 % to the norm."""
+
 LEAST_CLIP = 64
 """Grid units: below it an eighth of the clip norm has fewer than eight steps."""
 
@@ -137,10 +140,10 @@ def mechanism(
 def least_clip(length: int, members: int, noise_multiplier: Fraction) -> int:
     """max(64, 8*sqrt(d), 4N/z), rounded up: the least C_int, in grid units.
 
-    8*sqrt(d): rounding adds at most d/4 to a squared norm, 0.2 % of the norm. 4N/z: then N members, or the finest of
-    the components that XNoise splits their noise into, have a standard deviation of 4 units each.
+    4N/z: then each of N members, and the finest of the components that XNoise splits their noise into, has a standard
+    deviation of 4 units.
     """
-    root = math.isqrt(FURTHER**2 * length - 1) + 1
+    root = math.isqrt(_PER_ROOT**2 * length - 1) + 1
     return max(LEAST_CLIP, root, math.ceil(4 * members / noise_multiplier))
 
 
@@ -195,9 +198,9 @@ class Tail:
 def tail(variances: Iterable[int], length: int) -> Tail:
     """The tail of the sum of independent discrete Gaussians of these `variances` on each of `length` coordinates.
 
-    A discrete Gaussian is sub-Gaussian with its parameter sigma^2, so a sum of them is with the sum of them:
-    likely = sqrt(2 ln(2d/beta') * sum of variances), by a union bound over coordinates and signs.
-    Source: amendment D15; Canonne, Kamath, Steinke 2020, Lemma 18 (moment generating function).
+    The moment generating function of a discrete Gaussian is at most the continuous one's, so a sum of them is
+    sub-Gaussian with the sum of their variances: likely = sqrt(2 ln(2d/beta') * that), by a union bound over
+    coordinates and signs. Source: amendment D15; Canonne, Kamath, Steinke 2020 (utility of the discrete Gaussian).
     """
     every = tuple(variances)
     if not every or min(every) < 1 or length < 1:
