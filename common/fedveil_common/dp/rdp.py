@@ -181,7 +181,7 @@ def skellam(squared_sensitivity: int, l1_sensitivity: int, variance: int | Fract
     """a*D2^2/(2 mu) + min(((2a-1) D2^2 + 6 D1)/(4 mu^2), 3 D1/(2 mu)): Skellam noise of total variance mu, integer
     shifts with squared L2 norm up to D2^2 and L1 norm up to D1 (`l1_bound`), integer orders only.
 
-    Source: Agarwal, Kairouz, Liu 2021, Theorem 3.5, scale 1.
+    Source: Agarwal, Kairouz, Liu 2021, the multi-dimensional Skellam mechanism at scale 1.
     """
     if squared_sensitivity <= 0 or l1_sensitivity <= 0 or variance <= 0:
         raise ValueError("sensitivities and the variance are positive")

@@ -66,7 +66,8 @@ def epsilon(curve: Curve, slack: Slack, delta: float | Fraction) -> float:
     """The epsilon of a curve that is fixed beforehand, at a total `delta` that pays for the slack too; infinity if the
     slack leaves nothing of it. Rounded up, by 10^-12 of itself at most.
 
-    (1 + e^epsilon) is why that happens early: at delta = 1e-5 a single tested attempt leaves nothing above 32.8.
+    (1 + e^epsilon) is why that happens early: at delta = 1e-5 a single tested attempt leaves nothing above about 32, a
+    thousand nothing above about 24.6, a hundred thousand nothing above about 20.
     ValueError unless 0 < delta < 1.
     """
     return _solved(lambda left: rdp.epsilon(curve, left), slack, delta)
