@@ -196,7 +196,10 @@ def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_jso
 
 def demo(
     protection: Annotated[str, typer.Option("--protection", metavar="P", help="masked or paillier.")] = "masked",
-    noise: Annotated[str | None, typer.Option("--noise", metavar="N", hidden=True)] = None,
+    noise: Annotated[
+        str,
+        typer.Option("--noise", metavar="N", help="Of the private training: by participants, or by the coordinator."),
+    ] = "participants",
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, max=MAX_SEED, help="Another split and another first model.")
     ] = 7,
@@ -205,11 +208,15 @@ def demo(
     """Let five hospitals train one model on this machine, nobody showing an update."""
     if protection not in {"masked", "paillier"}:
         raise typer.BadParameter(f"{protection!r} is no protection; masked and paillier are", param_hint="--protection")
-    if noise is not None:
-        raise reserved.not_in_this_release("`fedveil demo --noise`", "0.4")
+    if noise not in {"participants", "coordinator"}:
+        raise typer.BadParameter(f"{noise!r} adds no noise; participants and coordinator do", param_hint="--noise")
+    if noise == "coordinator" and protection != "paillier":
+        raise typer.BadParameter(
+            "the coordinator adds noise under encryption: --protection paillier", param_hint="--noise"
+        )
     from fedveil_cli import demo_command
 
-    demo_command.run(seed, Output(as_json), protection)
+    demo_command.run(seed, Output(as_json), protection, noise)
 
 
 def simulate(

@@ -4,7 +4,8 @@ Promise: nothing is staged. The coordinator and each hospital run as processes o
 a person would type; hospitals hold rows of their own; one is ended by SIGKILL in the middle of a round and comes back.
 The attack reads only what the coordinator's process wrote down of what came out of TLS: in this training, in a run
 where one hospital trains on one record, and in both again after a restart in which the protection is left out.
-Under protection paillier the hospitals hold the keys themselves, one for each of the two runs, made without a dealer.
+A second training of the same model is under differential privacy, with its epsilon accounted and enforced by both
+sides. Under protection paillier the hospitals hold the keys themselves, one for each run, made without a dealer.
 """
 
 import signal
@@ -20,7 +21,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import IntegrityError
 from fedveil_common.masking import packing, ring
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import MASKED, PAILLIER, Plan
+from fedveil_common.plan import MASKED, PAILLIER, NoiseSource, Plan
 from fedveil_common.ports import Clock
 from fedveil_participant.training import alone
 
@@ -42,8 +43,8 @@ WATCHED = "northgate"
 """The hospital whose upload the curious coordinator tries to read."""
 
 DATASET = "breast_cancer"
-KEYS = ("demo", "demo-record")
-"""Under paillier: the key of the training, and that of the run on one record; an epoch serves one run."""
+KEYS = ("demo", "demo-record", "demo-private")
+"""Under paillier: the keys of the training, of the run on one record, of the private one; an epoch serves one run."""
 
 PROCESSES = 13
 """The coordinator and five hospitals, the killed one again, and all six again without protection."""
@@ -75,6 +76,19 @@ class Encrypted:
 
 
 @dataclass(frozen=True, slots=True)
+class Private:
+    """What came of the private training: the model's score, and what its sums cost by the coordinator's ledger."""
+
+    score: Score
+    steps: int
+    ledger: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The key `privacy` of `--json`."""
+        return {**self.ledger, "steps": self.steps, "accuracy": self.score.accuracy, "log_loss": self.score.loss}
+
+
+@dataclass(frozen=True, slots=True)
 class DemoResult:
     """Everything the demo prints."""
 
@@ -84,6 +98,7 @@ class DemoResult:
     rounds: list[dict[str, object]]
     protected: Attack
     unprotected: Attack
+    private: Private
     first_round_s: float
     total_s: float
     model_file: bytes
@@ -110,6 +125,7 @@ class DemoResult:
             },
             "rounds": self.rounds,
             "protection": self.protection,
+            "privacy": self.private.to_json(),
             "transport": "mtls",
             "attack": self._attack_json(),
             "first_round_s": self.first_round_s,
@@ -161,24 +177,27 @@ def compare(
 class Inputs:
     """The plans, and the tables: per hospital, the common test set, and the watched hospital's one record.
 
-    `again`: what runs without protection, for the update and for the record.
+    `private`: of the training under differential privacy. `again`: what runs without protection, for the update and for
+    the record.
     """
 
     plan: Plan
     one_record: Plan
+    private: Plan
     again: tuple[Plan, Plan]
     files: Mapping[str, bytes]
     test: bytes
     record: bytes
 
 
-def write_inputs(folder: Path, seed: int, protection: str) -> Inputs:
+def write_inputs(folder: Path, seed: int, protection: str, noise: NoiseSource) -> Inputs:
     """The inputs for a seed; the tables are written into `folder`, where the hospitals find them."""
     plan = plans.parse_plan(demo_split.plan_text(), "demo_plan.yaml")
+    private = private_plan(noise)
     if protection == PAILLIER:
-        plan = _under(plan, KEYS[0])
+        plan, private = _under(plan, KEYS[0]), _under(private, KEYS[2])
     if seed != plan.training.seed:
-        plan = plans.with_seed(plan, seed)
+        plan, private = plans.with_seed(plan, seed), plans.with_seed(private, seed)
     divided = demo_split.split(seed)
     files = {name: demo_split.rows_csv(rows) for name, rows in divided.hospitals.items()}
     record_plan, again_record = (demo_record.one_record(plan, one) for one in (seed, seed ^ 1))
@@ -190,7 +209,14 @@ def write_inputs(folder: Path, seed: int, protection: str) -> Inputs:
         (folder / f"{name}.csv").write_bytes(data)
         single = record if name == WATCHED else demo_record.without_last_row(data)
         (folder / f"{name}.{demo_record.DATASET}.csv").write_bytes(single)
-    return Inputs(plan, record_plan, again, files, demo_split.rows_csv(divided.test), record)
+    return Inputs(plan, record_plan, private, again, files, demo_split.rows_csv(divided.test), record)
+
+
+def private_plan(noise: NoiseSource) -> Plan:
+    """The plan of the private training, under masks, with its noise from there."""
+    plan = plans.parse_plan(demo_split.private_plan_text(), "demo_private_plan.yaml")
+    assert plan.privacy is not None, "the file has a privacy block"
+    return replace(plan, privacy=replace(plan.privacy, noise=noise))
 
 
 def _under(plan: Plan, key_id: str) -> Plan:
@@ -202,6 +228,7 @@ def table_lines(result: DemoResult) -> list[tuple[str, str, str]]:
     """(who, accuracy, log-loss) rows of the closing table."""
     rows = [
         ("federated, nobody showed an update", result.federated),
+        (f"federated, epsilon {result.private.ledger['epsilon']:.2f} for each record", result.private.score),
         ("pooled, everyone shows everything", result.pooled),
     ]
     rows += [(f"{name} alone", score) for name, score in result.local.items()]
@@ -215,10 +242,18 @@ class Demo:
     """
 
     def __init__(
-        self, folder: Path, seed: int, protection: str, clock: Clock, began: float, tell: Tell, launch: Launch
+        self,
+        folder: Path,
+        seed: int,
+        protection: str,
+        noise: NoiseSource,
+        clock: Clock,
+        began: float,
+        tell: Tell,
+        launch: Launch,
     ) -> None:
         self._folder = folder
-        self._inputs = write_inputs(folder, seed, protection)
+        self._inputs = write_inputs(folder, seed, protection, noise)
         self._protection = protection
         self._keys: list[LocalKey] = []
         self._clock = clock
@@ -227,7 +262,8 @@ class Demo:
         self._federation = LocalFederation(folder, DATASET, clock, tell, launch)
         self._federation.more_data = (demo_record.DATASET,)
         self._federation.more_plans = tuple(
-            plans.plan_hash(plans.canonical(plan)) for plan in (self._inputs.one_record, *self._inputs.again)
+            plans.plan_hash(plans.canonical(plan))
+            for plan in (self._inputs.one_record, self._inputs.private, *self._inputs.again)
         )
         self._hash = plans.plan_hash(plans.canonical(self._inputs.plan))
         self._names = list(self._inputs.files)
@@ -248,6 +284,7 @@ class Demo:
             compared = comparing.submit(compare, inputs.plan, inputs.files, inputs.test, trained.model_file)
             looked = comparing.submit(self._encrypted, report, run_id)
             protected = self._attack(trained, self._side_run(admin, inputs.one_record, self._protection))
+            private = self._private_run(admin)
             encrypted = looked.result()
             admin.close()
             admin = self._restart_unprotected()
@@ -264,6 +301,7 @@ class Demo:
             rounds_of(report),
             protected,
             unprotected,
+            private,
             self._since_start() if self._first_round is None else self._first_round,
             self._since_start(),
             trained.model_file,
@@ -275,7 +313,8 @@ class Demo:
         """The keys to be made."""
         if self._protection == MASKED:
             return []
-        return [local_key.choose(plan, self._names) for plan in (self._inputs.plan, self._inputs.one_record)]
+        chosen = (self._inputs.plan, self._inputs.one_record, self._inputs.private)
+        return [local_key.choose(plan, self._names) for plan in chosen]
 
     def _encrypted(self, report: Mapping[str, Any], run_id: str) -> Encrypted | None:
         """What was received, and who opened the sums, in a training under paillier."""
@@ -332,6 +371,21 @@ class Demo:
         self._federation.await_connected(admin, self._names)
         return admin
 
+    def _private_run(self, admin: AdminClient) -> Private:
+        """The training under differential privacy, to its end."""
+        plan = self._inputs.private
+        assert plan.privacy is not None, "it is the private one"
+        self._tell("private_run", {"plan": plan.name, "noise": plan.privacy.noise.value})
+        run_id = admin.start_run(plans.canonical(plan), False)
+        for _, kind, facts in admin.watch(run_id):
+            if kind == "round":
+                self._tell(kind, facts)
+        report = _finished(admin, run_id)
+        stored = modelfile.read_model(admin.export_model(run_id))
+        test = scoring.source_of(self._inputs.test, "test.csv", plan)
+        score = scoring.score(plan, stored.model, stored.standardisation, test)
+        return Private(score, int(report["steps"]), report["privacy"])
+
     def _side_run(self, admin: AdminClient, plan: Plan, protection: str) -> Captured:
         """A run that is there for the attack only."""
         self._tell("attack_run", {"plan": plan.name, "protection": protection})
@@ -342,9 +396,7 @@ class Demo:
 
     def _captured(self, admin: AdminClient, run_id: str, plan: Plan) -> tuple[Mapping[str, Any], Captured]:
         """The report of a run that has ended, and what the attack needs of it."""
-        report = admin.get_run(run_id)
-        if report["code"] != "finished":
-            raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
+        report = _finished(admin, run_id)
         self._federation.await_models(self._names, run_id)
         first = next(one for one in report["rounds"] if one["purpose"] == Purpose.TRAIN.value)
         copy = Copy(run_id, first["number"], first["attempt"], WATCHED)
@@ -373,3 +425,11 @@ class Demo:
             (trained.digest, single.digest),
             trained.guessed and single.guessed,
         )
+
+
+def _finished(admin: AdminClient, run_id: str) -> Mapping[str, Any]:
+    """The report of a run that has ended as it should. IntegrityError `demo_run_failed`."""
+    report = admin.get_run(run_id)
+    if report["code"] != "finished":
+        raise IntegrityError("demo_run_failed", f"the demo's run ended with {report['code']}")
+    return report

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from fedveil_common.plan import MASKED
+from fedveil_common.plan import MASKED, NoiseSource
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
@@ -51,14 +51,15 @@ class Progress:
         return grid
 
 
-def run(seed: int, output: Output, protection: str = MASKED) -> None:
+def run(seed: int, output: Output, protection: str = MASKED, noise: str = NoiseSource.PARTICIPANTS) -> None:
     """`fedveil demo`."""
     clock = SystemClock()
     began = process_started_s(clock)
     configure_logging(logging.ERROR)
     with Prepared(demo.PROCESSES) as processes, temporary_folder() as folder:
         progress = Progress()
-        made = demo.Demo(pathlib.Path(folder), seed, protection, clock, began, progress.tell, processes.launch)
+        where, source = pathlib.Path(folder), NoiseSource(noise)
+        made = demo.Demo(where, seed, protection, source, clock, began, progress.tell, processes.launch)
         if progress.console.is_terminal and not output.as_json:
             with Live(progress.table(), console=progress.console, refresh_per_second=8) as live:
                 progress.live = live
@@ -105,8 +106,19 @@ def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
         "",
         *[f"round {number}: opened without {', '.join(names)}, which was killed" for number, names in dropped],
         *_encrypted(result.encrypted),
-        "privacy: none, so the sum itself (never one update) is seen by all; see SECURITY.md",
+        *_privacy(result.private),
         f"first model {result.first_round_s:.1f} s after the start of the command, everything {result.total_s:.1f} s",
+    ]
+
+
+def _privacy(private: demo.Private) -> list[str]:
+    """What each of the two trainings says about a record."""
+    ledger = private.ledger
+    return [
+        "privacy: the first training opens exact sums (never one update), which all see; see SECURITY.md",
+        f"the private one opens {private.steps} noisy sums: epsilon {ledger['epsilon']:.3f} of at most "
+        f"{ledger['max_epsilon']:g} at delta {ledger['delta']:g} for each {ledger['unit']}, noise by the "
+        f"{ledger['noise']}",
     ]
 
 

@@ -61,6 +61,11 @@ def plan_text() -> bytes:
     return (resources.files("fedveil_cli") / "demo_plan.yaml").read_bytes()
 
 
+def private_plan_text() -> bytes:
+    """The plan file of the demo's training under differential privacy."""
+    return (resources.files("fedveil_cli") / "demo_private_plan.yaml").read_bytes()
+
+
 def _lines() -> list[str]:
     text = (resources.files("fedveil_cli") / "demo_data" / "breast_cancer.csv").read_text(encoding="utf-8")
     return text.splitlines()

@@ -25,6 +25,7 @@ from fedveil_common.paillier.public_key import PublicKey
 from fedveil_common.paillier.shares import MAX_HOLDERS
 from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.plan import Plan
+from fedveil_common.private_sum import expected_bits
 from fedveil_participant import key_pins, key_seat
 from fedveil_simulation.key_book import KeyBook, hold
 
@@ -115,8 +116,9 @@ def _columns(plan: Plan, members: int) -> int:
     """As many as the largest sum has ciphertexts: then one header is enough for all of them."""
     purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)] + [(Purpose.EVALUATE, 0)]
     length = max(layout_for(plan, purpose, step).length for purpose, step in purposes)
+    largest = (1 << (expected_bits(plan, members) - 1)) - 1
     bits = int(adopt_rsa_2048(1).modulus.n).bit_length()
-    return min(MOST_COLUMNS, Slots(bits, length, members, plan.protection.max_value).plaintexts)
+    return min(MOST_COLUMNS, Slots(bits, length, members, largest).plaintexts)
 
 
 def of_book(book: KeyBook, seconds: float) -> LocalKey:

@@ -9,7 +9,7 @@ Source: docs/privacy.md; Kairouz, Liu, Steinke 2021 (sums of discrete Gaussians)
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from math import ceil, floor, isqrt
 
 from fedveil_common.dp import gaussian, rdp
@@ -101,12 +101,16 @@ def noise_of(plan: Plan) -> str:
     return "none" if plan.privacy is None else plan.privacy.noise.value
 
 
+_KEPT = 1024
+"""Figures of plans that are remembered: a machine asks for them at every step."""
+
 FINEST = 1000
 """Noise multipliers that are sought are whole multiples of 1/FINEST."""
 
 MOST_MULTIPLIER = 10_000
 
 
+@lru_cache(maxsize=_KEPT)
 def charge(plan: Plan, privacy: PrivacySpec, organisations: int = 1) -> Charge:
     """What one train sum costs a record: Poisson sampling at q, Gaussian noise on the grid, drawn in at most MAX_COHORT
     shares from tables. One in the data of k `organisations` moves the sum k times as far (D5).
@@ -124,6 +128,7 @@ def _largest_gap() -> float:
     return rdp.sum_gap([LEAST_VARIANCE] * quorums.MAX_COHORT)
 
 
+@lru_cache(maxsize=_KEPT)
 def spent(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1) -> float:
     """Epsilon at the plan's delta after `sums` opened train sums: 0 for none; to the last bit what a ledger says."""
     return of_run([charge(plan, privacy, organisations)] * sums).epsilon(privacy.delta)
@@ -134,6 +139,7 @@ def model_noise(plan: Plan, privacy: PrivacySpec) -> float:
     return privacy.noise_multiplier * privacy.clip_norm / (privacy.sample_rate * privacy.rows)
 
 
+@lru_cache(maxsize=_KEPT)
 def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
     """How many of the plan's steps fit below max_epsilon."""
     low, high = 0, plan.training.rounds
