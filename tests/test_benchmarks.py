@@ -144,6 +144,27 @@ def test_a_round_under_paillier_that_cannot_be_is_refused(arguments: tuple[str, 
     assert "Traceback" not in done.stderr
 
 
+# --- privacy ----------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_timed_beside_its_words(tmp_path: pathlib.Path) -> None:
+    done = script("privacy", "samplers", "--draws", "2000", "--repeats", "1", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    noise = {f"{name}-{scale}" for name in ("gaussian", "laplace", "skellam") for scale in (8, 64, 1000, 4000)}
+    assert set(found["table_s"]) == noise
+    assert set(found["draws_per_s"]) == set(found["of_limit"]) == noise | {"limit", "search", "exact-gaussian-8"}
+    assert found["of_limit"]["limit"] == 1
+    assert all(rate > 0 for rate in found["draws_per_s"].values())
+
+
+@pytest.mark.parametrize("arguments", [("samplers", "--draws", "0"), ("samplers", "--repeats", "0"), ()])
+def test_noise_that_cannot_be_timed_is_refused(arguments: tuple[str, ...], tmp_path: pathlib.Path) -> None:
+    done = script("privacy", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
 # --- beside Flower: arguments and the recipe of its environment, nothing is installed ---------------------------------
 
 
