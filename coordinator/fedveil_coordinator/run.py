@@ -62,7 +62,7 @@ from fedveil_coordinator.events import (
     SumProcessed,
 )
 
-FINAL_ANSWERS = frozenset({"model_spent", "not_in_this_release", "bad_plan"})
+FINAL_ANSWERS = frozenset({"model_spent", "budget_spent", "not_in_this_release", "bad_plan"})
 """Codes of a plan answer that will not change while the run waits."""
 
 MAX_ATTEMPTS = 16

@@ -329,9 +329,11 @@ def not_stopped(lineage: Lineage) -> None:
 
 
 def final_private_step(plan: Plan, step: int) -> None:
-    """A run that its privacy budget ended has made every step that the plan's max_epsilon allows, and none more."""
+    """A run that a privacy budget ended made no more steps than the plan's max_epsilon allows. Fewer are possible: the
+    budgets of organisations may end it before.
+    """
     due = private_sum.steps_allowed(plan, plan.privacy) if plan.privacy is not None else 0
-    if step != due or due == plan.training.rounds:
+    if step > due:
         raise PeerError(
             "wrong_final_model",
             f"the signed model is that of step {step}, the plan's privacy budget allows {due} steps",

@@ -40,7 +40,7 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round
+from fedveil_participant import checks, finish, round, spending
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
@@ -386,16 +386,15 @@ class Driver:
             self._run_ended(held)
 
     def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
-        """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
+        """The plan fits the data and the limits; what is spent already is refused before any round."""
         plan = accepted.plan
-        first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
         known = self.state.plans.get(run_id)
         if known is not None and known.plan_hash != accepted.plan_hash:
             self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
             return
         if run_id not in self.state.high_water:
             try:
-                checks.not_spent([first], self.state.spent)
+                spending.check_plan(self.state, run_id, accepted)
             except PolicyRefusal as error:
                 self._decline(accepted.plan_hash, error.code, error.what)
                 return

@@ -9,32 +9,54 @@ the plan alone: not on records, on who drops out, or on what was seen. Source: D
 from fedveil_common import private_sum
 from fedveil_common.dp import budget
 from fedveil_common.errors import PolicyRefusal
-from fedveil_common.messages import AbortCertificate
+from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.messages import AbortCertificate, Purpose
+from fedveil_common.plan import PrivacySpec
 
-from fedveil_participant.events import LedgerEntry
+from fedveil_participant import checks
+from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.events import LedgerEntry, SpentKey
 from fedveil_participant.stages import Frame
 from fedveil_participant.state import State
+
+
+def check_plan(state: State, run_id: RunId, accepted: AcceptedPlan) -> None:
+    """A run of this plan may begin: its first model was not summed for, or under a privacy block its first step fits
+    the data set's lifetime limit. PolicyRefusal `model_spent`, `budget_spent`.
+    """
+    plan = accepted.plan
+    if plan.privacy is None:
+        first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
+        checks.not_spent([first], state.spent)
+        return
+    first_step = budget.ChargeKey(AttemptKey(run_id, 1, 1), b"")
+    reservation = LedgerEntry(plan.data.dataset, budget.Reserve(first_step, private_sum.charge(plan, plan.privacy)))
+    _check(state, reservation, plan.privacy)
 
 
 def check(state: State, frame: Frame) -> None:
     """The attempt's worst case fits both limits. PolicyRefusal `budget_spent`, whose text stays with this operator."""
     for one in _reservation(state, frame):
-        ledger = state.ledgers.get(one.dataset, budget.Ledger())
         plan = state.plans[frame.key.run_id].plan
         assert plan.privacy is not None, "what is reserved has a price"
-        assert isinstance(one.entry, budget.Reserve)
-        fits = [("of the plan", ledger.fits_run(one.entry, plan.privacy.max_epsilon, plan.privacy.delta))]
-        if (limit := state.lifetimes.get(one.dataset)) is not None:
-            fits.append(("of the data set", ledger.fits_lifetime(one.entry, limit.max_epsilon, limit.delta)))
-        for whose, fit in fits:
-            if not fit.fits:
-                raise PolicyRefusal(
-                    "budget_spent",
-                    f"this step would bring epsilon from {fit.before:.4g} to {fit.after:.4g} at delta {fit.delta:g},"
-                    f" above the limit {whose}, {fit.limit:g}",
-                    not_done="no key, share or input was made, and nothing was charged",
-                    next_step=f"fedveil budget show {one.dataset}",
-                )
+        _check(state, one, plan.privacy)
+
+
+def _check(state: State, one: LedgerEntry, privacy: PrivacySpec) -> None:
+    ledger = state.ledgers.get(one.dataset, budget.Ledger())
+    assert isinstance(one.entry, budget.Reserve)
+    fits = [("of the plan", ledger.fits_run(one.entry, privacy.max_epsilon, privacy.delta))]
+    if (limit := state.lifetimes.get(one.dataset)) is not None:
+        fits.append(("of the data set", ledger.fits_lifetime(one.entry, limit.max_epsilon, limit.delta)))
+    for whose, fit in fits:
+        if not fit.fits:
+            raise PolicyRefusal(
+                "budget_spent",
+                f"this step would bring epsilon from {fit.before:.4g} to {fit.after:.4g} at delta {fit.delta:g},"
+                f" above the limit {whose}, {fit.limit:g}",
+                not_done="no key, share or input was made, and nothing was charged",
+                next_step=f"fedveil budget show {one.dataset}",
+            )
 
 
 def reserve(state: State, frame: Frame) -> tuple[LedgerEntry, ...]:
