@@ -82,12 +82,17 @@ def test_each_reserved_name_says_which_release_brings_it(capsys: pytest.CaptureF
 
 def test_reserved_options_of_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
-        "demo --noise coordinator",
         "init f --address h --recover",
         "invite acme --confirm",
     ):
         assert main.main([*line.split(), "--json"]) == 2
         assert error_of(capsys.readouterr().err)["code"] == "not_in_this_release", line
+
+
+def test_noise_of_the_demo_that_nobody_adds(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("demo --noise coordinator", "demo --noise nobody", "demo --protection masked --noise coordinator"):
+        assert main.main(line.split()) == 2
+        assert "--noise" in capsys.readouterr().err
 
 
 def test_every_command_has_json_and_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ NUMBER = 256
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """The demo, run once."""
-    return play(tmp_path_factory, "--protection", "paillier")
+    return play(tmp_path_factory, "--protection", "paillier", "--noise", "coordinator")
 
 
 def copies(demo: Shown) -> list[Copy]:
@@ -41,10 +41,18 @@ def copies(demo: Shown) -> list[Copy]:
 def test_keys_types_and_who_holds_the_keys(demo: Shown) -> None:
     check_shape(demo.value, "mtls", "paillier")
     assert [key["id"] for key in demo.value["keys"]] == list(demos.KEYS)
-    for key in demo.value["keys"]:
-        assert (set(key["holders"]), key["threshold"], key["bits"], key["columns"]) == (HOSPITALS, 4, 2048, 2)
+    for key, columns in zip(demo.value["keys"], (2, 2, 1), strict=True):  # the private sums count no rows
+        assert (set(key["holders"]), key["threshold"], key["bits"], key["columns"]) == (HOSPITALS, 4, 2048, columns)
         assert 0 < key["seconds"] < LIMIT_S
-    assert len({key["fingerprint"] for key in demo.value["keys"]}) == 2
+    assert len({key["fingerprint"] for key in demo.value["keys"]}) == 3
+
+
+def test_encrypted_updates_are_added_with_the_coordinators_noise_under_encryption(demo: Shown) -> None:
+    private = demo.value["privacy"]
+    assert private["noise"] == "coordinator"
+    assert 1.9 < private["epsilon"] <= 2.0
+    assert private["steps"] == 8
+    assert private["accuracy"] > 0.85
 
 
 def test_the_model_is_that_of_masked_but_for_rounding(demo: Shown) -> None:

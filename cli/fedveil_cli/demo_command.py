@@ -114,11 +114,13 @@ def closing_lines(result: demo.DemoResult) -> list[str | TextTable]:
 def _privacy(private: demo.Private) -> list[str]:
     """What each of the two trainings says about a record."""
     ledger = private.ledger
+    trusted = ledger["noise"] == NoiseSource.COORDINATOR
+    aside = ", which can take it off for itself: against it there is no such promise" if trusted else ""
     return [
         "privacy: the first training opens exact sums (never one update), which all see; see SECURITY.md",
         f"the private one opens {private.steps} noisy sums: epsilon {ledger['epsilon']:.3f} of at most "
         f"{ledger['max_epsilon']:g} at delta {ledger['delta']:g} for each {ledger['unit']}, noise by the "
-        f"{ledger['noise']}",
+        f"{ledger['noise']}{aside}",
     ]
 
 
@@ -144,9 +146,13 @@ def _encrypted(encrypted: demo.Encrypted | None) -> list[str]:
     times = collections.Counter(len(orgs) for orgs in encrypted.opened_by.values())
     opened = ", ".join(f"{count} by {holders} holders" for holders, count in sorted(times.items()))
     key, *more = encrypted.keys
+    uses = ("the one record", "the private training")
     return [
         *key.lines(),
-        *(f"key {one.terms.terms.key_id} of the same holders for the one record, {one.seconds:.1f} s" for one in more),
+        *(
+            f"key {one.terms.terms.key_id} of the same holders for {use}, {one.seconds:.1f} s"
+            for one, use in zip(more, uses, strict=True)
+        ),
         f"{len(encrypted.opened_by)} sums of the training were opened and made again from what was published: {opened}",
         f"received in the training: {encrypted.uploads.line()}",
         "here one process spoke for all holders when the keys were made: it shows the ceremony, it protects nobody",
