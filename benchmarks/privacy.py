@@ -1,8 +1,9 @@
-"""What differential privacy costs on one core: how fast noise is drawn.
+"""What differential privacy costs: how fast noise is drawn on one core, and what it does to accuracy.
 
     python benchmarks/privacy.py samplers [--draws 1000000] [--repeats 9] [--json]
+    python benchmarks/privacy.py accuracy [--seeds 20] [--json]
 
-No network, no disk, one thread. Each repetition measures everything in turn, so that ratios are of neighbours in time;
+`accuracy` is described in `private_accuracy`; exit code 1 if its goal is missed. Of `samplers`: no network, no disk, one thread. Each repetition measures everything in turn, so that ratios are of neighbours in time;
 what is printed are medians over the repetitions, of CPU time (the machine may be shared).
 
 - `limit`: 64-bit words of AES-256-CTR into a buffer of 256 KiB that exists. A draw takes one, or two above one table.
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
+import private_accuracy
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fedveil_common.crypto.prg import Streams
 from fedveil_common.dp import exact, gaussian, laplace, skellam
@@ -120,6 +122,24 @@ def print_samplers(result: dict[str, object]) -> None:
         print(f"{name:<20} {rate / 1e6:9.3f} M/s  {shares[name]:7.4f} of the limit{making}")
 
 
+def print_accuracy(seeds: int, as_json: bool) -> int:
+    """The accuracy part; 1 if its goal is missed."""
+    result = private_accuracy.measure(seeds)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        accuracy, lowest, loss = result["accuracy"], result["lowest"], result["log_loss"]
+        assert isinstance(accuracy, dict)
+        assert isinstance(lowest, dict)
+        assert isinstance(loss, dict)
+        print(f"{seeds} seeds, epsilon {result['epsilon']:.3f} at delta {result['delta']:g} for each record")
+        for who in accuracy:
+            print(
+                f"{who:<12} {100 * accuracy[who]:6.2f} %  lowest {100 * lowest[who]:6.2f} %  log-loss {loss[who]:.4f}"
+            )
+    return 0 if result["reached"] else 1
+
+
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +151,12 @@ def main() -> int:
     part.add_argument("--draws", type=int, default=1_000_000)
     part.add_argument("--repeats", type=int, default=9)
     part.add_argument("--json", action="store_true")
+    part = parts.add_parser("accuracy", help="the demo's private plan over seeds")
+    part.add_argument("--seeds", type=int, default=20)
+    part.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.part == "accuracy":
+        return print_accuracy(arguments.seeds, arguments.json)
     if min(arguments.draws, arguments.repeats) < 1:
         parser.error("--draws and --repeats are at least 1")
     result = measure_samplers(arguments.draws, arguments.repeats)
