@@ -3,8 +3,10 @@
     python benchmarks/privacy.py samplers [--draws 1000000] [--repeats 9] [--json]
     python benchmarks/privacy.py accuracy [--seeds 20] [--json]
 
-`accuracy` is described in `private_accuracy`; exit code 1 if its goal is missed. Of `samplers`: no network, no disk, one thread. Each repetition measures everything in turn, so that ratios are of neighbours in time;
-what is printed are medians over the repetitions, of CPU time (the machine may be shared).
+`accuracy` is described in `private_accuracy`; exit code 1 if its goal is missed.
+
+Of `samplers`: no network, no disk, one thread. Each repetition measures everything in turn, so that ratios are of
+neighbours in time; what is printed are medians over the repetitions, of CPU time (the machine may be shared).
 
 - `limit`: 64-bit words of AES-256-CTR into a buffer of 256 KiB that exists. A draw takes one, or two above one table.
 - `gaussian-S`, `skellam-S`: --draws draws of standard deviation S by the product, `laplace-S` of scale S: into an array
