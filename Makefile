@@ -17,7 +17,7 @@ help:
 	@echo "make test    the tests"
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
-	@echo "make sweep   a kill at every write of a whole run, a cohort of 64: minutes"
+	@echo "make sweep   a kill at every write of a whole run, cohorts of 64 and 256: minutes"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
