@@ -54,3 +54,14 @@ def private_plan(**settings: object) -> plans.Plan:
 def private_bytes(**settings: object) -> bytes:
     """Its canonical bytes."""
     return plans.canonical(private_plan(**settings))
+
+
+def whole_text(**settings: object) -> str:
+    """The file of a plan that protects whole participants."""
+    text = PLAN.replace("unit: record", "unit: participant").replace("rows: {rows}, ", "")
+    return text.replace("sample_rate: {sample}, ", "").format(**{**SETTINGS, **settings})
+
+
+def whole_plan(**settings: object) -> plans.Plan:
+    """The plan in it."""
+    return plans.parse_plan(whole_text(**settings).encode(), "whole.yaml")

@@ -113,7 +113,7 @@ def test_run_start_and_plan_check_agree_on_what_can_start() -> None:
 
 def test_plan_check_refuses_what_this_release_lacks(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     later = tmp_path / "later.yaml"
-    later.write_text(PLAN_FILE.read_text().replace("privacy: none", "privacy: {unit: participant}"))
+    later.write_text(PLAN_FILE.read_text().replace("version: 1", "version: 2"))
     assert run(capsys, "plan", "check", str(later)) == (2, {}, "not_in_this_release")
     assert run(capsys, "plan", "check", str(tmp_path)) == (2, {}, "file_unreadable")
 

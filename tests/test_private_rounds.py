@@ -10,8 +10,11 @@ from fedveil_common import plan as plans
 from fedveil_common import private_sum, provenance
 from fedveil_common.dp import budget
 from fedveil_common.ids import OrgId
+from fedveil_common.plan import NotInThisReleaseError, PlanError
+from fedveil_common.secret import Seed
+from fedveil_participant.training import clipped
 from fedveil_simulation.cluster import Cluster
-from private_federation import private_bytes, private_plan
+from private_federation import PLAN, SETTINGS, private_bytes, private_plan, whole_plan, whole_text
 
 
 def ended(cluster: Cluster, plan: bytes) -> str:
@@ -106,3 +109,61 @@ def test_the_participants_noise_under_encryption() -> None:
     plan = private_plan(kind=f"paillier, key: {KEY_ID}", rounds=2)
     cluster = encrypted_federation(plan=plans.canonical(plan))
     assert ended(cluster, plans.canonical(plan)) == "finished"
+
+
+@pytest.mark.parametrize("kind", ["masked", f"paillier, key: {KEY_ID}"])
+def test_a_run_that_protects_whole_participants(kind: str) -> None:
+    plan = whole_plan(kind=kind, rounds=2)
+    assert plan.privacy is not None
+    data = plans.canonical(plan)
+    assert plans.parse_canonical(data) == plan
+    cluster = federation(plan=data) if kind == "masked" else encrypted_federation(plan=data)
+    assert ended(cluster, data) == "finished"
+    for org in cluster.members:
+        assert ledger_of(cluster, org).spent(RUN).epsilon(1e-5) == private_sum.spent(plan, plan.privacy, 2)
+
+
+def test_a_whole_update_is_clipped_exactly_whatever_its_size() -> None:
+    plan = whole_plan(clip=2.0)
+    assert plan.privacy is not None
+    bound = private_sum.grid(plan, plan.privacy).sensitivity
+    rng = np.random.default_rng(5)
+    for size in (1e-3, 1.0, 2.0, 1e9, 1e200, np.inf, np.nan):
+        for key in range(8):
+            update = rng.normal(size=6) * size
+            found = clipped.clipped_whole(plan, plan.privacy, update, Seed(bytes([key]) * 32))
+            assert sum(int(one) ** 2 for one in found) <= bound**2
+            assert found.any() or not np.isfinite(size) or size == 1e200
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("unit: participant", "unit: participant, rows: 100", "privacy.rows"),
+        ("unit: participant", "unit: participant, sample_rate: 0.5", "privacy.sample_rate"),
+        ("learning_rate: 1.0", "learning_rate: 1.0, weight: rows", "training.weight"),
+        ("max_epsilon: 100.0", "max_epsilon: 0.1", "privacy.max_epsilon"),
+    ],
+)
+def test_what_a_plan_for_whole_participants_may_not_say(old: str, new: str, path: str) -> None:
+    text = whole_text()
+    assert old in text
+    with pytest.raises(PlanError) as caught:
+        plans.parse_plan(text.replace(old, new).encode(), "whole.yaml")
+    assert [one.path for one in caught.value.problems] == [path]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("noise: participants", "noise: coordinator", "privacy.noise"),
+        ("cohort:", "evaluation: {holdout: 0.2}\ncohort:", "evaluation"),
+        ("cohort:", "continues: [{run: r-1, steps: 3}]\ncohort:", "continues"),
+    ],
+)
+def test_what_this_release_lacks_of_privacy_is_named(old: str, new: str, field: str) -> None:
+    text = PLAN.format(**SETTINGS)
+    assert old in text
+    with pytest.raises(NotInThisReleaseError) as caught:
+        plans.parse_plan(text.replace(old, new).encode(), "private.yaml")
+    assert [one.rpartition(" ")[2] for one in caught.value.fields] == [field]

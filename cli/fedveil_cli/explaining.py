@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from fedveil_common import layout, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.paillier.public_key import Terms
-from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, PrivacySpec, Weight
+from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, PrivacySpec, Unit, Weight
 
 from fedveil_cli import exposure
 from fedveil_cli.cipher_traffic import traffic
@@ -196,15 +196,18 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
     steps = private_sum.steps_allowed(plan, privacy)
     one, whole = private_sum.spent(plan, privacy, 1), private_sum.spent(plan, privacy, steps)
     person = plan.data.person is not None
+    whole_one = privacy.unit is Unit.PARTICIPANT
     unit = f"person (column {plan.data.person})" if person else "record (one row)"
-    rows = "" if person else " Several rows of one person add up; name data.person to protect the person."
+    unit = "participant, with all of its records" if whole_one else unit
+    what = "clipped updates" if whole_one else "clipped gradients"
+    rows = "" if person or whole_one else " Several rows of one person add up; name data.person to protect the person."
     twice = private_sum.spent(plan, privacy, steps, organisations=2)
     noise = private_sum.model_noise(plan, privacy)
     return [
         Statement(
             "noisy_sums",
             "sums",
-            f"{steps} sums of clipped gradients open, nothing else; the protection is of each {unit}, against "
+            f"{steps} sums of {what} open, nothing else; the protection is of each {unit}, against "
             f"everyone, the coordinator and every member included, while at most c = {large.corrupt} of them "
             f"collude and however many drop out: epsilon {one:.3g} for one step, {whole:.3g} for the run, at delta "
             f"{privacy.delta:g}.{rows}",
@@ -220,9 +223,8 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
         Statement(
             "noise_on_the_model",
             "sums",
-            f"The noise moves each coordinate of a step's mean gradient by {noise:.3g} (one standard "
-            f"deviation) at least; "
-            f"a clipped gradient has norm {privacy.clip_norm:g} at most.",
+            f"The noise moves each coordinate of a step's mean by {noise:.3g} (one standard deviation) at least; what "
+            f"is averaged is clipped to norm {privacy.clip_norm:g}.",
             {"noise": noise},
         ),
         Statement(

@@ -16,6 +16,8 @@ from fedveil_common.plan import (
     FloatFeature,
     FloatTarget,
     Plan,
+    PrivacySpec,
+    Unit,
     canonical,
     parse_canonical,
     plan_hash,
@@ -132,7 +134,7 @@ def _privacy(plan: Plan) -> Json:
         return "none"
     steps = private_sum.steps_allowed(plan, privacy)
     return {
-        "unit": "person" if plan.data.person is not None else privacy.unit.value,
+        "unit": _unit(plan, privacy),
         "noise": privacy.noise.value,
         "noise_multiplier": privacy.noise_multiplier,
         "clip_norm": privacy.clip_norm,
@@ -146,12 +148,17 @@ def _privacy(plan: Plan) -> Json:
     }
 
 
+def _unit(plan: Plan, privacy: PrivacySpec) -> str:
+    """Whom it protects."""
+    return "person" if privacy.unit is Unit.RECORD and plan.data.person is not None else privacy.unit.value
+
+
 def _privacy_line(plan: Plan) -> str:
     privacy = plan.privacy
     if privacy is None:
         return "none: coordinator and participants see the exact sum of every round"
     steps = private_sum.steps_allowed(plan, privacy)
-    unit = "person" if plan.data.person is not None else "record"
+    unit = _unit(plan, privacy)
     ends = "" if steps == plan.training.rounds else f" (the budget ends the run after {steps} steps)"
     return (
         f"each {unit}, epsilon {private_sum.spent(plan, privacy, steps):.3g} at delta {privacy.delta:g}{ends}, "

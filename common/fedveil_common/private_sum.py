@@ -17,7 +17,7 @@ from fedveil_common.dp.charge import Charge, Rows, of_run
 from fedveil_common.dp.slack import Slack
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.plan import parameters
-from fedveil_common.plan.spec import NoiseSource, Plan, PrivacySpec
+from fedveil_common.plan.spec import NoiseSource, Plan, PrivacySpec, Unit
 
 LEAST_VARIANCE = 16
 """Of one share, in squared steps of the grid: below it a sum of shares is no longer as good as one Gaussian (D14)."""
@@ -135,8 +135,10 @@ def spent(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1) -
 
 
 def model_noise(plan: Plan, privacy: PrivacySpec) -> float:
-    """Standard deviation of the noise that the accountant counts on, in one coordinate of a step's mean gradient."""
-    return privacy.noise_multiplier * privacy.clip_norm / (privacy.sample_rate * privacy.rows)
+    """Standard deviation of the noise that the accountant counts on, in one coordinate of a step's mean."""
+    record = privacy.unit is Unit.RECORD
+    many = privacy.sample_rate * privacy.rows if record else plan.cohort.min_participants
+    return privacy.noise_multiplier * privacy.clip_norm / many
 
 
 @lru_cache(maxsize=_KEPT)

@@ -22,7 +22,7 @@ from fedveil_common.layout import (
     layout_for,
 )
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan, PrivacySpec
+from fedveil_common.plan import Plan, PrivacySpec, Unit
 from fedveil_common.transcript import LEAF_COORDINATES
 
 LOSS_FACTOR = 2.0
@@ -53,11 +53,13 @@ def check_norm(plan: Plan, decoded: Decoded, survivors: int) -> None:
 
 
 def _check_noisy_norm(plan: Plan, privacy: PrivacySpec, update: Readings, survivors: int) -> None:
-    """Each record adds at most its clip norm and there are `rows` of them, each input at most update_norm a coordinate;
-    the noise of the survivors' shares passes sigma*(sqrt d + 8) about once in 10^14 sums (D17).
+    """Each unit adds at most its clip norm and there are `rows` records, or the survivors; each input at most
+    update_norm a coordinate; the noise of the survivors' shares passes sigma*(sqrt d + 8) about once in 10^14 sums
+    (D17).
     """
     root = math.sqrt(len(update))
-    records = min(privacy.rows * privacy.clip_norm, survivors * plan.protection.update_norm * root)
+    many = privacy.rows if privacy.unit is Unit.RECORD else survivors
+    records = min(many * privacy.clip_norm, survivors * plan.protection.update_norm * root)
     sigma = privacy.clip_norm * privacy.noise_multiplier * math.sqrt(survivors)  # each share is at most the whole
     bound = records + sigma * (root + 8.0)
     norm = _norm(update)

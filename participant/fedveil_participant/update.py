@@ -16,14 +16,14 @@ from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Metric, NoiseSource, Plan, Weight
+from fedveil_common.plan import Metric, NoiseSource, Plan, PrivacySpec, Unit, Weight
 from fedveil_common.secret import Seed
 from fedveil_common.standardisation import Standardisation
 from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
-from fedveil_participant.training.clipped import clipped_sum
+from fedveil_participant.training.clipped import clipped_sum, clipped_whole
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.trainer import Trainer
 
@@ -74,7 +74,7 @@ def contribution(
         elif secret is None:
             raise ValueError("a private step needs secret bytes")
         else:
-            blocks = [clipped_sum(plan, plan.privacy, model, prepared.train, secret).astype(np.float64)]
+            blocks = [_private(plan, plan.privacy, model, prepared.train, trainer, secret).astype(np.float64)]
         if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
             blocks += _evaluate(plan, model, prepared.held_out, trainer)
     for block in blocks:
@@ -111,6 +111,18 @@ def encode(
         clamps += moved
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return Encoded(whole, clamps)
+
+
+def _private(
+    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, trainer: Trainer, secret: Seed
+) -> NDArray[np.int64]:
+    """The update block of a private step, in steps of the grid, before the noise."""
+    if privacy.unit is Unit.RECORD:
+        return clipped_sum(plan, privacy, model, rows, secret)
+    update = trainer.update(plan, model, rows)
+    if update.shape != model.shape or update.dtype != np.float64:
+        raise ValueError("a trainer returns float64 in the shape of the model")
+    return clipped_whole(plan, privacy, update, secret)
 
 
 def noisy(

@@ -180,26 +180,26 @@ def _training(plan: spec.Plan) -> dict[str, jcs.Json]:
         "learning_rate": training.learning_rate,
         "seed": training.seed,
     }
-    if plan.privacy is not None:  # a step is one sum: of the rest nothing has a meaning
+    if plan.privacy is not None and plan.privacy.unit is spec.Unit.RECORD:  # a step is one sum, the rest means nothing
         return members
-    return members | {
+    members |= {
         "local_epochs": training.local_epochs,
         "batch_size": training.batch_size,
         "proximal_mu": training.proximal_mu,
-        "weight": training.weight.value,
-        "weight_cap": training.weight_cap,
     }
+    if plan.privacy is not None:  # nobody's rows are counted
+        return members
+    return members | {"weight": training.weight.value, "weight_cap": training.weight_cap}
 
 
 def _privacy(privacy: spec.PrivacySpec | None) -> jcs.Json:
     if privacy is None:
         return "none"
-    return {
+    record: dict[str, jcs.Json] = {"rows": privacy.rows, "sample_rate": privacy.sample_rate}
+    return (record if privacy.unit is spec.Unit.RECORD else {}) | {
         "unit": privacy.unit.value,
         "noise": privacy.noise.value,
-        "rows": privacy.rows,
         "clip_norm": privacy.clip_norm,
-        "sample_rate": privacy.sample_rate,
         "noise_multiplier": privacy.noise_multiplier,
         "delta": privacy.delta,
         "max_epsilon": privacy.max_epsilon,

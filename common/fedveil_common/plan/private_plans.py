@@ -27,25 +27,25 @@ MOST_ROWS = 10**9
 MOST_BITS = 31
 
 
-def read(section: Section) -> spec.PrivacySpec | None:
-    """The block as it stands; `settled` looks at what it needs of the rest. None for a unit that this release lacks."""
-    unit_line = section.line_of("unit")
-    unit = section.choice("unit", ("record", "participant"))
-    if unit == "participant":
-        section.findings.not_yet(unit_line, "privacy.unit", "unit participant", LATER)
-        section.skip()
-        return None
+def read(section: Section) -> spec.PrivacySpec:
+    """The block as it stands; `settled` looks at what it needs of the rest of the plan."""
+    unit = spec.Unit(section.choice("unit", ("record", "participant")))
     noise = section.choice("noise", ("participants", "coordinator"), default="participants")
     if section.has("target_epsilon") == section.has("noise_multiplier"):
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
         )
+    record = unit is spec.Unit.RECORD
+    for key in ("rows", "sample_rate"):
+        if not record and section.has(key):
+            section.wrong(key, "privacy_unit", "has no meaning under unit participant; leave it out")
+            section.take(key, required=False)
     found = spec.PrivacySpec(
-        unit=spec.Unit.RECORD,
+        unit=unit,
         noise=spec.NoiseSource(noise),
-        rows=section.integer("rows", 1, MOST_ROWS),
+        rows=section.integer("rows", 1, MOST_ROWS) if record else 0,
         clip_norm=section.number("clip_norm", 0.0, 1e9, above=True),
-        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True),
+        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True) if record else 1.0,
         noise_multiplier=_either(section, "noise_multiplier", private_sum.MOST_MULTIPLIER),
         target_epsilon=_either(section, "target_epsilon", MOST_EPSILON),
         delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
@@ -63,24 +63,26 @@ def _either(section: Section, key: str, most: float) -> float:
 
 
 def training(section: Section, privacy: spec.PrivacySpec) -> spec.TrainingSpec:
-    """A step is one secure sum over one sample: `rounds` of them, and no field that would mean something else."""
-    for key in ("local_epochs", "batch_size", "proximal_mu", "weight", "weight_cap"):
+    """Under unit record a step is one secure sum over one sample: `rounds` of them, and no field that would mean
+    something else. Under unit participant training is local, as ever.
+    """
+    record = privacy.unit is spec.Unit.RECORD
+    for key in (*(("local_epochs", "batch_size", "proximal_mu") if record else ()), "weight", "weight_cap"):
         if section.has(key):
+            why = "a step is one sum" if record else "every participant weighs the same"
             section.wrong(
-                key,
-                "privacy_training",
-                "has no meaning under unit record, where a step is one sum; leave it out",
+                key, "privacy_training", f"has no meaning under unit {privacy.unit}, where {why}; leave it out"
             )
             section.take(key, required=False)
     found = spec.TrainingSpec(
         rounds=section.integer("rounds", 1, MAX_STEPS),
-        local_epochs=1,
-        batch_size=1,
+        local_epochs=1 if record else section.integer("local_epochs", 1, 10_000, default=1),
+        batch_size=1 if record else section.integer("batch_size", 1, 10_000_000, default=32),
         learning_rate=section.number("learning_rate", 0.0, 1e6, above=True),
-        proximal_mu=0.0,
+        proximal_mu=0.0 if record else section.number("proximal_mu", 0.0, 1e6, default=0.0),
         seed=section.integer("seed", 0, default=0),
         weight=spec.Weight.UNIFORM,
-        weight_cap=privacy.rows,
+        weight_cap=1,
     )
     section.close()
     return found
@@ -105,7 +107,7 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
                 "clamp: true is required here, so that no"
                 " value outside the range can end a run and so tell that it is there",
             )
-    if plan.model.kind is spec.ModelKind.TRAINER:
+    if plan.model.kind is spec.ModelKind.TRAINER and privacy.unit is spec.Unit.RECORD:
         findings.not_yet(
             top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
         )

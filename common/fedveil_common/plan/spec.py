@@ -251,9 +251,12 @@ class ProtectionSpec:
 
 
 class Unit(enum.StrEnum):
-    """Whose presence differential privacy hides: one record (one person, if the plan names `data.person`)."""
+    """Whose presence differential privacy hides: one record (one person, if the plan names `data.person`), or all that
+    one participant does.
+    """
 
     RECORD = "record"
+    PARTICIPANT = "participant"
 
 
 class NoiseSource(enum.StrEnum):
@@ -268,10 +271,12 @@ class NoiseSource(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class PrivacySpec:
     """Differential privacy of the sums of a plan. `rows`: N0, the public nominal number of records of all participants
-    together, the denominator of every mean. `clip_norm`: C, the L2 norm to which the gradient of one record (person) is
-    clipped. `sample_rate`: q in (0, 1], with which each is drawn, independently, for each step. `noise_multiplier`: z,
-    the standard deviation of the noise on a sum in units of C. `delta`, `max_epsilon`: the run ends before its epsilon
-    at this delta would exceed it. `target_epsilon`: while a plan is read, what the multiplier is sought for; then 0.
+    together, the denominator of every mean; 0 for unit participant, whose denominator is cohort.min_participants.
+    `clip_norm`: C, the L2 norm to which the gradient of one record (person), or a participant's update, is clipped.
+    `sample_rate`: q in (0, 1], with which each is drawn, independently, for each step; 1 for unit participant.
+    `noise_multiplier`: z, the standard deviation of the noise on a sum in units of C. `delta`, `max_epsilon`: the run
+    ends before its epsilon at this delta would exceed it. `target_epsilon`: while a plan is read, what
+    the multiplier is sought for; then 0.
     """
 
     unit: Unit

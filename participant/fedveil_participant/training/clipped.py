@@ -50,6 +50,18 @@ def clipped_sum(
     return total
 
 
+def clipped_whole(plan: Plan, privacy: PrivacySpec, update: NDArray[np.float64], secret: Seed) -> NDArray[np.int64]:
+    """One participant's whole update as one unit: clipped, on the grid, clipped in integers. An update that is not
+    finite counts as 0. int64, shape of `update`, of L2 norm `sensitivity` at most.
+    """
+    bound = private_sum.grid(plan, privacy).sensitivity
+    scale = plan.protection.max_value / plan.protection.update_norm
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        clipped = _clipped(update[np.newaxis], bound, scale)
+    whole = _within(_rounded(clipped, derive(b"", secret.expose(), "dp/rounding"), 0), bound)
+    return np.ravel(whole)
+
+
 def _sample(count: int, rate: float, key: bytes) -> NDArray[np.bool_]:
     """Each of `count` independently with probability floor(rate*2^64)/2^64; all of them at rate 1."""
     if rate == 1.0 or not count:
