@@ -21,7 +21,7 @@ from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 from private_federation import private_plan
-from processes import plan_text
+from processes import NAMES, House, house, plan_text
 
 SHARED, ENCRYPTED, EXACT = RunId("shared-1"), RunId("encrypted-2"), RunId("exact-3")
 PLANS = {
@@ -371,3 +371,80 @@ def test_history_in_words(home: Home, capsys: Capture) -> None:
     (row,) = (line.split() for line in lines if "settle" in line)
     assert row[1:] == ["table", SHARED, "1", "1", "settle", f"{cost(SHARED, 1):.4g}", "1e-05"]
     assert lines[-1].endswith("limit of table: epsilon 50 at delta 1e-05, before: none (why\\x1b[2J)")
+
+
+# --- a federation that runs -------------------------------------------------------------------------------------------
+
+PRIVATE = """
+version: 1
+name: triage
+kind: train
+data:
+  dataset: visits
+  features:
+    age: {type: float, range: [0, 120], clamp: true}
+    lactate: {type: float, range: [0, 30], missing: mean, clamp: true}
+  target: {column: died, type: binary}
+  min_rows: 5
+  standardise: range
+model: {kind: logistic}
+training: {rounds: 40, learning_rate: 1.0, seed: 7}
+strategy: {kind: fedavg}
+cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
+protection: {kind: masked, value_bits: 20, update_norm: 64.0}
+privacy: {unit: record, rows: 120, clip_norm: 2.0, sample_rate: 1.0, noise_multiplier: 2.0, delta: 1.0e-5,
+  max_epsilon: 4.0}
+"""
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> House:  # type: ignore[misc]
+    with house(tmp_path) as made:
+        yield made
+
+
+def test_a_spent_budget_ends_run_start_with_4_and_keeps_the_model(federation: House) -> None:
+    """Twice: by the plan's max_epsilon after two steps, and by the owners' limits before the first of another run."""
+    plan = plans.parse_plan(PRIVATE.encode(), "plan.yaml")
+    assert plan.privacy is not None
+    steps = private_sum.steps_allowed(plan, plan.privacy)
+    spent = private_sum.spent(plan, plan.privacy, steps)
+    assert 1 <= steps < 5
+    federation.found()
+    plan_hash = federation.plan(PRIVATE)
+    for name in NAMES:
+        joined = federation.run("join", "-", stdin=federation.invite(name), home=name)
+        assert joined.returncode == 0, joined.stderr
+        federation.participate(name, plan_hash, "--until-ended")
+    federation.until(lambda: federation.connected() == list(NAMES), "the organisations' connection")
+    started = federation.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")
+    assert (started.returncode, started.stdout) == (4, "")
+    assert "[budget_spent]" in started.stderr
+    (ended,) = federation.json("run", "list")["runs"]
+    run = str(ended["run_id"])
+    assert ended["code"] == "budget_spent"
+    assert federation.run("model", "list").stdout.splitlines()[-1].split() == [run, "budget_spent", "yes"]
+    shown = federation.run("run", "show", run).stdout
+    assert f"privacy: epsilon {spent:.4g} of at most 4 at delta 1e-05 for each record, noise by the part" in shown
+    assert federation.json("budget", "show", run)["runs"][0]["privacy"]["epsilon"] == spent
+    models = set()
+    for name in (*NAMES, "op"):
+        if name in federation.running:
+            assert federation.running.pop(name).wait(timeout=30) == 0
+        federation.json("model", "export", "--out", f"{name}.safetensors", home=name)
+        models.add((federation.folder / f"{name}.safetensors").read_bytes())
+    assert len(models) == 1
+    for name in NAMES:
+        (visits,) = federation.json("budget", "show", home=name)["datasets"]
+        (one,) = visits["runs"]
+        assert (one["run_id"], one["epsilon"], one["settled"], one["reserved"]) == (run, spent, steps, 0)
+        set_ = federation.run("budget", "set", "visits", "--max-epsilon", "3", "--delta", "1e-5", home=name)
+        assert set_.returncode == 0
+        assert "is spent already, more than this limit" in set_.stderr
+        federation.participate(name, plan_hash)
+    federation.until(lambda: federation.connected() == list(NAMES), "the organisations' return")
+    again = federation.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")
+    assert again.returncode == 4
+    assert "[budget_spent]" in again.stderr
+    assert federation.json("budget", "show")["runs"][1]["privacy"]["epsilon"] == 0.0
+    assert "data_folder_in_use" in federation.run("budget", "set", "visits", "--reason", "r", home="acme").stderr

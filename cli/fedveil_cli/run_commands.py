@@ -90,7 +90,7 @@ def show_budget(home: pathlib.Path, run_id: str | None, output: Output) -> None:
     runs = [str(one["run_id"]) for one in admin.list_runs()] if run_id is None else [run_id]
     reports = [admin.get_run(one) for one in runs]
     value = [{"run_id": one["run_id"], "status": one["status"], "privacy": one["privacy"]} for one in reports]
-    lines = [f"run {one['run_id']} ({one['status']}): {_privacy(one['privacy'])}" for one in reports]
+    lines = [f"run {one['run_id']} ({one['status']}): {privacy_text(one['privacy'])}" for one in reports]
     output.result({"runs": value}, lines or ["no run was started here"])
 
 
@@ -138,7 +138,7 @@ def status(home: pathlib.Path, output: Output) -> None:
 def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
     lines: list[str | TextTable] = [f"run {report['run_id']}: {report['status']} {report['code']}".rstrip()]
     if report.get("privacy"):
-        lines.append(f"privacy: {_privacy(report['privacy'])}")
+        lines.append(f"privacy: {privacy_text(report['privacy'])}")
     for org, answer in (report.get("missing") or {}).items():
         lines.append(f"missing: {org}" + (f", which declined the plan: {answer}" if answer else ""))
     rows = [
@@ -162,8 +162,8 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
     return [*lines, *_waiting_lines(report.get("waiting"))]
 
 
-def _privacy(block: dict[str, Any] | str) -> str:
-    """The block `privacy` of a run's report."""
+def privacy_text(block: Any) -> str:
+    """The block `privacy` of a run's report, in words."""
     if isinstance(block, str):
         return f"{block}, coordinator and participants see the exact sum of every round"
     by = block["noise"]

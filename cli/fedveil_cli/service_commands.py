@@ -28,8 +28,6 @@ from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
 
 HEALTH_TIMEOUT_S = 5.0
-WITH_MODEL = frozenset({"finished", "budget_spent"})
-"""Ends of a run whose final model is signed."""
 
 
 def software() -> str:
@@ -241,8 +239,14 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
     if is_operator(home):
         from fedveil_cli import run_commands
 
-        runs = run_commands.connect(home).list_runs()
-        ended = [(run["run_id"], run["code"], "yes" if run["code"] in WITH_MODEL else "") for run in runs]
+        admin = run_commands.connect(home)
+
+        def has_model(run: Mapping[str, str]) -> bool:
+            """A budget that was spent before the first step leaves none."""
+            code = run["code"]
+            return code == "finished" or (code == "budget_spent" and admin.get_run(run["run_id"])["steps"] > 0)
+
+        ended = [(run["run_id"], run["code"], "yes" if has_model(run) else "") for run in admin.list_runs()]
         found = [{"run_id": run, "code": code} for run, code, _ in ended]
     else:
         from fedveil_participant import membership
