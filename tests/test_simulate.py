@@ -18,7 +18,7 @@ import pytest
 from fedveil_cli import demo_split, local_federation, local_key
 from fedveil_cli.simulating import play_in_memory
 from fedveil_cli.world import SystemClock, real_world
-from fedveil_common import modelfile
+from fedveil_common import modelfile, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from processes import LIMIT_S, NAMES, plan_text, table
@@ -161,6 +161,56 @@ def test_a_plan_under_paillier_gets_a_key_of_all_members(place: Path) -> None:
     assert value["accuracy"]["pooled"] == masked["accuracy"]["pooled"]
     assert value["log_loss"]["federated"] == pytest.approx(masked["log_loss"]["federated"], abs=0.002)
     assert "keys" not in masked
+
+
+PRIVATE = """
+version: 1
+name: triage
+kind: train
+data:
+  dataset: visits
+  features:
+    age: {type: float, range: [0, 120], clamp: true}
+    lactate: {type: float, range: [0, 30], missing: mean, clamp: true}
+  target: {column: died, type: binary}
+  min_rows: 5
+  standardise: range
+model: {kind: logistic}
+training: {rounds: 3, learning_rate: 2.0, seed: 7}
+strategy: {kind: fedavg}
+cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
+protection: {kind: masked, value_bits: 20, update_norm: 64.0}
+privacy: {unit: record, rows: 120, clip_norm: 2.0, sample_rate: 0.5, noise_multiplier: 2.0, delta: 1.0e-5,
+  max_epsilon: 100.0}
+"""
+
+
+def test_a_private_plan_says_what_it_cost_and_that_a_seed_is_not_private(place: Path) -> None:
+    (place / "plan.yaml").write_text(PRIVATE)
+    plan = plans.parse_plan(PRIVATE.encode(), "plan.yaml")
+    assert plan.privacy is not None
+    value = result(place, "--seed", "5")
+    check_shape(value, "memory")
+    epsilon = private_sum.spent(plan, plan.privacy, 3)
+    assert value["privacy"] == {
+        "unit": "record",
+        "noise": "participants",
+        "epsilon": epsilon,
+        "delta": 1e-5,
+        "max_epsilon": 100.0,
+    }
+    assert value["not_private"] == "the seed fixes every key, mask and draw of noise"
+    assert value["measured_on"] == "training rows", "the plan holds out none"
+    assert value["log_loss"]["federated"] == result(place, "--seed", "5")["log_loss"]["federated"]
+    done = simulate(place)
+    assert f"privacy: epsilon {epsilon:.4g} of at most 100 at delta 1e-05 for each record" in done.stdout
+    assert "not private: one process held all records and drew all noise" in done.stdout
+    exact = PRIVATE.replace("clamp: true", "clamp: false").partition("privacy:")[0] + "privacy: none\n"
+    exact = exact.replace("seed: 7}", "seed: 7, local_epochs: 1, batch_size: 8, weight: rows, weight_cap: 50}")
+    (place / "plan.yaml").write_text(exact + "evaluation: {every: 1, metrics: [loss], holdout: 0.3}\n")
+    value = result(place, "--seed", "5")
+    assert (value["privacy"], value["measured_on"]) == ("none", "holdout rows")
+    assert value["not_private"]
 
 
 def test_processes_hold_the_key_themselves(place: Path) -> None:

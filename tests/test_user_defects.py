@@ -317,7 +317,7 @@ def test_an_interrupted_run_start_says_that_the_run_goes_on(
 
 def test_each_lacking_field_says_which_release_brings_it() -> None:
     changes = {
-        "privacy: none": ("privacy: {unit: record}", "privacy", "release 0.4"),
+        "privacy: none": ("privacy: {unit: participant}", "privacy.unit", "a later release"),
         "kind: train": ("kind: statistics\nqueries: []", "kind", "release 0.4"),
     }
     for old, (new, field, release) in changes.items():
@@ -328,12 +328,12 @@ def test_each_lacking_field_says_which_release_brings_it() -> None:
 
 
 def test_beside_mistakes_the_lacking_fields_are_listed_too() -> None:
-    text = plan_text().replace("privacy: none", "privacy: {unit: record}").replace("min_rows: 5", "min_rows: x")
+    text = plan_text().replace("kind: train", "kind: statistics\nqueries: []").replace("min_rows: 5", "min_rows: x")
     with pytest.raises(PlanError) as refused:
         plans.parse_plan(text.encode(), "plan.yaml")
     assert code_of(refused) == ("bad_plan", 2)
     assert "min_rows" in refused.value.what
-    assert "differential privacy comes with release 0.4" in refused.value.what
+    assert "kind statistics comes with release 0.4" in refused.value.what
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli import options, reserved
+from fedveil_cli import options
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example
 from fedveil_cli.output import Output
 
@@ -13,12 +13,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command(epilog=example("fedveil join", "fedveil join - < token.txt"))(join)
     app.command(epilog=example("fedveil participate --data icu_stays=icu.csv --accept PLAN_HASH"))(participate)
-    set_example = example('fedveil budget set icu_stays --reason "journal lost, new roster key"')
-    budget = typer.Typer(help="What a data set may still answer.", epilog=set_example)
-    budget.callback()(_budget)
-    budget.command("set", epilog=set_example)(budget_set)
-    reserved.register(budget, "budget")
-    app.add_typer(budget, name="budget")
 
 
 def join(
@@ -85,23 +79,3 @@ def participate(
         options.trainer_files(trainer or []),
         reuse_key_epoch,
     )
-
-
-def _budget() -> None:
-    """What a data set may still answer."""
-
-
-def budget_set(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")],
-    passphrase_file: PassphraseFile = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a data set answer again after a re-key: its spent versions count as unspent from now on."""
-    from fedveil_cli import service_commands
-    from fedveil_cli.passphrases import journal_passphrase
-
-    output, folder = Output(as_json), options.home_folder(home)
-    given = journal_passphrase(folder, passphrase_file, output)
-    service_commands.budget_set(folder, name, reason, given, output)

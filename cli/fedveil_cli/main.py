@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from fedveil_cli import (
     commands_anyone,
+    commands_budget,
     commands_certificates,
     commands_governance,
     commands_key,
@@ -52,6 +53,7 @@ for _group in (
     commands_anyone,
     commands_operator,
     commands_organisation,
+    commands_budget,
     commands_run,
     commands_certificates,
     commands_governance,

@@ -119,9 +119,9 @@ def end_error(code: str, run_id: str) -> FedveilError | None:
         case "budget_spent":
             return PolicyRefusal(
                 "budget_spent",
-                f"run {run_id} ended: one more step would cost more than the plan's max_epsilon allows",
-                not_done="no further step was made; the model of the last one is signed and kept",
-                next_step=f"{show} says what was spent; a plan with more noise or fewer rounds reaches its end",
+                f"run {run_id} ended: one more step would cost more epsilon than its plan or its data sets allow",
+                not_done="no further step was made; if there was one, its model is signed and kept",
+                next_step=f"{show} says what was spent and who declined; more noise or fewer rounds reach the end",
             )
         case "model_spent":
             return PolicyRefusal(

@@ -13,8 +13,6 @@ COMMANDS: Mapping[str, str] = {
     "run pause": "0.2",
     "run resume": "0.2",
     "round close": "0.2",
-    "budget show": "0.4",
-    "budget history": "0.4",
     "report": "0.4",
     "leave": "0.5",
     "pause": "0.5",

@@ -84,6 +84,16 @@ def show(home: pathlib.Path, run_id: str, output: Output) -> None:
     output.result(report, _report_lines(report))
 
 
+def show_budget(home: pathlib.Path, run_id: str | None, output: Output) -> None:
+    """`budget show` on the operator's side: what runs (by default all) cost by the coordinator's ledger."""
+    admin = connect(home)
+    runs = [str(one["run_id"]) for one in admin.list_runs()] if run_id is None else [run_id]
+    reports = [admin.get_run(one) for one in runs]
+    value = [{"run_id": one["run_id"], "status": one["status"], "privacy": one["privacy"]} for one in reports]
+    lines = [f"run {one['run_id']} ({one['status']}): {privacy_text(one['privacy'])}" for one in reports]
+    output.result({"runs": value}, lines or ["no run was started here"])
+
+
 def abort(home: pathlib.Path, run_id: str, output: Output) -> None:
     """`run abort`."""
     connect(home).abort_run(run_id)
@@ -127,6 +137,8 @@ def status(home: pathlib.Path, output: Output) -> None:
 
 def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
     lines: list[str | TextTable] = [f"run {report['run_id']}: {report['status']} {report['code']}".rstrip()]
+    if report.get("privacy"):
+        lines.append(f"privacy: {privacy_text(report['privacy'])}")
     for org, answer in (report.get("missing") or {}).items():
         lines.append(f"missing: {org}" + (f", which declined the plan: {answer}" if answer else ""))
     rows = [
@@ -148,6 +160,18 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
     if report.get("model"):
         lines.append(f"model {report['model']}")
     return [*lines, *_waiting_lines(report.get("waiting"))]
+
+
+def privacy_text(block: Any) -> str:
+    """The block `privacy` of a run's report, in words."""
+    if isinstance(block, str):
+        return f"{block}, coordinator and participants see the exact sum of every round"
+    by = block["noise"]
+    coordinator = "; none against the coordinator, which can subtract it" if by == "coordinator" else ""
+    return (
+        f"epsilon {block['epsilon']:.4g} of at most {block['max_epsilon']:g} at delta {block['delta']:g} for each "
+        f"{block['unit']}, noise by the {by}{coordinator}"
+    )
 
 
 def _waiting_lines(waiting: dict[str, Any] | None) -> list[str]:

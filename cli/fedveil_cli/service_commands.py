@@ -1,4 +1,4 @@
-"""The long-running commands and what looks at them: serve, participate, status, health; models and budget of a home.
+"""The long-running commands and what looks at them: serve, participate, status, health; models of a home.
 
 A home belongs to an operator (`federation.json`) or to an organisation (`participant.json`); commands that serve both
 look which it is.
@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from http.client import HTTPException, HTTPSConnection
 
 import structlog
-from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
-from fedveil_common.ids import RunId, check_name
+from fedveil_common.ids import RunId
 from fedveil_common.pki import invites
 from fedveil_common.pki.holders import membership_line
 from fedveil_common.secret import Passphrase
@@ -235,49 +234,19 @@ def check_health(home: pathlib.Path) -> str:
     return address
 
 
-def budget_set(home: pathlib.Path, name: str, reason: str, passphrase: Passphrase | None, output: Output) -> None:
-    """`budget set NAME --reason TEXT`: what a re-key presumed spent for a data set is not.
-
-    ConfigError `bad_name`, `reason_missing`, `unknown_dataset`.
-    """
-    from fedveil_participant import membership
-    from fedveil_participant.store import journal_key, open_store
-
-    from fedveil_cli import identity_commands
-
-    world = real_world()
-    membership.load_membership(home)
-    check_name(name, "the data set")
-    identity_commands.check_reason(reason)
-    check_writable(home)
-    with FolderLock(home):
-        store = open_store(home, journal_key(home, passphrase), world.clock, world.entropy)
-        try:
-            known = sorted(store.datasets())
-            if name not in known:
-                raise ConfigError(
-                    "unknown_dataset",
-                    f"no data set {name} is registered here; there is {', '.join(known) or 'none'}",
-                    next_step=f"`fedveil participate --data {name}=FILE` registers it",
-                )
-            presumed = store.presumes_spent(name)
-            if presumed:
-                store.forgive_spent(name, reason)
-        finally:
-            store.close()
-    said = (
-        "versions presumed spent after the re-key are free" if presumed else "nothing is presumed spent, none was freed"
-    )
-    output.result({"dataset": name, "reason": reason, "freed": presumed}, [f"{name}: {said}"])
-
-
 def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output) -> None:
     """`model list`: finished runs and whether they left a model."""
     if is_operator(home):
         from fedveil_cli import run_commands
 
-        runs = run_commands.connect(home).list_runs()
-        ended = [(run["run_id"], run["code"], "yes" if run["code"] == "finished" else "") for run in runs]
+        admin = run_commands.connect(home)
+
+        def has_model(run: Mapping[str, str]) -> bool:
+            """A budget that was spent before the first step leaves none."""
+            code = run["code"]
+            return code == "finished" or (code == "budget_spent" and admin.get_run(run["run_id"])["steps"] > 0)
+
+        ended = [(run["run_id"], run["code"], "yes" if has_model(run) else "") for run in admin.list_runs()]
         found = [{"run_id": run, "code": code} for run, code, _ in ended]
     else:
         from fedveil_participant import membership

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from fedveil_common import modelfile
+from fedveil_common import modelfile, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
+from fedveil_common.jcs import Json
 from fedveil_common.plan import PAILLIER, ModelKind, Plan
 from fedveil_common.ports import Clock
 from fedveil_common.standardisation import Standardisation
@@ -30,7 +31,7 @@ from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.key_book import KeyBook, make_key
 from numpy.typing import NDArray
 
-from fedveil_cli import local_federation, local_key, operating, scoring
+from fedveil_cli import local_federation, local_key, operating, run_commands, scoring, spending_report
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.local_federation import Played
 from fedveil_cli.output import Output, TextTable
@@ -83,7 +84,28 @@ def simulate(
     error = operating.end_error(played.code, RUN)
     if error is not None:
         raise error
-    show(plan, sources, held_out, played, output, trainer)
+    show(plan, sources, held_out, played, output, trainer, not_private(played, seed))
+
+
+def not_private(played: Played, seed: int | None) -> str:
+    """Why the result is not private, whatever its plan says; empty if its noise is that of a real run (D4)."""
+    if seed is not None:
+        return "the seed fixes every key, mask and draw of noise"
+    return "one process held all records and drew all noise" if played.transport == "memory" else ""
+
+
+def privacy_report(plan: Plan, played: Played) -> Json:
+    """What the opened sums cost a record by both ledgers; "none" for exact sums."""
+    privacy = plan.privacy
+    if privacy is None:
+        return "none"
+    return {
+        "unit": spending_report.unit(plan),
+        "noise": privacy.noise.value,
+        "epsilon": private_sum.spent(plan, privacy, len(played.rounds)),
+        "delta": privacy.delta,
+        "max_epsilon": privacy.max_epsilon,
+    }
 
 
 def _trainers(
@@ -202,17 +224,19 @@ def show(
     played: Played,
     output: Output,
     trainer: Trainer | None = None,
+    why_not_private: str = "",
 ) -> None:
-    """The result: accuracy on the test file, else on everyone's own holdout rows put together."""
+    """The result: accuracy on the test file, else on everyone's own holdout rows put together; where the plan holds out
+    none, on the rows that trained.
+    """
     stored = modelfile.read_model(played.model_file)
     measured = [held_out] if held_out is not None else list(sources.values())
+    everything = held_out is not None or not plan.evaluation.holdout
 
     def rate(model: NDArray[np.float32], scaling: Standardisation) -> Score:
         return scoring.together(
             [
-                scoring.score(
-                    plan, model, scaling, source, None if held_out is not None else _held(plan, source), trainer
-                )
+                scoring.score(plan, model, scaling, source, None if everything else _held(plan, source), trainer)
                 for source in measured
             ]
         )
@@ -220,6 +244,8 @@ def show(
     federated = rate(stored.model, stored.standardisation)
     pooled = rate(*alone.fit(plan, list(sources.values()), trainer))
     local = {name: rate(*alone.fit(plan, [source], trainer)) for name, source in sources.items()}
+    on = "holdout rows" if not everything else "training rows" if held_out is None else "test file"
+    privacy = privacy_report(plan, played)
     value = {
         "accuracy": {
             "federated": federated.accuracy,
@@ -231,9 +257,11 @@ def show(
             "pooled": pooled.loss,
             "local": {name: score.loss for name, score in local.items()},
         },
-        "measured_on": "test file" if held_out is not None else "holdout rows",
+        "measured_on": on,
         "rounds": played.rounds,
         "protection": plan.protection.kind,
+        "privacy": privacy,
+        "not_private": why_not_private or None,
         "transport": played.transport,
         "first_round_s": played.first_round_s,
         "total_s": played.total_s,
@@ -246,8 +274,9 @@ def show(
     ]
     lines: list[str | TextTable] = [
         TextTable(("model", "accuracy", "loss"), table),
-        f"measured on {value['measured_on']}; {len(played.rounds)} secure sums over {played.transport}, "
-        f"{played.total_s:.1f} s",
+        f"measured on {on}; {len(played.rounds)} secure sums over {played.transport}, {played.total_s:.1f} s",
+        f"privacy: {run_commands.privacy_text(privacy)}",
+        *([f"not private: {why_not_private}"] if why_not_private else []),
         *(line for key in played.keys for line in (*key.lines(), local_key.EPHEMERAL)),
     ]
     output.result(value, lines)

@@ -98,7 +98,7 @@ def privacy_report(state: RunState) -> Plain | str:
     if privacy is None:
         return "none"
     return {
-        "unit": privacy.unit.value,
+        "unit": "person" if state.plan.data.person is not None else privacy.unit.value,
         "noise": privacy.noise.value,
         "epsilon": private_sum.spent(state.plan, privacy, len(state.records)),
         "delta": privacy.delta,

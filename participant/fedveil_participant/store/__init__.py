@@ -18,6 +18,7 @@ from fedveil_participant.store import tables
 from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
+from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
@@ -25,7 +26,15 @@ FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class ParticipantStore(RoundJournal, UpdateCache, Holdings):
+class Books(PrivacyLedgers, Holdings):
+    """What the commands read while a participant runs: no stage, no input, no update."""
+
+    def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
+        PrivacyLedgers.__init__(self, database, clock)
+        Holdings.__init__(self, database, models, sealer, clock, entropy)
+
+
+class ParticipantStore(RoundJournal, UpdateCache, Books):
     """What the driver takes as its journal, and what the commands read."""
 
     def __init__(
@@ -33,7 +42,7 @@ class ParticipantStore(RoundJournal, UpdateCache, Holdings):
     ) -> None:
         RoundJournal.__init__(self, database, sealer, home / "inputs", clock)
         UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
-        Holdings.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+        Books.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
         self._drop_unnamed_models()
 
     def presumes_spent(self, dataset: str) -> bool:
@@ -70,15 +79,15 @@ def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create:
         raise
 
 
-def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Holdings:
-    """The finished models, budget and outbox of `home`, also while its participant runs: no stage and no file is
-    touched, half-written ones included. Errors as `open_store`.
+def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Books:
+    """The finished models, privacy ledgers and outbox of `home`, also while its participant runs: no stage and no file
+    is touched, half-written ones included. Errors as `open_store`.
     """
     path = home / FILE
     database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
     sealer = Sealer(key, entropy)
     _check_key(database, sealer)
-    return Holdings(database, BlobStore(home / "models", sweep=False), sealer, clock, entropy)
+    return Books(database, BlobStore(home / "models", sweep=False), sealer, clock, entropy)
 
 
 def _check_key(database: Database, sealer: Sealer) -> None:
@@ -100,7 +109,11 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 
 __all__ = [
+    "Books",
+    "LedgerRow",
+    "LimitChange",
     "ParticipantStore",
+    "PrivacyLedgers",
     "Sent",
     "Standing",
     "StoredEnd",

@@ -177,11 +177,6 @@ class RoundJournal:
             {row.text("dataset"): LifetimeLimit(row.real("max_epsilon"), row.real("delta")) for row in limits},
         )
 
-    def set_lifetime(self, dataset: str, limit: LifetimeLimit) -> None:
-        """What the records of a data set may spend over all runs; it holds from the next start of `participate` on."""
-        with self._database.write() as connection:
-            tables.LIFETIMES.put(connection, dataset=dataset, max_epsilon=limit.max_epsilon, delta=limit.delta)
-
     def _tag_key(self, row: Row) -> TagKey:
         place = RunId(row.text("run_id")), row.integer("round"), row.blob("t3")
         return TagKey(*place, Seed(self._sealer.open(row.blob("sealed"), *_tag_key_name(*place))))
