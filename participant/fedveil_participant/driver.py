@@ -386,14 +386,16 @@ class Driver:
             self._run_ended(held)
 
     def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
-        """The plan fits the data and the limits; a first model that is already spent is refused before any round."""
+        """The plan fits the data and the limits; without differential privacy, where a ledger counts instead, a first
+        model that is already spent is refused before any round.
+        """
         plan = accepted.plan
         first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
         known = self.state.plans.get(run_id)
         if known is not None and known.plan_hash != accepted.plan_hash:
             self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
             return
-        if run_id not in self.state.high_water:
+        if run_id not in self.state.high_water and plan.privacy is None:  # with privacy no answer depends on the data
             try:
                 checks.not_spent([first], self.state.spent)
             except PolicyRefusal as error:
