@@ -1,7 +1,8 @@
 """Where this organisation's data meets a plan: read, checked against the plan, turned into what enters a sum.
 
 Promise: only registered files are read; a plan is accepted only if the data fits it (every problem named, with file and
-place) and has enough rows; the data under a run stays the version that was accepted, or the update is refused.
+place) and has enough rows; the data under a run stays the version that was accepted, or the update is refused. With
+differential privacy it may change: the ledger is over all versions, and a refusal would tell that a record came (D8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,11 +66,11 @@ class TableBench:
     ) -> update.Blocks:
         """Every block of the sum's layout, in order: float64, d coordinates in all. The organisation's secret.
 
-        PolicyRefusal `data_changed` if the data is no longer the accepted version, `update_not_finite` for NaN,
-        LocalRefusal `trainer_*`.
+        PolicyRefusal `data_changed` if the data is no longer the accepted version (not with differential privacy),
+        `update_not_finite` for NaN, LocalRefusal `trainer_*`.
         """
         source = self._current(plan)
-        if source.version != version:
+        if plan.privacy is None and source.version != version:
             raise PolicyRefusal(
                 "data_changed",
                 f"the data set {plan.data.dataset} changed since the plan was accepted",

@@ -2,6 +2,8 @@
 
 The loss is that of `gradient` (log-loss in nats, or half the squared error on the scaled target), without the ridge
 penalty, which is no record's. float64 throughout; where a hidden unit is at 0 its slope counts as 0.
+Promise: a row's slope is, to the last bit, a function of that row and the parameters: no product here is BLAS's, whose
+last bit depends on how many rows stand beside it, and would move the rounding of others when one is taken away.
 """
 
 import numpy as np
@@ -27,7 +29,7 @@ def record_gradients(
     count = len(inputs)
     found = np.empty((count, len(flat)))
     chain = network.split(layers, flat)
-    values = network.activations(chain, inputs)
+    values = _activations(chain, inputs)
     delta, stop = at_outputs(plan, values[-1], target), len(flat)
     for number in reversed(range(len(chain))):
         came, layer = values[number], layers[number]
@@ -36,6 +38,15 @@ def record_gradients(
         np.multiply(delta[:, :, np.newaxis], came[:, np.newaxis, :], out=weights)
         found[:, start + layer.weights : stop] = delta
         if number:
-            delta = (delta @ chain[number].weights) * (came > 0)
+            delta = np.einsum("ij,jk->ik", delta, chain[number].weights) * (came > 0)
         stop = start
     return found
+
+
+def _activations(chain: tuple[network.Affine, ...], inputs: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """`network.activations` without BLAS: shape (rows, values) each."""
+    values = [inputs]
+    for number, layer in enumerate(chain, start=1):
+        out = np.einsum("ij,kj->ik", values[-1], layer.weights) + layer.bias
+        values.append(out if number == len(chain) else np.maximum(out, 0.0))
+    return values
