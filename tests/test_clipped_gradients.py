@@ -378,6 +378,22 @@ def test_sampling_and_rounding_have_keys_of_their_own_and_follow_the_secret() ->
     assert not np.array_equal(found[0], found[2])
 
 
+def test_no_key_is_used_for_two_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that decides whether a unit is drawn decides nothing else; the noise has another seed altogether."""
+    used: list[bytes] = []
+    honest = clipped.Streams
+
+    def streams(keys: list[tuple[bytes, bool]], *rest: int) -> object:
+        used.extend(key for key, _ in keys)
+        return honest(keys, *rest)
+
+    monkeypatch.setattr(clipped, "Streams", streams)
+    plan, privacy, layers, length = plan_of("logistic", sample=0.5)
+    clipped_sum(plan, privacy, model_of(length, 8), table(plan, layers, 40, 8), secret_of(1))
+    assert len(used) == len(set(used)) == 2
+    assert secret_of(1).expose() not in used
+
+
 # --- D1's counter-example ---------------------------------------------------------------------------------------------
 
 

@@ -144,6 +144,8 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
         privacy = replace(privacy, noise_multiplier=found or 1.0, target_epsilon=0.0)
         plan = replace(plan, privacy=privacy)
     _check_grid(plan, privacy, wrong)
+    if findings.problems:
+        return plan  # a record of no step of the grid has no price
     if not private_sum.steps_allowed(plan, privacy):
         one = private_sum.spent(plan, privacy, 1)
         wrong("privacy.max_epsilon", "privacy_budget", f"one step costs {one:.3g} at this delta: not even one fits")
