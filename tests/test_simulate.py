@@ -213,6 +213,18 @@ def test_a_private_plan_says_what_it_cost_and_that_a_seed_is_not_private(place: 
     assert value["not_private"]
 
 
+def test_privacy_of_participants_is_compared_with_training_as_ever(place: Path) -> None:
+    text = (
+        PRIVATE.replace("unit: record", "unit: participant")
+        .replace("rows: 120, ", "")
+        .replace("sample_rate: 0.5, ", "")
+    )
+    (place / "plan.yaml").write_text(text.replace("learning_rate: 2.0", "learning_rate: 0.5"))
+    value = result(place, "--seed", "5")
+    assert value["privacy"]["unit"] == "participant"
+    assert value["log_loss"]["pooled"] < 1.0, "one step of it would be the sum of all gradients"
+
+
 def test_processes_hold_the_key_themselves(place: Path) -> None:
     under_paillier(place)
     done = simulate(place, "--processes")

@@ -14,7 +14,7 @@ from fedveil_common.dp import budget
 from fedveil_common.dp.charge import of_run
 from fedveil_common.ids import RunId
 from fedveil_common.jcs import Json
-from fedveil_common.plan import NoiseSource, Plan
+from fedveil_common.plan import NoiseSource, Plan, Unit
 from fedveil_participant.state import LifetimeLimit
 from fedveil_participant.store import LedgerRow, LimitChange
 
@@ -220,9 +220,10 @@ def history_lines(entries: Sequence[dict[str, Json]], changes: Sequence[LimitCha
 
 def unit(plan: Plan) -> str:
     """Whom the plan's differential privacy protects."""
-    if plan.data.person is not None:
-        return "person"
-    return "" if plan.privacy is None else plan.privacy.unit.value
+    if plan.privacy is None:
+        return ""
+    person = plan.data.person is not None and plan.privacy.unit is Unit.RECORD
+    return "person" if person else plan.privacy.unit.value
 
 
 def timestamp(wall_s: float) -> str:

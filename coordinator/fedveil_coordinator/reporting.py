@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fedveil_common import private_sum
 from fedveil_common.pki.invites import Role
+from fedveil_common.plan import Unit
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import round as rounds
@@ -98,7 +99,7 @@ def privacy_report(state: RunState) -> Plain | str:
     if privacy is None:
         return "none"
     return {
-        "unit": "person" if state.plan.data.person is not None else privacy.unit.value,
+        "unit": "person" if state.plan.data.person and privacy.unit is Unit.RECORD else privacy.unit.value,
         "noise": privacy.noise.value,
         "epsilon": private_sum.spent(state.plan, privacy, len(state.records)),
         "delta": privacy.delta,

@@ -12,7 +12,7 @@ from fedveil_common import initial, layout, standardisation, strategies
 from fedveil_common.crypto.labels import h, u32
 from fedveil_common.decode import Readings
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import Plan, PrivacySpec
+from fedveil_common.plan import Plan, PrivacySpec, Unit
 from fedveil_common.secret import Seed
 from fedveil_common.standardisation import Standardisation
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def fit(
     parts = [prepare(plan, source, scaling).train for source in sources]
     rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
     model = initial.initial_model(plan)
-    if plan.privacy is not None:
+    if plan.privacy is not None and plan.privacy.unit is Unit.RECORD:
         return _without_noise(plan, plan.privacy, model, rows), scaling
     chosen = trainer or GradientDescent()
     for _ in range(plan.training.rounds):
