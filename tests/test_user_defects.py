@@ -317,7 +317,6 @@ def test_an_interrupted_run_start_says_that_the_run_goes_on(
 
 def test_each_lacking_field_says_which_release_brings_it() -> None:
     changes = {
-        "privacy: none": ("privacy: {unit: participant}", "privacy.unit", "a later release"),
         "kind: train": ("kind: statistics\nqueries: []", "kind", "release 0.4"),
     }
     for old, (new, field, release) in changes.items():
