@@ -7,13 +7,14 @@ members leave out or subtract costs nothing. A record moves the sum by at most `
 Source: docs/privacy.md; Kairouz, Liu, Steinke 2021 (sums of discrete Gaussians).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
 from math import ceil, floor, isqrt
 
 from fedveil_common.dp import gaussian, rdp
-from fedveil_common.dp.charge import Charge, Rows, of_run
+from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
 from fedveil_common.dp.slack import Slack
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.plan import parameters
@@ -147,28 +148,33 @@ def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
     low, high = 0, plan.training.rounds
     while low < high:
         middle = (low + high + 1) // 2
-        if spent(plan, privacy, middle) <= privacy.max_epsilon:
+        if _nearly_spent(plan, privacy, middle) <= privacy.max_epsilon:
             low = middle
         else:
             high = middle - 1
+    while spent(plan, privacy, low) > privacy.max_epsilon:
+        low -= 1
     return low
+
+
+def _nearly_spent(plan: Plan, privacy: PrivacySpec, sums: int) -> float:
+    """`spent` by multiplication, which is faster for many sums and may be smaller in the last bit: to search with."""
+    one = charge(plan, privacy)
+    return Spent(one.training.times(sums), Slack(one.slack.draws * sums)).epsilon(privacy.delta)
 
 
 def multiplier_for(plan: Plan, privacy: PrivacySpec, target: float) -> float:
     """The smallest noise multiplier, in steps of 1/FINEST, with which all steps of the plan together cost at most
     `target`; 0 if none up to MOST_MULTIPLIER does. `privacy.noise_multiplier` is not looked at.
     """
+    steps = plan.training.rounds
+
+    def fits(thousandths: int, cost: Callable[[Plan, PrivacySpec, int], float]) -> bool:
+        tried = replace(privacy, noise_multiplier=thousandths / FINEST)
+        return grid(plan, tried).variance > 0 and cost(plan, tried, steps) <= target
+
     low, high = 0, MOST_MULTIPLIER * FINEST
     while low < high - 1:
         middle = (low + high) // 2
-        tried = replace(privacy, noise_multiplier=middle / FINEST)
-        if _fits(plan, tried, target):
-            high = middle
-        else:
-            low = middle
-    found = replace(privacy, noise_multiplier=high / FINEST)
-    return found.noise_multiplier if _fits(plan, found, target) else 0.0
-
-
-def _fits(plan: Plan, privacy: PrivacySpec, target: float) -> bool:
-    return grid(plan, privacy).variance > 0 and spent(plan, privacy, plan.training.rounds) <= target
+        low, high = (low, middle) if fits(middle, _nearly_spent) else (middle, high)
+    return next((one / FINEST for one in (high, high + 1) if fits(one, spent)), 0.0)

@@ -41,9 +41,7 @@ def fit(
     return model, scaling
 
 
-def _without_noise(
-    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows
-) -> NDArray[np.float32]:
+def _without_noise(plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
     """The same steps, each over a sample of these rows alone, clipped as in the federation, and no noise."""
     here = replace(plan, privacy=replace(privacy, rows=len(rows)))
     scale = layout.layout_for(plan, Purpose.TRAIN, 0).blocks[0].scale
