@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import structlog
-from federation import RUN, Killed, RecordingMemory, check_sums, journal, plan_bytes, revealed, table, voted
+from federation import RUN, Killed, RecordingMemory, check_sums, federation, journal, plan_bytes, revealed, table, voted
 from fedveil_common import wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId
@@ -114,3 +114,13 @@ def dies(org: OrgId, kind: str) -> Callable[[str, AttemptKey], None]:
             raise Killed(org)
 
     return saved
+
+
+@pytest.mark.parametrize("bits", [32, 33, 40, 48])
+def test_a_whole_round_of_values_wider_than_a_word(bits: int) -> None:
+    plan = plan_bytes().replace(b'"value_bits":16', b'"value_bits":%d' % bits)
+    cluster = federation(plan=plan)
+    cluster.start_run(RUN, plan)
+    cluster.play(lambda: cluster.ended(RUN), 2_000.0)
+    assert cluster.memory.runs[RUN][2] == "finished"
+    assert check_sums(cluster) >= 1
