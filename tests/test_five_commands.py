@@ -126,7 +126,7 @@ def test_what_a_coordinator_refuses(home: House) -> None:
     early = home.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")
     assert early.returncode == 2
     assert "[cohort_never_possible]" in early.stderr
-    (home.folder / "dp.yaml").write_text(plan_text().replace("privacy: none", "privacy: {unit: record}"))
+    (home.folder / "dp.yaml").write_text(plan_text().replace("version: 1", "version: 2"))
     later = home.run("run", "start", "dp.yaml", "--governance-passphrase-file", "gov.txt")
     assert later.returncode == 2
     assert "[not_in_this_release]" in later.stderr
