@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 from fedveil_common.crypto.labels import h
+from fedveil_common.dp import gaussian, rdp, xnoise
 from fedveil_common.dp import mechanism as mechanisms
-from fedveil_common.dp import rdp, xnoise
 from fedveil_common.dp.charge import Charge, Rows, of_run
 from fedveil_common.dp.mechanism import Block, Mechanism, mechanism
 from fedveil_common.dp.xnoise import Levels
@@ -186,10 +186,15 @@ def test_d15_the_tail_is_that_of_two_to_the_minus_64() -> None:
     variance, length = 3246485, 10**6
     found = mechanisms.tail([variance], length)
     assert found.likely == pytest.approx(math.sqrt(2 * math.log(2 * length * 2.0**64) * variance), abs=1)
-    assert found.hard == math.ceil(12 * math.sqrt(variance))
+    assert found.hard == math.ceil(mechanisms.TRUNCATION * math.sqrt(variance))
     assert found.bound == found.likely < found.hard
     naive = math.sqrt(2 * math.log(2 * length * 2.0**40) * variance)  # beta' = 2^-40, as without DP
     assert found.bound > 1.1 * naive
+
+
+@pytest.mark.parametrize("variance", [1, 2, 3, 16, 1000, 2**20, 2**20 + 1, 2**24 + 1, 10**9, 2**36 + 1])
+def test_nothing_is_drawn_beyond_the_hard_tail(variance: int) -> None:
+    assert gaussian.table(variance).bound <= mechanisms.tail([variance], 1).hard
 
 
 @given(st.lists(st.integers(16, 10**9), min_size=1, max_size=30), st.integers(1, 2**28))
@@ -197,7 +202,7 @@ def test_the_tail_of_a_sum_is_an_upper_bound(variances: list[int], length: int) 
     found = mechanisms.tail(variances, length)
     assert found.likely**2 >= 2 * (math.log(2 * length) + 64 * math.log(2)) * sum(variances) * (1 - 1e-12)
     assert (found.likely - 1) ** 2 < 2 * (math.log(2 * length) + 64 * math.log(2)) * sum(variances) * (1 + 1e-12)
-    assert found.hard >= 12 * sum(math.sqrt(variance) for variance in variances) * (1 - 1e-12)
+    assert found.hard >= mechanisms.TRUNCATION * sum(math.sqrt(variance) for variance in variances) * (1 - 1e-12)
     assert found.bound == min(found.likely, found.hard)
 
 

@@ -5,15 +5,16 @@ import math
 import numpy as np
 import pytest
 from encrypted_federation import KEY_ID, encrypted_federation
-from federation import FIVE, RUN, check_sums, federation
+from federation import FIVE, RUN, check_sums, federation, journal
+from fedveil_common import modelfile, private_sum, provenance
 from fedveil_common import plan as plans
-from fedveil_common import private_sum, provenance
 from fedveil_common.dp import budget
 from fedveil_common.ids import OrgId
 from fedveil_common.plan import NotInThisReleaseError, PlanError
 from fedveil_common.secret import Seed
 from fedveil_participant.training import clipped
 from fedveil_simulation.cluster import Cluster
+from numpy.typing import NDArray
 from private_federation import PLAN, SETTINGS, private_bytes, private_plan, whole_plan, whole_text
 
 
@@ -94,21 +95,48 @@ def test_every_participant_derives_the_model_from_the_noisy_sums(strategy: str, 
         lineage = provenance.advance(lineage, cluster.memory.read_sum(RUN, number))
     for member in cluster.members.values():
         (end,) = member.memory.ends.values()
-        assert lineage.model_hash.hex().encode() in end[2] or end[2]
+        np.testing.assert_array_equal(modelfile.read_model(end[2]).model, lineage.model)
 
 
 def test_the_coordinators_noise_under_encryption() -> None:
-    """The founding sentence: encrypted updates are added as ciphertexts, with noise committed to in the offer."""
-    plan = private_plan(kind=f"paillier, key: {KEY_ID}", by="coordinator", rounds=2)
+    """The founding sentence: encrypted updates are added as ciphertexts, with noise committed to in the offer. What the
+    opened sums hold beside the participants' own integers is the plan's noise, and no participant added any.
+    """
+    plan = private_plan(kind=f"paillier, key: {KEY_ID}", by="coordinator", rounds=2, model="{kind: mlp, hidden: [64]}")
     cluster = encrypted_federation(plan=plans.canonical(plan))
     assert ended(cluster, plans.canonical(plan)) == "finished"
-    assert all(ledger_of(cluster, org).account(RUN).attempts for org in cluster.members)
+    assert plan.privacy is not None
+    added = np.concatenate([cluster.memory.read_sum(RUN, number) - put_in(cluster, number) for number in (1, 2)])
+    found = float((added.astype(np.float64) ** 2).mean()) / private_sum.grid(plan, plan.privacy).variance
+    assert abs(found - 1) < 0.3, "898 squares: one standard deviation is 0.047"
+    for org in cluster.members:
+        assert ledger_of(cluster, org).spent(RUN).epsilon(1e-5) == private_sum.spent(plan, plan.privacy, 2)
+
+
+def put_in(cluster: Cluster, number: int) -> NDArray[np.int64]:
+    """The sum of what the participants encoded, by their own journals; nobody was lost."""
+    found = [
+        vector
+        for org in cluster.members
+        for (key, _), vector in journal(cluster, org).encoded.items()
+        if (key.run_id, key.round) == (RUN, number)
+    ]
+    assert len(found) == len(cluster.members)
+    return np.asarray(np.sum(np.stack(found), axis=0))
 
 
 def test_the_participants_noise_under_encryption() -> None:
-    plan = private_plan(kind=f"paillier, key: {KEY_ID}", rounds=2)
+    """The opened sum is that of the inputs; each input of a plan with noise far above its gradients is mostly noise."""
+    plan = private_plan(
+        kind=f"paillier, key: {KEY_ID}", rounds=2, noise="noise_multiplier: 30.0", model="{kind: mlp, hidden: [64]}"
+    )
     cluster = encrypted_federation(plan=plans.canonical(plan))
     assert ended(cluster, plans.canonical(plan)) == "finished"
+    for number in (1, 2):
+        opened = cluster.memory.read_sum(RUN, number)
+        np.testing.assert_array_equal(opened, put_in(cluster, number))
+        found = float((opened.astype(np.float64) ** 2).mean()) / (3 * private_sum.share_variance(plan, 3, 1))
+        assert abs(found - 1) < 0.4, "449 squares: one standard deviation is 0.067"
 
 
 @pytest.mark.parametrize("kind", ["masked", f"paillier, key: {KEY_ID}"])

@@ -11,17 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from math import ceil, floor, isqrt
+from math import ceil, floor
 
 from fedveil_common.dp import gaussian, rdp
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
+from fedveil_common.dp.mechanism import LEAST_VARIANCE, least_clip
 from fedveil_common.dp.slack import Slack
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.plan import parameters
 from fedveil_common.plan.spec import NoiseSource, Plan, PrivacySpec, Unit
-
-LEAST_VARIANCE = 16
-"""Of one share, in squared steps of the grid: below it a sum of shares is no longer as good as one Gaussian (D14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,7 @@ def grid(plan: Plan, privacy: PrivacySpec) -> Grid:
 
 def least_sensitivity(plan: Plan, privacy: PrivacySpec, members: int) -> int:
     """The smallest C_int at which rounding to the grid is small beside a record: max(64, 8 sqrt d, 4 N/z), D1."""
-    length = parameters.count(plan.model, plan.data)
-    by_noise = ceil(Fraction(4 * members) / Fraction(privacy.noise_multiplier))
-    return max(64, isqrt(64 * length - 1) + 1, by_noise)
+    return least_clip(parameters.count(plan.model, plan.data), members, Fraction(privacy.noise_multiplier))
 
 
 def share_variance(plan: Plan, quorum: int, corrupt: int) -> int:

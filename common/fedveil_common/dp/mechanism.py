@@ -32,8 +32,9 @@ LEAST_CLIP = 64
 LEAST_VARIANCE = 16
 """Of what one participant draws at a time, grid units squared: then sums of discrete Gaussians are as good as one."""
 
-TRUNCATION = 12
-"""The table sampler draws nothing beyond this many standard deviations."""
+TRUNCATION = 14
+"""The table sampler draws nothing beyond this many standard deviations; `gaussian.table` knows each bound exactly, and
+they are between 12.5 and 13.2."""
 
 _WIDEST = 32
 """Value bits that a hint may propose."""
