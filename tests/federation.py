@@ -20,6 +20,7 @@ from fedveil_common.messages import (
     ParticipantMessage,
     SignedBlob,
 )
+from fedveil_common.noise_links import Coins
 from fedveil_common.secret import PrivateKey, Seed
 from fedveil_coordinator.run import RunState
 from fedveil_participant.bench import TableBench
@@ -91,8 +92,9 @@ def table(index: int) -> dict[str, bytes]:
 class RecordingMemory(ParticipantMemory):
     """A participant's journal that also keeps, for each attempt, the integers of its input before they were masked."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: OrgId = FIVE[0]) -> None:
         super().__init__()
+        self.name = name
         self.encoded: dict[tuple[AttemptKey, bytes], NDArray[np.int64]] = {}
         self.stages: list[tuple[str, Stage]] = []
         self.on_save: Callable[[str, AttemptKey], None] = lambda kind, key: None
@@ -107,7 +109,9 @@ class RecordingMemory(ParticipantMemory):
             plan = plans.parse_canonical(self.plans[manifest.key.run_id][1])
             bench = TableBench({}, Seed(bytes(32)))
             values = self.updates[stage.frame.update_key].values
-            made = bench.encode(plan, manifest, values, stage.rounding, 0)
+            dealers = len(stage.peers if isinstance(stage, Encoding) else stage.members)
+            coins = Coins(stage.rounding, stage.t2, self.name, dealers)
+            made = bench.encode(plan, manifest, values, coins, 0)
             self.encoded[key, stage.t2] = made.astype(np.int64)
         self.on_save(kind, key)
 
@@ -126,8 +130,8 @@ def federation(
     canonical = plan_bytes() if plan is None else plan
     data = {name: table(FIVE.index(name)) for name in names}
     cluster = cls(charter or make_charter(names, seed), seed, data, canonical, book=book)
-    for member in cluster.members.values():
-        member.memory = RecordingMemory()
+    for name, member in cluster.members.items():
+        member.memory = RecordingMemory(name)
         if start:
             cluster.start_member(member.org_id)
     if start:

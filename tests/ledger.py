@@ -36,6 +36,7 @@ from fedveil_common.messages import (
     Vote,
     VoteMessage,
 )
+from fedveil_common.noise_links import Coins
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
@@ -114,9 +115,9 @@ class MarkedBench:
                     values[where] = rows
         return [values]
 
-    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         assert start == 0, "a story's vector is one piece"
-        made = self._bench.encode(plan, manifest, values, rounding, start)
+        made = self._bench.encode(plan, manifest, values, coins, start)
         self._encoded(made.astype(np.int64).tobytes())
         return made
 

@@ -1,6 +1,14 @@
 """Small federations whose plan has differential privacy: what tests of private rounds start from."""
 
+from federation import RUN, body_of
+from fedveil_common import member_noise, private_sum
 from fedveil_common import plan as plans
+from fedveil_common.crypto.kdf import derive
+from fedveil_common.masking.ring import Signed
+from fedveil_common.member_noise import Piece
+from fedveil_common.messages import Manifest, Result
+from fedveil_common.secret import Seed
+from fedveil_simulation.cluster import Cluster
 
 SETTINGS = {
     "rounds": 3,
@@ -65,3 +73,35 @@ def whole_text(**settings: object) -> str:
 def whole_plan(**settings: object) -> plans.Plan:
     """The plan in it."""
     return plans.parse_plan(whole_text(**settings).encode(), "whole.yaml")
+
+
+def share(plan: plans.Plan, quorum: int = 4, corrupt: int = 1, dealers: int = 5) -> int:
+    """The variance of all that one member draws for a coordinate; as many may be lost as the quorum lets."""
+    levels = private_sum.shares(plan, dealers, quorum, corrupt)
+    assert levels is not None
+    return levels.each(levels.tolerated)
+
+
+def own_noise(plan: plans.Plan, key: bytes, factor: float = 1.0) -> list[Piece]:
+    """What one of five draws under a key, its variances times `factor`."""
+    levels = private_sum.shares(plan, 5, 4, 1)
+    assert levels is not None
+    variances = (levels.base, *levels.components)
+    return [
+        Piece(Seed(derive(b"", key, f"test/piece/{number}")), round(one * factor))
+        for number, one in enumerate(variances)
+    ]
+
+
+def said_of(cluster: Cluster, number: int) -> tuple[Manifest, Result]:
+    """What the coordinator signed of an opened round."""
+    record = cluster.published(RUN, number)
+    manifest, result = body_of(record.manifest), body_of(record.result)
+    assert isinstance(manifest, Manifest)
+    assert isinstance(result, Result)
+    return manifest, result
+
+
+def settled_sum(cluster: Cluster, plan: plans.Plan, number: int) -> Signed:
+    """The sum of a round as models are made of it."""
+    return member_noise.settled(plan, *said_of(cluster, number), cluster.memory.read_sum(RUN, number))

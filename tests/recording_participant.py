@@ -13,6 +13,7 @@ from fedveil_cli import participating
 from fedveil_cli.main import main
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Manifest, Purpose
+from fedveil_common.noise_links import Coins
 from fedveil_common.plan import Plan
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
@@ -39,8 +40,8 @@ class RecordingBench:
     ) -> Sequence[NDArray[np.float64]]:
         return self._bench.contribution(plan, version, purpose, lineage, fresh)
 
-    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
-        made = self._bench.encode(plan, manifest, values, rounding, start)
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
+        made = self._bench.encode(plan, manifest, values, coins, start)
         assert start == 0, "a test's vector is one piece"
         data = made.astype("<i8").tobytes()
         path = self._folder / f"{manifest.purpose.value}-{manifest.step}.i64"

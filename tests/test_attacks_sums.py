@@ -453,7 +453,7 @@ def test_a_sum_beyond_its_bound_is_false_whatever_its_tag_says() -> None:
     found = OpenedSum(RUN, 1, bytes(32))
 
     def check(bound: int) -> None:
-        downloaded = checking.DownloadedSum(blob, blob, result, told, (bytes(32),), bound, 1)
+        downloaded = checking.DownloadedSum(blob, blob, result, told, told, (bytes(32),), bound, 1)
         checker.check(downloaded, found, held, audited=False)
 
     check(1 << 62)

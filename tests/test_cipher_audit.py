@@ -225,7 +225,7 @@ def check(one: Played, record: PublishedRound | None = None, *, audited: bool = 
     ring = [unpack(leaf, leaf_length(one.game.length, index), bits) for index, leaf in enumerate(one.sums)]
     values = np.concatenate([signed(one_leaf, bits) for one_leaf in ring])
     hashes = tuple(sum_hashes(one).values())
-    downloaded = DownloadedSum(one.record.manifest, one.record.result, result, values, hashes, 1 << 40, 1)
+    downloaded = DownloadedSum(one.record.manifest, one.record.result, result, values, values, hashes, 1 << 40, 1)
     checker = Checker(source, SeededEntropy(3, "auditor"), charter.past_roster)
     checker.check(downloaded, OpenedSum(RUN, 1, one.t3), None, audited=audited)
     return source

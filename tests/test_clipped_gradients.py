@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 import pytest
 from fedveil_common.crypto.kdf import derive
+from fedveil_common.member_noise import Piece
 from fedveil_common.plan import Plan, PrivacySpec, parameters
 from fedveil_common.plan.parameters import Layer
 from fedveil_common.private_sum import grid
@@ -432,17 +433,20 @@ def test_a_coordinate_that_is_too_large_is_clamped_before_the_noise_and_nothing_
     most, share = plan.protection.max_value, 1000
     assert privacy.noise.value == "participants"
     rows = [np.full(length, float(value)) for value in (3 * most, most + 1, most, -5 * most, 2.0**62)]
-    noise = update.noisy(plan, np.zeros(length), bytes(32), share)
+    pieces = [Piece(Seed(bytes(32)), share)]
+    noise = update.noisy(plan, np.zeros(length), pieces)
     for one in rows:
-        assert np.array_equal(update.noisy(plan, one, bytes(32), share) - noise, np.clip(one, -most, most).astype(int))
+        assert np.array_equal(update.noisy(plan, one, pieces) - noise, np.clip(one, -most, most).astype(int))
     with pytest.raises(ValueError, match="noise"):
-        update.noisy(plan, rows[0], bytes(32), 0)
+        update.noisy(plan, rows[0], [])
 
 
 def test_noise_whole_equals_piecewise_and_follows_its_key() -> None:
     plan, _, _, length = plan_of("deep")
     values = np.arange(length, dtype=np.float64)
-    whole = update.noisy(plan, values, b"\1" * 32, 10**6)
-    pieces = [update.noisy(plan, values[at : at + 7], b"\1" * 32, 10**6, at) for at in range(0, length, 7)]
-    assert np.array_equal(whole, np.concatenate(pieces))
-    assert not np.array_equal(whole, update.noisy(plan, values, b"\2" * 32, 10**6))
+    drawn = [Piece(Seed(b"\1" * 32), 10**6), Piece(Seed(b"\3" * 32), 500)]
+    whole = update.noisy(plan, values, drawn)
+    parts = [update.noisy(plan, values[at : at + 7], drawn, at) for at in range(0, length, 7)]
+    assert np.array_equal(whole, np.concatenate(parts))
+    assert not np.array_equal(whole, update.noisy(plan, values, [Piece(Seed(b"\2" * 32), 10**6), drawn[1]]))
+    assert not np.array_equal(whole, update.noisy(plan, values, drawn[:1]))

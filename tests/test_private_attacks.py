@@ -23,7 +23,7 @@ from fedveil_participant.training import clipped
 from fedveil_participant.training.clipped import clipped_sum
 from fedveil_participant.training.record_gradients import record_gradients
 from numpy.typing import NDArray
-from private_federation import private_plan
+from private_federation import own_noise, private_plan, share
 from scipy import stats
 
 Vector = NDArray[np.float64]
@@ -71,14 +71,13 @@ def test_with_the_noise_of_the_plan_it_is_not(noise: float) -> None:
     Clipping and rounding alone hide nothing (the control); with the noise the direction is that of a random vector.
     """
     plan, privacy = parts()
-    share = private_sum.share_variance(plan, QUORUM, CORRUPT)
     found, random = [], []
     for seed in range(300):
         rows, model = record(seed), np.random.default_rng(seed).normal(size=6).astype(np.float32)
         key = derive(b"", seed.to_bytes(8, "big"), "test/leak")
         total = clipped_sum(plan, privacy, model, rows, Seed(key)).astype(np.float64)
         for honest in range(QUORUM - CORRUPT if noise else 0):
-            total += update.noisy(plan, np.zeros(6), derive(b"", key, f"test/share/{honest}"), share)
+            total += update.noisy(plan, np.zeros(6), own_noise(plan, derive(b"", key, f"test/share/{honest}")))
         found.append(cosine(reconstruct(total), rows.inputs[0]))
         random.append(cosine(np.random.default_rng(seed + 10**6).normal(size=5), rows.inputs[0]))
     if not noise:
@@ -129,11 +128,14 @@ def canary(plan: Plan, privacy: PrivacySpec) -> Vector:
     return np.tile(np.array(sums, dtype=np.float64), DRAWS // len(sums))
 
 
-def shares(plan: Plan, variance: int, name: str) -> Vector:
-    """The noise of the honest members that a sum holds at least, per draw: corrupt ones take theirs off."""
+def shares(plan: Plan, factor: float, name: str) -> Vector:
+    """The noise of the honest members that a sum holds at least, per draw: corrupt ones take theirs off, and as many
+    dropped out as may. Variances times `factor`.
+    """
     total = np.zeros(DRAWS)
     for honest in range(QUORUM - CORRUPT):
-        total += update.noisy(plan, np.zeros(DRAWS), derive(b"", f"{name}/{honest}".encode(), "test/audit"), variance)
+        key = derive(b"", f"{name}/{honest}".encode(), "test/audit")
+        total += update.noisy(plan, np.zeros(DRAWS), own_noise(plan, key, factor))
     return total
 
 
@@ -170,10 +172,10 @@ def claimed(plan: Plan, privacy: PrivacySpec) -> float:
 
 def test_d20_the_real_path_costs_no_more_than_is_claimed_and_hardly_less() -> None:
     plan, privacy = canary_plan()
-    share, middle = private_sum.share_variance(plan, QUORUM, CORRUPT), private_sum.grid(plan, privacy).sensitivity / 2
+    middle = private_sum.grid(plan, privacy).sensitivity / 2
     moved = canary(plan, privacy)
     for number in range(5):
-        found = lower_bound(shares(plan, share, f"a{number}"), shares(plan, share, f"b{number}") + moved, middle)
+        found = lower_bound(shares(plan, 1.0, f"a{number}"), shares(plan, 1.0, f"b{number}") + moved, middle)
         assert 0.9 * claimed(plan, privacy) < found <= claimed(plan, privacy)
     assert claimed(plan, privacy) == pytest.approx(4.38, abs=0.01)
 
@@ -181,18 +183,18 @@ def test_d20_the_real_path_costs_no_more_than_is_claimed_and_hardly_less() -> No
 @pytest.mark.parametrize("number", range(5))
 def test_d20_alarm_at_a_tenth_of_the_noise_missing(number: int) -> None:
     plan, privacy = canary_plan()
-    share, middle = private_sum.share_variance(plan, QUORUM, CORRUPT), private_sum.grid(plan, privacy).sensitivity / 2
-    weak, moved = round(share * 0.81), canary(plan, privacy)
+    middle = private_sum.grid(plan, privacy).sensitivity / 2
+    weak, moved = 0.81, canary(plan, privacy)
     found = lower_bound(shares(plan, weak, f"a{number}"), shares(plan, weak, f"b{number}") + moved, middle)
     assert found > claimed(plan, privacy)
 
 
 def test_d20_alarm_at_no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, privacy = canary_plan()
-    share, middle = private_sum.share_variance(plan, QUORUM, CORRUPT), private_sum.grid(plan, privacy).sensitivity / 2
+    middle = private_sum.grid(plan, privacy).sensitivity / 2
     monkeypatch.setattr(clipped, "_clipped", lambda gradients, bound, scale: gradients * scale)
     monkeypatch.setattr(clipped, "_within", lambda integers, bound: integers)
-    found = lower_bound(shares(plan, share, "a"), shares(plan, share, "b") + canary(plan, privacy), middle)
+    found = lower_bound(shares(plan, 1.0, "a"), shares(plan, 1.0, "b") + canary(plan, privacy), middle)
     assert found > claimed(plan, privacy)
 
 
@@ -201,8 +203,8 @@ def test_d20_alarm_at_shares_that_forget_the_corrupt_members(number: int) -> Non
     """The whole variance over q instead of q - c: what is left without the corrupt one's share is too little."""
     plan, privacy = canary_plan()
     middle = private_sum.grid(plan, privacy).sensitivity / 2
-    naive = -(-private_sum.grid(plan, privacy).variance // QUORUM)
-    assert naive < private_sum.share_variance(plan, QUORUM, CORRUPT)
+    naive = private_sum.grid(plan, privacy).variance / QUORUM / share(plan)
+    assert naive == pytest.approx((QUORUM - CORRUPT) / QUORUM, abs=1e-4)
     noises = [shares(plan, naive, f"{name}{number}") for name in "ab"]
     assert lower_bound(noises[0], noises[1] + canary(plan, privacy), middle) > claimed(plan, privacy)
 
@@ -210,9 +212,9 @@ def test_d20_alarm_at_shares_that_forget_the_corrupt_members(number: int) -> Non
 def test_d20_alarm_at_noise_that_is_used_twice() -> None:
     """Two sums, of which the canary is in the second alone: their difference is looked at."""
     plan, privacy = canary_plan()
-    share, middle = private_sum.share_variance(plan, QUORUM, CORRUPT), private_sum.grid(plan, privacy).sensitivity / 2
+    middle = private_sum.grid(plan, privacy).sensitivity / 2
     moved = canary(plan, privacy)
-    first, second, fresh = (shares(plan, share, name) for name in "abc")
+    first, second, fresh = (shares(plan, 1.0, name) for name in "abc")
     assert lower_bound(second - first, fresh - first + moved, middle) < claimed(plan, privacy)
     assert lower_bound(first - first, first + moved - first, middle) > claimed(plan, privacy)
 
@@ -240,7 +242,7 @@ def test_the_noise_of_a_real_run_is_drawn_anew_for_every_member_and_round() -> N
         vector - made[org, key.round] for org in FIVE for (key, _), vector in journal(cluster, org).encoded.items()
     ]
     assert len(noises) == 15
-    share = private_sum.share_variance(plan, QUORUM, CORRUPT)
+    whole = share(plan)
     for number, one in enumerate(noises):
-        assert 0.5 < np.mean(one**2) / share < 1.7
+        assert 0.5 < np.mean(one**2) / whole < 1.7
         assert all(cosine(one, other) < 0.45 for other in noises[:number]), "113 coordinates: 4.8 standard deviations"

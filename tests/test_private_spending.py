@@ -22,7 +22,7 @@ from fedveil_participant.events import Tick
 from fedveil_participant.stages import AbortVoted, Idle, Inputting
 from fedveil_participant.state import LifetimeLimit
 from fedveil_simulation.cluster import Cluster
-from private_federation import private_bytes
+from private_federation import private_bytes, share
 from rogue import Rogue
 
 VICTIM = FIVE[2]
@@ -287,10 +287,10 @@ def test_an_attempt_retried_after_a_certificate_has_fresh_noise_over_the_same_sa
     assert np.array_equal(before, after), "the sample is the one that no sum can have shown"
     first, second = memory.encoded.values()
     plan = plans.parse_canonical(rogue.canonical)
-    share = private_sum.share_variance(plan, rogue.body.quorum, rogue.body.corrupt)
+    whole = share(plan, rogue.body.quorum, rogue.body.corrupt)
     noises = [first - before, second - before]
     assert not np.any(noises[0] == noises[1])
-    assert 0.2 < np.mean((noises[0] - noises[1]) ** 2) / (2 * share) < 4
+    assert 0.2 < np.mean((noises[0] - noises[1]) ** 2) / (2 * whole) < 4
     assert standing(rogue.cluster, VICTIM) == ["Released", "Unsettled"]
     assert ledger_of(rogue.cluster, VICTIM).spent(RUN).epsilon(DELTA) == one_step(rogue.canonical)
 

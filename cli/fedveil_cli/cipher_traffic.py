@@ -34,7 +34,7 @@ def traffic(plan: Plan, figures: CohortFigures, terms: Terms) -> CipherTraffic:
     """Of a train sum of this cohort that also evaluates. PeerError `sum_too_large` if the key cannot take it."""
     members = figures.members
     length = layout.layout_for(plan, Purpose.TRAIN, 0).length
-    shape = shape_of(terms, length, members, private_sum.value_bits(plan, figures.quorum, figures.corrupt))
+    shape = shape_of(terms, length, members, private_sum.value_bits(plan, members, figures.quorum, figures.corrupt))
     blocks = shape.blocks.count
     return CipherTraffic(
         ciphertexts=blocks * shape.blocks.width,

@@ -73,7 +73,7 @@ def figures(plan: Plan, roster: int, members: int) -> CohortFigures:
     c = quorum.corrupt_bound(plan.cohort.max_corrupt, roster)
     q = quorum.quorum(members, c)
     least = max(q, MIN_SURVIVORS)
-    bits = ring.smallest(members, private_sum.value_bits(plan, q, c))
+    bits = ring.smallest(members, private_sum.value_bits(plan, members, q, c))
     length = layout.layout_for(plan, Purpose.TRAIN, 0).length
     leaves = leaf_count(length)
     vector = sum(size_bytes(leaf_length(length, index), bits) for index in range(leaves))
@@ -105,7 +105,7 @@ def why_not(plan: Plan, roster: int, members: int) -> str | None:
     q = quorum.quorum(members, c)
     try:
         quorum.check_parameters(members, c, q, q, max(q, MIN_SURVIVORS), local_c=c)
-        value_bits = private_sum.value_bits(plan, q, c)
+        value_bits = private_sum.value_bits(plan, members, q, c)
         quorum.check_no_wrap(members, value_bits, ring.smallest(members, value_bits))
     except PeerError as error:
         return error.what

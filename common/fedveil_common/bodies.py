@@ -194,7 +194,9 @@ class ShareOpening:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """M5: the signed commitment to a masked input. `masked_tag` is empty and `tag_ok` False in this release."""
+    """M5: the signed commitment to a masked input. `masked_tag` is empty where `tag_ok` is False; `noise_chain`: the end
+    of the chain that seeds of its noise come from, empty where there are none (`noise_links`).
+    """
 
     t2: bytes
     org_id: OrgId
@@ -204,6 +206,7 @@ class Header:
     leaf_root: bytes
     tag_ok: bool
     masked_tag: bytes
+    noise_chain: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,13 +285,15 @@ class Reveal:
     """M9: what a participant releases after a certificate. `self_seed` is empty unless the revealer is a survivor.
 
     `self_shares`: (dealer, share of its self seed) for the other survivors; `key_shares`: (dealer, share of its mask
-    key) for those that shared and did not survive. Never both for one dealer.
+    key) for those that shared and did not survive. Never both for one dealer. `noise_link`: of a survivor, the link
+    from which the components of its noise that are to leave the sum are made; empty if none is.
     """
 
     t3: bytes
     self_seed: bytes
     self_shares: tuple[tuple[OrgId, bytes], ...]
     key_shares: tuple[tuple[OrgId, bytes], ...]
+    noise_link: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +314,21 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """What settles a sum with its members' noise: `dealers` is |U2|; `links` holds (survivor, what it showed), of those
+    who showed a link. Whoever has it takes the components out that no dropout used up (`member_noise.settled`).
+    """
+
+    t2: bytes
+    dealers: int
+    links: tuple[tuple[OrgId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """M10: the opened sum, by its leaf root. `tag_sum` is empty where there is no tag; `noise_left` is 0.0 in this
-    release. `product_root`: under protection paillier, the leaf root of the product of the inputs; else empty.
+    """M10: the opened sum, by its leaf root. `tag_sum` is empty where there is no tag; `noise_left`: the variance of
+    the noise in it once it is settled, grid units squared, 0 for an exact sum. `product_root`: under protection
+    paillier, the leaf root of the product of the inputs; else empty. `removal`: at most one, where noise may leave.
     """
 
     t3: bytes
@@ -321,6 +338,7 @@ class Result:
     tag_sum: bytes
     noise_left: float
     product_root: bytes = b""
+    removal: tuple[Removal, ...] = ()
 
 
 class ReceiptKind(enum.StrEnum):

@@ -3,7 +3,8 @@
 Promise: exact (integers and fractions, no float), a pure function of the plan and the manifest's q and c, so that both
 sides and every member find the same figures; whoever checks a manifest asks here. At least q - c of the shares in an
 opened sum are of honest members (docs/protocol.md), and those alone add up to the whole variance, so what corrupt
-members leave out or subtract costs nothing. A record moves the sum by at most `sensitivity` in L2 norm (D1).
+members leave out or subtract costs nothing; how shares shrink where nobody drops out is `dp.xnoise`'s. A record moves
+the sum by at most `sensitivity` in L2 norm (D1).
 Source: docs/privacy.md; Kairouz, Liu, Steinke 2021 (sums of discrete Gaussians).
 """
 
@@ -13,13 +14,13 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from math import ceil, floor
 
-from fedveil_common.dp import gaussian, rdp
+from fedveil_common.dp import gaussian, rdp, xnoise
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
 from fedveil_common.dp.mechanism import LEAST_VARIANCE, least_clip
 from fedveil_common.dp.slack import Slack
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.plan import parameters
-from fedveil_common.plan.spec import NoiseSource, Plan, PrivacySpec, Unit
+from fedveil_common.plan.spec import PAILLIER, NoiseSource, Plan, PrivacySpec, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,41 @@ def least_sensitivity(plan: Plan, privacy: PrivacySpec, members: int) -> int:
     return least_clip(parameters.count(plan.model, plan.data), members, Fraction(privacy.noise_multiplier))
 
 
-def share_variance(plan: Plan, quorum: int, corrupt: int) -> int:
-    """Of what every member adds to each coordinate: the whole over the q - c honest members that a sum holds at least,
-    rounded up; 0 where members add none.
+def shares(plan: Plan, dealers: int, quorum: int, corrupt: int) -> xnoise.WholeLevels | None:
+    """Variances of what each of `dealers` (|U2|) adds to each coordinate, so that the q - c honest members that a sum
+    holds at least have the whole; None where members add none. Under paillier nothing is taken back: one share, made
+    for q survivors. ValueError for fewer dealers than the quorum.
+    """
+    if plan.privacy is None or plan.privacy.noise is NoiseSource.COORDINATOR:
+        return None
+    return _shares(grid(plan, plan.privacy).variance, dealers, quorum, corrupt, plan.protection.kind != PAILLIER)
+
+
+@lru_cache(maxsize=1024)
+def _shares(variance: int, dealers: int, quorum: int, corrupt: int, taken_back: bool) -> xnoise.WholeLevels:
+    if taken_back:
+        provided = xnoise.with_colluders(variance, quorum, corrupt)
+        return xnoise.Levels(provided, dealers, dealers - quorum).whole()
+    return xnoise.WholeLevels(max(LEAST_VARIANCE, -(-variance // (quorum - corrupt))), (), dealers, 0)
+
+
+def share_cap(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
+    """The largest absolute value of all that one member of a cohort draws for one coordinate, however many of the
+    cohort come to deal; 0 where members draw nothing.
     """
     if plan.privacy is None or plan.privacy.noise is NoiseSource.COORDINATOR:
         return 0
-    return max(LEAST_VARIANCE, -(-grid(plan, plan.privacy).variance // (quorum - corrupt)))
+    return _share_cap(plan, members, quorum, corrupt)
 
 
-def share_cap(plan: Plan, quorum: int, corrupt: int) -> int:
-    """The largest absolute value of one member's share in one coordinate."""
-    return _cap(share_variance(plan, quorum, corrupt))
+@lru_cache(maxsize=1024)
+def _share_cap(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
+    caps = []
+    for dealers in range(quorum, members + 1):
+        levels = shares(plan, dealers, quorum, corrupt)
+        assert levels is not None, "asked for members' noise only"
+        caps.append(sum(gaussian.most(variance) for variance in (levels.base, *levels.components)))
+    return max(caps)
 
 
 def coordinator_variance(plan: Plan) -> int:
@@ -72,17 +96,15 @@ def coordinator_variance(plan: Plan) -> int:
 
 def coordinator_cap(plan: Plan) -> int:
     """W_c: the largest absolute value that the coordinator's own noise adds to a coordinate, in steps of the grid."""
-    return _cap(coordinator_variance(plan))
-
-
-def _cap(variance: int) -> int:
-    """Where the table of a draw ends: the largest that there is, not only the likely one. 0 for no noise."""
+    variance = coordinator_variance(plan)
     return gaussian.table(variance).bound if variance else 0
 
 
-def value_bits(plan: Plan, quorum: int, corrupt: int) -> int:
-    """Signed bits of one coordinate of one input, its share of the noise included: what a manifest says."""
-    return (plan.protection.max_value + share_cap(plan, quorum, corrupt)).bit_length() + 1
+def value_bits(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
+    """Signed bits of one coordinate of one input of a cohort of so many, its share of the noise included: what a
+    manifest says.
+    """
+    return (plan.protection.max_value + share_cap(plan, members, quorum, corrupt)).bit_length() + 1
 
 
 def expected_bits(plan: Plan, members: int) -> int:
@@ -90,7 +112,7 @@ def expected_bits(plan: Plan, members: int) -> int:
     there is a manifest.
     """
     corrupt = quorums.corrupt_bound(plan.cohort.max_corrupt, members)
-    return value_bits(plan, quorums.quorum(members, corrupt), corrupt)
+    return value_bits(plan, members, quorums.quorum(members, corrupt), corrupt)
 
 
 def noise_of(plan: Plan) -> str:
@@ -107,22 +129,26 @@ FINEST = 1000
 MOST_MULTIPLIER = 10_000
 
 
+MOST_PIECES = quorums.MAX_COHORT * (1 + xnoise.MOST_COMPONENTS)
+"""Draws that one coordinate of a sum can hold."""
+
+
 @lru_cache(maxsize=_KEPT)
 def charge(plan: Plan, privacy: PrivacySpec, organisations: int = 1) -> Charge:
-    """What one train sum costs a record: Poisson sampling at q, Gaussian noise on the grid, drawn in at most MAX_COHORT
-    shares from tables. One in the data of k `organisations` moves the sum k times as far (D5).
+    """What one train sum costs a record: Poisson sampling at q, Gaussian noise on the grid, drawn in at most
+    MOST_PIECES pieces from tables. One in the data of k `organisations` moves the sum k times as far (D5).
     """
     shift = organisations**2 * grid(plan, privacy).squared_shift
     length = parameters.count(plan.model, plan.data)
     single = rdp.sampled_gaussian(privacy.sample_rate, shift)
     curve = rdp.with_gap(single, _largest_gap(), length)
-    return Charge.on(Rows.TRAINING, curve, Slack(draws=length * quorums.MAX_COHORT))
+    return Charge.on(Rows.TRAINING, curve, Slack(draws=length * MOST_PIECES))
 
 
 @cache
 def _largest_gap() -> float:
-    """Between a sum of shares, the most and the smallest that there can be, and one Gaussian (D13)."""
-    return rdp.sum_gap([LEAST_VARIANCE] * quorums.MAX_COHORT)
+    """Between a sum of pieces, the most and the smallest that there can be, and one Gaussian (D13)."""
+    return rdp.sum_gap([LEAST_VARIANCE] * MOST_PIECES)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fedveil_common import transcript, wire
+from fedveil_common import noise_links, transcript, wire
 from fedveil_common.crypto import signing
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.ids import COORDINATOR, OrgId
@@ -23,6 +23,7 @@ from fedveil_common.messages import (
     Body,
     Header,
     Manifest,
+    Removal,
     Result,
     Reveal,
     SignedBlob,
@@ -191,6 +192,10 @@ def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> P
     reveals = signed_by(published.reveals, BlobType.REVEAL, Reveal, roster, dealers)
     if any(one.t3 != t3 for one in reveals.values()):
         raise not_proved("a reveal is for another set of inputs")
+    ends = {org: header.noise_chain for org, header in headers.items()}
+    links = {org: one.noise_link for org, one in reveals.items()}
+    if result.removal != _removal(manifest, t2, len(dealers), ends, links):
+        raise not_proved("what is taken out of its noise is not what the survivors showed")
     unmasking = opening.recover(
         manifest, t0, t2, t3, {org: adverts[org] for org in dealers}, tuple(sorted(headers)), reveals
     )
@@ -203,6 +208,20 @@ def _verify(published: PublishedRound, roster: Roster, stated_corrupt: int) -> P
         {org: tuple(published.leaf_hashes[org]) for org in headers},
         opening.sum_of_tags(tags, unmasking),
     )
+
+
+def _removal(
+    manifest: Manifest, t2: bytes, dealers: int, ends: Mapping[OrgId, bytes], links: Mapping[OrgId, bytes]
+) -> tuple[Removal, ...]:
+    """What the Result of these chain ends of headers and links of reveals must say. PeerError if one cannot be so."""
+    if any(not noise_links.check_chain_end(manifest, dealers, end) for end in ends.values()):
+        raise not_proved("a header's noise chain is not what the manifest asks for")
+    for org, link in links.items():
+        if org in ends:
+            noise_links.check_shown(manifest, t2, org, dealers, len(ends), link, ends[org])
+        elif link:
+            raise not_proved(f"{org} is no survivor and shows a noise link")
+    return noise_links.removal(manifest, t2, dealers, links.items())
 
 
 def _check_cohort(manifest: Manifest, roster: Roster, stated_corrupt: int) -> None:

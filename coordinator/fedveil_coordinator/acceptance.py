@@ -9,7 +9,7 @@ Source: FLSA/1 sections 2.3, 2.9 (docs/protocol.md).
 import hashlib
 from dataclasses import replace
 
-from fedveil_common import wire
+from fedveil_common import noise_links, wire
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
@@ -55,6 +55,7 @@ from fedveil_coordinator.attempt import (
     Collecting,
     Dead,
     Decrypting,
+    Frame,
     Multiplying,
     Offering,
     Opened,
@@ -309,6 +310,8 @@ def _input_shape(attempt: Attempt, org: OrgId, header: SignedBlob) -> Header:
     leaves = -(-manifest.length // manifest.leaf_coordinates)
     if (body.length, body.ring_bits, body.leaf_count) != (manifest.length, manifest.ring_bits, leaves):
         raise PeerError("wrong_shape", "the header announces another vector than the manifest", peer=org)
+    if not noise_links.check_chain_end(manifest, len(stage.shares), body.noise_chain):
+        raise PeerError("wrong_shape", "the header's noise chain is not what the manifest asks for", peer=org)
     try:
         checksum.from_bytes(body.masked_tag)
     except PeerError as error:
@@ -418,7 +421,7 @@ def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> N
         if body.t3 != stage.t3:
             raise PeerError("wrong_transcript", "a reveal for another set of inputs", peer=org)
         if _first_wins(course, org, stage.reveals.get(org), blob, at):
-            code = reveal_defect(course.attempt.frame.t0, stage, org, body)
+            code = reveal_defect(course.attempt.frame, stage, org, body)
             if code:
                 course.exclude(org, code, (blob,), at)
                 course.act(Announce("blamed", (("org", org), ("code", code))))
@@ -429,7 +432,7 @@ def _accept_reveal(course: Course, org: OrgId, blob: SignedBlob, at: float) -> N
     course.send((org,), ReceiptNotice(receipt))
 
 
-def reveal_defect(t0: bytes, stage: Revealing, org: OrgId, body: Reveal) -> str:
+def reveal_defect(frame: Frame, stage: Revealing, org: OrgId, body: Reveal) -> str:
     """Empty if the reveal holds exactly what T3 asks of `org` and all of it matches the commitments; else a code."""
     survivors, dealers = set(stage.headers), set(stage.shares)
     if {one for one, _ in body.self_shares} != survivors - {org} or len(body.self_shares) != len(survivors - {org}):
@@ -442,7 +445,13 @@ def reveal_defect(t0: bytes, stage: Revealing, org: OrgId, body: Reveal) -> str:
     try:
         if body.self_seed:
             advert = advert_body(stage.adverts[org])
-            shares.check_self_seed(t0, org, Seed(body.self_seed), advert.selfseed_commit)
+            shares.check_self_seed(frame.t0, org, Seed(body.self_seed), advert.selfseed_commit)
+            header = wire.parse_body(BlobType.HEADER, stage.headers[org].body)
+            assert isinstance(header, Header)
+            sizes = len(dealers), len(survivors)
+            noise_links.check_shown(frame.manifest, stage.t2, org, *sizes, body.noise_link, header.noise_chain)
+        elif body.noise_link:
+            return "noise_chain_broken"
         for dealer, share in body.self_shares:
             shares.check_revealed_self_share(message_to(stage, dealer, org), share)
         for dealer, share in body.key_shares:

@@ -6,15 +6,18 @@ Promise: nothing here moves a run; a piece may be done again after a crash and c
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from fedveil_common import member_noise
 from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import Manifest
+from fedveil_common.plan import Plan
 from fedveil_common.secret import Seed
 
-from fedveil_coordinator.attempt import Attempt, Multiplying, Opening
+from fedveil_coordinator.attempt import Attempt, Decrypting, Multiplying, Opening, Revealing
 from fedveil_coordinator.cipher_desk import CipherDesk
 from fedveil_coordinator.events import Event, NoiseReady, OpeningFailed, ProductReady, SumProcessed, SumReady
 from fedveil_coordinator.noising import NoiseSource
+from fedveil_coordinator.opening import reveal_of
 from fedveil_coordinator.ports import Journal
 from fedveil_coordinator.run import RunState
 from fedveil_coordinator.sums import Sums
@@ -37,7 +40,7 @@ def make_noise(
     return NoiseReady(draft, ciphers.noise(state.keys[0], draft, source, journal), now())
 
 
-def open_sum(sums: Sums, attempt: Attempt, pool: Executor | None, now: Now) -> Event:
+def open_sum(sums: Sums, plan: Plan, attempt: Attempt, pool: Executor | None, now: Now) -> Event:
     """The opened sum; or who dealt what does not fit, or why what was decrypted is no sum."""
     assert isinstance(attempt.stage, Opening)
     frame = attempt.frame
@@ -49,7 +52,19 @@ def open_sum(sums: Sums, attempt: Attempt, pool: Executor | None, now: Now) -> E
         if not frame.keys or error.code not in {"not_opened", "sum_out_of_range"}:
             raise
         return OpeningFailed(attempt.key, OrgId(""), now(), error.code)
-    return SumReady(attempt.key, root, tag_sum, now())
+    left = noise_left(plan, frame.manifest, attempt.stage.revealing)
+    return SumReady(attempt.key, root, tag_sum, left, now())
+
+
+def noise_left(plan: Plan, manifest: Manifest, opened: Revealing | Decrypting) -> float:
+    """The variance of the noise in the sum once it is settled: what its Result says."""
+    dealers, survivors = len(opened.shares), len(opened.headers)
+    silent = 0
+    if isinstance(opened, Revealing):
+        silent = sum(
+            org not in opened.reveals or not reveal_of(opened.reveals[org]).noise_link for org in opened.headers
+        )
+    return member_noise.left(plan, manifest, dealers, survivors, silent)
 
 
 def process_sum(sums: Sums, state: RunState, manifest: Manifest, survivors: int, now: Now, seed: Seed) -> Event:

@@ -573,8 +573,10 @@ class Driver:
         self._workers.submit(lambda: computing.multiply(self._ciphers, attempt, now), self.post)
 
     def _open_sum(self) -> None:
-        attempt, now, pool = self._attempt(), self._clock.monotonic_s, self._workers.pool
-        self._workers.submit(lambda: computing.open_sum(self.sums, attempt, pool, now), self.post)
+        state, attempt = self.active, self._attempt()
+        assert state is not None
+        now, pool = self._clock.monotonic_s, self._workers.pool
+        self._workers.submit(lambda: computing.open_sum(self.sums, state.plan, attempt, pool, now), self.post)
 
     def _process_sum(self, manifest: Manifest) -> None:
         state, attempt = self.active, self._attempt()

@@ -92,11 +92,14 @@ class NoiseReady:
 
 @dataclass(frozen=True, slots=True)
 class SumReady:
-    """The opened sum of an attempt is durable on disk; its leaves have this root, and this is its tag (empty: none)."""
+    """The opened sum of an attempt is durable on disk; its leaves have this root, and this is its tag (empty: none).
+    `noise_left`: the variance of the noise in it once it is settled (`Result`).
+    """
 
     key: AttemptKey
     leaf_root: bytes
     tag_sum: bytes
+    noise_left: float
     at: float
 
 

@@ -13,7 +13,7 @@ from fedveil_common.masking import masks, opening
 from fedveil_common.masking.opening import Unmasking
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, zeros
-from fedveil_common.messages import BlobType, Header, Reveal
+from fedveil_common.messages import BlobType, Header, Reveal, SignedBlob
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.transcript import LEAF_COORDINATES
 
@@ -35,7 +35,7 @@ WriteSum = Callable[[int, bytearray], None]
 def recover(frame: Frame, stage: Revealing) -> Unmasking:
     """What takes the masks off the sum of the survivors. Errors as `masking.opening.recover`."""
     adverts = {org: advert_body(stage.adverts[org]) for org in stage.shares}
-    reveals = {org: _reveal(stage, org) for org in stage.reveals}
+    reveals = {org: reveal_of(blob) for org, blob in stage.reveals.items()}
     survivors = tuple(sorted(stage.headers))
     return opening.recover(frame.manifest, frame.t0, stage.t2, stage.t3, adverts, survivors, reveals)
 
@@ -46,8 +46,9 @@ def tag_of(stage: Revealing, unmasking: Unmasking) -> bytes:
     return opening.sum_of_tags({org: (one.tag_ok, one.masked_tag) for org, one in headers.items()}, unmasking)
 
 
-def _reveal(stage: Revealing, org: OrgId) -> Reveal:
-    body = wire.parse_body(BlobType.REVEAL, stage.reveals[org].body)
+def reveal_of(blob: SignedBlob) -> Reveal:
+    """What an accepted reveal says."""
+    body = wire.parse_body(BlobType.REVEAL, blob.body)
     assert isinstance(body, Reveal)
     return body
 

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import assert_never
 
+from fedveil_common import noise_links
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import quorum
@@ -28,6 +29,7 @@ from fedveil_common.messages import (
     Progress,
     Proposal,
     QuorumCall,
+    Removal,
     Result,
     ResultNotice,
     ShareDelivery,
@@ -36,7 +38,7 @@ from fedveil_common.messages import (
 from fedveil_common.paillier.round_shape import shape_in_use
 from fedveil_common.secret import PrivateKey
 
-from fedveil_coordinator import acceptance, facts
+from fedveil_coordinator import acceptance, facts, opening
 from fedveil_coordinator.attempt import (
     Aborted,
     Aborting,
@@ -558,6 +560,16 @@ def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
     return KeepInputs(frame.key, (*stage.survivors, *noise), stage.quorum, holders)
 
 
+def _removal(manifest: Manifest, stage: Opening) -> tuple[Removal, ...]:
+    """What every reader of the sum takes out of it again: from what the survivors showed."""
+    match stage.revealing:
+        case Revealing() as revealing:
+            links = [(org, opening.reveal_of(blob).noise_link) for org, blob in revealing.reveals.items()]
+            return noise_links.removal(manifest, revealing.t2, len(revealing.shares), links)
+        case Decrypting():
+            return ()
+
+
 def _publish(course: Course, stage: Opening, event: SumReady) -> None:
     """M10: the sum is durable; sign its root and tell everyone who dealt."""
     manifest = course.attempt.frame.manifest
@@ -567,8 +579,9 @@ def _publish(course: Course, stage: Opening, event: SumReady) -> None:
         length=manifest.length,
         leaf_root=event.leaf_root,
         tag_sum=event.tag_sum,
-        noise_left=0.0,
+        noise_left=event.noise_left,
         product_root=stage.revealing.product_root if isinstance(stage.revealing, Decrypting) else b"",
+        removal=_removal(manifest, stage),
     )
     blob = course.sign(BlobType.RESULT, result)
     course.record(facts.SumOpened(blob), event.at)

@@ -499,7 +499,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
     standardise = purpose is Purpose.STANDARDISE
-    cap, bits = noises.coordinator_cap(plan), private_sum.value_bits(plan, q, corrupt)
+    cap, bits = noises.coordinator_cap(plan), private_sum.value_bits(plan, len(cohort), q, corrupt)
     encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", cap) for use in state.keys)
     return Manifest(
         federation_id=roster.federation_id,

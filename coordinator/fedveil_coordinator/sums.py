@@ -8,11 +8,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common import decode, evaluation, layout, member_noise, provenance, sanity, transcript, wire
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
+from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
+from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
 
@@ -89,7 +90,7 @@ class Sums:
     def process(self, state: RunState, manifest: Manifest, survivors: int) -> Outcome:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""
         plan, key = state.plan, manifest.key
-        opened = self._store.read_sum(key.run_id, key.round)
+        opened = self._settled(plan, key.run_id, key.round)
         decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), opened)
         model_hash, state_hash, scaling_hash, rejected = b"", b"", b"", ""
         try:
@@ -138,12 +139,28 @@ class Sums:
         """The walk of a run up to `step` model steps, from the stored sums."""
         scaling = None
         if state.standardise:
-            scaling = self._store.read_sum(state.standardise[0].run_id, state.standardise[0].round)
+            scaling = self._settled(state.plan, state.standardise[0].run_id, state.standardise[0].round)
         ran = state.standardise[0].run_id if state.standardise else None
-        lineage = provenance.set_out(state.plan, scaling, ran, lambda run, number, _: self._store.read_sum(run, number))
+        lineage = provenance.set_out(
+            state.plan, scaling, ran, lambda run, number, _: self._settled(state.plan, run, number)
+        )
         for version in state.versions[:step]:
-            lineage = provenance.advance(lineage, self._store.read_sum(state.run_id, version.round))
+            lineage = provenance.advance(lineage, self._settled(state.plan, state.run_id, version.round))
         return lineage
+
+    def _settled(self, plan: Plan, run_id: RunId, round: int) -> Signed:
+        """The sum of a round as models are made of it: without the noise that no dropout used up."""
+        opened = self._store.read_sum(run_id, round)
+        if plan.privacy is None:
+            return opened
+        offered, signed = self.source(run_id, round)
+        manifest, result = (
+            wire.parse_body(BlobType.MANIFEST, offered.body),
+            wire.parse_body(BlobType.RESULT, signed.body),
+        )
+        assert isinstance(manifest, Manifest)
+        assert isinstance(result, Result)
+        return member_noise.settled(plan, manifest, result, opened)
 
     def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
         """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""

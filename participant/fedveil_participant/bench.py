@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from fedveil_common import layout as layouts
-from fedveil_common import private_sum
-from fedveil_common.crypto.kdf import derive
+from fedveil_common import member_noise
 from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import Manifest, Purpose
+from fedveil_common.noise_links import Coins
 from fedveil_common.plan import Plan, canonical
 from fedveil_common.provenance import Lineage
 from fedveil_common.secret import Seed
@@ -84,15 +84,14 @@ class TableBench:
         secret = fresh() if plan.privacy is not None else None
         return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret)
 
-    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
-        """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's share of
-        the noise where the plan has differential privacy. Deterministic in `rounding`.
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
+        """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's own noise
+        where the plan has differential privacy. Deterministic in `coins`.
         """
         if plan.privacy is not None:
-            variance = private_sum.share_variance(plan, manifest.quorum, manifest.corrupt)
-            return update.noisy(plan, values, derive(b"", rounding.expose(), "dp/noise"), variance, start)
+            return update.noisy(plan, values, member_noise.pieces(plan, manifest, coins), start)
         shape = layouts.layout_for(plan, manifest.purpose, manifest.step)
-        return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, start).integers
+        return update.encode(shape, values, coins.secret.expose(), plan.protection.value_bits, start).integers
 
     def _current(self, plan: Plan) -> Source:
         key = canonical(plan)

@@ -8,7 +8,7 @@ state and reveals nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import layout, private_sum, strategies, transcript, wire
+from fedveil_common import layout, noise_links, private_sum, strategies, transcript, wire
 from fedveil_common import noise as noises
 from fedveil_common.crypto import agreement, signing
 from fedveil_common.crypto.labels import h, u32
@@ -151,7 +151,7 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     if manifest.purpose is Purpose.STATISTICS:
         raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
     noise = noises.coordinator_cap(plan) if accepted.keys else 0
-    bits = private_sum.value_bits(plan, manifest.quorum, manifest.corrupt)
+    bits = private_sum.value_bits(plan, len(manifest.cohort), manifest.quorum, manifest.corrupt)
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,
         "protection": plan.protection.kind,
@@ -478,6 +478,8 @@ def header_of(blob: SignedBlob, t2: bytes, members: Sequence[OrgId], manifest: M
     leaves = -(-manifest.length // manifest.leaf_coordinates)
     if (body.length, body.ring_bits, body.leaf_count) != (manifest.length, manifest.ring_bits, leaves):
         raise PeerError("wrong_shape", "a header announces another vector than the manifest", peer=blob.signer_id)
+    if not noise_links.check_chain_end(manifest, len(members), body.noise_chain):
+        raise PeerError("wrong_shape", "a header's noise chain is not what the manifest asks for", peer=blob.signer_id)
     try:
         checksum.from_bytes(body.masked_tag)
     except PeerError as error:

@@ -10,6 +10,7 @@ import numpy as np
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import checksum, masks
 from fedveil_common.masking.ring import Signed
+from fedveil_common.noise_links import Coins
 from fedveil_common.plan import Plan
 from numpy.typing import NDArray
 
@@ -22,13 +23,14 @@ PIECE = 1 << 20
 """Coordinates that are encoded at once."""
 
 
-def encoded(action: EncryptUpdate, plan: Plan, update: StoredUpdate, bench: Bench) -> NDArray[np.int64]:
+def encoded(action: EncryptUpdate, plan: Plan, me: OrgId, update: StoredUpdate, bench: Bench) -> NDArray[np.int64]:
     """The stored update as signed integers, shape (d,): the organisation's secret, before it is encrypted."""
     manifest = action.manifest
+    coins = Coins(action.rounding, action.t2, me, len(manifest.cohort))  # of whom does not matter: one share, no links
     whole = np.empty(manifest.length, np.int64)
     for start in range(0, manifest.length, PIECE):
         values = update.read(start, min(PIECE, manifest.length - start))
-        made = bench.encode(plan, manifest, values, action.rounding, start)
+        made = bench.encode(plan, manifest, values, coins, start)
         whole[start : start + len(values)] = made
     return whole
 
@@ -45,11 +47,12 @@ def masked_input(
     """The leaf hashes of the masked input, which is durable then, and its masked tag."""
     manifest = action.manifest
     secrets = (action.t2, me, action.mask_key, action.self_seed, dict(action.keys))
+    coins = Coins(action.rounding, action.t2, me, len(secrets[-1].keys() | {me}))
     keys, mask = masks.mask_keys(*secrets), checksum.tag_mask(*secrets)
 
     def encode(start: int, count: int) -> Signed:
         values = update.read(start, count)
-        return bench.encode(plan, manifest, values, action.rounding, start)
+        return bench.encode(plan, manifest, values, coins, start)
 
     tag = Tag(encode, action.tag_key)
     sink = journal.new_input(manifest.key, manifest.length, manifest.ring_bits)

@@ -8,7 +8,7 @@ again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 
 from dataclasses import dataclass, replace
 
-from fedveil_common import layout, noise, private_sum, provenance, transcript, wire
+from fedveil_common import layout, member_noise, noise, private_sum, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum
@@ -105,10 +105,14 @@ def fetch(
         values[start : start + count] = signed(unpack(data, count, bits), bits)
         hashes.append(transcript.sum_leaf(result.t3, index, data))
     sum_is_signed(result, hashes, round)
-    value_bits = private_sum.value_bits(expected.plan, manifest.quorum, manifest.corrupt)
+    member_noise.check_settling(expected.plan, manifest, result)
+    value_bits = private_sum.value_bits(expected.plan, len(manifest.cohort), manifest.quorum, manifest.corrupt)
     bound = checksum.bound(result.survivors, value_bits) + expected.noise_cap
     corrupt = expected.plan.cohort.max_corrupt
-    return DownloadedSum(download.manifest, download.result, result, values, tuple(hashes), bound, corrupt), found
+    settled = member_noise.settled(expected.plan, manifest, result, values)
+    return DownloadedSum(
+        download.manifest, download.result, result, values, settled, tuple(hashes), bound, corrupt
+    ), found
 
 
 def own_vote(result: Result, run_id: RunId, round: int, opened: frozenset[OpenedSum]) -> None:
@@ -173,7 +177,7 @@ class Walker:
             last = lineage.step + 1 == step
             if last and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
-            after = provenance.advance(lineage, downloaded.values)
+            after = provenance.advance(lineage, downloaded.settled)
             self._checker.check(downloaded, found, _key(found, basis), audited=last or after.verdict.stopped)
             lineage = after
             sums.append(found)
@@ -192,14 +196,14 @@ class Walker:
             if found.result != ref.result_hash:
                 raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
             self._checker.check(downloaded, found, _key(found, basis), audited=audited)
-            scaling, walked = downloaded.values, [found]
+            scaling, walked = downloaded.settled, [found]
 
         def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
             due = Expected.earlier(at.plan, Purpose.TRAIN, at.step)
             earlier, one = fetch(self._source.fetch_sum, run_id, number, due, basis)
             self._checker.check(earlier, one, _key(one, basis), audited=False)
             walked.append(one)
-            return earlier.values
+            return earlier.settled
 
         return Walk(provenance.set_out(plan, scaling, ran, read), tuple(walked))
 

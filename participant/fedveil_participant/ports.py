@@ -13,6 +13,7 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, Purpose, SignedBlob
+from fedveil_common.noise_links import Coins
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.round_shape import RoundShape
 from fedveil_common.plan import Plan
@@ -159,9 +160,9 @@ class Bench(Protocol):
         """
         ...
 
-    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], rounding: Seed, start: int) -> Signed:
+    def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout, with this
-        participant's share of the noise: signed integers in fresh memory. The same whatever the pieces; any thread.
+        participant's own noise: signed integers in fresh memory. The same whatever the pieces; any thread.
         """
         ...
 

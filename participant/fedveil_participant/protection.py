@@ -63,7 +63,7 @@ class Protection:
 
         def work(known: StoredUpdate) -> Event:
             use = pinned_key(manifest, accepted.keys)
-            integers = encoded(action, accepted.plan, known, self._bench)
+            integers = encoded(action, accepted.plan, me, known, self._bench)
             shape = shape_in_use(use, manifest)
             sink = self._journal.new_blocks(manifest.key, BlockShape(shape.blocks.count, shape.input_leaf_bytes))
             made = self._cipher.encrypt(action, use, me, integers, sink)

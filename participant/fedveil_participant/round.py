@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedveil_common import noise as noises
-from fedveil_common import transcript, wire
+from fedveil_common import noise_links, transcript, wire
 from fedveil_common.crypto import agreement
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError, PeerError
@@ -632,6 +632,8 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
     if event.t2 != stage.t2:
         return state, ()
     manifest = stage.frame.manifest
+    dealers = tuple(peer.org_id for peer in stage.peers)
+    links = noise_links.chain(manifest, _coins(state, stage))
     header = Header(
         t2=stage.t2,
         org_id=state.me,
@@ -641,23 +643,29 @@ def _commit_input(state: State, stage: Encoding, event: InputReady) -> Step:
         leaf_root=transcript.leaf_root(event.leaf_hashes),
         tag_ok=bool(stage.tag_key),
         masked_tag=event.masked_tag,
+        noise_chain=links[-1].expose() if links else b"",
     )
     blob = sign(state, BlobType.HEADER, header)
     after = Inputting(
         stage.frame,
         stage.t2,
-        tuple(peer.org_id for peer in stage.peers),
+        dealers,
         stage.self_seed,
         stage.held,
         stage.tag_key,
         blob,
         event.leaf_hashes,
+        links,
     )
     changes = Changes(spend=stage.frame.spends, ledger=spending.reserve(state, stage.frame))
     return apply(replace(state, stage=after), changes), (
         Persist("input", changes, (("leaf_root", header.leaf_root.hex()),)),
         UploadInput(stage.frame.key, blob, event.leaf_hashes),
     )
+
+
+def _coins(state: State, stage: Encoding) -> noise_links.Coins:
+    return noise_links.Coins(stage.rounding, stage.t2, state.me, len(stage.peers))
 
 
 def _t3_of(message: Proposal) -> bytes:
@@ -686,6 +694,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
         stage.held,
         stage.tag_key,
         vote,
+        noise=stage.noise if survivor and isinstance(stage, Inputting) else (),
     )
     changes = Changes(opened=(OpenedSum(frame.key.run_id, frame.key.round, t3),))
     return apply(replace(state, stage=after), changes), (
@@ -695,7 +704,9 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
 
 
 def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step:
-    """M8 -> M9: for survivors their self seed, for the dropped their mask key. Computed from T3, from no request."""
+    """M8 -> M9: for survivors their self seed, for the dropped their mask key, and of my noise what no dropout used up.
+    Computed from T3, from no request.
+    """
     checks.vote_certificate(message, stage.t3, stage.dealers, stage.frame.manifest, state.roster)
     survivors = set(stage.survivors)
     reveal = Reveal(
@@ -703,6 +714,7 @@ def _reveal(state: State, stage: Voted, message: Certificate, at: float) -> Step
         self_seed=stage.self_seed[0].expose() if stage.self_seed else b"",
         self_shares=tuple((one.dealer, one.self_share.expose()) for one in stage.held if one.dealer in survivors),
         key_shares=tuple((one.dealer, one.key_share.expose()) for one in stage.held if one.dealer not in survivors),
+        noise_link=noise_links.shown(stage.frame.manifest, stage.noise, len(stage.dealers), len(survivors)),
     )
     blob = sign(state, BlobType.REVEAL, reveal)
     after = Revealed(stage.frame, stage.t3, stage.survivors, stage.tag_key, blob, at)

@@ -148,7 +148,9 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Inputting:
-    """The masked input is durable and its header may be out: the update is spent. The mask key is gone."""
+    """The masked input is durable and its header may be out: the update is spent. The mask key is gone. `noise`: the
+    links of its noise's chain, here and in the next stage; empty where the noise has no components.
+    """
 
     frame: Frame
     t2: bytes
@@ -158,6 +160,7 @@ class Inputting:
     tag_key: tuple[Seed, ...]
     header: SignedBlob
     leaf_hashes: tuple[bytes, ...]
+    noise: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Voted:
     vote: SignedBlob
     headers: tuple[SignedBlob, ...] = ()
     own: tuple[Seed, ...] = ()
+    noise: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ within its block's integer cap, whatever the training produced. NaN or infinity 
 (`update_not_finite`); nothing stands in for them. Source: FLSA/1 2.5, A6, A17.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import layout as layouts
 from fedveil_common import prediction
 from fedveil_common import standardisation as moments
-from fedveil_common.dp import gaussian
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
 from fedveil_common.masking.ring import Signed
+from fedveil_common.member_noise import Piece
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import Metric, NoiseSource, Plan, PrivacySpec, Unit, Weight
 from fedveil_common.secret import Seed
@@ -125,20 +126,17 @@ def _private(
     return clipped_whole(plan, privacy, update, secret)
 
 
-def noisy(
-    plan: Plan, values: NDArray[np.float64], noise_key: bytes, variance: int, start: int = 0
-) -> NDArray[np.int64]:
-    """`values`, steps of the grid from coordinate `start` on, within +-max_value, plus this participant's share of the
-    noise under `noise_key` (32 secret bytes), of `variance`, which is 0 only where the coordinator adds it all. Whole
-    equals piecewise; int64.
+def noisy(plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], start: int = 0) -> NDArray[np.int64]:
+    """`values`, steps of the grid from coordinate `start` on, within +-max_value, plus this participant's own noise,
+    `pieces` of it: none only where the coordinator adds it all. Whole equals piecewise; int64.
     """
     assert plan.privacy is not None, "there is noise where there is a privacy block"
-    if (variance == 0) != (plan.privacy.noise is NoiseSource.COORDINATOR):
+    if (not pieces) != (plan.privacy.noise is NoiseSource.COORDINATOR):
         raise ValueError("an input has the noise that its plan says")
     most = plan.protection.max_value
     integers = np.clip(np.rint(values), -most, most).astype(np.int64)
-    if variance:
-        integers += gaussian.table(variance).draw(noise_key, start, len(values))
+    for piece in pieces:
+        piece.add_to(integers, start)
     return integers
 
 

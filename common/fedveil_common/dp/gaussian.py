@@ -34,6 +34,18 @@ def table(variance: int | Fraction) -> Sampler:
     return one_table(v) if v <= _ONE_TABLE else two_levels(v, 2 * isqrt(isqrt(int(v))) // 3)
 
 
+def most(variance: int) -> int:
+    """At least `table(variance).bound`, without making a table; ValueError for a variance below 1.
+
+    Proof. One table ends at 12.5 sigma + 1. Two levels end at k (12.5 sigma_a + 1) + 12.5 sigma_b + 1, where
+    sigma_b < 2.45 k, k <= 2/3 sqrt(sigma) and k sigma_a <= sigma: that is at most 12.5 sigma + 31.7 k + 1
+    <= sigma (12.5 + 21.2 / sqrt(sigma)) + 1, and sqrt(sigma) >= 32 there: below 13.2 sigma + 1.
+    """
+    if variance < 1:
+        raise ValueError("a discrete Gaussian has a variance of at least 1")
+    return isqrt(176 * variance) + 2  # 13.26 sigma
+
+
 def one_table(v: Fraction) -> Table:
     """The table for v, cut at the least bound >= 12.5 sigma.
 

@@ -5,6 +5,7 @@ A dataclass field and its protobuf field have the same name. Whoever adds a fiel
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fedveil.v1 import rounds_pb2 as pb
@@ -115,13 +116,18 @@ PROVEN: Table = {
 """What a header of ciphertexts ends with, whoever sends it."""
 
 
-class RevealedShares:
-    """(dealer, share) pairs, sorted by dealer and unique."""
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """(whose, bytes) pairs in messages with the fields `whose` and `what`, sorted by whose and unique."""
+
+    whose: str
+    what: str
+    rule: Bytes
 
     def put(self, message: Any, name: str, value: tuple[tuple[str, bytes], ...]) -> None:
         """See Rule."""
-        for dealer, share in value:
-            getattr(message, name).add(dealer=dealer, share=share)
+        for org, data in value:
+            getattr(message, name).add(**{self.whose: org, self.what: data})
 
     def get(self, message: Any, name: str, path: str) -> tuple[tuple[str, bytes], ...]:
         """See Rule."""
@@ -129,13 +135,24 @@ class RevealedShares:
         if len(items) > limits.MAX_MEMBERS:
             raise MalformedError(path, f"{len(items)} entries, not 0 to {limits.MAX_MEMBERS}")
         found = tuple(
-            (NAME.get(item, "dealer", f"{path}[{i}].dealer"), SHARE.get(item, "share", f"{path}[{i}].share"))
+            (
+                NAME.get(item, self.whose, f"{path}[{i}].{self.whose}"),
+                self.rule.get(item, self.what, f"{path}[{i}].{self.what}"),
+            )
             for i, item in enumerate(items)
         )
-        dealers = [dealer for dealer, _ in found]
-        if dealers != sorted(set(dealers)):
+        names = [org for org, _ in found]
+        if names != sorted(set(names)):
             raise MalformedError(path, "entries are not sorted, or one stands twice")
         return found
+
+
+SHARES_REVEALED = Pairs("dealer", "share", SHARE)
+REMOVAL: Table = {
+    "t2": HASH,
+    "dealers": Whole(1, limits.MAX_MEMBERS),
+    "links": Pairs("org_id", "link", Bytes((32,))),
+}
 
 
 BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
@@ -222,6 +239,7 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "leaf_root": HASH,
             "tag_ok": Flag(),
             "masked_tag": Bytes((0, 8)),
+            "noise_chain": HASH_OR_NONE,
         },
     ),
     m.BlobType.VOTE: (pb.Vote, m.Vote, {"t3": HASH}),
@@ -233,8 +251,9 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
         {
             "t3": HASH,
             "self_seed": Bytes((0, 32)),
-            "self_shares": RevealedShares(),
-            "key_shares": RevealedShares(),
+            "self_shares": SHARES_REVEALED,
+            "key_shares": SHARES_REVEALED,
+            "noise_link": Bytes((0, 32)),
         },
     ),
     m.BlobType.RESULT: (
@@ -248,6 +267,7 @@ BODIES: dict[m.BlobType, tuple[Any, type[Any], Table]] = {
             "tag_sum": Bytes((0, 8)),
             "noise_left": Real(zero=True),
             "product_root": HASH_OR_NONE,
+            "removal": _many(m.Removal, REMOVAL, 1),
         },
     ),
     m.BlobType.RECEIPT: (

@@ -362,7 +362,7 @@ class Manifest(_message.Message):
     prg: _builtins.str
     """Closed: "AES256CTR"; "none" under paillier."""
     noise: _builtins.str
-    """Closed: "none"."""
+    """Closed: "none", "participants", "coordinator"."""
     layout_hash: _builtins.bytes
     """Hash of the layout of the vector (A17)."""
     dataset: _builtins.str
@@ -656,6 +656,7 @@ class Header(_message.Message):
     LEAF_ROOT_FIELD_NUMBER: _builtins.int
     TAG_OK_FIELD_NUMBER: _builtins.int
     MASKED_TAG_FIELD_NUMBER: _builtins.int
+    NOISE_CHAIN_FIELD_NUMBER: _builtins.int
     t2: _builtins.bytes
     """Hash."""
     org_id: _builtins.str
@@ -672,6 +673,8 @@ class Header(_message.Message):
     """False in this release."""
     masked_tag: _builtins.bytes
     """Empty in this release, else 8 bytes."""
+    noise_chain: _builtins.bytes
+    """Hash: the end of the noise chain; empty where the noise has no components."""
     def __init__(
         self,
         *,
@@ -683,10 +686,11 @@ class Header(_message.Message):
         leaf_root: _builtins.bytes = ...,
         tag_ok: _builtins.bool = ...,
         masked_tag: _builtins.bytes = ...,
+        noise_chain: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_count", b"leaf_count", "leaf_root", b"leaf_root", "length", b"length", "masked_tag", b"masked_tag", "org_id", b"org_id", "ring_bits", b"ring_bits", "t2", b"t2", "tag_ok", b"tag_ok"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_count", b"leaf_count", "leaf_root", b"leaf_root", "length", b"length", "masked_tag", b"masked_tag", "noise_chain", b"noise_chain", "org_id", b"org_id", "ring_bits", b"ring_bits", "t2", b"t2", "tag_ok", b"tag_ok"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1000,10 +1004,13 @@ class Reveal(_message.Message):
     SELF_SEED_FIELD_NUMBER: _builtins.int
     SELF_SHARES_FIELD_NUMBER: _builtins.int
     KEY_SHARES_FIELD_NUMBER: _builtins.int
+    NOISE_LINK_FIELD_NUMBER: _builtins.int
     t3: _builtins.bytes
     """Hash."""
     self_seed: _builtins.bytes
     """32 bytes of a survivor, else empty."""
+    noise_link: _builtins.bytes
+    """32 bytes of a survivor whose noise has components that are to leave the sum, else empty."""
     @_builtins.property
     def self_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevealedShare]:
         """0..256, sorted by dealer, unique: shares of self seeds of survivors."""
@@ -1019,14 +1026,73 @@ class Reveal(_message.Message):
         self_seed: _builtins.bytes = ...,
         self_shares: _abc.Iterable[Global___RevealedShare] | None = ...,
         key_shares: _abc.Iterable[Global___RevealedShare] | None = ...,
+        noise_link: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_shares", b"key_shares", "self_seed", b"self_seed", "self_shares", b"self_shares", "t3", b"t3"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_shares", b"key_shares", "noise_link", b"noise_link", "self_seed", b"self_seed", "self_shares", b"self_shares", "t3", b"t3"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reveal: _TypeAlias = Reveal  # noqa: Y015
+
+@_typing.final
+class NoiseLink(_message.Message):
+    """What one survivor showed of its noise chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """Id."""
+    link: _builtins.bytes
+    """32 bytes."""
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        link: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link", b"link", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoiseLink: _TypeAlias = NoiseLink  # noqa: Y015
+
+@_typing.final
+class Removal(_message.Message):
+    """What settles a sum that holds its members' noise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    T2_FIELD_NUMBER: _builtins.int
+    DEALERS_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    t2: _builtins.bytes
+    """Hash."""
+    dealers: _builtins.int
+    """Members of U2, 1..256."""
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___NoiseLink]:
+        """0..256, sorted by org_id, unique."""
+
+    def __init__(
+        self,
+        *,
+        t2: _builtins.bytes = ...,
+        dealers: _builtins.int = ...,
+        links: _abc.Iterable[Global___NoiseLink] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dealers", b"dealers", "links", b"links", "t2", b"t2"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Removal: _TypeAlias = Removal  # noqa: Y015
 
 @_typing.final
 class Result(_message.Message):
@@ -1041,6 +1107,7 @@ class Result(_message.Message):
     TAG_SUM_FIELD_NUMBER: _builtins.int
     NOISE_LEFT_FIELD_NUMBER: _builtins.int
     PRODUCT_ROOT_FIELD_NUMBER: _builtins.int
+    REMOVAL_FIELD_NUMBER: _builtins.int
     t3: _builtins.bytes
     """Hash."""
     survivors: _builtins.int
@@ -1052,9 +1119,13 @@ class Result(_message.Message):
     tag_sum: _builtins.bytes
     """Empty in this release, else 8 bytes."""
     noise_left: _builtins.float
-    """Variance of noise left in the sum, units of the grid; 0 in this release."""
+    """Variance of the noise in the settled sum, units of the grid squared; 0 for an exact sum."""
     product_root: _builtins.bytes
     """Hash: of the product of the inputs, under paillier; else empty."""
+    @_builtins.property
+    def removal(self) -> _containers.RepeatedCompositeFieldContainer[Global___Removal]:
+        """At most one: where noise is to leave the sum."""
+
     def __init__(
         self,
         *,
@@ -1065,10 +1136,11 @@ class Result(_message.Message):
         tag_sum: _builtins.bytes = ...,
         noise_left: _builtins.float = ...,
         product_root: _builtins.bytes = ...,
+        removal: _abc.Iterable[Global___Removal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_root", b"leaf_root", "length", b"length", "noise_left", b"noise_left", "product_root", b"product_root", "survivors", b"survivors", "t3", b"t3", "tag_sum", b"tag_sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_root", b"leaf_root", "length", b"length", "noise_left", b"noise_left", "product_root", b"product_root", "removal", b"removal", "survivors", b"survivors", "t3", b"t3", "tag_sum", b"tag_sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
