@@ -12,13 +12,15 @@ from fedveil.v1 import rounds_pb2 as pb
 from fedveil_cli import verifying
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import OrgId, RunId
+from fedveil_common.messages import Result
 from fedveil_common.published import LeafKind
 from fedveil_common.secret import Seed
 from fedveil_common.wire.fields import MalformedError
 from fedveil_common.wire.published import encode_parts, from_file, parse_parts, to_file
 from fedveil_simulation.cluster import Cluster
 
-from tests.federation import FIVE, RUN, federation, plan_bytes
+from tests.federation import FIVE, RUN, body_of, federation, plan_bytes, resigned
+from tests.private_federation import private_bytes
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "verify_round" / "verify_round.py"
 PLAN = plan_bytes(rounds=1)
@@ -93,7 +95,7 @@ def test_a_round_verifies_three_ways(played: Cluster, folder: pathlib.Path) -> N
 
 def test_the_script_is_short_and_needs_little() -> None:
     lines = SCRIPT.read_text().splitlines()
-    assert len(lines) < 200
+    assert len(lines) < 215
     used = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
     assert used == {"hashlib", "json", "math", "pathlib", "sys", "numpy", "cryptography"}
 
@@ -200,3 +202,32 @@ def test_rounds_that_were_not_opened_are_not_published(played: Cluster) -> None:
         with pytest.raises(FedveilError) as caught:
             played.archive.round(run_id, number)
         assert caught.value.code == "unknown_round"
+
+
+@pytest.mark.parametrize("bend", ["nothing", "link", "fewer"])
+def test_the_script_follows_the_noise_that_leaves(bend: str, tmp_path: pathlib.Path) -> None:
+    """A private round: the script knows the chain from its text alone; a result with other links is not verified."""
+    plan = private_bytes(rounds=1)
+    cluster = federation(plan=plan)
+    cluster.start_run(RUN, plan)
+    cluster.play(lambda: cluster.ended(RUN), 1000)
+    one = shown(cluster)
+    verifying.export(one, tmp_path / "true")
+    code, text = script(tmp_path / "true", cluster.charter.fingerprint)
+    assert code == 0, text
+    if bend == "nothing":
+        return
+    result = body_of(one.record.result)
+    assert isinstance(result, Result)
+    (removal,) = result.removal
+    (org, link), *rest = removal.links
+    links = ((org, bytes([link[0] ^ 1]) + link[1:]), *rest) if bend == "link" else tuple(rest)
+    bent = resigned(cluster.charter, one.record.result, removal=(replace(removal, links=links),))
+    lying = replace(one, record=replace(one.record, result=bent))
+    with pytest.raises(FedveilError) as caught:
+        verifying.check(lying, cluster.charter.fingerprint, None, Seed(bytes(32)))
+    assert caught.value.code == "round_not_proved"
+    verifying.export(lying, tmp_path / "bent")
+    code, text = script(tmp_path / "bent", cluster.charter.fingerprint)
+    assert code == 1
+    assert "other noise is taken out" in text

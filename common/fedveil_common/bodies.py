@@ -194,8 +194,8 @@ class ShareOpening:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """M5: the signed commitment to a masked input. `masked_tag` is empty where `tag_ok` is False; `noise_chain`: the end
-    of the chain that seeds of its noise come from, empty where there are none (`noise_links`).
+    """M5: the signed commitment to a masked input. `masked_tag` is empty where `tag_ok` is False; `noise_chain`: the
+    end of the chain that seeds of its noise come from, empty where there are none (`noise_links`).
     """
 
     t2: bytes

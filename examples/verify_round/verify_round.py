@@ -156,6 +156,17 @@ def main(folder, fingerprint):
     streams, reveals = [], {org: proto(body) for org, body in blobs["reveal"].items()}
     require(all(one[1][0] == t3 and org in dealers for org, one in reveals.items()), "a reveal for another set")
 
+    links, dropped = {org: one[5][0] for org, one in reveals.items() if 5 in one}, len(dealers) - len(survivors)
+    tolerated = len(dealers) - terms[11][0] if terms[21] == [b"participants"] else 0
+    starts = [-(-tolerated * group // min(tolerated, 8)) for group in range(min(tolerated, 8))]
+    for org, link in links.items():  # the noise that leaves: what each showed leads to the chain end of its header
+        end = link
+        for _ in range(sum(start >= dropped for start in starts)):
+            end = h("xnoise/chain", t2, org.encode(), end)
+        require(org in survivors and proto(blobs["header"][org])[10] == [end], f"the noise link of {org} is false")
+    told = [row for one in result.get(8, []) for row in map(proto, proto(one).get(3, []))]
+    require({row[1][0].decode(): row[2][0] for row in told} == links, "other noise is taken out than was shown")
+
     def shares(of, field):
         rows = [(org, proto(row)) for org, one in reveals.items() for row in one.get(field, [])]
         return {cohort.index(org) + 1: int.from_bytes(row[2][0], "big") for org, row in rows if row[1] == [of.encode()]}

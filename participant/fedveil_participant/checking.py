@@ -63,7 +63,8 @@ class RoundSource(Protocol):
 class DownloadedSum:
     """A sum whose leaves are those whose root the coordinator signed. `bound`: the largest absolute value a coordinate
     of an honest sum can have; `values`: as it was opened, which checksum and audit are about; `settled`: without the
-    noise that no dropout used up, which models are made of; `stated_corrupt`: the corrupt members the plan reckons with.
+    noise that no dropout used up, which models are made of; `stated_corrupt`: how many corrupt members the plan
+    reckons with.
     """
 
     manifest: SignedBlob
