@@ -197,7 +197,6 @@ def test_what_a_plan_for_whole_participants_may_not_say(old: str, new: str, path
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ("noise: participants", "noise: coordinator", "privacy.noise"),
         ("cohort:", "evaluation: {holdout: 0.2}\ncohort:", "evaluation"),
         ("cohort:", "continues: [{run: r-1, steps: 3}]\ncohort:", "continues"),
     ],

@@ -10,8 +10,19 @@ from dataclasses import asdict, dataclass
 
 from fedveil_common import layout, private_sum
 from fedveil_common.jcs import Json
+from fedveil_common.noise import rests_on
 from fedveil_common.paillier.public_key import Terms
-from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, PrivacySpec, Unit, Weight
+from fedveil_common.plan import (
+    CategoryFeature,
+    FloatFeature,
+    Metric,
+    Missing,
+    NoiseSource,
+    Plan,
+    PrivacySpec,
+    Unit,
+    Weight,
+)
 
 from fedveil_cli import exposure
 from fedveil_cli.cipher_traffic import traffic
@@ -203,16 +214,23 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
     rows = "" if person or whole_one else " Several rows of one person add up; name data.person to protect the person."
     twice = private_sum.spent(plan, privacy, steps, organisations=2)
     noise = private_sum.model_noise(plan, privacy)
+    own = privacy.noise is NoiseSource.COORDINATOR
+    against = (
+        f"every member and whoever sees a model, while at most c = {large.corrupt} members collude, none of them with "
+        "the coordinator,"
+        if own
+        else f"everyone, the coordinator and every member included, while at most c = {large.corrupt} of them collude"
+    )
     return [
         Statement(
             "noisy_sums",
             "sums",
             f"{steps} sums of {what} open, nothing else; the protection is of each {unit}, against "
-            f"everyone, the coordinator and every member included, while at most c = {large.corrupt} of them "
-            f"collude and however many drop out: epsilon {one:.3g} for one step, {whole:.3g} for the run, at delta "
+            f"{against} and however many drop out: epsilon {one:.3g} for one step, {whole:.3g} for the run, at delta "
             f"{privacy.delta:g}.{rows}",
             {"sums": steps, "epsilon_of_one_step": one, "epsilon": whole, "delta": privacy.delta},
         ),
+        *(_of_coordinator(plan) if own else []),
         Statement(
             "same_person",
             "sums",
@@ -234,6 +252,25 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
             "noise of its own is counted among the c.",
             {},
         ),
+    ]
+
+
+def _of_coordinator(plan: Plan) -> list[Statement]:
+    """What nobody is promised where the coordinator adds the noise."""
+    encrypted = bool(plan.protection.key)
+    how = "it can subtract the noise that it added" if encrypted else "it opens the exact sum and adds the noise to it"
+    proof = (
+        ""
+        if encrypted
+        else " Integrity rests on it too: what would prove a sum would give the exact one away, so no member checks it."
+    )
+    return [
+        Statement(
+            "against_the_coordinator",
+            "sums",
+            f"Against the coordinator there is no epsilon: {how}, or add none.{proof}",
+            {"epsilon_against_coordinator": None, "rests_on": rests_on(plan)},
+        )
     ]
 
 

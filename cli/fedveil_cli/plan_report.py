@@ -10,6 +10,7 @@ from fedveil_common import modelfile, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.layout import parameter_count
 from fedveil_common.masking import quorum
+from fedveil_common.noise import rests_on
 from fedveil_common.plan import (
     BinaryTarget,
     CategoryTarget,
@@ -136,6 +137,7 @@ def _privacy(plan: Plan) -> Json:
     return {
         "unit": _unit(plan, privacy),
         "noise": privacy.noise.value,
+        "rests_on": rests_on(plan),
         "noise_multiplier": privacy.noise_multiplier,
         "clip_norm": privacy.clip_norm,
         "sample_rate": privacy.sample_rate,

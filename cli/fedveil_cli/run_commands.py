@@ -167,7 +167,11 @@ def privacy_text(block: Any) -> str:
     if isinstance(block, str):
         return f"{block}, coordinator and participants see the exact sum of every round"
     by = block["noise"]
-    coordinator = "; none against the coordinator, which can subtract it" if by == "coordinator" else ""
+    alone = block["rests_on"] == "coordinator"
+    why = (
+        "which sees the exact sum; integrity and privacy rest on the coordinator" if alone else "which can subtract it"
+    )
+    coordinator = f"; none against the coordinator, {why}" if by == "coordinator" else ""
     return (
         f"epsilon {block['epsilon']:.4g} of at most {block['max_epsilon']:g} at delta {block['delta']:g} for each "
         f"{block['unit']}, noise by the {by}{coordinator}"

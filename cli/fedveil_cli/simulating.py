@@ -16,6 +16,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
 from fedveil_common.jcs import Json
+from fedveil_common.noise import rests_on
 from fedveil_common.plan import PAILLIER, ModelKind, Plan
 from fedveil_common.ports import Clock
 from fedveil_common.standardisation import Standardisation
@@ -102,6 +103,7 @@ def privacy_report(plan: Plan, played: Played) -> Json:
     return {
         "unit": spending_report.unit(plan),
         "noise": privacy.noise.value,
+        "rests_on": rests_on(plan),
         "epsilon": private_sum.spent(plan, privacy, len(played.rounds)),
         "delta": privacy.delta,
         "max_epsilon": privacy.max_epsilon,

@@ -100,6 +100,14 @@ class Archive:
         record = record_of(self._store.facts(run_id), round)
         if record is None or record.result is None:
             raise ConfigError("unknown_round", f"run {run_id} has no opened round {round}")
+        if record.rests_on_coordinator:
+            raise ConfigError(
+                "round_not_published",
+                f"the coordinator added its noise to the opened sum of round {round} of run {run_id}: what proves a sum"
+                " would give the exact one away",
+                not_done="nothing of the round was published",
+                next_step="integrity and privacy of this run rest on the coordinator, as its plan says",
+            )
         place = (run_id, round)
         inputs = {
             org: self._hashes(*place, LeafKind.INPUT, org, _input_leaf(record.headers[org])) for org in record.survivors

@@ -40,12 +40,12 @@ def make_noise(
     return NoiseReady(draft, ciphers.noise(state.keys[0], draft, source, journal), now())
 
 
-def open_sum(sums: Sums, plan: Plan, attempt: Attempt, pool: Executor | None, now: Now) -> Event:
+def open_sum(sums: Sums, plan: Plan, attempt: Attempt, pool: Executor | None, now: Now, seed: Seed) -> Event:
     """The opened sum; or who dealt what does not fit, or why what was decrypted is no sum."""
     assert isinstance(attempt.stage, Opening)
     frame = attempt.frame
     try:
-        root, tag_sum = sums.open(frame, attempt.stage.revealing, pool)
+        root, tag_sum = sums.open(plan, frame, attempt.stage.revealing, pool, seed)
     except PeerError as error:
         return OpeningFailed(attempt.key, OrgId(error.peer), now())
     except IntegrityError as error:

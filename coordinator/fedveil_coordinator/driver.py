@@ -575,8 +575,8 @@ class Driver:
     def _open_sum(self) -> None:
         state, attempt = self.active, self._attempt()
         assert state is not None
-        now, pool = self._clock.monotonic_s, self._workers.pool
-        self._workers.submit(lambda: computing.open_sum(self.sums, state.plan, attempt, pool, now), self.post)
+        now, pool, seed = self._clock.monotonic_s, self._workers.pool, self._seed()
+        self._workers.submit(lambda: computing.open_sum(self.sums, state.plan, attempt, pool, now, seed), self.post)
 
     def _process_sum(self, manifest: Manifest) -> None:
         state, attempt = self.active, self._attempt()

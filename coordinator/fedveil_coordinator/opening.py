@@ -7,12 +7,14 @@ out. Source: FLSA/1 sections 2.3, 2.9, 2.10 (docs/protocol.md).
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+import numpy as np
 from fedveil_common import transcript, wire
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import masks, opening
 from fedveil_common.masking.opening import Unmasking
 from fedveil_common.masking.packing import pack
-from fedveil_common.masking.ring import Ring, zeros
+from fedveil_common.masking.ring import Ring, residues, zeros
+from fedveil_common.member_noise import Piece
 from fedveil_common.messages import BlobType, Header, Reveal, SignedBlob
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.transcript import LEAF_COORDINATES
@@ -59,8 +61,11 @@ def _header(stage: Revealing, org: OrgId) -> Header:
     return body
 
 
-def open_leaves(unmasking: Unmasking, read: ReadInput, write: WriteSum, pool: Executor | None = None) -> list[bytes]:
-    """Opens the sum: adds the inputs, takes the masks off, packs, hashes, writes, leaf by leaf; its leaf hashes.
+def open_leaves(
+    unmasking: Unmasking, read: ReadInput, write: WriteSum, pool: Executor | None = None, noise: Piece | None = None
+) -> list[bytes]:
+    """Opens the sum: adds the inputs, takes the masks off, packs, hashes, writes, leaf by leaf; its leaf hashes. With
+    `noise`, the coordinator's own, that is added before a leaf is packed: no exact one is ever written.
 
     With a pool, stretches of the vector are opened side by side. The first error of one is raised once all have ended.
     """
@@ -75,6 +80,10 @@ def open_leaves(unmasking: Unmasking, read: ReadInput, write: WriteSum, pool: Ex
             for org in unmasking.survivors:
                 total += read(org, index)
             streams.apply(total)
+            if noise is not None:
+                drawn = np.zeros(len(total), np.int64)
+                noise.add_to(drawn, index * LEAF_COORDINATES)
+                total += residues(drawn, bits)
             packed = pack(total, bits)
             hashes[index] = transcript.sum_leaf(unmasking.t3, index, packed)
             write(index, packed)

@@ -7,6 +7,7 @@ Pure. Source: FLSA/1 section 4.2 (docs/protocol.md).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fedveil_common import noise as noises
 from fedveil_common import wire
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.messages import BlobType, Encryption, Manifest, SignedBlob
@@ -17,7 +18,8 @@ from fedveil_coordinator import facts
 @dataclass(slots=True)
 class Record:
     """The blobs of one opened attempt, by signer where there is one of each. `encryption`: one under paillier, whose
-    `reveals` are the answers of the quorum that was called last; there `dealers` are the members.
+    `reveals` are the answers of the quorum that was called last; there `dealers` are the members. Nobody may see it if
+    it `rests_on_coordinator`.
     """
 
     manifest: SignedBlob
@@ -35,6 +37,7 @@ class Record:
     revealers: tuple[OrgId, ...] = ()
     noise: tuple[SignedBlob, ...] = ()
     result: SignedBlob | None = None
+    rests_on_coordinator: bool = False
 
     def chosen(self, blobs: Mapping[OrgId, SignedBlob], names: Iterable[OrgId]) -> tuple[SignedBlob, ...]:
         """The blobs of `names`, in the order of their ids."""
@@ -61,7 +64,8 @@ def record_of(recorded: Iterable[tuple[str, bytes]], round: int) -> Record | Non
 
 
 def _record(blob: SignedBlob, manifest: Manifest) -> Record:
-    return Record(blob, manifest.key, manifest.roster_version, manifest.encryption)
+    trusted = noises.rests_on_coordinator(manifest)
+    return Record(blob, manifest.key, manifest.roster_version, manifest.encryption, rests_on_coordinator=trusted)
 
 
 def _add(record: Record, fact: facts.Fact) -> None:

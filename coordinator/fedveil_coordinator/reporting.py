@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import private_sum
+from fedveil_common.noise import rests_on
 from fedveil_common.pki.invites import Role
 from fedveil_common.plan import Unit
 
@@ -101,6 +102,7 @@ def privacy_report(state: RunState) -> Plain | str:
     return {
         "unit": "person" if state.plan.data.person and privacy.unit is Unit.RECORD else privacy.unit.value,
         "noise": privacy.noise.value,
+        "rests_on": rests_on(state.plan),
         "epsilon": private_sum.spent(state.plan, privacy, len(state.records)),
         "delta": privacy.delta,
         "max_epsilon": privacy.max_epsilon,

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import assert_never
 
-from fedveil_common import noise_links
+from fedveil_common import noise, noise_links
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
 from fedveil_common.masking import quorum
@@ -553,11 +553,13 @@ def _openable(stage: Revealing, manifest: Manifest, *, everyone_answered: bool) 
     return enough_shares and (not silent or (everyone_answered and recoverable))
 
 
-def _keeping(frame: Frame, stage: Opened) -> KeepInputs:
-    """What stays for those who audit the sum."""
+def _keeping(frame: Frame, stage: Opened) -> KeepInputs | DiscardInputs:
+    """What stays for those who audit the sum; nothing where nobody may."""
+    if noise.rests_on_coordinator(frame.manifest):
+        return DiscardInputs(frame.key)
     holders = frame.keys[0].names(stage.quorum) if frame.keys else ()
-    noise = tuple(blob.signer_id for blob in frame.noise)
-    return KeepInputs(frame.key, (*stage.survivors, *noise), stage.quorum, holders)
+    own = tuple(blob.signer_id for blob in frame.noise)
+    return KeepInputs(frame.key, (*stage.survivors, *own), stage.quorum, holders)
 
 
 def _removal(manifest: Manifest, stage: Opening) -> tuple[Removal, ...]:

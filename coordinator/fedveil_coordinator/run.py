@@ -517,7 +517,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         min_survivors=max(q, 3),
         graph="none" if encryption else "complete",
         length=shape.length,
-        ring_bits=ring.smallest(len(cohort), bits, cap if encryption else 0),
+        ring_bits=ring.smallest(len(cohort), bits, cap),
         value_bits=bits,
         update_norm=plan.protection.update_norm,
         leaf_coordinates=transcript.LEAF_COORDINATES,

@@ -8,14 +8,27 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedveil_common import decode, evaluation, layout, member_noise, provenance, sanity, transcript, wire
+from fedveil_common import (
+    decode,
+    evaluation,
+    layout,
+    member_noise,
+    noise,
+    private_sum,
+    provenance,
+    sanity,
+    transcript,
+    wire,
+)
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Signed
+from fedveil_common.member_noise import Piece
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
 from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
+from fedveil_common.secret import Seed
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Decrypting, Frame, Revealing
@@ -61,9 +74,11 @@ class Sums:
         self._known: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
         self._lineage: tuple[RunId, provenance.Lineage] | None = None
 
-    def open(self, frame: Frame, revealing: Revealing | Decrypting, pool: Executor | None) -> tuple[bytes, bytes]:
+    def open(
+        self, plan: Plan, frame: Frame, revealing: Revealing | Decrypting, pool: Executor | None, seed: Seed
+    ) -> tuple[bytes, bytes]:
         """Recover the seeds, add the inputs, remove the masks, store the sum; its leaf root and its tag. Under paillier
-        what the holders decrypted is combined.
+        what the holders decrypted is combined. `seed`: fresh; of the coordinator's own noise, where the plan has it.
 
         PeerError `wrong_secret_dealt` names the dealer whose own commitments convict it. IntegrityError if what the
         holders decrypted is no sum of honest inputs.
@@ -72,12 +87,17 @@ class Sums:
             return self._ciphers.open(frame, revealing), b""
         key = frame.key
         unmasking = opening.recover(frame, revealing)
+        own = (
+            Piece(seed, private_sum.coordinator_variance(plan)) if noise.rests_on_coordinator(frame.manifest) else None
+        )
         sink = self._store.new_sum(key.run_id, key.round, unmasking.length, unmasking.bits)
         inputs: dict[OrgId, LeafSource] = {}
         try:
             for org in unmasking.survivors:
                 inputs[org] = self._store.open_input(key, org)
-            hashes = opening.open_leaves(unmasking, lambda org, index: residues(inputs[org], index), sink.write, pool)
+            hashes = opening.open_leaves(
+                unmasking, lambda org, index: residues(inputs[org], index), sink.write, pool, own
+            )
             sink.finish(replace=True)
         except BaseException:
             sink.discard()
@@ -85,7 +105,8 @@ class Sums:
         finally:
             for source in inputs.values():
                 source.close()
-        return transcript.leaf_root(hashes), opening.tag_of(revealing, unmasking)
+        tag = b"" if own else opening.tag_of(revealing, unmasking)  # it would tell the exact sum from what is published
+        return transcript.leaf_root(hashes), tag
 
     def process(self, state: RunState, manifest: Manifest, survivors: int) -> Outcome:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""

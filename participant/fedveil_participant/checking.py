@@ -64,7 +64,7 @@ class DownloadedSum:
     """A sum whose leaves are those whose root the coordinator signed. `bound`: the largest absolute value a coordinate
     of an honest sum can have; `values`: as it was opened, which checksum and audit are about; `settled`: without the
     noise that no dropout used up, which models are made of; `stated_corrupt`: how many corrupt members the plan
-    reckons with.
+    reckons with; `unproved`: the plan lets the coordinator alone see the exact sum, so nothing proves this one.
     """
 
     manifest: SignedBlob
@@ -75,6 +75,7 @@ class DownloadedSum:
     leaf_hashes: tuple[bytes, ...]
     bound: int
     stated_corrupt: int
+    unproved: bool = False
 
 
 PastRoster = Callable[[bytes], Roster]
@@ -99,6 +100,8 @@ class Checker:
         values = downloaded.values
         if int(values.max()) > downloaded.bound or int(values.min()) < -downloaded.bound:
             raise audit.disputed(f"a coordinate lies beyond {downloaded.bound}")
+        if downloaded.unproved:
+            return  # by the plan that this organisation accepted: integrity and privacy rest on the coordinator (A5)
         vouched = key is not None and hmac.compare_digest(
             downloaded.result.tag_sum, checksum.to_bytes(checksum.weigh(key.key, 0, values))
         )

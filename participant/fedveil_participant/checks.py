@@ -150,7 +150,7 @@ def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     plan = accepted.plan
     if manifest.purpose is Purpose.STATISTICS:
         raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
-    noise = noises.coordinator_cap(plan) if accepted.keys else 0
+    noise = noises.coordinator_cap(plan)
     bits = private_sum.value_bits(plan, len(manifest.cohort), manifest.quorum, manifest.corrupt)
     expected: dict[str, object] = {
         "plan_hash": accepted.plan_hash,

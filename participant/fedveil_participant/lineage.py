@@ -50,7 +50,7 @@ class Expected:
     def earlier(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
         """The sum that an earlier run had at `step`, which differed from `plan` in its rounds alone."""
         length = layout.layout_for(plan, purpose, step).length
-        cap = noise.coordinator_cap(plan) if plan.protection.key else 0
+        cap = noise.coordinator_cap(plan)
         return cls(purpose, None, length, plan, cap)
 
 
@@ -93,6 +93,10 @@ def fetch(
     asked = manifest.query_digest if manifest.purpose is Purpose.STANDARDISE else manifest.plan_hash
     if expected.question is not None and asked != expected.question:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} is not of this plan")
+    if manifest.noise != private_sum.noise_of(expected.plan) or bool(manifest.encryption) != bool(
+        expected.plan.protection.key
+    ):
+        raise PeerError("wrong_sum", f"round {round} of run {run_id} has another protection or noise than the plan")
     own_vote(result, run_id, round, basis.opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
     first_result(found, basis.opened)
@@ -111,7 +115,15 @@ def fetch(
     corrupt = expected.plan.cohort.max_corrupt
     settled = member_noise.settled(expected.plan, manifest, result, values)
     return DownloadedSum(
-        download.manifest, download.result, result, values, settled, tuple(hashes), bound, corrupt
+        download.manifest,
+        download.result,
+        result,
+        values,
+        settled,
+        tuple(hashes),
+        bound,
+        corrupt,
+        unproved=noise.rests_on_coordinator(manifest),
     ), found
 
 

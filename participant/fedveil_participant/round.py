@@ -605,10 +605,12 @@ def _encode(state: State, stage: Acked, message: ShareSet, draws: Draws) -> Step
 
 
 def _tag_key(t2: bytes, kappas: Sequence[tuple[Seed, ...]], manifest: Manifest) -> tuple[Seed, ...]:
-    """The checksum key, from the parts of all dealers in the order of their ids; empty if a part is missing, or where a
-    sum can be too large for a checksum (A4).
+    """The checksum key, from the parts of all dealers in the order of their ids; empty if a part is missing, where a
+    sum can be too large for a checksum (A4), and where the coordinator alone may see the exact sum (A5).
     """
     parts = [part for known in kappas for part in known]
+    if noises.rests_on_coordinator(manifest):
+        return ()  # the tag of the exact sum beside a noisy one would tell of the difference
     if len(parts) < len(kappas) or not checksum.usable(len(manifest.cohort), manifest.value_bits):
         return ()
     return (checksum.tag_key(t2, parts),)

@@ -113,8 +113,6 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
         )
     if plan.evaluation.metrics:
         findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation with differential privacy", LATER)
-    if privacy.noise is spec.NoiseSource.COORDINATOR and plan.protection.kind != spec.PAILLIER:
-        findings.not_yet(top.line_of("privacy"), "privacy.noise", "noise coordinator under masked", LATER)
     if plan.continues:
         findings.not_yet(top.line_of("continues"), "continues", "going on from a run with differential privacy", LATER)
     if plan.protection.value_bits > MOST_BITS:
