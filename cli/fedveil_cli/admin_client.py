@@ -112,6 +112,11 @@ class AdminClient:
         found: dict[str, Any] = json.loads(answer.round.json)
         return found
 
+    def spending_record(self, org: str) -> bytes:
+        """What a member may have spent of differential privacy, signed by the coordinator."""
+        request = pb.GetSpendingRequest(org_id=org)
+        return bytes(self._call("GetSpending", request, pb.GetSpendingResponse).record)
+
     def abort_run(self, run_id: str) -> None:
         """End a run."""
         self._call("AbortRun", pb.AbortRunRequest(run_id=run_id), pb.AbortRunResponse)

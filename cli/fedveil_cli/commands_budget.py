@@ -1,5 +1,6 @@
 """Commands about what was spent of differential privacy, and the limits that an organisation sets on its data sets."""
 
+import pathlib
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ def register(app: typer.Typer) -> None:
         ),
     )(set_)
     budget.command("history", epilog=example("fedveil budget history icu_stays --json"))(history)
+    budget.command("record", epilog=example("fedveil budget record acme --out acme-spent.json"))(record)
+    budget.command("carry", epilog=example("fedveil budget carry icu_stays --record acme-spent.json"))(carry)
     app.add_typer(budget, name="budget")
 
 
@@ -89,3 +92,32 @@ def history(
 
     output, folder = Output(as_json), options.home_folder(home)
     budget_commands.history(folder, dataset, journal_passphrase(folder, passphrase_file, output), output)
+
+
+def record(
+    org: Annotated[str, typer.Argument(metavar="ORG", help="The member.")],
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the record goes.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Operator: write what a member may have spent of privacy, signed, for one that lost its journal."""
+    from fedveil_cli import carrying
+
+    carrying.record(options.home_folder(home), org, out, Output(as_json))
+
+
+def carry(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The data set.")],
+    record: Annotated[
+        pathlib.Path, typer.Option("--record", metavar="FILE", help="What the operator wrote with `budget record`.")
+    ],
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a ledger that was lost with its journal: all that the coordinator knows of counts in full."""
+    from fedveil_cli import carrying
+    from fedveil_cli.passphrases import journal_passphrase
+
+    output, folder = Output(as_json), options.home_folder(home)
+    carrying.carry(folder, dataset, record, journal_passphrase(folder, passphrase_file, output), output)

@@ -63,6 +63,10 @@ class AdminEdge:
                 pb.GetRoundRequest,
                 lambda r: pb.GetRoundResponse(round=_document(ops.get_round(r.run_id, r.round))),
             ),
+            "GetSpending": (
+                pb.GetSpendingRequest,
+                lambda r: pb.GetSpendingResponse(record=ops.spending_record(r.org_id)),
+            ),
             "AbortRun": (pb.AbortRunRequest, self._abort),
         }
         methods: dict[str, Any] = {

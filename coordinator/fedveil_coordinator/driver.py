@@ -113,7 +113,7 @@ class Driver:
         failpoints: Failpoints,
         keys: Keys,
     ) -> None:
-        self._office = office
+        self.office = office
         self._rosters = dict(rosters)
         self._notice = roster_notice
         self._software = software
@@ -499,7 +499,7 @@ class Driver:
         else:
             answer = continuing.answer(plans.parse_canonical(canonical), self.state_of, self._journal.answer)
             keys = self._keys_of(canonical)
-            self.active, actions = run.open_run(run_id, canonical, self._office, roster, answer, at, keys)
+            self.active, actions = run.open_run(run_id, canonical, self.office, roster, answer, at, keys)
             self._pending.extend((run_id, action) for action in actions)
         self._journal.set_status(run_id, "running", "")
         if self.active.ended is not None:
@@ -520,7 +520,7 @@ class Driver:
         first, *others = recorded
         if not isinstance(first, facts.RunOpened):
             raise IntegrityError("journal_damaged", f"the journal of run {run_id} does not begin with its opening")
-        state = run.opened(run_id, first, self._office, roster)
+        state = run.opened(run_id, first, self.office, roster)
         for fact in others:
             self.sums.note(run_id, fact)
             state = run.apply(state, fact, self._rosters, at)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from fedveil_common import modelfile
+from fedveil_common import modelfile, spending_record
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
@@ -18,6 +18,7 @@ from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import holders
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Role, Roster, accept_roster
+from fedveil_common.spending_record import SpendingRecord
 from fedveil_common.succession import roster_in_force, roster_of_its_time
 
 from fedveil_coordinator import enrollment, facts, key_shelf, reporting
@@ -25,6 +26,7 @@ from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.driver import Driver, Watched
 from fedveil_coordinator.key_shelf import KeyShelf, ShelvedKey
 from fedveil_coordinator.reporting import Plain
+from fedveil_coordinator.spending_records import recorded_run
 from fedveil_coordinator.store import CoordinatorStore
 from fedveil_coordinator.store.journal import ENDED
 from fedveil_coordinator.store.members import Member as MemberRow
@@ -279,6 +281,19 @@ class Operations:
             raise ConfigError("unknown_round", f"run {run_id} has no round {number}", next_step="fedveil run show RUN")
 
         return self._ask(find)
+
+    def spending_record(self, org_id: str) -> bytes:
+        """What a member may have spent, signed: for one that lost its journal. ConfigError `unknown_member`."""
+        org = OrgId(check_name(org_id, "the organisation"))
+        if org not in {row.org_id for row in self._store.members.members() if row.role == Role.PARTICIPANT}:
+            raise ConfigError("unknown_member", f"{org} never joined this federation", next_step="fedveil status")
+        runs = [
+            recorded_run(row.run_id, row.canonical_plan, self._store.journal.facts(row.run_id), org)
+            for row in self._store.journal.runs()
+            if plans.parse_canonical(row.canonical_plan).privacy is not None
+        ]
+        record = SpendingRecord(self._roster().federation_id, org, self._clock.wall_s(), tuple(runs))
+        return spending_record.to_file(record, self._driver.office.signing_key)
 
     def abort_run(self, run_id: str) -> None:
         """End a run. ConfigError `unknown_run`."""

@@ -366,8 +366,10 @@ class Driver:
                 version = self._bench.accept(plan)
                 members = len(self.state.roster.participants)
                 keys = key_for(plan, run_id, members, self._cipher)
-                if run_id not in self.state.high_water:
+                if run_id not in self.state.high_water and plan.privacy is None:
                     self._journal.admit_version(plan.data.dataset, version)
+                elif run_id not in self.state.high_water:
+                    self._journal.admit_ledger(plan.data.dataset)
             except FedveilError as error:
                 code, what, said = error.code, str(error), heard(error)
                 self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))

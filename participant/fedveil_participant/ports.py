@@ -134,6 +134,7 @@ class Journal(Protocol):
     def open_update(self, key: SpentKey) -> StoredUpdate | None: ...  # noqa: D102
     def drop_update(self, key: SpentKey) -> None: ...  # noqa: D102
     def admit_version(self, dataset: str, version: bytes) -> None: ...  # noqa: D102
+    def admit_ledger(self, dataset: str) -> None: ...  # noqa: D102
     def drop_updates(self) -> None: ...  # noqa: D102
     def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
     def save_roster(self, signed: bytes) -> None: ...  # noqa: D102

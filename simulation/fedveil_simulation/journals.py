@@ -439,6 +439,9 @@ class ParticipantMemory:
     def admit_version(self, dataset: str, version: bytes) -> None:
         """A simulated member has no earlier journal whose spending it could have forgotten."""
 
+    def admit_ledger(self, dataset: str) -> None:
+        """Nor whose ledger it would have to carry on."""
+
     def drop_updates(self) -> None:
         """Delete every update."""
         self.updates.clear()

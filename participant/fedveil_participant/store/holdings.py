@@ -26,6 +26,11 @@ _PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
 _REKEYED, _ROSTER, _NEWER_ROSTER = "rekeyed", "roster", "newer_roster"
 
 
+def carried(dataset: str) -> str:
+    """The name of the mark of a data set whose ledger was carried on after a re-key."""
+    return f"carried/{dataset}"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
     """A run's plan and the version label of the data that it was accepted for (local, never sent)."""
@@ -211,6 +216,19 @@ class Holdings:
                 f"this version of {dataset} may have been summed before the journal was lost",
                 not_done="the plan was not accepted",
                 next_step=f"fedveil budget set {dataset} --reason TEXT, if you know that it was not",
+            )
+
+    def admit_ledger(self, dataset: str) -> None:
+        """PolicyRefusal `ledger_not_carried` if what this data set spent of privacy was lost with an earlier journal.
+
+        It says nothing about the version: the ledger is over all of them (D7).
+        """
+        if self._marked(_REKEYED) is not None and self._marked(carried(dataset)) is None:
+            raise PolicyRefusal(
+                "ledger_not_carried",
+                f"the ledger of {dataset} was lost with the journal, so what it may still spend is not known",
+                not_done="the plan was not accepted",
+                next_step=f"get `budget record` of the operator, then fedveil budget carry {dataset} --record FILE",
             )
 
     def forgive_spent(self, dataset: str, reason: str) -> None:

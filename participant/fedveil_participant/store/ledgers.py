@@ -5,7 +5,7 @@ with the row of the trail that says from what to what, when and why. Reading doe
 Source: D7 and D16; docs/privacy.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import jcs
@@ -18,9 +18,14 @@ from fedveil_common.rows import Value
 
 from fedveil_participant.state import LifetimeLimit
 from fedveil_participant.store import tables
+from fedveil_participant.store.holdings import carried
 
 LIMIT_SET = "limit_set"
 """The trail's word for a lifetime limit that was set, lowered or raised."""
+
+
+LEDGER_CARRIED = "ledger_carried"
+"""The trail's word for a ledger that was carried on after a re-key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,39 @@ class PrivacyLedgers:
             }
             tables.TRAIL.append(connection, [trail])
         return before
+
+    def carry(self, dataset: str, entries: Sequence[budget.Entry], digest: bytes, as_of_s: float) -> int:
+        """Adds what an earlier journal of this organisation spent, as somebody else knows it, to the ledger of a data
+        set; returns how many entries were new. Nothing is ever taken off. `digest` (32 bytes) of the record and its
+        time go to the trail. IntegrityError `ledger_conflict` if the ledger knows an attempt at another price.
+        """
+        now = self._clock.wall_s()
+        known = budget.fold(row.entry for row in self.ledger_rows() if row.dataset == dataset)
+        fresh = [one for one in entries if one.key not in known.account(one.key.attempt.run_id).attempts]
+        for one in entries:
+            known = known.apply(one)
+        rows: list[dict[str, Value]] = [
+            {"wall_s": now, "dataset": dataset, "entry": jcs.dumps(ledger_entries.encode(one))} for one in fresh
+        ]
+        facts = [
+            ["dataset", dataset],
+            ["entries", str(len(fresh))],
+            ["record", digest.hex()],
+            ["as_of_s", repr(as_of_s)],
+        ]
+        trail: dict[str, Value] = {
+            "wall_s": now,
+            "run_id": "",
+            "round": 0,
+            "attempt": 0,
+            "kind": LEDGER_CARRIED,
+            "facts": jcs.dumps(facts).decode(),
+        }
+        with self._database.write() as connection:
+            tables.LEDGER.append(connection, rows)
+            tables.MARKS.put(connection, name=carried(dataset), value=digest)
+            tables.TRAIL.append(connection, [trail])
+        return len(fresh)
 
     def limit_changes(self) -> list[LimitChange]:
         """Every limit that was ever set, oldest first."""

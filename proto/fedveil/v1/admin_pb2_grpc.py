@@ -89,6 +89,11 @@ class AdminServiceStub:
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.GetRoundRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_admin__pb2.GetRoundResponse.FromString,
                 _registered_method=True)
+        self.GetSpending = channel.unary_unary(
+                '/fedveil.v1.AdminService/GetSpending',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.GetSpendingRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.GetSpendingResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/fedveil.v1.AdminService/WatchRun',
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.WatchRunRequest.SerializeToString,
@@ -175,6 +180,12 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpending(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -250,6 +261,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetRound,
                     request_deserializer=fedveil_dot_v1_dot_admin__pb2.GetRoundRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_admin__pb2.GetRoundResponse.SerializeToString,
+            ),
+            'GetSpending': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpending,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.GetSpendingRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.GetSpendingResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -564,6 +580,33 @@ class AdminService:
             '/fedveil.v1.AdminService/GetRound',
             fedveil_dot_v1_dot_admin__pb2.GetRoundRequest.SerializeToString,
             fedveil_dot_v1_dot_admin__pb2.GetRoundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/GetSpending',
+            fedveil_dot_v1_dot_admin__pb2.GetSpendingRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.GetSpendingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,7 @@ class AdminServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]
     GetRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRoundRequest, _admin_pb2.GetRoundResponse]
+    GetSpending: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetSpendingRequest, _admin_pb2.GetSpendingResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]
     AbortRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]
     ExportModel: _grpc.UnaryStreamMultiCallable[_admin_pb2.ExportModelRequest, _admin_pb2.ExportModelResponse]
@@ -64,6 +65,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRunsRequest, _admin_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRunRequest, _admin_pb2.GetRunResponse]  # type: ignore[assignment]
     GetRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRoundRequest, _admin_pb2.GetRoundResponse]  # type: ignore[assignment]
+    GetSpending: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetSpendingRequest, _admin_pb2.GetSpendingResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]  # type: ignore[assignment]
     AbortRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]  # type: ignore[assignment]
     ExportModel: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportModelRequest, _admin_pb2.ExportModelResponse]  # type: ignore[assignment]
@@ -145,6 +147,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetRoundRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetRoundResponse, _abc.Awaitable[_admin_pb2.GetRoundResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetSpending(
+        self,
+        request: _admin_pb2.GetSpendingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetSpendingResponse, _abc.Awaitable[_admin_pb2.GetSpendingResponse]]: ...
 
     @_abc_1.abstractmethod
     def WatchRun(
