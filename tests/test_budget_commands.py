@@ -14,7 +14,7 @@ from fedveil_common import private_sum
 from fedveil_common.database import FolderLock
 from fedveil_common.dp import budget
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.messages import AbortCertificate
+from fedveil_common.messages import AbortCertificate, Purpose
 from fedveil_participant import membership
 from fedveil_participant.events import Changes, LedgerEntry, OpenedSum
 from fedveil_participant.stages import Idle
@@ -63,7 +63,7 @@ def key(run: RunId, number: int) -> budget.ChargeKey:
 def reserve(run: RunId, number: int) -> budget.Reserve:
     plan = PLANS[run]
     assert plan.privacy is not None
-    return budget.Reserve(key(run, number), private_sum.charge(plan, plan.privacy))
+    return budget.Reserve(key(run, number), private_sum.charge(plan, plan.privacy, Purpose.TRAIN, 0))
 
 
 def settle(run: RunId, number: int) -> budget.Settle:

@@ -185,7 +185,6 @@ def test_what_a_plan_for_whole_participants_may_not_say(old: str, new: str, path
     ("old", "new", "field"),
     [
         ("noise: participants", "noise: coordinator", "privacy.noise"),
-        ("cohort:", "evaluation: {holdout: 0.2}\ncohort:", "evaluation"),
         ("cohort:", "continues: [{run: r-1, steps: 3}]\ncohort:", "continues"),
     ],
 )
@@ -195,3 +194,9 @@ def test_what_this_release_lacks_of_privacy_is_named(old: str, new: str, field: 
     with pytest.raises(NotInThisReleaseError) as caught:
         plans.parse_plan(text.replace(old, new).encode(), "private.yaml")
     assert [one.rpartition(" ")[2] for one in caught.value.fields] == [field]
+
+
+def test_an_evaluation_of_whole_participants_is_not_in_this_release() -> None:
+    with pytest.raises(NotInThisReleaseError) as caught:
+        whole_plan(evaluation="evaluation: {holdout: 0.2}")
+    assert [one.rpartition(" ")[2] for one in caught.value.fields] == ["evaluation"]

@@ -68,4 +68,5 @@ def process_sum(sums: Sums, state: RunState, manifest: Manifest, survivors: int,
         now(),
         seed,
         outcome.state_hash,
+        outcome.opened,
     )

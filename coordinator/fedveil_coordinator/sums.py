@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common import decode, evaluation, layout, private_sum, provenance, sanity, transcript, wire
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Signed
@@ -41,13 +41,16 @@ class SumStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sum led to. `rejected` is empty, or the code of what is implausible in it."""
+    """What a sum led to. `rejected` is empty, or the code of what is implausible in it. `opened`: the blocks that were
+    interpreted, by name, and how many coordinates each had.
+    """
 
     model_hash: bytes
     state_hash: bytes
     standardisation_hash: bytes
     measured: evaluation.Metrics | None
     rejected: str
+    opened: tuple[tuple[str, int], ...]
 
 
 class Sums:
@@ -90,7 +93,9 @@ class Sums:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""
         plan, key = state.plan, manifest.key
         opened = self._store.read_sum(key.run_id, key.round)
-        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), opened)
+        heard: list[tuple[str, int]] = []
+        shape = layout.layout_for(plan, manifest.purpose, manifest.step)
+        decoded = decode.decode(shape, opened, lambda block, coordinates: heard.append((block, coordinates)))
         model_hash, state_hash, scaling_hash, rejected = b"", b"", b"", ""
         try:
             if manifest.purpose is Purpose.STANDARDISE:
@@ -111,7 +116,7 @@ class Sums:
             measured = self._measure(state, manifest, decoded, survivors)
         except IntegrityError as error:
             rejected = error.code
-        return Outcome(model_hash, state_hash, scaling_hash, measured, rejected)
+        return Outcome(model_hash, state_hash, scaling_hash, measured, rejected, tuple(heard))
 
     def _measure(
         self, state: RunState, manifest: Manifest, decoded: decode.Decoded, survivors: int
@@ -121,11 +126,13 @@ class Sums:
         due = manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
         if manifest.purpose is not Purpose.EVALUATE and not due:
             return None
-        sanity.check_measures(plan, decoded, survivors)
+        noise = private_sum.count_deviation(plan, manifest.quorum, manifest.corrupt, survivors)
+        sanity.check_measures(plan, decoded, survivors, noise)
         try:
             return evaluation.metrics(plan, decoded)
         except RoundAborted:
-            sanity.check_still_measured(state.best_loss)
+            if plan.privacy is None:  # else the noise alone can do it
+                sanity.check_still_measured(state.best_loss)
             return None  # nobody holds out a row: nothing was ever measured
 
     def lineage(self, state: RunState) -> provenance.Lineage:

@@ -90,7 +90,7 @@ class TableBench:
         """
         if plan.privacy is not None:
             variance = private_sum.share_variance(plan, manifest.quorum, manifest.corrupt)
-            return update.noisy(plan, values, derive(b"", rounding.expose(), "dp/noise"), variance, start)
+            return update.private_input(plan, values, derive(b"", rounding.expose(), "dp/noise"), variance, start)
         shape = layouts.layout_for(plan, manifest.purpose, manifest.step)
         return update.encode(shape, values, rounding.expose(), plan.protection.value_bits, start).integers
 

@@ -417,6 +417,7 @@ def _evaluation(
         metrics=tuple(metric for metric in spec.Metric if metric in metrics),
         holdout=section.number("holdout", 0.0, 0.9, above=True),
         stop=_stop(section.section("stop")) if section.has("stop") else None,
+        loss_cap=0.0 if privacy is None else private_plans.loss_cap(section),
     )
     section.close()
     return evaluation
