@@ -424,7 +424,9 @@ def test_a_spent_budget_ends_run_start_with_4_and_keeps_the_model(federation: Ho
     run = str(ended["run_id"])
     assert ended["code"] == "budget_spent"
     assert federation.run("model", "list").stdout.splitlines()[-1].split() == [run, "budget_spent", "yes"]
-    shown = federation.run("run", "show", run).stdout
+    shown = federation.run("run", "show", run, "--opened").stdout
+    opened = [line.split()[2:6] for line in shown.splitlines() if " update " in line]
+    assert opened == [["train", "update", "3", "training"]] * steps
     assert f"privacy: epsilon {spent:.4g} of at most 4 at delta 1e-05 for each record, noise by the part" in shown
     assert federation.json("budget", "show", run)["runs"][0]["privacy"]["epsilon"] == spent
     models = set()

@@ -26,6 +26,8 @@ from measuring_plans import measuring, privacy_of
 from numpy.typing import NDArray
 from private_federation import private_bytes, private_plan
 
+ENCRYPTED = f"paillier, key: {KEY_ID}"
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +85,7 @@ def truth(
     return units, right / units, loss / units
 
 
-@pytest.mark.parametrize("kind", ["masked", f"paillier, key: {KEY_ID}"])
+@pytest.mark.parametrize("kind", ["masked", ENCRYPTED])
 @pytest.mark.parametrize("persons", [False, True])
 def test_a_whole_run_measures_its_models_and_charges_for_it(kind: str, persons: bool) -> None:
     """Each figure is within four of the deviations that are told beside it, and so is most of them within one; both
@@ -242,9 +244,11 @@ def uncovered(cluster: Cluster, plan: Plan) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["masked", f"paillier, key: {KEY_ID}"])
-def test_every_opened_coordinate_has_its_entry_in_both_ledgers(kind: str) -> None:
-    plan = measuring(rounds=3, every=2, kind=kind)
+@pytest.mark.parametrize(
+    ("kind", "by"), [("masked", "participants"), (ENCRYPTED, "participants"), (ENCRYPTED, "coordinator")]
+)
+def test_every_opened_coordinate_has_its_entry_in_both_ledgers(kind: str, by: str) -> None:
+    plan = measuring(rounds=3, every=2, kind=kind, by=by)
     cluster = cluster_of(plan, 60)
     assert ended(cluster, plan) == "finished"
     assert uncovered(cluster, plan) == []

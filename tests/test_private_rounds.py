@@ -185,6 +185,7 @@ def test_what_a_plan_for_whole_participants_may_not_say(old: str, new: str, path
     ("old", "new", "field"),
     [
         ("noise: participants", "noise: coordinator", "privacy.noise"),
+        ("privacy: {", "privacy: {adaptive_clip: {quantile: 0.5}, ", "privacy.adaptive_clip"),
         ("cohort:", "continues: [{run: r-1, steps: 3}]\ncohort:", "continues"),
     ],
 )

@@ -45,6 +45,10 @@ def read(section: Section) -> spec.PrivacySpec:
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
         )
+    if section.has("adaptive_clip"):
+        line = section.line_of("adaptive_clip")
+        section.findings.not_yet(line, "privacy.adaptive_clip", "a clip norm that follows the updates", LATER)
+        section.take("adaptive_clip", required=False)
     record = unit is spec.Unit.RECORD
     for key in ("rows", "sample_rate"):
         if not record and section.has(key):

@@ -38,6 +38,7 @@ RELEASES: Mapping[str, str] = {
     "protection.value_bits": "a later release",
     "privacy.unit": "a later release",
     "privacy.noise": "a later release",
+    "privacy.adaptive_clip": "a later release",
     "evaluation": "a later release",
     "continues": "a later release",
 }
