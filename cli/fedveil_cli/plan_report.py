@@ -133,7 +133,8 @@ def _privacy(plan: Plan) -> Json:
     privacy = plan.privacy
     if privacy is None:
         return "none"
-    steps = private_sum.steps_allowed(plan, privacy)
+    steps, sums = private_sum.steps_allowed(plan, privacy), private_sum.sums_allowed(plan, privacy)
+    training, holdout = private_sum.costs(plan, privacy, sums)
     return {
         "unit": _unit(plan, privacy),
         "noise": privacy.noise.value,
@@ -146,7 +147,10 @@ def _privacy(plan: Plan) -> Json:
         "max_epsilon": privacy.max_epsilon,
         "steps_allowed": steps,
         "epsilon_of_one_step": private_sum.spent(plan, privacy, 1),
-        "epsilon": private_sum.spent(plan, privacy, steps),
+        "sums_allowed": sums,
+        "epsilon": private_sum.spent(plan, privacy, sums),
+        "epsilon_of_training": training,
+        "epsilon_of_holdout": holdout,
     }
 
 
@@ -159,11 +163,11 @@ def _privacy_line(plan: Plan) -> str:
     privacy = plan.privacy
     if privacy is None:
         return "none: coordinator and participants see the exact sum of every round"
-    steps = private_sum.steps_allowed(plan, privacy)
+    sums, planned = private_sum.sums_allowed(plan, privacy), private_sum.sums_planned(plan)
     unit = _unit(plan, privacy)
-    ends = "" if steps == plan.training.rounds else f" (the budget ends the run after {steps} steps)"
+    ends = "" if sums == planned else f" (the budget ends the run after {sums} of {planned} sums)"
     return (
-        f"each {unit}, epsilon {private_sum.spent(plan, privacy, steps):.3g} at delta {privacy.delta:g}{ends}, "
+        f"each {unit}, epsilon {private_sum.spent(plan, privacy, sums):.3g} at delta {privacy.delta:g}{ends}, "
         f"noise {privacy.noise_multiplier:g} x clip norm {privacy.clip_norm:g} by the {privacy.noise}"
     )
 

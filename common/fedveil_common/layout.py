@@ -7,26 +7,25 @@ the product. Blocks, in order. train: update, weight (not with differential priv
 clipped gradients and its denominator stands in the plan), then the evaluation blocks if evaluation is due. evaluate:
 the evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
 loss. standardise: rows, then per float feature present, sum, squares. A metric that the plan does not ask for has no
-block: nothing more opens.
+block: nothing more opens. With differential privacy a block that has no price has no layout (`uncharged_block`).
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedveil_common import jcs
+from fedveil_common import jcs, private_sum
 from fedveil_common.crypto.labels import h
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import canonical_form, parameters, spec
+from fedveil_common.plan import canonical_form, measures, parameters, spec
 
-SCORE_BINS = 64
-"""Equal bins of a probability on [0, 1]; a score of 1 falls into the last."""
+SCORE_BINS = measures.SCORE_BINS
+UPDATE, WEIGHT = measures.UPDATE, measures.WEIGHT
+HOLDOUT, CORRECT, LOSS = measures.HOLDOUT, measures.CORRECT, measures.LOSS
+NEGATIVE, POSITIVE = measures.NEGATIVE, measures.POSITIVE
+ROWS = "rows"
 
 LOSS_CAP = 16.0
-"""The largest loss of one row that is counted."""
-
-UPDATE, WEIGHT = "update", "weight"
-HOLDOUT, CORRECT, NEGATIVE, POSITIVE, LOSS = "holdout", "correct", "neg", "pos", "loss"
-ROWS = "rows"
+"""The largest loss of one row that is counted; with differential privacy the plan says it (`evaluation.loss_cap`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,16 @@ class Layout:
 
 
 def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
-    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics."""
+    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics;
+    IntegrityError `uncharged_block` for a block of a private plan that nobody has priced.
+    """
+    found = _layout(plan, purpose, step)
+    if plan.privacy is not None:
+        private_sum.check_priced(plan, plan.privacy, purpose, step, {one.name: one.length for one in found.blocks})
+    return found
+
+
+def _layout(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
     match purpose:
         case Purpose.TRAIN:
             due = _evaluation(plan) if evaluation_due(plan, step) else ()
@@ -88,12 +96,8 @@ def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
 
 
 def evaluation_due(plan: spec.Plan, step: int) -> bool:
-    """Whether the train sum after `step` model steps also measures the model received (the first model included).
-
-    Not the first model of a plan that continues a run: that run has measured it, and a second sum of the same counts
-    over other survivors would show the difference.
-    """
-    return bool(plan.evaluation.metrics) and step % plan.evaluation.every == 0 and not (plan.continues and not step)
+    """Whether the train sum after `step` model steps also measures the model received (`measures.due`)."""
+    return measures.due(plan, step)
 
 
 def parameter_count(plan: spec.Plan) -> int:
@@ -132,15 +136,24 @@ def _training(plan: spec.Plan) -> tuple[Block, ...]:
 
 
 def _evaluation(plan: spec.Plan) -> tuple[Block, ...]:
+    if plan.privacy is not None:
+        return _noisy_evaluation(plan, plan.privacy)
     m, cap = plan.protection.max_value, plan.training.weight_cap
-    rows, count_scale = float(cap), float(m // cap)
-    blocks = [Block(HOLDOUT, 1, rows, count_scale)]
-    if spec.Metric.ACCURACY in plan.evaluation.metrics:
-        blocks.append(Block(CORRECT, 1, rows, count_scale))
-    if spec.Metric.AUC in plan.evaluation.metrics:
-        blocks += [Block(NEGATIVE, SCORE_BINS, rows, count_scale), Block(POSITIVE, SCORE_BINS, rows, count_scale)]
-    blocks.append(Block(LOSS, 1, LOSS_CAP * rows, m / (LOSS_CAP * rows)))
-    return tuple(blocks)
+    rows, losses = float(cap), LOSS_CAP * cap
+    count_scale = float(m // cap)
+    return tuple(
+        Block(name, length, losses, m / losses) if name == LOSS else Block(name, length, rows, count_scale)
+        for name, length in measures.blocks(plan)
+    )
+
+
+def _noisy_evaluation(plan: spec.Plan, privacy: spec.PrivacySpec) -> tuple[Block, ...]:
+    """A record is `measure_cap` steps of the grid in each block, and there are at most `rows` of them (A6, D1)."""
+    one, rows, most = private_sum.measure_cap(plan, privacy), float(privacy.rows), plan.evaluation.loss_cap
+    return tuple(
+        Block(name, length, most * rows, one / most) if name == LOSS else Block(name, length, rows, float(one))
+        for name, length in measures.blocks(plan)
+    )
 
 
 def _standardise(plan: spec.Plan) -> tuple[Block, ...]:

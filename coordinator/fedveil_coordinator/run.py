@@ -61,6 +61,7 @@ from fedveil_coordinator.events import (
     Send,
     SumProcessed,
 )
+from fedveil_coordinator.opened_round import RoundRecord, record_of
 
 FINAL_ANSWERS = frozenset({"model_spent", "budget_spent", "not_in_this_release", "bad_plan"})
 """Codes of a plan answer that will not change while the run waits."""
@@ -84,26 +85,6 @@ class ModelVersion:
     round: int
     model_hash: bytes
     t3: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRecord:
-    """What is known of one opened round, for people: nothing in it is more than every member knows."""
-
-    round: int
-    attempt: int
-    purpose: Purpose
-    cohort: tuple[OrgId, ...]
-    survivors: tuple[OrgId, ...]
-    loss: float | None = None
-    accuracy: float | None = None
-    auc: float | None = None
-    rows: float | None = None
-
-    @property
-    def dropped(self) -> tuple[OrgId, ...]:
-        """Cohort members whose input is not in the sum."""
-        return tuple(org for org in self.cohort if org not in self.survivors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +139,13 @@ class RunState:
 
     @property
     def budget_spent(self) -> bool:
-        """Whether one more step would cost more than the plan's max_epsilon allows; every opened sum was charged."""
-        privacy = self.plan.privacy
-        if privacy is None or self.step >= self.plan.training.rounds:
+        """Whether one more sum would cost more than the plan's max_epsilon allows; every opened sum was charged. A run
+        that the stopping rule has ended wants none.
+        """
+        privacy, opened = self.plan.privacy, len(self.records)
+        if privacy is None or self.verdict.stopped or opened >= private_sum.sums_planned(self.plan):
             return False
-        return len(self.records) >= private_sum.steps_allowed(self.plan, privacy)
+        return opened >= private_sum.sums_allowed(self.plan, privacy)
 
     @property
     def verdict(self) -> stopping.Verdict:
@@ -250,25 +233,21 @@ def _manifest(blob: SignedBlob) -> Manifest:
     return body
 
 
+def _result(blob: SignedBlob) -> Result:
+    body = wire.parse_body(BlobType.RESULT, blob.body)
+    assert isinstance(body, Result)
+    return body
+
+
 def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
     """The opened sum has become the next model, the standardisation or the last measurement."""
     assert state.attempt is not None
     assert isinstance(state.attempt.stage, attempts.Opened)
     manifest, stage = state.attempt.frame.manifest, state.attempt.stage
-    result = wire.parse_body(BlobType.RESULT, stage.result.body)
-    assert isinstance(result, Result)
+    result = _result(stage.result)
     ref = SumRef(state.run_id, manifest.key.round, transcript.result_hash(stage.result.body))
-    record = RoundRecord(
-        manifest.key.round,
-        manifest.key.attempt,
-        manifest.purpose,
-        manifest.cohort,
-        stage.survivors,
-        fact.loss,
-        fact.accuracy,
-        fact.auc,
-        fact.rows,
-    )
+    record = record_of(state.plan, manifest, stage.survivors, result.noise_left, fact)
+    loss = math.inf if fact.loss is None else sanity.loss_at_most(fact.loss, record.loss_noise)
     after = replace(
         state,
         attempt=None,
@@ -277,7 +256,7 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         records=(*state.records, record),
         rejected=fact.rejected,
         working=False,
-        best_loss=min(state.best_loss, fact.loss) if fact.loss is not None else state.best_loss,
+        best_loss=min(state.best_loss, loss),
         good=manifest.step if fact.loss is not None and fact.rejected != "loss" else state.good,
     )
     match manifest.purpose:
@@ -391,12 +370,6 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
     """What the sum came to. The loss in it is that of the model its round received: an implausible one ends the run."""
     if state.attempt is None or state.attempt.key != event.key or not isinstance(state.attempt.stage, attempts.Opened):
         return state, ()
-    rejected = event.norm_code and "norm"
-    if event.loss is not None:
-        try:
-            sanity.check_loss(None if math.isinf(state.best_loss) else state.best_loss, event.loss)
-        except IntegrityError:
-            rejected = "loss"
     fact = facts.SumApplied(
         event.model_hash,
         event.standardisation_hash,
@@ -404,11 +377,20 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
         event.accuracy,
         event.auc,
         event.rows,
-        rejected,
+        event.norm_code and "norm",
         event.state_hash,
+        event.opened,
     )
+    if event.loss is not None:
+        stage = state.attempt.stage
+        left = _result(stage.result).noise_left
+        record = record_of(state.plan, state.attempt.frame.manifest, stage.survivors, left, fact)
+        try:
+            sanity.check_loss(None if math.isinf(state.best_loss) else state.best_loss, event.loss, record.loss_noise)
+        except IntegrityError:
+            fact = replace(fact, rejected="loss")
     after = replace(_applied(state, fact), waiting_since=event.at)
-    shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": rejected}
+    shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": fact.rejected}
     if event.loss is not None:
         shown["loss"] = f"{event.loss:.4f}"
     if event.accuracy is not None:

@@ -89,7 +89,7 @@ class TableBench:
         where the plan has differential privacy. Deterministic in `coins`.
         """
         if plan.privacy is not None:
-            return update.noisy(plan, values, member_noise.pieces(plan, manifest, coins), start)
+            return update.private_input(plan, values, member_noise.pieces(plan, manifest, coins), start)
         shape = layouts.layout_for(plan, manifest.purpose, manifest.step)
         return update.encode(shape, values, coins.secret.expose(), plan.protection.value_bits, start).integers
 

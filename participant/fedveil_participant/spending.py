@@ -3,7 +3,8 @@
 Promise: pure. An input of a plan with differential privacy is made only if its worst case fits the run's max_epsilon
 and the data set's lifetime limit, and its header leaves only in the step that journals the reservation; what was
 reserved comes back by nothing but an abort certificate over that very attempt. What a reservation costs depends on
-the plan alone: not on records, on who drops out, or on what was seen. Source: D7, D16, A9; docs/privacy.md.
+the plan, the purpose and the step alone: not on records, on who drops out, or on what was seen.
+Source: D7, D11, D16, A9; docs/privacy.md.
 """
 
 from fedveil_common import private_sum
@@ -30,7 +31,8 @@ def check_plan(state: State, run_id: RunId, accepted: AcceptedPlan) -> None:
         checks.not_spent([first], state.spent)
         return
     first_step = budget.ChargeKey(AttemptKey(run_id, 1, 1), b"")
-    reservation = LedgerEntry(plan.data.dataset, budget.Reserve(first_step, private_sum.charge(plan, plan.privacy)))
+    charge = private_sum.charge(plan, plan.privacy, Purpose.TRAIN, 0)
+    reservation = LedgerEntry(plan.data.dataset, budget.Reserve(first_step, charge))
     _check(state, reservation, plan.privacy)
 
 
@@ -86,7 +88,7 @@ def _reservation(state: State, frame: Frame) -> tuple[LedgerEntry, ...]:
     accepted = state.plans.get(frame.key.run_id)
     if accepted is None or accepted.plan.privacy is None:
         return ()
-    charge = private_sum.charge(accepted.plan, accepted.plan.privacy)
+    charge = private_sum.charge(accepted.plan, accepted.plan.privacy, frame.manifest.purpose, frame.manifest.step)
     return (LedgerEntry(frame.manifest.dataset, budget.Reserve(_key(frame), charge)),)
 
 

@@ -212,6 +212,8 @@ def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:
         "metrics": [metric.value for metric in evaluation.metrics],
         "holdout": evaluation.holdout,
     }
+    if evaluation.loss_cap:
+        members["loss_cap"] = evaluation.loss_cap
     if evaluation.stop is not None:
         members["stop"] = {"patience": evaluation.stop.patience, "min_delta": evaluation.stop.min_delta}
     return members

@@ -26,6 +26,16 @@ LEAST_DELTA, MOST_DELTA = 1e-12, 0.01
 MOST_ROWS = 10**9
 MOST_BITS = 31
 
+MOST_COUNTED = 2**46
+"""Steps of the grid that all records together may count in an evaluation: with its noise an input then has at most 48
+bits, and a float64 holds it exactly.
+"""
+
+LOSS_CAP, MOST_LOSS = 4.0, 16.0
+"""Of one record: what counts if the plan does not say, and the most that it may say. 4 nats is a probability of 0.018
+for what came true, and the largest squared error there is between two values on [-1, 1].
+"""
+
 
 def read(section: Section) -> spec.PrivacySpec:
     """The block as it stands; `settled` looks at what it needs of the rest of the plan."""
@@ -35,6 +45,10 @@ def read(section: Section) -> spec.PrivacySpec:
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
         )
+    if section.has("adaptive_clip"):
+        line = section.line_of("adaptive_clip")
+        section.findings.not_yet(line, "privacy.adaptive_clip", "a clip norm that follows the updates", LATER)
+        section.take("adaptive_clip", required=False)
     record = unit is spec.Unit.RECORD
     for key in ("rows", "sample_rate"):
         if not record and section.has(key):
@@ -60,6 +74,11 @@ def read(section: Section) -> spec.PrivacySpec:
 def _either(section: Section, key: str, most: float) -> float:
     """One of two fields: 0 for the one that is left out."""
     return section.number(key, 0.0, most, above=True) if section.has(key) else 0.0
+
+
+def loss_cap(section: Section) -> float:
+    """Of the section evaluation: the largest loss of one record that counts."""
+    return section.number("loss_cap", 0.0, MOST_LOSS, above=True, default=LOSS_CAP)
 
 
 def training(section: Section, privacy: spec.PrivacySpec) -> spec.TrainingSpec:
@@ -111,8 +130,8 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
         findings.not_yet(
             top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
         )
-    if plan.evaluation.metrics:
-        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation with differential privacy", LATER)
+    if plan.evaluation.metrics and privacy.unit is spec.Unit.PARTICIPANT:
+        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation under unit participant", LATER)
     if plan.continues:
         findings.not_yet(top.line_of("continues"), "continues", "going on from a run with differential privacy", LATER)
     if plan.protection.value_bits > MOST_BITS:
@@ -138,13 +157,14 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
     if privacy.target_epsilon:
         found = private_sum.multiplier_for(plan, privacy, privacy.target_epsilon)
         if not found:
-            wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps {plan.training.rounds} steps below it")
+            sums = private_sum.sums_planned(plan)
+            wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps the {sums} sums of the run below it")
         privacy = replace(privacy, noise_multiplier=found or 1.0, target_epsilon=0.0)
         plan = replace(plan, privacy=privacy)
     _check_grid(plan, privacy, wrong)
     if findings.problems:
         return plan  # a record of no step of the grid has no price
-    if not private_sum.steps_allowed(plan, privacy):
+    if not private_sum.sums_allowed(plan, privacy):
         one = private_sum.spent(plan, privacy, 1)
         wrong("privacy.max_epsilon", "privacy_budget", f"one step costs {one:.3g} at this delta: not even one fits")
     return plan
@@ -168,4 +188,12 @@ def _check_grid(plan: spec.Plan, privacy: spec.PrivacySpec, wrong: Callable[[str
             "privacy_grid",
             f"a record of norm {privacy.clip_norm:g} is {found} steps of the grid, and {least} are needed beside"
             f" {parameters.count(plan.model, plan.data)} parameters: raise value_bits, or lower update_norm",
+        )
+    widest = private_sum.widest(plan)
+    if widest > MOST_COUNTED:
+        wrong(
+            "protection.value_bits",
+            "privacy_grid",
+            f"{privacy.rows} records of {private_sum.measure_cap(plan, privacy)} steps of the grid each are {widest}"
+            f" steps, and at most {MOST_COUNTED} are counted: lower value_bits, or raise update_norm",
         )

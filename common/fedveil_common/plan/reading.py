@@ -38,6 +38,7 @@ RELEASES: Mapping[str, str] = {
     "protection.value_bits": "a later release",
     "privacy.unit": "a later release",
     "privacy.noise": "a later release",
+    "privacy.adaptive_clip": "a later release",
     "evaluation": "a later release",
     "continues": "a later release",
 }
@@ -417,6 +418,7 @@ def _evaluation(
         metrics=tuple(metric for metric in spec.Metric if metric in metrics),
         holdout=section.number("holdout", 0.0, 0.9, above=True),
         stop=_stop(section.section("stop")) if section.has("stop") else None,
+        loss_cap=0.0 if privacy is None else private_plans.loss_cap(section),
     )
     section.close()
     return evaluation

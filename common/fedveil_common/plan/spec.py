@@ -206,13 +206,15 @@ class StopSpec:
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
     """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule. No
-    metrics: nothing is measured, and every row trains.
+    metrics: nothing is measured, and every row trains. `loss_cap`: the largest loss of one record (person) that counts,
+    with differential privacy only, where the noise on a loss is in proportion to it; else 0.
     """
 
     every: int
     metrics: tuple[Metric, ...]
     holdout: float
     stop: StopSpec | None = None
+    loss_cap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
