@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from math import ceil, floor
+from math import ceil, floor, isqrt
 
 from fedveil_common.dp import gaussian, rdp
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
@@ -20,33 +20,49 @@ from fedveil_common.dp.slack import Slack
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.plan import parameters
 from fedveil_common.plan.spec import NoiseSource, Plan, PrivacySpec, Unit
+from fedveil_common.statistics import vector
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A record's bound and the noise, in steps of the grid. `sensitivity`: C_int; `variance`: of the whole noise that
-    the accountant counts on.
+    """A record's bound and the noise, in steps of the grid. `squared`: of the bound; `variance`: of the whole noise
+    that the accountant counts on.
     """
 
-    sensitivity: int
+    squared: int
     variance: int
+
+    @property
+    def sensitivity(self) -> int:
+        """C_int, rounded down where the bound is no whole number (that of a statistics sum: per_row sqrt(parts))."""
+        return isqrt(self.squared)
 
     @property
     def squared_shift(self) -> Fraction:
         """(Delta2/sigma)^2 for `dp.rdp`."""
-        return Fraction(self.sensitivity**2, self.variance)
+        return Fraction(self.squared, self.variance)
 
 
 def grid(plan: Plan, privacy: PrivacySpec) -> Grid:
-    """C_int = floor(s*clip_norm) with s = M/update_norm, and the variance z^2 C_int^2, rounded up."""
-    scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
-    sensitivity = floor(scale * Fraction(privacy.clip_norm))
-    return Grid(sensitivity, ceil((Fraction(privacy.noise_multiplier) * sensitivity) ** 2))
+    """C_int = floor(s*clip_norm) with s = M/update_norm, in a statistics sum the square root of the squared caps of its
+    parts, and the variance z^2 C_int^2, rounded up.
+    """
+    if plan.statistics is not None:
+        squared = vector.squared_sensitivity(plan)
+    else:
+        scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
+        squared = floor(scale * Fraction(privacy.clip_norm)) ** 2
+    return Grid(squared, ceil(Fraction(privacy.noise_multiplier) ** 2 * squared))
+
+
+def coordinates(plan: Plan) -> int:
+    """D of the sum that a record moves: the parameters of the model, or the figures and cells that are asked for."""
+    return parameters.count(plan.model, plan.data) if plan.statistics is None else vector.length(plan)
 
 
 def least_sensitivity(plan: Plan, privacy: PrivacySpec, members: int) -> int:
     """The smallest C_int at which rounding to the grid is small beside a record: max(64, 8 sqrt d, 4 N/z), D1."""
-    return least_clip(parameters.count(plan.model, plan.data), members, Fraction(privacy.noise_multiplier))
+    return least_clip(coordinates(plan), members, Fraction(privacy.noise_multiplier))
 
 
 def share_variance(plan: Plan, quorum: int, corrupt: int) -> int:
@@ -113,10 +129,12 @@ def charge(plan: Plan, privacy: PrivacySpec, organisations: int = 1) -> Charge:
     shares from tables. One in the data of k `organisations` moves the sum k times as far (D5).
     """
     shift = organisations**2 * grid(plan, privacy).squared_shift
-    length = parameters.count(plan.model, plan.data)
+    length = coordinates(plan)
     single = rdp.sampled_gaussian(privacy.sample_rate, shift)
     curve = rdp.with_gap(single, _largest_gap(), length)
-    return Charge.on(Rows.TRAINING, curve, Slack(draws=length * quorums.MAX_COHORT))
+    return Charge.on(
+        Rows.TRAINING if plan.statistics is None else Rows.BOTH, curve, Slack(draws=length * quorums.MAX_COHORT)
+    )
 
 
 @cache
