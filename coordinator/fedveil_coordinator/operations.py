@@ -262,7 +262,10 @@ class Operations:
         if row.status == "waiting":
             return {"run_id": run_id, "status": "waiting", "code": "", "rounds": [], "waiting": {"phase": "queue"}}
         state = self._driver.state_of(run_id)
-        return reporting.run_report(state, row.status, at, self._driver.seconds.get(run_id, {}))
+        report = reporting.run_report(state, row.status, at, self._driver.seconds.get(run_id, {}))
+        if state.plan.statistics is not None and state.standardise and not state.rejected:
+            report["answers"] = self._driver.sums.answers(state)
+        return report
 
     def get_round(self, run_id: str, number: int) -> Plain:
         """One round of a run: opened, or what it waits for. ConfigError `unknown_round`."""

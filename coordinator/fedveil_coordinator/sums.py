@@ -8,13 +8,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedveil_common import decode, evaluation, layout, provenance, sanity, transcript, wire
+from fedveil_common import decode, evaluation, jcs, layout, provenance, sanity, transcript, wire
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, RoundAborted
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, SumRef
+from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
+from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
+from fedveil_common.statistics import answers as reading
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Decrypting, Frame, Revealing
@@ -98,6 +100,9 @@ class Sums:
                 scaling_hash = lineage.standardisation.hash
                 self._store.save_answer(manifest.query_digest, self._reference(key))
                 self._lineage = (key.run_id, lineage)
+            elif manifest.purpose is Purpose.STATISTICS:
+                reading.check_sum(plan, decoded, survivors, _noise_variance(plan, manifest, survivors))
+                self._store.save_answer(layout.answer_digest(plan), self._reference(key))
             elif manifest.purpose is Purpose.TRAIN:
                 sanity.check_norm(plan, decoded, survivors)
                 lineage = provenance.advance(self.lineage(state), opened)
@@ -145,6 +150,19 @@ class Sums:
             lineage = provenance.advance(lineage, self._store.read_sum(state.run_id, version.round))
         return lineage
 
+    def answers(self, state: RunState) -> list[dict[str, jcs.Json]]:
+        """The answers of a statistics run whose sum, or an earlier one to the same questions, was opened."""
+        ref, plan = state.standardise[0], state.plan
+        manifest_blob, result_blob = self.source(ref.run_id, ref.round)
+        manifest = wire.parse_body(BlobType.MANIFEST, manifest_blob.body)
+        result = wire.parse_body(BlobType.RESULT, result_blob.body)
+        assert isinstance(manifest, Manifest)
+        assert isinstance(result, Result)
+        opened = self._store.read_sum(ref.run_id, ref.round)
+        decoded = decode.decode(layout.layout_for(plan, Purpose.STATISTICS, 0), opened)
+        variance = _noise_variance(plan, manifest, result.survivors)
+        return reading.to_json(plan, reading.answers(plan, decoded, variance))
+
     def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
         """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""
         known = self._known.get((run_id, round))
@@ -182,6 +200,10 @@ class Sums:
         """How later manifests name the sum that was just opened."""
         _, result = self.source(key.run_id, key.round)
         return SumRef(key.run_id, key.round, transcript.result_hash(result.body))
+
+
+def _noise_variance(plan: Plan, manifest: Manifest, survivors: int) -> int:
+    return reading.noise_variance(plan, manifest.quorum, manifest.corrupt, survivors)
 
 
 def _round_of(manifest: SignedBlob) -> int:

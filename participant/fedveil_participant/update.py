@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.tally import private_tally, tally
 from fedveil_participant.training.clipped import clipped_sum, clipped_whole
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.trainer import Trainer
@@ -53,17 +54,18 @@ def contribution(
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
-    `model` (float32) and `standardisation` are needed for train and evaluate, and None for standardise. The values are
-    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics, and for a
-    plan with differential privacy without `secret`, the 32 bytes that choose its sample. There the update is what
-    `clipped_sum` gives, in steps of the grid.
+    `model` (float32) and `standardisation` are needed for train and evaluate, and None for questions about data. The
+    values are the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics in
+    a training plan, and for a plan with differential privacy without `secret`, the 32 bytes that choose its sample and
+    its rounding. There the update is what `clipped_sum` gives, in steps of the grid, and figures and cells what
+    `private_tally` gives.
     """
     if purpose is Purpose.STANDARDISE:
         blocks = _standardise(plan, source)
+    elif purpose is Purpose.STATISTICS and plan.statistics is not None:
+        blocks = _statistics(plan, source, secret)
     elif purpose is Purpose.STATISTICS or model is None or standardisation is None:
-        raise ValueError(
-            f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
-        )
+        raise ValueError(f"purpose {purpose.value} needs a model and a standardisation, or a plan with statistics")
     else:
         _check_finite(model, "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
@@ -111,6 +113,14 @@ def encode(
         clamps += moved
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return Encoded(whole, clamps)
+
+
+def _statistics(plan: Plan, source: Source, secret: Seed | None) -> Blocks:
+    if plan.privacy is None:
+        return tally(plan, source)
+    if secret is None:
+        raise ValueError("private statistics need secret bytes")
+    return [private_tally(plan, source, secret).astype(np.float64)]
 
 
 def _private(
