@@ -6,16 +6,17 @@ case is told: the smallest cohort, which a coordinator may choose by saying that
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from fedveil_common import layout, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.paillier.public_key import Terms
 from fedveil_common.plan import CategoryFeature, FloatFeature, Metric, Missing, Plan, PrivacySpec, Unit, Weight
 
-from fedveil_cli import exposure
+from fedveil_cli import explaining_statistics, exposure
 from fedveil_cli.cipher_traffic import traffic
 from fedveil_cli.cohort_figures import CohortFigures
+from fedveil_cli.statement import Statement
 
 TOPICS = {
     "who": "Who could learn what",
@@ -25,26 +26,21 @@ TOPICS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One thing that holds under the plan. `id` is stable; `figures` are what `text` was made from."""
-
-    id: str
-    topic: str
-    text: str
-    figures: dict[str, Json]
-
-
 def statements(plan: Plan, cohorts: Sequence[CohortFigures], terms: Terms | None = None) -> list[Statement]:
     """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures. `terms`: of
     the key that a plan under paillier names, if somebody gave them.
     """
+    statistics = plan.statistics
     return [
         *_coordinator(cohorts[0], cohorts[-1], terms),
         *(_holders(plan, terms) if plan.protection.key else ()),
         *_members(cohorts[0], cohorts[-1]),
-        *_sums(plan, cohorts[-1]),
-        *_columns(plan),
+        *(
+            _sums(plan, cohorts[-1])
+            if statistics is None
+            else explaining_statistics.sums(plan, statistics, cohorts[-1])
+        ),
+        *(_columns(plan) if statistics is None else (_INVENTED,)),
         *_stopping(cohorts[0], cohorts[-1], terms),
         _bytes(plan, cohorts[-1], terms),
     ]
@@ -314,14 +310,17 @@ def _columns(plan: Plan) -> list[Statement]:
     }
     return [
         Statement("single_organisation", "sums", text, figures),
-        Statement(
-            "invented_data",
-            "sums",
-            "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
-            "public sum finds only what is gross.",
-            {},
-        ),
+        _INVENTED,
     ]
+
+
+_INVENTED = Statement(
+    "invented_data",
+    "sums",
+    "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
+    "public sum finds only what is gross.",
+    {},
+)
 
 
 def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -> list[Statement]:
@@ -381,8 +380,9 @@ def _bytes(plan: Plan, large: CohortFigures, terms: Terms | None) -> Statement:
     size: dict[str, Json] = {"cohort": large.members}
     if not large.encrypted:
         up, down = large.vector_up, large.vector_down
+        what = "A train sum" if plan.statistics is None else "The sum"
         text = (
-            f"A train sum takes each participant {up} bytes up and {down} down, beside messages of about "
+            f"{what} takes each participant {up} bytes up and {down} down, beside messages of about "
             f"{large.messages_up} and {large.messages_down}, and what it downloads to check sums."
         )
         beside = {"messages_up_about": large.messages_up, "messages_down_about": large.messages_down}
