@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from federation import THREE
-from fedveil_cli import explaining_statistics, main
+from fedveil_cli import answers_report, explaining_statistics, main
 from fedveil_cli.local_federation import LocalFederation
 from fedveil_cli.world import real_world
 from fedveil_common import layout, private_sum
 from fedveil_common import plan as plans
+from fedveil_common.masking import quorum
 from fedveil_common.messages import Purpose
+from fedveil_common.statistics import answers as answers_of
+from fedveil_common.statistics import vector
 from statistics_federation import (
     Column,
     check_exact,
@@ -113,6 +116,30 @@ def test_simulate_shows_the_answers(place: pathlib.Path, capsys: pytest.CaptureF
     assert (code, error["code"]) == (2, "no_model")
 
 
+def test_simulate_shows_the_noise_and_what_it_cost(place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = statistics_plan(privacy=private(), min_cell=5)
+    assert plan.privacy is not None
+    (place / "plan.yaml").write_text(statistics_text(privacy=private(), min_cell=5))
+    command = ("simulate", str(place / "plan.yaml"), "--data", str(place / "hospitals"), "--seed", "4")
+    code, value, _ = run(capsys, *command)
+    assert code == 0
+    rows, _, mean, *_, ages, _, _, groups = value["answers"]
+    exact = sum(len(one.age) for one in columns(THREE))
+    variance = answers_of.noise_variance(plan, quorum.quorum(3, 1), 1, 3)
+    assert rows["noise"] == groups["noise"] == pytest.approx(variance**0.5 / vector.per_row(plan))
+    assert 0 < abs(rows["value"] - exact) < 6 * rows["noise"]
+    assert mean["noise"] > 0
+    assert ages["suppressed"] == sum(count is None for count in ages["counts"]) > 0, "below 5 after the noise"
+    assert value["privacy"]["epsilon"] == private_sum.spent(plan, plan.privacy, 1)
+    assert "seed" in value["not_private"]
+    assert main.main([*command]) == 0
+    text = capsys.readouterr().out
+    assert f"+-{rows['noise']:.3g}" in text
+    assert f"histogram of age: {answers_report.number(ages['rows'])} rows" in text
+    assert f"{ages['suppressed']} not shown" in text
+    assert f"privacy: epsilon {value['privacy']['epsilon']:.4g} of at most 100" in text
+
+
 def test_simulate_says_why_a_table_is_none_of_the_plan(place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "plan.yaml").write_text(statistics_text(max_rows=50))
     code, _, error = run(capsys, "simulate", str(place / "plan.yaml"), "--data", str(place / "hospitals"))
@@ -164,6 +191,16 @@ def test_the_operator_and_every_participant_have_the_answers(
     text = capsys.readouterr().out
     assert "mean of chol" in text
     assert "histogram of age" in text
+
+
+def test_the_round_of_the_answers_is_verified_as_any_other(
+    served: tuple[LocalFederation, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation, run_id = served
+    code, value, _ = run(capsys, "--home", str(federation.home_of(THREE[0])), "verify", run_id, "1")
+    assert code == 0, value
+    code, shown, _ = run(capsys, "--home", str(federation.home), "round", "show", run_id, "1")
+    assert (code, shown["purpose"], shown["survivors"]) == (0, "statistics", list(THREE))
 
 
 def test_a_run_without_answers_has_none(

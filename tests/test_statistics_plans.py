@@ -255,8 +255,19 @@ def test_the_only_sum_is_that_of_the_plan() -> None:
             checks.manifest_follows_plan(one, accepted)
         assert refused.value.code == "manifest_differs_from_plan", name
     training = parse_canonical(plan_bytes())
-    with pytest.raises(PeerError):
-        checks.manifest_follows_plan(manifest, AcceptedPlan(training, plan_hash(plan_bytes()), b"v" * 32))
+    asked = replace(offered(training), purpose=Purpose.STATISTICS)
+    with pytest.raises(PeerError) as refused:
+        checks.manifest_follows_plan(asked, AcceptedPlan(training, plan_hash(plan_bytes()), b"v" * 32))
+    assert refused.value.code == "manifest_differs_from_plan"
+
+
+def test_no_model_is_trained_or_measured_under_it() -> None:
+    plan = statistics_plan()
+    for purpose, step in ((Purpose.TRAIN, 0), (Purpose.EVALUATE, 1)):
+        key = AttemptKey(RunId(RUN), step + 1, 1)
+        one = replace(offered(plan), purpose=purpose, step=step, key=key, model_hash=b"m" * 32, query_digest=b"")
+        with pytest.raises(PeerError):
+            checks.manifest_place_in_plan(one, plan)
 
 
 QUERY = st.one_of(

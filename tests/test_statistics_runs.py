@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from encrypted_federation import KEY_ID, book_of
 from federation import FIVE, RUN, THREE, die_after, run, trail
+from fedveil_common import plan as plans
 from fedveil_common.ids import RunId
 from fedveil_common.messages import Purpose
+from fedveil_common.statistics import vector
+from fedveil_common.table import Table
+from fedveil_participant import lineage, tally, update
+from fedveil_participant.data.csv_source import Source
 from numpy.typing import NDArray
 from statistics_federation import Column, accept, answers, asking, check_exact, columns, statistics_bytes, union
 
@@ -40,6 +45,16 @@ def test_under_paillier_too() -> None:
     cluster = asking(THREE, book=book_of(THREE, THREE, 2), canonical=plan)
     assert run(cluster, plan) == "finished"
     check_exact(answers(cluster, RUN), THREE)
+
+
+def test_a_cell_has_its_lower_edge_and_the_last_one_both() -> None:
+    plan = plans.parse_canonical(statistics_bytes(queries="    - {histogram: chol, edges: [150, 200, 300]}\n"))
+    values = np.array([149.9, 150.0, 199.9, 200.0, 299.9, 300.0, 300.1, 500.0, np.nan])
+    table = Table(rows=len(values), numbers={"chol": values}, codes={}, target=None)
+    (part,) = vector.parts(plan)
+    assert tally.cells_of(plan, table, part).tolist() == [-1, 0, 0, 1, 1, 1, -1, -1, -1]
+    (counts,) = tally.tally(plan, Source(table, bytes(32), np.zeros(9, dtype=np.uint64)))
+    assert counts.tolist() == np.histogram(values[:-1], bins=[150, 200, 300])[0].tolist() == [2, 3]
 
 
 def test_own_cells_below_the_smallest_are_sent_as_nothing() -> None:
@@ -175,8 +190,6 @@ def test_rows_that_the_plan_drops_are_in_no_answer() -> None:
 
 
 def test_a_sum_that_no_rows_give_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedveil_participant import update
-
     monkeypatch.setattr(update, "tally", lambda plan, source: [np.full(1, -900.0)] * 4 + _cells(plan))
     cluster = asking(THREE)
     assert run(cluster, statistics_bytes()) == "model_rejected"
@@ -184,18 +197,12 @@ def test_a_sum_that_no_rows_give_ends_the_run(monkeypatch: pytest.MonkeyPatch) -
     assert not cluster.memory.answers
 
 
-def _cells(plan: object) -> list[NDArray[np.float64]]:
-    from fedveil_common import plan as plans
-    from fedveil_common.statistics import vector
-
-    assert isinstance(plan, plans.Plan)
+def _cells(plan: plans.Plan) -> list[NDArray[np.float64]]:
     return [np.zeros(part.length) for part in vector.parts(plan)[4:]]
 
 
 def test_nobody_stores_answers_of_another_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of the run names the sum by the hash of its Result; what is downloaded must be that."""
-    from fedveil_participant import lineage
-
     fetched = lineage.fetch
 
     def other(*asked: object) -> object:
