@@ -396,6 +396,19 @@ def test_another_asking_is_another_charge(changed: bool) -> None:
         assert [ledger.spent(one).epsilon(1e-5) for one in (RUN, AGAIN)] == [once, once]
 
 
+def test_more_rows_than_the_plan_counts_are_cut_off_and_not_declined() -> None:
+    """D8: an answer of a participant that depends on its rows would tell about them; without noise it declines."""
+    plan = noisy_plan(max_rows=50)
+    cluster = asking(THREE, canonical=bytes_of(plan))
+    assert run(cluster, bytes_of(plan)) == "finished"
+    rows = answers(cluster, RUN)[0]
+    counted = sum(min(50.0, len(one.age)) for one in columns(THREE))
+    assert [len(one.age) for one in columns(THREE)] == [40, 53, 66]
+    assert isinstance(rows["value"], float)
+    assert abs(rows["value"] - counted) < 6 * rows["noise"] < 50  # type: ignore[operator]
+    assert cluster.coordinator.state_of(RUN).records[0].survivors == THREE
+
+
 def test_the_lifetime_limit_of_the_owners_ends_it() -> None:
     plan, again = noisy_plan(), noisy_plan(refresh=1)
     cluster = asking(THREE, canonical=bytes_of(plan))

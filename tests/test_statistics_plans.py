@@ -1,6 +1,9 @@
 """The block `statistics` of a plan: one meaning, every problem with its line, one canonical form, one question each."""
 
 import json
+import pathlib
+import re
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -82,6 +85,26 @@ def test_the_canonical_form_says_what_was_asked_and_nothing_of_a_model() -> None
 def test_equal_bins_and_their_edges_are_one_plan() -> None:
     edges = statistics_text().replace("bins: 10", f"edges: [{', '.join(map(str, range(0, 101, 10)))}]")
     assert canonical(parse_plan(edges.encode(), "x")) == statistics_bytes()
+
+
+def test_the_plan_of_the_page_is_one_and_its_defaults_hold() -> None:
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "plan.md").read_text().partition("## Statistics")[2]
+    block = textwrap.dedent(re.findall(r"(?m)((?:^    .*\n)+)", page)[0]).replace("kind: statistics\n", "")
+    head, _, rest = statistics_text().partition("statistics:\n  max_rows")
+    text = head + block + rest[rest.index("cohort:") :]
+    plan = parse_plan(text.encode(), "page")
+    assert plan.statistics is not None
+    assert [type(query) for query in plan.statistics.queries] == [
+        *[Count, Moment, Moment, Moment],
+        *[Histogram, Histogram, Quantiles, GroupCount],
+    ]
+    told = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.M))
+    bare = text.replace("  min_cell: 5\n", "")
+    assert parse_plan(bare.encode(), "page") == plan
+    assert told == {"max_rows": "none", "min_cell": "5", "refresh": "0"}
+    assert re.findall(r"`protection.value_bits` is (\d+) where it is left out, (\d+) with", page) == [("40", "24")]
+    assert plan.protection.value_bits == 40
+    assert statistics_plan(privacy=private()).protection.value_bits == 24
 
 
 BAD = {
