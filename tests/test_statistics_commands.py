@@ -93,10 +93,30 @@ def test_explain_says_the_noise_and_what_it_costs(place: pathlib.Path, capsys: p
     }
     assert told["noise_of_answers"]["figures"]["noise_rows"] == pytest.approx(8**0.5, rel=1e-6), "z sqrt(parts)"
     assert told["same_person"]["figures"]["epsilon_of_two"] > told["noisy_answers"]["figures"]["epsilon"]
+    assert told["noisy_answers"]["figures"]["against_coordinator"] is True
+    assert "the coordinator and every member included" in told["noisy_answers"]["text"]
     assert {"asked_again", "not_covered"} <= told.keys()
     assert not {"exact_answers", "asked_once", "noisy_sums"} & told.keys()
     assert main.main(["plan", "check", str(place / "plan.yaml")]) == 0
     assert "noise 1 x the bound of one by the participants" in capsys.readouterr().out
+
+
+def test_explain_promises_nothing_against_a_coordinator_that_adds_the_noise(
+    place: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = statistics_text(kind="paillier, key: k", privacy=private(more=", noise: coordinator"))
+    (place / "plan.yaml").write_text(text)
+    code, value, _ = run(capsys, "plan", "explain", str(place / "plan.yaml"))
+    assert code == 0
+    told = {one["id"]: one for one in value["statements"]}
+    assert told["noisy_answers"]["figures"]["against_coordinator"] is False
+    assert (
+        "against the coordinator, which adds the noise and can take it off again, there is none"
+        in (told["noisy_answers"]["text"])
+    )
+    assert "included" not in told["noisy_answers"]["text"]
+    assert "among the c" not in told["not_covered"]["text"]
+    assert "train" not in told["bytes"]["text"]
 
 
 def test_simulate_shows_the_answers(place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +207,12 @@ def test_the_operator_and_every_participant_have_the_answers(
         assert json.loads(file.read_bytes())["answers"] == report["answers"]
         assert file.stat().st_mode & 0o777 == 0o600
         assert run(capsys, "--home", str(home), "answers", run_id)[1] == shown
+    for home in (federation.home, federation.home_of(THREE[0])):  # the run has ended, and there is no model
+        assert run(capsys, "--home", str(home), "model", "list")[0] == 0
+        assert main.main(["--home", str(home), "model", "list"]) == 0
+        assert "yes" not in capsys.readouterr().out
+        code, _, error = run(capsys, "--home", str(home), "model", "export", "--out", str(federation.folder / "m"))
+        assert (code, error["code"]) == (2, "no_model")
     assert main.main(["--home", str(federation.home), "run", "show", run_id]) == 0
     text = capsys.readouterr().out
     assert "mean of chol" in text

@@ -28,7 +28,8 @@ def lines(answers: Answers) -> list[str | TextTable]:
 
 
 def _heading(one: Mapping[str, Any]) -> str:
-    shown = f", noise {noise(one)}" if one["noise"] is not None else ""
+    of = "noise on the rows below one" if "at" in one else "noise"
+    shown = f", {of} {noise(one)}" if one["noise"] is not None else ""
     hidden = f", {one['suppressed']} not shown" if one.get("suppressed") else ""
     width = f", from cells of {one['cell_width']:g}" if "cell_width" in one else ""
     return f"{one['question']}: {number(one['rows'])} rows{width}{shown}{hidden}"

@@ -378,24 +378,24 @@ def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -
 def _bytes(plan: Plan, large: CohortFigures, terms: Terms | None) -> Statement:
     """Of one train sum, for one participant of the largest cohort."""
     size: dict[str, Json] = {"cohort": large.members}
+    what = "a train sum" if plan.statistics is None else "the sum"
     if not large.encrypted:
         up, down = large.vector_up, large.vector_down
-        what = "A train sum" if plan.statistics is None else "The sum"
         text = (
-            f"{what} takes each participant {up} bytes up and {down} down, beside messages of about "
+            f"{what.capitalize()} takes each participant {up} bytes up and {down} down, beside messages of about "
             f"{large.messages_up} and {large.messages_down}, and what it downloads to check sums."
         )
         beside = {"messages_up_about": large.messages_up, "messages_down_about": large.messages_down}
         return Statement("bytes", "cost", text, size | {"up": up, "down": down} | beside)
     if terms is None:
         text = (
-            f"How many bytes a train sum takes is the choice of the key {plan.protection.key}, not of the plan: its "
+            f"How many bytes {what} takes is the choice of the key {plan.protection.key}, not of the plan: its "
             "modulus and its columns say it (`plan explain --key TERMS`)."
         )
         return Statement("bytes", "cost", text, {})
     found = traffic(plan, large, terms)
     text = (
-        f"A train sum is {found.ciphertexts} ciphertexts under {found.blocks} "
+        f"{what.capitalize()} is {found.ciphertexts} ciphertexts under {found.blocks} "
         f"header{'' if found.blocks == 1 else 's'}. It takes each participant {found.input_up} bytes up, and down "
         f"{found.sum_down} for the sum and {found.checks_down} to check it; a holder that answers {found.answer_up} up "
         f"and {found.headers_down} down besides. Messages are not counted."

@@ -6,7 +6,7 @@ Promise: that of `explaining`: every figure comes from the functions that partic
 import math
 
 from fedveil_common import private_sum
-from fedveil_common.plan import CategoryFeature, Plan, PrivacySpec, StatisticsSpec
+from fedveil_common.plan import CategoryFeature, NoiseSource, Plan, PrivacySpec, StatisticsSpec
 from fedveil_common.statistics import vector
 
 from fedveil_cli.cohort_figures import CohortFigures
@@ -49,14 +49,21 @@ def _noisy(plan: Plan, privacy: PrivacySpec, statistics: StatisticsSpec, large: 
     unit = f"person (column {person}), who counts once, with the mean over its rows" if person else "record (one row)"
     rows = "" if person else " Several rows of one person add up; name data.person to protect the person."
     parts, sigma = len(vector.parts(plan)), row_noise(plan, privacy)
+    shared = privacy.noise is NoiseSource.PARTICIPANTS
+    against = (
+        f"everyone, the coordinator and every member included, while at most c = {large.corrupt} of them collude and "
+        "however many drop out"
+        if shared
+        else "members and the public, while none of them is in league with the coordinator; against the coordinator, "
+        "which adds the noise and can take it off again, there is none"
+    )
     return [
         Statement(
             "noisy_answers",
             "sums",
             f"One sum of {vector.length(plan)} noisy figures and cells opens, nothing else; the protection is of each "
-            f"{unit}, against everyone, the coordinator and every member included, while at most c = {large.corrupt} "
-            f"of them collude and however many drop out: epsilon {epsilon:.3g} at delta {privacy.delta:g}.{rows}",
-            {"sums": 1, "epsilon": epsilon, "delta": privacy.delta},
+            f"{unit}, at epsilon {epsilon:.3g} and delta {privacy.delta:g}, against {against}.{rows}",
+            {"sums": 1, "epsilon": epsilon, "delta": privacy.delta, "against_coordinator": shared},
         ),
         Statement(
             "noise_of_answers",
@@ -82,8 +89,8 @@ def _noisy(plan: Plan, privacy: PrivacySpec, statistics: StatisticsSpec, large: 
         Statement(
             "not_covered",
             "sums",
-            "Not covered: that an organisation takes part, min_rows, when and how long it works; a member that adds no "
-            "noise of its own is counted among the c.",
+            "Not covered: that an organisation takes part, min_rows, when and how long it works"
+            + ("; a member that adds no noise of its own is counted among the c." if shared else "."),
             {},
         ),
     ]

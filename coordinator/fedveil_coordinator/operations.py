@@ -239,16 +239,18 @@ class Operations:
 
     def list_runs(self) -> list[Plain]:
         """Every run, oldest first."""
+        rows = [(row, plans.parse_canonical(row.canonical_plan)) for row in self._store.journal.runs()]
         return [
             {
                 "run_id": row.run_id,
-                "name": plans.parse_canonical(row.canonical_plan).name,
+                "name": plan.name,
+                "kind": plan.kind.value,
                 "plan_hash": plans.plan_hash(row.canonical_plan).hex(),
                 "status": row.status,
                 "code": row.code,
                 "created_s": row.created_s,
             }
-            for row in self._store.journal.runs()
+            for row, plan in rows
         ]
 
     def get_run(self, run_id: str) -> Plain:
