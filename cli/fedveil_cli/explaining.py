@@ -6,7 +6,7 @@ case is told: the smallest cohort, which a coordinator may choose by saying that
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import isfinite
 
 from fedveil_common import layout, private_sum
@@ -25,9 +25,10 @@ from fedveil_common.plan import (
     Weight,
 )
 
-from fedveil_cli import exposure
+from fedveil_cli import explaining_statistics, exposure
 from fedveil_cli.cipher_traffic import traffic
 from fedveil_cli.cohort_figures import CohortFigures
+from fedveil_cli.statement import Statement
 
 TOPICS = {
     "who": "Who could learn what",
@@ -37,26 +38,21 @@ TOPICS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One thing that holds under the plan. `id` is stable; `figures` are what `text` was made from."""
-
-    id: str
-    topic: str
-    text: str
-    figures: dict[str, Json]
-
-
 def statements(plan: Plan, cohorts: Sequence[CohortFigures], terms: Terms | None = None) -> list[Statement]:
     """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures. `terms`: of
     the key that a plan under paillier names, if somebody gave them.
     """
+    statistics = plan.statistics
     return [
         *_coordinator(cohorts[0], cohorts[-1], terms),
         *(_holders(plan, terms) if plan.protection.key else ()),
         *_members(cohorts[0], cohorts[-1]),
-        *_sums(plan, cohorts[-1]),
-        *_columns(plan),
+        *(
+            _sums(plan, cohorts[-1])
+            if statistics is None
+            else explaining_statistics.sums(plan, statistics, cohorts[-1])
+        ),
+        *(_columns(plan) if statistics is None else (_INVENTED,)),
         *_stopping(cohorts[0], cohorts[-1], terms),
         _bytes(plan, cohorts[-1], terms),
     ]
@@ -389,14 +385,17 @@ def _columns(plan: Plan) -> list[Statement]:
     }
     return [
         Statement("single_organisation", "sums", text, figures),
-        Statement(
-            "invented_data",
-            "sums",
-            "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
-            "public sum finds only what is gross.",
-            {},
-        ),
+        _INVENTED,
     ]
+
+
+_INVENTED = Statement(
+    "invented_data",
+    "sums",
+    "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
+    "public sum finds only what is gross.",
+    {},
+)
 
 
 def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -> list[Statement]:
@@ -454,23 +453,24 @@ def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -
 def _bytes(plan: Plan, large: CohortFigures, terms: Terms | None) -> Statement:
     """Of one train sum, for one participant of the largest cohort."""
     size: dict[str, Json] = {"cohort": large.members}
+    what = "a train sum" if plan.statistics is None else "the sum"
     if not large.encrypted:
         up, down = large.vector_up, large.vector_down
         text = (
-            f"A train sum takes each participant {up} bytes up and {down} down, beside messages of about "
+            f"{what.capitalize()} takes each participant {up} bytes up and {down} down, beside messages of about "
             f"{large.messages_up} and {large.messages_down}, and what it downloads to check sums."
         )
         beside = {"messages_up_about": large.messages_up, "messages_down_about": large.messages_down}
         return Statement("bytes", "cost", text, size | {"up": up, "down": down} | beside)
     if terms is None:
         text = (
-            f"How many bytes a train sum takes is the choice of the key {plan.protection.key}, not of the plan: its "
+            f"How many bytes {what} takes is the choice of the key {plan.protection.key}, not of the plan: its "
             "modulus and its columns say it (`plan explain --key TERMS`)."
         )
         return Statement("bytes", "cost", text, {})
     found = traffic(plan, large, terms)
     text = (
-        f"A train sum is {found.ciphertexts} ciphertexts under {found.blocks} "
+        f"{what.capitalize()} is {found.ciphertexts} ciphertexts under {found.blocks} "
         f"header{'' if found.blocks == 1 else 's'}. It takes each participant {found.input_up} bytes up, and down "
         f"{found.sum_down} for the sum and {found.checks_down} to check it; a holder that answers {found.answer_up} up "
         f"and {found.headers_down} down besides. Messages are not counted."

@@ -8,7 +8,7 @@ from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
 
-from fedveil_cli import operating
+from fedveil_cli import answers_report, operating
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.operator_line import OperatorLine
@@ -162,6 +162,8 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
         lines.append(TextTable(columns, rows))
     if report.get("model"):
         lines.append(f"model {report['model']}")
+    if report.get("answers"):
+        lines += ["", *answers_report.lines(report["answers"])]
     return [*lines, *_waiting_lines(report.get("waiting"))]
 
 

@@ -5,18 +5,20 @@ cap (units of the value) that every participant enforces in integers after round
 sum by a known amount at most. With M = 2^(value_bits-1)-1 a cap times its scale never exceeds M but for rounding of
 the product. Blocks, in order. train: update, weight (not with differential privacy, where the update is the sum of
 clipped gradients and its denominator stands in the plan), then the evaluation blocks if evaluation is due. evaluate:
-the evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
-loss. standardise: rows, then per float feature present, sum, squares. A metric that the plan does not ask for has no
-block: nothing more opens. With differential privacy a block that has no price has no layout (`uncharged_block`).
+the evaluation blocks. statistics: the parts of `statistics.vector`. evaluation: holdout, correct (metric accuracy),
+negative and positive score bins (metric auc), loss. standardise: rows, then per float feature present, sum, squares. A
+metric that the plan does not ask for has no block: nothing more opens. With differential privacy a block that has no
+price has no layout (`uncharged_block`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fedveil_common import jcs, private_sum
-from fedveil_common.crypto.labels import h
+from fedveil_common.crypto.labels import h, u32
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import canonical_form, measures, parameters, spec
+from fedveil_common.plan import canonical_form, measures, parameters, spec, statistics_plans
+from fedveil_common.statistics import vector
 
 SCORE_BINS = measures.SCORE_BINS
 UPDATE, WEIGHT = measures.UPDATE, measures.WEIGHT
@@ -73,8 +75,8 @@ class Layout:
 
 
 def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
-    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics;
-    IntegrityError `uncharged_block` for a block of a private plan that nobody has priced.
+    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics in
+    a training plan; IntegrityError `uncharged_block` for a block of a private plan that nobody has priced.
     """
     found = _layout(plan, purpose, step)
     if plan.privacy is not None:
@@ -92,7 +94,25 @@ def _layout(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
         case Purpose.STANDARDISE:
             return Layout(_standardise(plan))
         case Purpose.STATISTICS:
-            raise ValueError("there are no statistics plans in this release")
+            return Layout(_statistics(plan))
+
+
+def sums(plan: spec.Plan) -> tuple[tuple[Purpose, int], ...]:
+    """(purpose, step) of every sum that a run of the plan has, but for the one that standardises."""
+    if plan.statistics is not None:
+        return ((Purpose.STATISTICS, 0),)
+    train = tuple((Purpose.TRAIN, step) for step in range(plan.training.rounds))
+    return (*train, (Purpose.EVALUATE, plan.training.rounds)) if plan.evaluation.metrics else train
+
+
+def first(plan: spec.Plan) -> Layout:
+    """The layout of the first of them."""
+    return layout_for(plan, *sums(plan)[0])
+
+
+def is_query(purpose: Purpose) -> bool:
+    """Whether a sum of this purpose answers a question about data, known by its digest, and not one about a model."""
+    return purpose in {Purpose.STANDARDISE, Purpose.STATISTICS}
 
 
 def evaluation_due(plan: spec.Plan, step: int) -> bool:
@@ -111,11 +131,14 @@ def needs_standardise(plan: spec.Plan) -> bool:
 
 
 def query_digest(plan: spec.Plan) -> bytes:
-    """H("query", ...) over all that determines the standardise sum: 32 bytes, the subject of its spent key.
+    """H("query", ...) over all that determines the standardise sum, or the statistics sum: 32 bytes, the subject of its
+    spent key.
 
     The sum covers all rows, holdout included, and no label, person or data set name enters it, so none of these is in
     the digest: plans that differ only there ask the same question, and it is answered once.
     """
+    if plan.statistics is not None:
+        return h("query", jcs.dumps(_question(plan)))
     asked: jcs.Json = {
         "purpose": Purpose.STANDARDISE.value,
         "features": canonical_form.features(plan.data),
@@ -124,6 +147,33 @@ def query_digest(plan: spec.Plan) -> bytes:
         "privacy": "none",  # a plan with a privacy block asks for no exact moments
     }
     return h("query", jcs.dumps(asked))
+
+
+def answer_digest(plan: spec.Plan) -> bytes:
+    """Under which an opened answer is kept for later runs: the query, and which asking of a statistics question."""
+    query = query_digest(plan)
+    refresh = 0 if plan.statistics is None else plan.statistics.refresh
+    return h("query", query, u32(refresh)) if refresh else query
+
+
+def _question(plan: spec.Plan) -> dict[str, jcs.Json]:
+    """All that determines the answer, and not the number of the asking: over the same rows the answer is the same."""
+    assert plan.statistics is not None
+    asked: dict[str, jcs.Json] = {
+        "purpose": Purpose.STATISTICS.value,
+        "features": canonical_form.features(plan.data),
+        "statistics": statistics_plans.canonical(replace(plan.statistics, refresh=0)),
+        "protection": {"kind": plan.protection.kind, "value_bits": plan.protection.value_bits},
+        "privacy": canonical_form.privacy(plan),
+    }
+    if plan.privacy is not None and plan.data.person is not None:
+        asked["person"] = plan.data.person  # whose rows count as one
+    return asked
+
+
+def _statistics(plan: spec.Plan) -> tuple[Block, ...]:
+    rows, scale = float(vector.asked(plan).max_rows), float(vector.per_row(plan))
+    return tuple(Block(part.name, part.length, rows, scale) for part in vector.parts(plan))
 
 
 def _training(plan: spec.Plan) -> tuple[Block, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from math import ceil, floor, sqrt
+from math import ceil, floor, isqrt, sqrt
 
 from fedveil_common.dp import gaussian, rdp, xnoise
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
@@ -25,33 +25,49 @@ from fedveil_common.masking import quorum as quorums
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import measures, parameters
 from fedveil_common.plan.spec import PAILLIER, NoiseSource, Plan, PrivacySpec, Unit
+from fedveil_common.statistics import vector
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A record's bound and the noise, in steps of the grid. `sensitivity`: C_int; `variance`: of the whole noise that
-    the accountant counts on.
+    """A record's bound and the noise, in steps of the grid. `squared`: of the bound; `variance`: of the whole noise
+    that the accountant counts on.
     """
 
-    sensitivity: int
+    squared: int
     variance: int
+
+    @property
+    def sensitivity(self) -> int:
+        """C_int, rounded down where the bound is no whole number (that of a statistics sum: per_row sqrt(parts))."""
+        return isqrt(self.squared)
 
     @property
     def squared_shift(self) -> Fraction:
         """(Delta2/sigma)^2 for `dp.rdp`."""
-        return Fraction(self.sensitivity**2, self.variance)
+        return Fraction(self.squared, self.variance)
 
 
 def grid(plan: Plan, privacy: PrivacySpec) -> Grid:
-    """C_int = floor(s*clip_norm) with s = M/update_norm, and the variance z^2 C_int^2, rounded up."""
-    scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
-    sensitivity = floor(scale * Fraction(privacy.clip_norm))
-    return Grid(sensitivity, ceil((Fraction(privacy.noise_multiplier) * sensitivity) ** 2))
+    """C_int = floor(s*clip_norm) with s = M/update_norm, in a statistics sum the square root of the squared caps of its
+    parts, and the variance z^2 C_int^2, rounded up.
+    """
+    if plan.statistics is not None:
+        squared = vector.squared_sensitivity(plan)
+    else:
+        scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
+        squared = floor(scale * Fraction(privacy.clip_norm)) ** 2
+    return Grid(squared, ceil(Fraction(privacy.noise_multiplier) ** 2 * squared))
+
+
+def coordinates(plan: Plan) -> int:
+    """D of the sum that a record moves: the parameters of the model, or the figures and cells that are asked for."""
+    return parameters.count(plan.model, plan.data) if plan.statistics is None else vector.length(plan)
 
 
 def least_sensitivity(plan: Plan, privacy: PrivacySpec, members: int) -> int:
     """The smallest C_int at which rounding to the grid is small beside a record: max(64, 8 sqrt d, 4 N/z), D1."""
-    return least_clip(parameters.count(plan.model, plan.data), members, Fraction(privacy.noise_multiplier))
+    return least_clip(coordinates(plan), members, Fraction(privacy.noise_multiplier))
 
 
 def measure_cap(plan: Plan, privacy: PrivacySpec) -> int:
@@ -177,9 +193,18 @@ def mechanism(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int) -> 
 
     ValueError for a purpose that a private plan has no sum for.
     """
-    if purpose not in {Purpose.TRAIN, Purpose.EVALUATE}:
-        raise ValueError(f"a private plan has no sum of purpose {purpose.value}")
+    _check_purpose(plan, purpose)
     return _mechanism(plan, privacy, *_kind(plan, purpose, step))
+
+
+def first_sum(plan: Plan) -> tuple[Purpose, int]:
+    """What the first private sum of a run is for, and after how many steps."""
+    return (Purpose.TRAIN if plan.statistics is None else Purpose.STATISTICS), 0
+
+
+def _check_purpose(plan: Plan, purpose: Purpose) -> None:
+    if purpose not in ({Purpose.TRAIN, Purpose.EVALUATE} if plan.statistics is None else {Purpose.STATISTICS}):
+        raise ValueError(f"this private plan has no sum of purpose {purpose.value}")
 
 
 def _kind(plan: Plan, purpose: Purpose, step: int) -> tuple[bool, bool]:
@@ -189,6 +214,9 @@ def _kind(plan: Plan, purpose: Purpose, step: int) -> tuple[bool, bool]:
 
 def _mechanism(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool) -> Mechanism:
     found = grid(plan, privacy)
+    if plan.statistics is not None:
+        caps = tuple(GridBlock(one.name, one.length, vector.per_row(plan), Rows.BOTH) for one in vector.parts(plan))
+        return Mechanism(float(vector.per_row(plan)), found.sensitivity, caps, found.variance)
     length, cap = parameters.count(plan.model, plan.data), measure_cap(plan, privacy)
     priced = [GridBlock(measures.UPDATE, length, found.sensitivity, Rows.TRAINING)] if trains else []
     lengths: dict[str, int] = {}
@@ -244,14 +272,15 @@ def charge(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, organi
     that is held out (q = 1), under Gaussian noise on the grid, drawn in at most MOST_PIECES pieces from tables. One in
     the data of k `organisations` moves the sum k times as far (D5).
     """
-    if purpose not in {Purpose.TRAIN, Purpose.EVALUATE}:
-        raise ValueError(f"a private plan has no sum of purpose {purpose.value}")
+    _check_purpose(plan, purpose)
     return _charge(plan, privacy, *_kind(plan, purpose, step), organisations)
 
 
 @lru_cache(maxsize=_KEPT)
 def _charge(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool, organisations: int) -> Charge:
     """`charge`, which is the same for all sums of a kind."""
+    if plan.statistics is not None:
+        return _charge_of_statistics(plan, privacy, organisations)
     priced = _mechanism(plan, privacy, trains, measured)
 
     def curve(rows: Rows, rate: float) -> rdp.Curve:
@@ -264,6 +293,13 @@ def _charge(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool, orga
     return Charge(curve(Rows.TRAINING, privacy.sample_rate), curve(Rows.HOLDOUT, 1.0), slack)
 
 
+def _charge_of_statistics(plan: Plan, privacy: PrivacySpec, organisations: int) -> Charge:
+    """Every record is in the one sum of a statistics plan, which moves by `Grid.squared` at most: its caps together."""
+    length = coordinates(plan)
+    single = rdp.sampled_gaussian(1.0, organisations**2 * grid(plan, privacy).squared_shift)
+    return Charge.on(Rows.BOTH, rdp.with_gap(single, _largest_gap(), length), Slack(draws=length * MOST_PIECES))
+
+
 @cache
 def _largest_gap() -> float:
     """Between a sum of pieces, the most and the smallest that there can be, and one Gaussian (D13)."""
@@ -274,13 +310,15 @@ def sums_planned(plan: Plan) -> int:
     """How many sums a run of the plan opens if nothing ends it before: its steps, and the one that measures the last
     model.
     """
-    return plan.training.rounds + bool(plan.evaluation.metrics)
+    return 1 if plan.statistics is not None else plan.training.rounds + bool(plan.evaluation.metrics)
 
 
 def _charges(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1) -> list[Charge]:
     """Of the first `sums` sums of a run, in order. ValueError for more than it has."""
     if not 0 <= sums <= sums_planned(plan):
         raise ValueError(f"a run of this plan has {sums_planned(plan)} sums, not {sums}")
+    if plan.statistics is not None:
+        return [charge(plan, privacy, Purpose.STATISTICS, 0, organisations)] * sums
     steps = min(sums, plan.training.rounds)
     found = [charge(plan, privacy, Purpose.TRAIN, step, organisations) for step in range(steps)]
     return found + [charge(plan, privacy, Purpose.EVALUATE, steps, organisations)] * (sums - steps)
@@ -339,6 +377,8 @@ def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
 
 def _nearly_spent(plan: Plan, privacy: PrivacySpec, sums: int) -> float:
     """`spent` by multiplication, which is faster for many sums and may be smaller in the last bit: to search with."""
+    if plan.statistics is not None:
+        return spent(plan, privacy, sums)
     steps = min(sums, plan.training.rounds)
     measured = sum(measures.due(plan, step) for step in range(steps))
     kinds = (((True, False), steps - measured), ((True, True), measured), ((False, True), sums - steps))

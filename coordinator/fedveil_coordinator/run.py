@@ -89,7 +89,9 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """One run. The fields up to `ended` are the fold of its facts; the rest is known only while the process lives."""
+    """One run. The fields up to `ended` are the fold of its facts; the rest is known only while the process lives.
+    `standardise`: the sum that standardises, or that answers the questions of a statistics plan.
+    """
 
     run_id: RunId
     canonical: bytes
@@ -129,6 +131,8 @@ class RunState:
     @property
     def purpose(self) -> Purpose | None:
         """What the next sum is for; None when there is nothing left to sum, or nothing may be summed any more."""
+        if self.plan.statistics is not None:
+            return None if self.standardise else Purpose.STATISTICS
         if layout.needs_standardise(self.plan) and not self.standardise:
             return Purpose.STANDARDISE
         if self.verdict.stopped or self.budget_spent:
@@ -180,8 +184,8 @@ def open_run(
     at: float,
     keys: tuple[KeyUse, ...] = (),
 ) -> Step:
-    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's standardise query. `keys`:
-    the one that inputs are encrypted under, where the plan says paillier.
+    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's query. `keys`: the one
+    that inputs are encrypted under, where the plan says paillier.
     """
     fact = facts.RunOpened(canonical, answer, keys)
     return replace(opened(run_id, fact, office, roster), waiting_since=at), (Persist(fact),)
@@ -260,6 +264,8 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         good=manifest.step if fact.loss is not None and fact.rejected != "loss" else state.good,
     )
     match manifest.purpose:
+        case Purpose.STATISTICS:
+            return replace(after, standardise=(ref,), step=1)
         case Purpose.STANDARDISE:
             return replace(after, standardise=(ref,), standardisation_hash=fact.standardisation_hash)
         case Purpose.TRAIN if not fact.rejected:
@@ -404,10 +410,13 @@ def _advance(state: RunState, event: Event) -> Step:
         return state, ()
     if state.rejected:
         return _end(state, "model_rejected")
+    waited = event.at - state.waiting_since
     if state.purpose is None:
+        answered_before = state.plan.statistics is not None and not state.records
+        if answered_before and state.undecided and waited < state.plan.cohort.progress_s:
+            return state, ()  # who accepts the plan reads the answer that there is, and keeps it
         return _end(state, "budget_spent" if state.budget_spent else "finished")
     seed = getattr(event, "seed", None)
-    waited = event.at - state.waiting_since
     if len(state.certificates) >= MAX_ATTEMPTS:
         return _end(state, "too_many_attempts")
     if waited < _pause(state):
@@ -480,7 +489,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     cohort, corrupt = state.willing, corrupt_bound(plan, roster)
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
-    standardise = purpose is Purpose.STANDARDISE
+    query = layout.is_query(purpose)
     cap, bits = noises.coordinator_cap(plan), private_sum.value_bits(plan, len(cohort), q, corrupt)
     encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", cap) for use in state.keys)
     return Manifest(
@@ -507,10 +516,10 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         noise=private_sum.noise_of(plan),
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
-        model_hash=b"" if standardise else state.model_hash,
-        query_digest=layout.query_digest(plan) if standardise else state.state_hash,
+        model_hash=b"" if query else state.model_hash,
+        query_digest=layout.query_digest(plan) if query else state.state_hash,
         step=state.step,
-        standardise=() if standardise else state.standardise,
+        standardise=() if query else state.standardise,
         previous=state.previous,
         progress_s=plan.cohort.progress_s,
         hard_limit_s=plan.cohort.hard_limit_s,

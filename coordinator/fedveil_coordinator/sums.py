@@ -11,6 +11,7 @@ from typing import Protocol
 from fedveil_common import (
     decode,
     evaluation,
+    jcs,
     layout,
     member_noise,
     noise,
@@ -29,6 +30,7 @@ from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
 from fedveil_common.secret import Seed
+from fedveil_common.statistics import answers as reading
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Decrypting, Frame, Revealing
@@ -125,6 +127,9 @@ class Sums:
                 scaling_hash = lineage.standardisation.hash
                 self._store.save_answer(manifest.query_digest, self._reference(key))
                 self._lineage = (key.run_id, lineage)
+            elif manifest.purpose is Purpose.STATISTICS:
+                reading.check_sum(plan, decoded, survivors, self._said(key.run_id, key.round)[1].noise_left)
+                self._store.save_answer(layout.answer_digest(plan), self._reference(key))
             elif manifest.purpose is Purpose.TRAIN:
                 sanity.check_norm(plan, decoded, survivors)
                 lineage = provenance.advance(self.lineage(state), opened)
@@ -191,6 +196,14 @@ class Sums:
         assert isinstance(manifest, Manifest)
         assert isinstance(result, Result)
         return manifest, result
+
+    def answers(self, state: RunState) -> list[dict[str, jcs.Json]]:
+        """The answers of a statistics run whose sum, or an earlier one to the same questions, was opened."""
+        ref, plan = state.standardise[0], state.plan
+        _, result = self._said(ref.run_id, ref.round)
+        opened = self._settled(plan, ref.run_id, ref.round)
+        decoded = decode.decode(layout.layout_for(plan, Purpose.STATISTICS, 0), opened)
+        return reading.to_json(plan, reading.answers(plan, decoded, result.noise_left))
 
     def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
         """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import layout as layouts
-from fedveil_common import prediction
+from fedveil_common import prediction, private_sum
 from fedveil_common import standardisation as moments
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Prepared, Rows, prepare
+from fedveil_participant.tally import private_tally, tally
 from fedveil_participant.training.clipped import clipped_sum, clipped_whole
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.measured import measured_sum
@@ -55,17 +56,18 @@ def contribution(
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
-    `model` (float32) and `standardisation` are needed for train and evaluate, and None for standardise. The values are
-    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics, and for a
-    plan with differential privacy without `secret`, the 32 bytes that choose its sample. There the update is what
-    `clipped_sum` gives and the evaluation what `measured_sum` gives, in steps of the grid.
+    `model` (float32) and `standardisation` are needed for train and evaluate, and None for questions about data. The
+    values are the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics in
+    a training plan, and for a plan with differential privacy without `secret`, the 32 bytes that choose its sample and
+    its rounding. There the update is what `clipped_sum` gives, the evaluation what `measured_sum` gives, figures and
+    cells what `private_tally` gives, all in steps of the grid.
     """
     if purpose is Purpose.STANDARDISE:
         blocks = _standardise(plan, source)
+    elif purpose is Purpose.STATISTICS and plan.statistics is not None:
+        blocks = _statistics(plan, source, secret)
     elif purpose is Purpose.STATISTICS or model is None or standardisation is None:
-        raise ValueError(
-            f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
-        )
+        raise ValueError(f"purpose {purpose.value} needs a model and a standardisation, or a plan with statistics")
     else:
         _check_finite(model, "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
@@ -135,6 +137,14 @@ def _noiseless(
     return [block.astype(np.float64) for block in blocks]
 
 
+def _statistics(plan: Plan, source: Source, secret: Seed | None) -> Blocks:
+    if plan.privacy is None:
+        return tally(plan, source)
+    if secret is None:
+        raise ValueError("private statistics need secret bytes")
+    return [private_tally(plan, source, secret).astype(np.float64)]
+
+
 def _private(
     plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, trainer: Trainer, secret: Seed
 ) -> NDArray[np.int64]:
@@ -164,11 +174,12 @@ def noisy(plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], star
 def private_input(
     plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], start: int = 0
 ) -> NDArray[np.int64]:
-    """`values` of `contribution`, steps of the grid from coordinate `start` on, each within its block's range, plus
-    this participant's own noise (`noisy`). A count may be larger than max_value, up to `private_sum.widest`:
-    what lies beyond is added to the noisy rest, which it does not change. Whole equals piecewise; int64.
+    """`values` of `contribution`, steps of the grid from coordinate `start` on, each kept within `private_sum.widest`,
+    plus this participant's own noise (`noisy`). A count may be larger than max_value: what lies beyond is added to the
+    noisy rest, which it does not change. Whole equals piecewise; int64.
     """
-    most = plan.protection.max_value
+    most, widest = plan.protection.max_value, private_sum.widest(plan)
+    values = np.clip(values, -widest, widest)
     within = np.clip(values, -most, most)
     return noisy(plan, within, pieces, start) + np.rint(values - within).astype(np.int64)
 

@@ -37,8 +37,12 @@ for what came true, and the largest squared error there is between two values on
 """
 
 
-def read(section: Section) -> spec.PrivacySpec:
-    """The block as it stands; `settled` looks at what it needs of the rest of the plan."""
+def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
+    """The block as it stands; `settled` looks at what it needs of the rest of the plan. In a statistics plan every
+    record is in the one sum, and the ranges of the columns bound it.
+    """
+    if statistics:
+        _not_in_statistics(section)
     unit = spec.Unit(section.choice("unit", ("record", "participant")))
     noise = section.choice("noise", ("participants", "coordinator"), default="participants")
     if section.has("target_epsilon") == section.has("noise_multiplier"):
@@ -58,8 +62,8 @@ def read(section: Section) -> spec.PrivacySpec:
         unit=unit,
         noise=spec.NoiseSource(noise),
         rows=section.integer("rows", 1, MOST_ROWS) if record else 0,
-        clip_norm=section.number("clip_norm", 0.0, 1e9, above=True),
-        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True) if record else 1.0,
+        clip_norm=1.0 if statistics else section.number("clip_norm", 0.0, 1e9, above=True),
+        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True) if record and not statistics else 1.0,
         noise_multiplier=_either(section, "noise_multiplier", private_sum.MOST_MULTIPLIER),
         target_epsilon=_either(section, "target_epsilon", MOST_EPSILON),
         delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
@@ -69,6 +73,17 @@ def read(section: Section) -> spec.PrivacySpec:
         section.wrong("target_epsilon", "privacy_budget", "the target lies above max_epsilon, where the run stops")
     section.close()
     return found
+
+
+def _not_in_statistics(section: Section) -> None:
+    for key, why in (("clip_norm", "the ranges of the columns bound a record"), ("sample_rate", "every record counts")):
+        if section.has(key):
+            section.wrong(key, "privacy_statistics", f"has no meaning in a statistics plan, where {why}; leave it out")
+            section.take(key, required=False)
+    if section.has("mechanism"):
+        line = section.line_of("mechanism")
+        if section.choice("mechanism", ("gaussian", "laplace")) == "laplace":
+            section.findings.not_yet(line, section.at("mechanism"), "Laplace noise", LATER)
 
 
 def _either(section: Section, key: str, most: float) -> float:
@@ -126,6 +141,8 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
                 "clamp: true is required here, so that no"
                 " value outside the range can end a run and so tell that it is there",
             )
+    if plan.statistics is not None and privacy.unit is spec.Unit.PARTICIPANT:
+        findings.not_yet(top.line_of("privacy"), "privacy.unit", "unit participant in a statistics plan", LATER)
     if plan.model.kind is spec.ModelKind.TRAINER and privacy.unit is spec.Unit.RECORD:
         findings.not_yet(
             top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
@@ -175,14 +192,22 @@ def _check_grid(plan: spec.Plan, privacy: spec.PrivacySpec, wrong: Callable[[str
     least = private_sum.least_sensitivity(plan, privacy, plan.cohort.min_participants)
     found = private_sum.grid(plan, privacy).sensitivity
     variance = private_sum.grid(plan, privacy).variance
+    coarser = "update_norm" if plan.statistics is None else "max_rows"
     if variance > gaussian.MAX_VARIANCE:
         wrong(
             "privacy.noise_multiplier",
             "privacy_grid",
             f"the noise would have a standard deviation of {variance**0.5:.3g} steps of the grid, and at most"
-            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise update_norm",
+            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise {coarser}",
         )
-    if found < least:
+    if found < least and plan.statistics is not None:
+        wrong(
+            "statistics.max_rows",
+            "privacy_grid",
+            f"a record is {found} steps of the grid, and {least} are needed beside"
+            f" {private_sum.coordinates(plan)} figures and cells: raise value_bits, or lower max_rows",
+        )
+    elif found < least:
         wrong(
             "protection.update_norm",
             "privacy_grid",

@@ -8,11 +8,14 @@ again. The order of a model's parameters is `plan.parameters`. Source: the plan 
 import enum
 from dataclasses import dataclass
 
+from fedveil_common.plan.queries import StatisticsSpec
+
 
 class Kind(enum.StrEnum):
     """What a plan is for."""
 
     TRAIN = "train"
+    STATISTICS = "statistics"
 
 
 class ModelKind(enum.StrEnum):
@@ -302,11 +305,13 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
+    """A plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
 
     `continues`: the earlier runs whose sums, in order, lead from the seed to the first model, which `model.initial`
     names; empty where the first model is the one drawn from the seed. `privacy`: None for exact sums
-    ("none" in the file).
+    ("none" in the file). `statistics`: the questions of a plan of kind statistics, None in a training plan; target,
+    model, training, strategy and evaluation are then the stand-ins of `plan.statistics_plans`, of which nothing is
+    written down and nothing follows.
     """
 
     version: int
@@ -326,3 +331,4 @@ class Plan:
     contact: str | None = None
     retention_days: int | None = None
     continues: tuple[Leg, ...] = ()
+    statistics: StatisticsSpec | None = None
