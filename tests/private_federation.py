@@ -28,6 +28,7 @@ SETTINGS = {
     "target": "{column: y, type: binary}",
     "strategy": "{kind: fedavg}",
     "person": "",
+    "evaluation": "",
 }
 PLAN = """version: 1
 name: private
@@ -47,6 +48,7 @@ data:
 model: {model}
 training: {{rounds: {rounds}, learning_rate: {rate}, seed: {seed}}}
 strategy: {strategy}
+{evaluation}
 cohort: {{min_participants: 3, max_corrupt: 1, progress_s: 3, wait_s: 600, hard_limit_s: 120}}
 protection: {{kind: {kind}, value_bits: {bits}, update_norm: {norm}}}
 privacy: {{unit: record, noise: {by}, rows: {rows}, clip_norm: {clip}, sample_rate: {sample}, {noise}, delta: {delta},

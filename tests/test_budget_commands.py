@@ -14,7 +14,7 @@ from fedveil_common import private_sum
 from fedveil_common.database import FolderLock
 from fedveil_common.dp import budget
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.messages import AbortCertificate
+from fedveil_common.messages import AbortCertificate, Purpose
 from fedveil_participant import membership
 from fedveil_participant.events import Changes, LedgerEntry, OpenedSum
 from fedveil_participant.stages import Idle
@@ -63,7 +63,7 @@ def key(run: RunId, number: int) -> budget.ChargeKey:
 def reserve(run: RunId, number: int) -> budget.Reserve:
     plan = PLANS[run]
     assert plan.privacy is not None
-    return budget.Reserve(key(run, number), private_sum.charge(plan, plan.privacy))
+    return budget.Reserve(key(run, number), private_sum.charge(plan, plan.privacy, Purpose.TRAIN, 0))
 
 
 def settle(run: RunId, number: int) -> budget.Settle:
@@ -424,7 +424,9 @@ def test_a_spent_budget_ends_run_start_with_4_and_keeps_the_model(federation: Ho
     run = str(ended["run_id"])
     assert ended["code"] == "budget_spent"
     assert federation.run("model", "list").stdout.splitlines()[-1].split() == [run, "budget_spent", "yes"]
-    shown = federation.run("run", "show", run).stdout
+    shown = federation.run("run", "show", run, "--opened").stdout
+    opened = [line.split()[2:6] for line in shown.splitlines() if " update " in line]
+    assert opened == [["train", "update", "3", "training"]] * steps
     assert f"privacy: epsilon {spent:.4g} of at most 4 at delta 1e-05 for each record, noise by the part" in shown
     assert federation.json("budget", "show", run)["runs"][0]["privacy"]["epsilon"] == spent
     models = set()

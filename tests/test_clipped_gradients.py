@@ -97,7 +97,7 @@ def of_unit(
     key = derive(b"", secret.expose(), "dp/rounding")
     with np.errstate(all="ignore"):
         slope = clipped._of_units(plan, model.astype(np.float64), rows, np.array([0]))
-        return clipped._within(clipped._rounded(clipped._clipped(slope, bound, scale), key, first), bound)[0]
+        return clipped._within(clipped.rounded(clipped._clipped(slope, bound, scale), key, first), bound)[0]
 
 
 def exact_square(vector: Iterable[int]) -> int:
@@ -193,7 +193,7 @@ def test_the_re_clip_has_work_to_do_and_does_it() -> None:
     bound, scale = grid(plan, privacy).sensitivity, plan.protection.max_value / plan.protection.update_norm
     rows, flat = table(plan, layers, 2000, 3), model_of(length, 3).astype(np.float64)
     slopes = 100 * record_gradients(plan, layers, flat, rows.inputs, rows.target)
-    on_grid = clipped._rounded(clipped._clipped(slopes, bound, scale), bytes(32), 0)
+    on_grid = clipped.rounded(clipped._clipped(slopes, bound, scale), bytes(32), 0)
     squares = [exact_square(row) for row in on_grid.tolist()]
     assert sum(square > bound**2 for square in squares) > 100
     kept = clipped._within(on_grid, bound)
@@ -253,7 +253,7 @@ def test_rounding_has_no_bias() -> None:
     """200,000 draws of each of some values: the mean is within 4.5 standard errors, and only neighbours occur."""
     values = np.array([0.0, 0.1, 0.5, 0.9, -0.25, -3.999, 7.0, 1234.0625, -1e6 + 0.3])
     count = 200_000
-    drawn = clipped._rounded(np.tile(values, (count, 1)), b"\5" * 32, 0)
+    drawn = clipped.rounded(np.tile(values, (count, 1)), b"\5" * 32, 0)
     assert (np.abs(drawn - values) < 1).all()
     part = values - np.floor(values)
     error = np.sqrt(np.maximum(part * (1 - part), 1e-30) / count)
@@ -414,9 +414,9 @@ def test_d1_rounding_and_re_clipping_the_sum_moves_neighbours_beyond_the_bound()
         both = [one * target / np.linalg.norm(one, axis=1, keepdims=True) for one in (others, record)]
         without, full = both[0].sum(axis=0), both[0].sum(axis=0) + both[1][0]
         key = number.to_bytes(32, "big")
-        rounded = [clipped._rounded(one[np.newaxis], key, 0)[0] for one in (without, full)]
+        rounded = [clipped.rounded(one[np.newaxis], key, 0)[0] for one in (without, full)]
         naive.append(sqrt(exact_square((rounded[1] - rounded[0]).tolist())) / bound)
-        own = clipped._within(clipped._rounded(clipped._clipped(both[1] * 3, bound, 1.0), key, 0), bound)[0]
+        own = clipped._within(clipped.rounded(clipped._clipped(both[1] * 3, bound, 1.0), key, 0), bound)[0]
         ours.append(exact_square(own.tolist()))
     assert np.mean([one > 1 for one in naive]) > 0.9
     assert max(naive) > 1.001

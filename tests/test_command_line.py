@@ -58,7 +58,7 @@ model export, model promote, model withdraw, model seal, model open, renew, repo
 model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,
 governance publish, governance rotate, governance follow, ca rotate, ca retire, key deal, key adopt, key show, key pair,
 key import-phe, key export-phe, key terms, key holders start, key holders take, key holders show, key refresh start,
-key refresh take, key refresh adopt, key pin, key publish
+key refresh take, key refresh adopt, key pin, key publish, answers
 """
 
 

@@ -10,7 +10,7 @@ from fedveil_common.errors import PolicyRefusal
 from fedveil_common.plan import Plan, parse_plan
 from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source, read_features, read_source
-from fedveil_participant.data.prepare import check_min_rows
+from fedveil_participant.data.prepare import check_rows
 from fedveil_participant.data.problems import MAX_PROBLEMS, DataError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -185,7 +185,7 @@ def test_the_version_key_is_32_bytes() -> None:
 def test_min_rows_is_a_refusal_not_a_problem_of_the_file() -> None:
     source = read("a,c,y\n1,F,1\n2,M,0\n")
     with pytest.raises(PolicyRefusal) as caught:
-        check_min_rows(plan_with(TWO), source)
+        check_rows(plan_with(TWO), source)
     assert caught.value.code == "too_few_rows"
 
 

@@ -1,4 +1,4 @@
-"""What a run and a lifetime spend: the slack of D15, the rows of D11, and the noise and steps that a limit allows.
+"""What a run and a lifetime spend: the slack of D15, the rows of D11, at every order.
 
 A test named after an amendment also computes the figure that the amendment replaced, and shows that it claims less.
 """
@@ -8,12 +8,11 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
-from fedveil_common.dp import calibration, charge, rdp, slack
+from fedveil_common.dp import charge, rdp, slack
 from fedveil_common.dp.charge import Charge, Rows, Spent
 from fedveil_common.dp.rdp import ORDERS, Curve
 from fedveil_common.dp.slack import Slack
-from fedveil_common.errors import ConfigError
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DELTA = 1e-5
@@ -108,63 +107,12 @@ def test_d11_what_a_row_was_in_one_run_says_nothing_of_the_next() -> None:
     assert charge.of_runs([]) == Spent() == charge.of_run([])
 
 
-# --- calibration ------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=15)
-@given(st.floats(0.2, 20), st.sampled_from([1.0, 0.5, 0.1, 0.01]), st.integers(1, 2000))
-@example(3.0, 1.0, 50)
-def test_the_noise_found_is_the_least_of_four_decimals_that_keeps_the_target(
-    target: float, rate: float, steps: int
-) -> None:
-    def cost(z: float) -> float:
-        return rdp.epsilon(rdp.sampled_gaussian(rate, rdp.shift_of(z)).times(steps), DELTA)
-
-    z = calibration.noise_multiplier(target, DELTA, rate, steps)
-    assert cost(z) <= target
-    assert z == round(z, 4)
-    assert z == 0.0001 or cost(round(z - 0.0001, 4)) > target
-
-
-def test_the_noise_found_for_the_design_figure() -> None:
-    z = calibration.noise_multiplier(3.0, DELTA, 1.0, 50)
-    assert z == pytest.approx(10.59, abs=0.02)  # 10.559 with the oracle's fractional orders, where ours gives 3.008
-    assert z > 10.559
-
-
-def test_noise_pays_for_slack_too() -> None:
-    without = calibration.noise_multiplier(20.0, DELTA, 1.0, 5)
-    assert calibration.noise_multiplier(20.0, DELTA, 1.0, 5, Slack(attempts=10**5)) > without
-
-
-def test_an_epsilon_that_no_noise_keeps_is_refused() -> None:
-    with pytest.raises(ConfigError) as refused:
-        calibration.noise_multiplier(0.005, DELTA, 1.0, 1)
-    assert refused.value.code == "epsilon_out_of_reach"
-    assert calibration.noise_multiplier(1e9, DELTA, 1.0, 1) == 0.0001
-
-
-def test_steps_allowed_is_the_last_number_that_fits() -> None:
-    each = Spent(rdp.sampled_gaussian(0.1, rdp.shift_of(1.0)))
-    steps = calibration.steps_allowed(each, 8.0, DELTA)
-    assert rdp.epsilon(each.curve.times(steps), DELTA) <= 8.0 < rdp.epsilon(each.curve.times(steps + 1), DELTA)
-    assert steps == 100
-    assert calibration.steps_allowed(each, 0.01, DELTA) == 0
-    assert calibration.steps_allowed(Spent(), 1.0, DELTA) == calibration.MAX_STEPS
-    tested = Spent(rdp.gaussian(Fraction(1)), Slack(attempts=100))
-    assert calibration.steps_allowed(Spent(tested.curve), 24.3, DELTA) == 14  # 24.1 without slack
-    assert slack.epsilon(tested.curve.times(14), tested.slack, DELTA) < 24.3  # and not much more with that of one step
-    assert calibration.steps_allowed(tested, 24.3, DELTA) == 13
-
-
 @pytest.mark.parametrize(
     "call",
     [
         lambda: Slack(-1),
         lambda: Slack(0, -1),
         lambda: slack.epsilon(rdp.NOTHING, slack.EXACT, 0.0),
-        lambda: calibration.noise_multiplier(1.0, DELTA, 1.0, 0),
-        lambda: calibration.noise_multiplier(0.0, DELTA, 1.0, 1),
     ],
 )
 def test_figures_that_mean_nothing_are_refused(call: Callable[[], object]) -> None:

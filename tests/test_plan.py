@@ -347,13 +347,6 @@ def test_the_hash_of_a_masked_plan_is_what_it_always_was() -> None:
     assert found == "77d79370dd1f72f6ca3e308d7868521a54319cb7da9d8f3b19dcca7c07d7ebd9"
 
 
-def test_a_statistics_plan_is_not_in_this_release() -> None:
-    head, _, tail = TEXT.partition("model:")
-    rest = tail[tail.index("cohort:") :]
-    with pytest.raises(NotInThisReleaseError):
-        plan_of(head.replace("kind: train", "kind: statistics") + rest + "queries: [{count: {}}]\n")
-
-
 def test_everything_lacking_is_named_at_once_and_beside_the_problems() -> None:
     text = TEXT.replace("version: 1", "version: 2").replace("update_norm: 5.0", "update_norm: 5.0, value_bits: 49")
     with pytest.raises(NotInThisReleaseError) as caught:

@@ -16,7 +16,7 @@ from fedveil_common.plan import (
     canonical,
     parse_canonical,
 )
-from fedveil_common.plan.private_plans import NOTHING_MEASURED
+from fedveil_common.plan.private_plans import LOSS_CAP, NOTHING_MEASURED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plan import CALM, TEXT, plan_of, plans, problems_of, survives
@@ -32,6 +32,7 @@ def private_plans(draw: st.DrawFn) -> Plan:
     rows = draw(st.integers(1, 10**6))
     bits = draw(st.integers(17, 24))
     encrypted = plan.protection.kind == "paillier"
+    measured = dataclasses.replace(plan.evaluation, loss_cap=draw(st.floats(1e-3, 16.0)))
     privacy = PrivacySpec(
         unit=Unit.RECORD,
         noise=draw(st.sampled_from(NoiseSource)) if encrypted else NoiseSource.PARTICIPANTS,
@@ -57,7 +58,7 @@ def private_plans(draw: st.DrawFn) -> Plan:
             weight_cap=1,
             rounds=draw(st.integers(1, 300)),
         ),
-        evaluation=NOTHING_MEASURED,
+        evaluation=draw(st.sampled_from([NOTHING_MEASURED, measured])),
         protection=dataclasses.replace(plan.protection, value_bits=bits),
         privacy=privacy,
     )
@@ -95,6 +96,15 @@ def test_a_private_plan_is_read_and_survives_its_canonical_form() -> None:
     plan = plan_of(PRIVATE)
     assert plan.privacy is not None
     assert parse_canonical(canonical(plan)) == plan
+
+
+def test_a_loss_cap_means_something_under_noise_alone() -> None:
+    plan = plan_of(PRIVATE.replace("privacy:\n", "evaluation: {holdout: 0.2}\nprivacy:\n"))
+    assert plan.evaluation.loss_cap == LOSS_CAP
+    assert parse_canonical(canonical(plan)) == plan
+    assert plan_of().evaluation.loss_cap == 0
+    exact = TEXT.replace("holdout: 0.2", "holdout: 0.2, loss_cap: 4")
+    assert [code for _, code in problems_of(exact)] == ["unknown_field"]
 
 
 NO_FIGURES = (
@@ -135,6 +145,9 @@ def test_a_figure_that_means_nothing_is_a_problem_with_its_line(field: str, valu
         (("rounds: 20,", "rounds: 20, local_epochs: 2,"), "privacy_training"),
         (("rounds: 20,", "rounds: 20, weight_cap: 5,"), "privacy_training"),
         (("  rows: 5000", "  rows: 5000\n  seed: 1"), "unknown_field"),
+        (("privacy:\n", "evaluation: {holdout: 0.2, loss_cap: 0}\nprivacy:\n"), "range"),
+        (("privacy:\n", "evaluation: {holdout: 0.2, loss_cap: 16.5}\nprivacy:\n"), "range"),
+        (("privacy:\n", "evaluation: {holdout: 0.2, loss_cap: .nan}\nprivacy:\n"), "not_finite"),
         (("noise: participants", "noise: nobody"), "choice"),
     ],
 )

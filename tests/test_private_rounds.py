@@ -197,7 +197,7 @@ def test_what_a_plan_for_whole_participants_may_not_say(old: str, new: str, path
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ("cohort:", "evaluation: {holdout: 0.2}\ncohort:", "evaluation"),
+        ("privacy: {", "privacy: {adaptive_clip: {quantile: 0.5}, ", "privacy.adaptive_clip"),
         ("cohort:", "continues: [{run: r-1, steps: 3}]\ncohort:", "continues"),
     ],
 )
@@ -207,3 +207,9 @@ def test_what_this_release_lacks_of_privacy_is_named(old: str, new: str, field: 
     with pytest.raises(NotInThisReleaseError) as caught:
         plans.parse_plan(text.replace(old, new).encode(), "private.yaml")
     assert [one.rpartition(" ")[2] for one in caught.value.fields] == [field]
+
+
+def test_an_evaluation_of_whole_participants_is_not_in_this_release() -> None:
+    with pytest.raises(NotInThisReleaseError) as caught:
+        whole_plan(evaluation="evaluation: {holdout: 0.2}")
+    assert [one.rpartition(" ")[2] for one in caught.value.fields] == ["evaluation"]

@@ -210,8 +210,8 @@ class ScribeMemory(LedgerMemory):
         self.cluster.scribe.write(self.org, "stored", "", f"{kind}: {type(stage).__name__}{extra}")
         super().save(key, stage, kind, trail, changes)
 
-    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None:
-        super().save_end(run_id, plan_hash, code, model_file)
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
+        super().save_end(run_id, plan_hash, code, model_file, answers)
         self.cluster.scribe.write(self.org, "stored", "", f"end of {run_id}: {code}")
 
 

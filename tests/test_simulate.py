@@ -197,6 +197,7 @@ def test_a_private_plan_says_what_it_cost_and_that_a_seed_is_not_private(place: 
         "noise": "participants",
         "epsilon": epsilon,
         "delta": 1e-5,
+        "rests_on": "members",
         "max_epsilon": 100.0,
     }
     assert value["not_private"] == "the seed fixes every key, mask and draw of noise"

@@ -317,7 +317,7 @@ def test_an_interrupted_run_start_says_that_the_run_goes_on(
 
 def test_each_lacking_field_says_which_release_brings_it() -> None:
     changes = {
-        "kind: train": ("kind: statistics\nqueries: []", "kind", "release 0.4"),
+        "version: 1": ("version: 2", "version", "a later release"),
     }
     for old, (new, field, release) in changes.items():
         assert RELEASES[field] == release
@@ -327,12 +327,12 @@ def test_each_lacking_field_says_which_release_brings_it() -> None:
 
 
 def test_beside_mistakes_the_lacking_fields_are_listed_too() -> None:
-    text = plan_text().replace("kind: train", "kind: statistics\nqueries: []").replace("min_rows: 5", "min_rows: x")
+    text = plan_text().replace("version: 1", "version: 2").replace("min_rows: 5", "min_rows: x")
     with pytest.raises(PlanError) as refused:
         plans.parse_plan(text.encode(), "plan.yaml")
     assert code_of(refused) == ("bad_plan", 2)
     assert "min_rows" in refused.value.what
-    assert "kind statistics comes with release 0.4" in refused.value.what
+    assert "version 2 of the plan file comes with a later release" in refused.value.what
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ participants draw (`audit`); messages beside them are not counted. Source: docs/
 from dataclasses import dataclass
 
 from fedveil_common import audit, layout, private_sum
-from fedveil_common.messages import Purpose
 from fedveil_common.paillier.public_key import Terms
 from fedveil_common.paillier.round_shape import RoundShape, shape_of
 from fedveil_common.plan import Plan
@@ -33,7 +32,7 @@ class CipherTraffic:
 def traffic(plan: Plan, figures: CohortFigures, terms: Terms) -> CipherTraffic:
     """Of a train sum of this cohort that also evaluates. PeerError `sum_too_large` if the key cannot take it."""
     members = figures.members
-    length = layout.layout_for(plan, Purpose.TRAIN, 0).length
+    length = layout.first(plan).length
     shape = shape_of(terms, length, members, private_sum.value_bits(plan, members, figures.quorum, figures.corrupt))
     blocks = shape.blocks.count
     return CipherTraffic(

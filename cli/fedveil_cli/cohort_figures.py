@@ -11,7 +11,6 @@ from fedveil_common import layout, private_sum
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.masking import quorum, ring
 from fedveil_common.masking.packing import size_bytes
-from fedveil_common.messages import Purpose
 from fedveil_common.plan import PAILLIER, Plan
 from fedveil_common.ringfile import leaf_count, leaf_length
 
@@ -74,7 +73,7 @@ def figures(plan: Plan, roster: int, members: int) -> CohortFigures:
     q = quorum.quorum(members, c)
     least = max(q, MIN_SURVIVORS)
     bits = ring.smallest(members, private_sum.value_bits(plan, members, q, c))
-    length = layout.layout_for(plan, Purpose.TRAIN, 0).length
+    length = layout.first(plan).length
     leaves = leaf_count(length)
     vector = sum(size_bytes(leaf_length(length, index), bits) for index in range(leaves))
     (up, up_each), (down, down_each) = MESSAGES_UP, MESSAGES_DOWN

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=example("fedveil version --json"))(version)
     app.command(epilog=example("fedveil predict --model sepsis.safetensors --data new.csv --out scores.csv"))(predict)
     app.command(epilog=example("fedveil verify RUN 3", "fedveil verify RUN 3 --from round3/"))(verify)
+    app.command(epilog=example("fedveil answers", "fedveil answers RUN --json"))(answers)
     app.command(epilog=example("fedveil demo"))(demo)
     app.command(epilog=example("fedveil simulate sepsis.yaml --data hospitals/ --test held_out.csv"))(simulate)
     plan = typer.Typer(help="Look at a plan before anything starts.", epilog=example("fedveil plan check sepsis.yaml"))
@@ -192,6 +193,20 @@ def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_jso
 
     output, folder = Output(as_json), home_folder(home)
     service_commands.model_list(folder, journal_passphrase(folder, passphrase_file, output), output)
+
+
+def answers(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id (else the last with answers).")] = None,
+    passphrase_file: PassphraseFile = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the answers of a statistics run, as this home's coordinator or participant has them."""
+    from fedveil_cli import answers_report
+    from fedveil_cli.passphrases import journal_passphrase
+
+    output, folder = Output(as_json), home_folder(home)
+    answers_report.show(folder, run, journal_passphrase(folder, passphrase_file, output), output)
 
 
 def demo(

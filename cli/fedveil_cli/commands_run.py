@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         start
     )
     run.command("list", epilog=example("fedveil run list --json"))(list_)
-    run.command("show", epilog=example("fedveil run show RUN"))(show)
+    run.command("show", epilog=example("fedveil run show RUN", "fedveil run show RUN --opened"))(show)
     run.command("watch", epilog=example("fedveil run watch RUN"))(watch)
     run.command("abort", epilog=example("fedveil run abort RUN"))(abort)
     reserved.register(run, "run")
@@ -62,11 +62,18 @@ def list_(home: Home = None, as_json: AsJson = False) -> None:
     run_commands.list_runs(home_folder(home), Output(as_json))
 
 
-def show(run: Run, home: Home = None, as_json: AsJson = False) -> None:
+def show(
+    run: Run,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="List every block that its sums opened, beside what was charged for it.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """Show one run: its state, its rounds, why it ended."""
     from fedveil_cli import run_commands
 
-    run_commands.show(home_folder(home), run, Output(as_json))
+    run_commands.show(home_folder(home), run, Output(as_json), opened)
 
 
 def watch(run: Run, home: Home = None, as_json: AsJson = False) -> None:

@@ -6,7 +6,8 @@ case is told: the smallest cohort, which a coordinator may choose by saying that
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from math import isfinite
 
 from fedveil_common import layout, private_sum
 from fedveil_common.jcs import Json
@@ -24,9 +25,10 @@ from fedveil_common.plan import (
     Weight,
 )
 
-from fedveil_cli import exposure
+from fedveil_cli import explaining_statistics, exposure
 from fedveil_cli.cipher_traffic import traffic
 from fedveil_cli.cohort_figures import CohortFigures
+from fedveil_cli.statement import Statement
 
 TOPICS = {
     "who": "Who could learn what",
@@ -36,26 +38,21 @@ TOPICS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One thing that holds under the plan. `id` is stable; `figures` are what `text` was made from."""
-
-    id: str
-    topic: str
-    text: str
-    figures: dict[str, Json]
-
-
 def statements(plan: Plan, cohorts: Sequence[CohortFigures], terms: Terms | None = None) -> list[Statement]:
     """All that is said about a plan whose possible cohorts, ascending and at least one, have these figures. `terms`: of
     the key that a plan under paillier names, if somebody gave them.
     """
+    statistics = plan.statistics
     return [
         *_coordinator(cohorts[0], cohorts[-1], terms),
         *(_holders(plan, terms) if plan.protection.key else ()),
         *_members(cohorts[0], cohorts[-1]),
-        *_sums(plan, cohorts[-1]),
-        *_columns(plan),
+        *(
+            _sums(plan, cohorts[-1])
+            if statistics is None
+            else explaining_statistics.sums(plan, statistics, cohorts[-1])
+        ),
+        *(_columns(plan) if statistics is None else (_INVENTED,)),
         *_stopping(cohorts[0], cohorts[-1], terms),
         _bytes(plan, cohorts[-1], terms),
     ]
@@ -204,15 +201,17 @@ def _members(small: CohortFigures, large: CohortFigures) -> list[Statement]:
 
 def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[Statement]:
     """What differential privacy promises of the opened sums, to whom, and under what it holds."""
-    steps = private_sum.steps_allowed(plan, privacy)
-    one, whole = private_sum.spent(plan, privacy, 1), private_sum.spent(plan, privacy, steps)
+    sums = private_sum.sums_allowed(plan, privacy)
+    one, whole = private_sum.spent(plan, privacy, 1), private_sum.spent(plan, privacy, sums)
     person = plan.data.person is not None
     whole_one = privacy.unit is Unit.PARTICIPANT
     unit = f"person (column {plan.data.person})" if person else "record (one row)"
     unit = "participant, with all of its records" if whole_one else unit
     what = "clipped updates" if whole_one else "clipped gradients"
+    what += " and of measures of the model" if plan.evaluation.metrics else ""
     rows = "" if person or whole_one else " Several rows of one person add up; name data.person to protect the person."
-    twice = private_sum.spent(plan, privacy, steps, organisations=2)
+    twice = private_sum.spent(plan, privacy, sums, organisations=2)
+    of_two = f"epsilon {twice:.3g}" if isfinite(twice) else "no epsilon that the slack of the draws leaves room for"
     noise = private_sum.model_noise(plan, privacy)
     own = privacy.noise is NoiseSource.COORDINATOR
     against = (
@@ -225,18 +224,17 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
         Statement(
             "noisy_sums",
             "sums",
-            f"{steps} sums of {what} open, nothing else; the protection is of each {unit}, against "
-            f"{against} and however many drop out: epsilon {one:.3g} for one step, {whole:.3g} for the run, at delta "
+            f"{sums} sums of {what} open, nothing else; the protection is of each {unit}, against "
+            f"{against} and however many drop out: epsilon {one:.3g} for the first, {whole:.3g} for the run, at delta "
             f"{privacy.delta:g}.{rows}",
-            {"sums": steps, "epsilon_of_one_step": one, "epsilon": whole, "delta": privacy.delta},
+            {"sums": sums, "epsilon_of_one_step": one, "epsilon": whole, "delta": privacy.delta},
         ),
         *(_of_coordinator(plan) if own else []),
         Statement(
             "same_person",
             "sums",
-            f"One who is in the data of two organisations has epsilon {twice:.3g} for the run: both move "
-            "the same sums.",
-            {"epsilon_of_two": twice},
+            f"One who is in the data of two organisations has {of_two} for the run: both move the same sums.",
+            {"epsilon_of_two": twice if isfinite(twice) else None},
         ),
         Statement(
             "noise_on_the_model",
@@ -245,6 +243,7 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
             f"is averaged is clipped to norm {privacy.clip_norm:g}.",
             {"noise": noise},
         ),
+        *(_noisy_measures(plan, privacy, sums) if plan.evaluation.metrics else ()),
         Statement(
             "not_covered",
             "sums",
@@ -271,6 +270,41 @@ def _of_coordinator(plan: Plan) -> list[Statement]:
             f"Against the coordinator there is no epsilon: {how}, or add none.{proof}",
             {"epsilon_against_coordinator": None, "rests_on": rests_on(plan)},
         )
+    ]
+
+
+def _noisy_measures(plan: Plan, privacy: PrivacySpec, sums: int) -> list[Statement]:
+    """What measuring costs, and what is left of its figures."""
+    training, holdout = private_sum.costs(plan, privacy, sums)
+    measured = sum(layout.evaluation_due(plan, step) for step in range(min(sums, plan.training.rounds)))
+    measured += sums > plan.training.rounds
+    records = "persons" if plan.data.person is not None else "records"
+    if holdout > training:
+        verdict = "Measuring is what costs more here: with a larger evaluation.every it costs less."
+    else:
+        verdict = "Training is what costs more here: measuring adds nothing to the epsilon of the run."
+    expected = plan.evaluation.holdout * privacy.rows
+    least = private_sum.least_count(plan, privacy)
+    count = least / private_sum.LEAST_DEVIATIONS
+    loss = plan.evaluation.loss_cap
+    usable = f"{count / expected:.2g} on an accuracy and {loss * count / expected:.2g} on a loss"
+    if expected <= least:
+        usable = f"too much: below {least:.3g} {records} nothing is measured"
+    return [
+        Statement(
+            "price_of_measuring",
+            "sums",
+            f"A record trains or is held out, never both: for the run epsilon {training:.3g} for one that trains, "
+            f"{holdout:.3g} for one that is held out, in {measured} sums that measure. {verdict}",
+            {"epsilon_of_training": training, "epsilon_of_holdout": holdout, "sums_that_measure": measured},
+        ),
+        Statement(
+            "noise_on_measures",
+            "sums",
+            f"The noise on a count of {records} is {count:.3g} (one standard deviation) at least; of the "
+            f"{expected:.3g} {records} that are held out if {privacy.rows} is right, that is {usable}.",
+            {"noise_of_a_count": count, "holdout_expected": expected, "least_count": least, "loss_cap": loss},
+        ),
     ]
 
 
@@ -351,14 +385,17 @@ def _columns(plan: Plan) -> list[Statement]:
     }
     return [
         Statement("single_organisation", "sums", text, figures),
-        Statement(
-            "invented_data",
-            "sums",
-            "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
-            "public sum finds only what is gross.",
-            {},
-        ),
+        _INVENTED,
     ]
+
+
+_INVENTED = Statement(
+    "invented_data",
+    "sums",
+    "Nothing proves what is behind an update: a member can train on invented data, and the sanity check of the "
+    "public sum finds only what is gross.",
+    {},
+)
 
 
 def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -> list[Statement]:
@@ -416,23 +453,24 @@ def _stopping(small: CohortFigures, large: CohortFigures, terms: Terms | None) -
 def _bytes(plan: Plan, large: CohortFigures, terms: Terms | None) -> Statement:
     """Of one train sum, for one participant of the largest cohort."""
     size: dict[str, Json] = {"cohort": large.members}
+    what = "a train sum" if plan.statistics is None else "the sum"
     if not large.encrypted:
         up, down = large.vector_up, large.vector_down
         text = (
-            f"A train sum takes each participant {up} bytes up and {down} down, beside messages of about "
+            f"{what.capitalize()} takes each participant {up} bytes up and {down} down, beside messages of about "
             f"{large.messages_up} and {large.messages_down}, and what it downloads to check sums."
         )
         beside = {"messages_up_about": large.messages_up, "messages_down_about": large.messages_down}
         return Statement("bytes", "cost", text, size | {"up": up, "down": down} | beside)
     if terms is None:
         text = (
-            f"How many bytes a train sum takes is the choice of the key {plan.protection.key}, not of the plan: its "
+            f"How many bytes {what} takes is the choice of the key {plan.protection.key}, not of the plan: its "
             "modulus and its columns say it (`plan explain --key TERMS`)."
         )
         return Statement("bytes", "cost", text, {})
     found = traffic(plan, large, terms)
     text = (
-        f"A train sum is {found.ciphertexts} ciphertexts under {found.blocks} "
+        f"{what.capitalize()} is {found.ciphertexts} ciphertexts under {found.blocks} "
         f"header{'' if found.blocks == 1 else 's'}. It takes each participant {found.input_up} bytes up, and down "
         f"{found.sum_down} for the sum and {found.checks_down} to check it; a holder that answers {found.answer_up} up "
         f"and {found.headers_down} down besides. Messages are not counted."

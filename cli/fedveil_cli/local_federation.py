@@ -288,7 +288,7 @@ class LocalFederation:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a run of a plan came to. `keys`: that were made for it."""
+    """What a run of a plan came to. `keys`: that were made for it. `answers`: of a statistics plan."""
 
     code: str
     model_file: bytes
@@ -297,6 +297,7 @@ class Played:
     total_s: float
     transport: str
     keys: tuple[LocalKey, ...] = ()
+    answers: tuple[Mapping[str, object], ...] = ()
 
 
 def play(
@@ -326,13 +327,16 @@ def play(
                     first = world.clock.monotonic_s() - began
             report = admin.get_run(run_id)
             model = b""
+            if report.get("answers"):
+                federation.await_models(names, run_id)
             if report["model"]:
                 federation.await_models(names, run_id)
                 model = admin.export_model(run_id)
         finally:
             federation.processes.stop()
     total = world.clock.monotonic_s() - began
-    return Played(str(report["code"]), model, rounds_of(report), first or total, total, "mtls", tuple(keys))
+    answers = tuple(report.get("answers") or ())
+    return Played(str(report["code"]), model, rounds_of(report), first or total, total, "mtls", tuple(keys), answers)
 
 
 def rounds_of(report: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:

@@ -14,9 +14,8 @@ from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId
 from fedveil_common.jcs import Json
-from fedveil_common.layout import layout_for
+from fedveil_common.layout import layout_for, sums
 from fedveil_common.masking import quorum
-from fedveil_common.messages import Purpose
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms, agree, usual_threshold
 from fedveil_common.paillier.modulus_record import adopt_rsa_2048
@@ -114,8 +113,7 @@ def choose(plan: Plan, names: Sequence[str]) -> Choice:
 
 def _columns(plan: Plan, members: int) -> int:
     """As many as the largest sum has ciphertexts: then one header is enough for all of them."""
-    purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)] + [(Purpose.EVALUATE, 0)]
-    length = max(layout_for(plan, purpose, step).length for purpose, step in purposes)
+    length = max(layout_for(plan, purpose, step).length for purpose, step in sums(plan))
     largest = (1 << (expected_bits(plan, members) - 1)) - 1
     bits = int(adopt_rsa_2048(1).modulus.n).bit_length()
     return min(MOST_COLUMNS, Slots(bits, length, members, largest).plaintexts)

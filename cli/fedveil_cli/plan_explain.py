@@ -18,6 +18,7 @@ from fedveil_cli.cohort_figures import CohortFigures
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.known_roster import KnownRoster, known_roster
 from fedveil_cli.output import Output, TextTable
+from fedveil_cli.statement import Statement
 
 SHOWN = 12
 """Cohort sizes in the table for people; --json has all."""
@@ -99,7 +100,7 @@ def _lines(
     plan: Plan,
     roster: KnownRoster,
     cohorts: Sequence[CohortFigures],
-    statements: Sequence[explaining.Statement],
+    statements: Sequence[Statement],
     terms: Terms | None,
 ) -> list[str | TextTable]:
     c = cohorts[0].corrupt

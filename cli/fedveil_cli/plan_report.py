@@ -6,7 +6,7 @@ The order is that of a person who must decide: protection and privacy first, the
 import dataclasses
 import pathlib
 
-from fedveil_common import modelfile, private_sum
+from fedveil_common import layout, modelfile, private_sum
 from fedveil_common.jcs import Json
 from fedveil_common.layout import parameter_count
 from fedveil_common.masking import quorum
@@ -18,11 +18,13 @@ from fedveil_common.plan import (
     FloatTarget,
     Plan,
     PrivacySpec,
+    StatisticsSpec,
     Unit,
     canonical,
     parse_canonical,
     plan_hash,
 )
+from fedveil_common.statistics import vector
 
 from fedveil_cli import cohort_figures, operating
 from fedveil_cli.files import MAX_MODEL, MAX_PLAN, read_file
@@ -108,14 +110,7 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
         "dataset": plan.data.dataset,
         "columns": [{"name": name, "use": use, "values": values} for name, use, values in _columns(plan)],
         "min_rows": plan.data.min_rows,
-        "standardise": plan.data.standardise.value,
-        "model": plan.model.kind.value,
-        "parameters": parameter_count(plan),
-        "strategy": plan.strategy.kind,
-        "strategy_fields": _strategy_fields(plan),
-        "rounds": plan.training.rounds,
-        "first_model": plan.model.initial,
-        "continues": [{"run": leg.run, "steps": leg.steps} for leg in plan.continues],
+        **(_trained(plan) if plan.statistics is None else _asked(plan, plan.statistics)),
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -128,25 +123,54 @@ def _value(plan: Plan, figures: dict[str, Json] | None) -> dict[str, Json]:
     return value | ({"statements": dict(statements)} if statements else {}) | ({"figures": figures} if figures else {})
 
 
+def _trained(plan: Plan) -> dict[str, Json]:
+    """What a training plan makes."""
+    return {
+        "standardise": plan.data.standardise.value,
+        "model": plan.model.kind.value,
+        "parameters": parameter_count(plan),
+        "strategy": plan.strategy.kind,
+        "strategy_fields": _strategy_fields(plan),
+        "rounds": plan.training.rounds,
+        "first_model": plan.model.initial,
+        "continues": [{"run": leg.run, "steps": leg.steps} for leg in plan.continues],
+    }
+
+
+def _asked(plan: Plan, statistics: StatisticsSpec) -> dict[str, Json]:
+    """What a statistics plan asks."""
+    return {
+        "questions": [vector.title(query) for query in statistics.queries],
+        "max_rows": statistics.max_rows,
+        "min_cell": statistics.min_cell,
+        "refresh": statistics.refresh,
+        "coordinates": vector.length(plan),
+        "query": layout.query_digest(plan).hex(),
+    }
+
+
 def _privacy(plan: Plan) -> Json:
     """The privacy block with what the whole run costs by it; "none" for exact sums."""
     privacy = plan.privacy
     if privacy is None:
         return "none"
-    steps = private_sum.steps_allowed(plan, privacy)
+    steps, sums = private_sum.steps_allowed(plan, privacy), private_sum.sums_allowed(plan, privacy)
+    training, holdout = private_sum.costs(plan, privacy, sums)
     return {
         "unit": _unit(plan, privacy),
         "noise": privacy.noise.value,
         "rests_on": rests_on(plan),
         "noise_multiplier": privacy.noise_multiplier,
-        "clip_norm": privacy.clip_norm,
-        "sample_rate": privacy.sample_rate,
+        **({"clip_norm": privacy.clip_norm, "sample_rate": privacy.sample_rate} if plan.statistics is None else {}),
         "rows": privacy.rows,
         "delta": privacy.delta,
         "max_epsilon": privacy.max_epsilon,
         "steps_allowed": steps,
         "epsilon_of_one_step": private_sum.spent(plan, privacy, 1),
-        "epsilon": private_sum.spent(plan, privacy, steps),
+        "sums_allowed": sums,
+        "epsilon": private_sum.spent(plan, privacy, sums),
+        "epsilon_of_training": training,
+        "epsilon_of_holdout": holdout,
     }
 
 
@@ -159,12 +183,13 @@ def _privacy_line(plan: Plan) -> str:
     privacy = plan.privacy
     if privacy is None:
         return "none: coordinator and participants see the exact sum of every round"
-    steps = private_sum.steps_allowed(plan, privacy)
+    sums, planned = private_sum.sums_allowed(plan, privacy), private_sum.sums_planned(plan)
     unit = _unit(plan, privacy)
-    ends = "" if steps == plan.training.rounds else f" (the budget ends the run after {steps} steps)"
+    ends = "" if sums == planned else f" (the budget ends the run after {sums} of {planned} sums)"
+    of = "the bound of one" if plan.statistics is not None else f"clip norm {privacy.clip_norm:g}"
     return (
-        f"each {unit}, epsilon {private_sum.spent(plan, privacy, steps):.3g} at delta {privacy.delta:g}{ends}, "
-        f"noise {privacy.noise_multiplier:g} x clip norm {privacy.clip_norm:g} by the {privacy.noise}"
+        f"each {unit}, epsilon {private_sum.spent(plan, privacy, sums):.3g} at delta {privacy.delta:g}{ends}, "
+        f"noise {privacy.noise_multiplier:g} x {of} by the {privacy.noise}"
     )
 
 
@@ -173,23 +198,41 @@ def _text(plan: Plan, figures: dict[str, Json] | None) -> list[str | TextTable]:
     lines: list[str | TextTable] = [
         f"plan        {plan.name}",
         f"plan hash   {plan_hash(canonical(plan)).hex()}",
-        f"protection  {plan.protection.kind}: {bits} bits a value, update norm {plan.protection.update_norm:g}"
+        f"protection  {plan.protection.kind}: {bits} bits a value"
+        + (f", update norm {plan.protection.update_norm:g}" if plan.statistics is None else "")
         + (f", key {key}" if key else ""),
         f"privacy     {_privacy_line(plan)}",
+        *(_training_lines(plan) if plan.statistics is None else _question_lines(plan, plan.statistics)),
+        f"cohort      at least {plan.cohort.min_participants}, {plan.cohort.max_corrupt} or more assumed corrupt",
+    ]
+    lines += [f"{name:<11} {text}" for name, text in _statements(plan).items()]
+    if figures is not None:
+        lines += _figure_lines(figures, "a train sum" if plan.statistics is None else "the sum")
+    return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
+
+
+def _training_lines(plan: Plan) -> list[str | TextTable]:
+    return [
         f"rounds      {plan.training.rounds}, strategy {_strategy(plan)}",
         *_begins(plan),
         f"model       {_model(plan)}, {parameter_count(plan)} parameters",
         f"data set    {plan.data.dataset}, at least {plan.data.min_rows} rows each, "
         f"standardise {plan.data.standardise.value}",
-        f"cohort      at least {plan.cohort.min_participants}, {plan.cohort.max_corrupt} or more assumed corrupt",
     ]
-    lines += [f"{name:<11} {text}" for name, text in _statements(plan).items()]
-    if figures is not None:
-        lines += _figure_lines(figures)
-    return [*lines, "", TextTable(("column", "use", "values"), _columns(plan))]
 
 
-def _figure_lines(figures: dict[str, Json]) -> list[str]:
+def _question_lines(plan: Plan, statistics: StatisticsSpec) -> list[str | TextTable]:
+    titles = [vector.title(query) for query in statistics.queries]
+    return [
+        f"questions   {titles[0]}",
+        *(f"{'':<11} {title}" for title in titles[1:]),
+        f"opens       one sum of {vector.length(plan)} figures and cells; cells below {statistics.min_cell} rows are "
+        "not shown",
+        f"data set    {plan.data.dataset}, {plan.data.min_rows} to {statistics.max_rows} rows each",
+    ]
+
+
+def _figure_lines(figures: dict[str, Json], what: str) -> list[str]:
     who, up, down = f"of {figures['participants']}", figures["bytes_up"], figures["bytes_down"]
     lines = []
     if figures["can_start"]:
@@ -213,7 +256,7 @@ def _figure_lines(figures: dict[str, Json]) -> list[str]:
         f"dealer, abort by {figures['abort_threshold']}; ring of {figures['ring_bits']} bits"
     )
     lines.append(
-        f"{'a train sum':<11} {up['vector']} bytes up and {down['vector']} down for each participant, beside keys, "
+        f"{what:<11} {up['vector']} bytes up and {down['vector']} down for each participant, beside keys, "
         f"shares and signatures of about {up['messages_about']} and {down['messages_about']}"
     )
     return lines
@@ -252,6 +295,12 @@ def _columns(plan: Plan) -> list[tuple[str, str, str]]:
                 rows.append((feature.name, "feature", f"{lo:g} to {hi:g}{', clamped' if feature.clamp else ''}"))
             case _:
                 rows.append((feature.name, "feature", ", ".join(feature.values)))
+    if plan.statistics is not None:
+        asked = [(name, "asked about", values) for name, _, values in rows]
+        person = plan.data.person
+        if person is None:
+            return asked
+        return [*asked, (person, "person", "counts once" if plan.privacy is not None else "read, of no effect here")]
     match plan.data.target:
         case BinaryTarget(column=column, positive=positive):
             rows.append((column, "target", f"1 where {positive}"))

@@ -8,7 +8,7 @@ from fedveil_common.pki.governance import fingerprint_text
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
 
-from fedveil_cli import operating
+from fedveil_cli import answers_report, operating
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.operator_line import OperatorLine
@@ -78,10 +78,10 @@ def list_runs(home: pathlib.Path, output: Output) -> None:
     output.result({"runs": runs}, [TextTable(("run", "plan", "status", "end", "plan hash"), rows)])
 
 
-def show(home: pathlib.Path, run_id: str, output: Output) -> None:
-    """`run show`."""
+def show(home: pathlib.Path, run_id: str, output: Output, opened: bool = False) -> None:
+    """`run show`. `opened`: every block that its sums opened, beside what the ledger charged; --json has it anyway."""
     report = connect(home).get_run(run_id)
-    output.result(report, _report_lines(report))
+    output.result(report, [*_report_lines(report), *(_opened_lines(report) if opened else [])])
 
 
 def show_budget(home: pathlib.Path, run_id: str | None, output: Output) -> None:
@@ -103,7 +103,10 @@ def abort(home: pathlib.Path, run_id: str, output: Output) -> None:
 def show_round(home: pathlib.Path, run_id: str, number: int, output: Output) -> None:
     """`round show`."""
     report = connect(home).get_round(run_id, number)
-    lines: list[str | TextTable] = [f"{name}: {_shown(value)}" for name, value in report.items() if name != "waiting"]
+    apart = {"waiting", "opened", "noise"}
+    lines: list[str | TextTable] = [f"{name}: {_shown(value)}" for name, value in report.items() if name not in apart]
+    lines.extend(f"noise of {name}: {_shown(value)}" for name, value in (report.get("noise") or {}).items())
+    lines.extend(f"opened: {one['block']}, {one['coordinates']}" for one in report.get("opened", ()))
     output.result(report, [*lines, *_waiting_lines(report.get("waiting"))])
 
 
@@ -147,8 +150,8 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
             one["purpose"],
             ", ".join(one["survivors"]),
             ", ".join(one["dropped"]),
-            _shown(one["loss"]),
-            _shown(one["accuracy"]),
+            _measured(one, "loss"),
+            _measured(one, "accuracy"),
             _shown(one["auc"]),
             _shown(one["seconds"]),
         )
@@ -159,7 +162,40 @@ def _report_lines(report: dict[str, Any]) -> list[str | TextTable]:
         lines.append(TextTable(columns, rows))
     if report.get("model"):
         lines.append(f"model {report['model']}")
+    if report.get("answers"):
+        lines += ["", *answers_report.lines(report["answers"])]
     return [*lines, *_waiting_lines(report.get("waiting"))]
+
+
+def _measured(one: dict[str, Any], name: str) -> str:
+    """A figure of a round, with one standard deviation of its noise."""
+    noise = (one.get("noise") or {}).get(name)
+    return _shown(one[name]) + ("" if noise is None else f" +-{noise:.2g}")
+
+
+def _opened_lines(report: dict[str, Any]) -> list[str | TextTable]:
+    """Each block of each opened sum, and the ledger's entry that covers it: of exact sums there is none."""
+    rows = [
+        (
+            str(one["number"]),
+            str(one["attempt"]),
+            one["purpose"],
+            block["block"],
+            str(block["coordinates"]),
+            block.get("records") or "",
+            _charge_text(one["epsilon"], block.get("charged")),
+        )
+        for one in report["rounds"]
+        for block in one["opened"]
+    ]
+    columns = ("round", "attempt", "purpose", "block", "coordinates", "of records in", "epsilon of the sum")
+    return [TextTable(columns, rows)] if rows else ["no sum has opened"]
+
+
+def _charge_text(epsilon: float | None, charged: bool | None) -> str:
+    if epsilon is None:
+        return "none: exact"
+    return f"{epsilon:.4g}" if charged else "NOT CHARGED"
 
 
 def privacy_text(block: Any) -> str:

@@ -20,6 +20,7 @@ from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import RunId
 from fedveil_common.pki import invites
 from fedveil_common.pki.holders import membership_line
+from fedveil_common.plan import Kind
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_of_its_time
 
@@ -242,7 +243,9 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
         admin = run_commands.connect(home)
 
         def has_model(run: Mapping[str, str]) -> bool:
-            """A budget that was spent before the first step leaves none."""
+            """A budget that was spent before the first step leaves none, and answers are no model."""
+            if run["kind"] != Kind.TRAIN:
+                return False
             code = run["code"]
             return code == "finished" or (code == "budget_spent" and admin.get_run(run["run_id"])["steps"] > 0)
 
@@ -269,7 +272,12 @@ def model_export(
 
         admin = run_commands.connect(home)
         chosen = run or next(
-            (str(one["run_id"]) for one in reversed(admin.list_runs()) if one["status"] == "ended"), None
+            (
+                str(one["run_id"])
+                for one in reversed(admin.list_runs())
+                if one["status"] == "ended" and one["kind"] == Kind.TRAIN
+            ),
+            None,
         )
         if chosen is None:
             raise _no_model()

@@ -23,6 +23,7 @@ from fedveil_common.standardisation import Standardisation
 from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.in_memory import PARQUET_START
+from fedveil_participant.data.prepare import check_rows
 from fedveil_participant.training import alone
 from fedveil_participant.training.own_trainer import BUILT_IN, MemoryApprovals, Trainers
 from fedveil_participant.training.trainer import Trainer
@@ -32,7 +33,7 @@ from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.key_book import KeyBook, make_key
 from numpy.typing import NDArray
 
-from fedveil_cli import local_federation, local_key, operating, run_commands, scoring, spending_report
+from fedveil_cli import answers_report, local_federation, local_key, operating, run_commands, scoring, spending_report
 from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.local_federation import Played
 from fedveil_cli.output import Output, TextTable
@@ -67,12 +68,17 @@ def simulate(
     held_out = (
         None if test is None else scoring.source_of(read_file(test, "the test table", MAX_TABLE), str(test), plan)
     )
+    if plan.statistics is not None and test is not None:
+        raise ConfigError("no_model", "a statistics plan trains no model to test", next_step="leave --test out")
     operating.check_cohort(canonical, len(tables))
     world = real_world()
     began = process_started_s(world.clock)
     trainers, arguments = _trainers(own or {}, world.clock, output)
     trainers.accept(plan)
     trainer = trainers.trainer(plan)
+    if plan.statistics is not None:
+        for source in sources.values():
+            check_rows(plan, source)
     if plan.model.kind is ModelKind.TRAINER:  # what is wrong with it shows here, and not as a member that dropped out
         alone.fit(replace(plan, training=replace(plan.training, rounds=1)), [next(iter(sources.values()))], trainer)
     if seed is not None:
@@ -85,6 +91,9 @@ def simulate(
     error = operating.end_error(played.code, RUN)
     if error is not None:
         raise error
+    if plan.statistics is not None:
+        show_answers(plan, played, output, not_private(played, seed))
+        return
     show(plan, sources, held_out, played, output, trainer, not_private(played, seed))
 
 
@@ -206,7 +215,9 @@ def play_in_memory(
     total = clock.monotonic_s() - called
     first_round = first[trained] if len(first) > trained else total
     keys = () if book is None else (local_key.of_book(book, made),)
-    return Played(code, model, rounds, before + first_round, before + total, "memory", keys)
+    answered = plan.statistics is not None and bool(state.standardise) and not state.rejected
+    answers = tuple(cluster.coordinator.sums.answers(state)) if answered else ()
+    return Played(code, model, rounds, before + first_round, before + total, "memory", keys, answers)
 
 
 def _key_book(plan: Plan, charter: Charter, seed: int) -> KeyBook | None:
@@ -277,6 +288,31 @@ def show(
     lines: list[str | TextTable] = [
         TextTable(("model", "accuracy", "loss"), table),
         f"measured on {on}; {len(played.rounds)} secure sums over {played.transport}, {played.total_s:.1f} s",
+        f"privacy: {run_commands.privacy_text(privacy)}",
+        *([f"not private: {why_not_private}"] if why_not_private else []),
+        *(line for key in played.keys for line in (*key.lines(), local_key.EPHEMERAL)),
+    ]
+    output.result(value, lines)
+
+
+def show_answers(plan: Plan, played: Played, output: Output, why_not_private: str = "") -> None:
+    """The answers of a statistics plan."""
+    privacy = privacy_report(plan, played)
+    value: dict[str, object] = {
+        "answers": list(played.answers),
+        "rounds": played.rounds,
+        "protection": plan.protection.kind,
+        "privacy": privacy,
+        "not_private": why_not_private or None,
+        "transport": played.transport,
+        "total_s": played.total_s,
+    }
+    if played.keys:
+        value["keys"] = [key.to_json() for key in played.keys]
+    lines: list[str | TextTable] = [
+        *answers_report.lines(played.answers),
+        "",
+        f"{len(played.rounds)} secure sum over {played.transport}, {played.total_s:.1f} s",
         f"privacy: {run_commands.privacy_text(privacy)}",
         *([f"not private: {why_not_private}"] if why_not_private else []),
         *(line for key in played.keys for line in (*key.lines(), local_key.EPHEMERAL)),

@@ -1,10 +1,11 @@
 """From the opened ring sum to numbers: the one place that interprets a coordinate.
 
 Promise: the coordinator and every participant get bit-identical float64 values, so that models derived from them agree;
-a block is converted only where it is read, so that a large sum needs no second copy in float64. Source: FLSA/1 2.5.4.
+a block is converted only where it is read, so that a large sum needs no second copy in float64. What is interpreted is
+said to whoever asks, block by block, so that it can be held against what was charged. Source: FLSA/1 2.5.4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +41,24 @@ class Readings:
 Decoded = Mapping[str, Readings]
 
 
-def decode(layout: Layout, opened: Signed) -> dict[str, Readings]:
-    """Each block of an opened sum in its own units: signed integers, divided by the block's scale when read.
+Record = Callable[[str, int], None]
+"""(block, coordinates): told of each block that is interpreted, as it is."""
+
+
+def decode(layout: Layout, opened: Signed, record: Record | None = None) -> dict[str, Readings]:
+    """Each block of an opened sum in its own units: signed integers, divided by the block's scale when read. `record`
+    hears of every block before it can be read.
 
     `opened`: int32 or int64, shape (layout.length,); raises ValueError for anything else.
     """
     if opened.dtype not in (np.dtype(np.int32), np.dtype(np.int64)) or opened.shape != (layout.length,):
         raise ValueError(f"a sum of {layout.length} signed integers was expected")
-    slices = layout.slices()
-    return {block.name: Readings(opened[slices[block.name]], block.scale) for block in layout.blocks}
+    found: dict[str, Readings] = {}
+    start = 0
+    for block in layout.blocks:
+        values = opened[start : start + block.length]
+        if record is not None:
+            record(block.name, len(values))
+        found[block.name] = Readings(values, block.scale)
+        start += block.length
+    return found

@@ -5,28 +5,29 @@ cap (units of the value) that every participant enforces in integers after round
 sum by a known amount at most. With M = 2^(value_bits-1)-1 a cap times its scale never exceeds M but for rounding of
 the product. Blocks, in order. train: update, weight (not with differential privacy, where the update is the sum of
 clipped gradients and its denominator stands in the plan), then the evaluation blocks if evaluation is due. evaluate:
-the evaluation blocks. evaluation: holdout, correct (metric accuracy), negative and positive score bins (metric auc),
-loss. standardise: rows, then per float feature present, sum, squares. A metric that the plan does not ask for has no
-block: nothing more opens.
+the evaluation blocks. statistics: the parts of `statistics.vector`. evaluation: holdout, correct (metric accuracy),
+negative and positive score bins (metric auc), loss. standardise: rows, then per float feature present, sum, squares. A
+metric that the plan does not ask for has no block: nothing more opens. With differential privacy a block that has no
+price has no layout (`uncharged_block`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from fedveil_common import jcs
-from fedveil_common.crypto.labels import h
+from fedveil_common import jcs, private_sum
+from fedveil_common.crypto.labels import h, u32
 from fedveil_common.messages import Purpose
-from fedveil_common.plan import canonical_form, parameters, spec
+from fedveil_common.plan import canonical_form, measures, parameters, spec, statistics_plans
+from fedveil_common.statistics import vector
 
-SCORE_BINS = 64
-"""Equal bins of a probability on [0, 1]; a score of 1 falls into the last."""
+SCORE_BINS = measures.SCORE_BINS
+UPDATE, WEIGHT = measures.UPDATE, measures.WEIGHT
+HOLDOUT, CORRECT, LOSS = measures.HOLDOUT, measures.CORRECT, measures.LOSS
+NEGATIVE, POSITIVE = measures.NEGATIVE, measures.POSITIVE
+ROWS = "rows"
 
 LOSS_CAP = 16.0
-"""The largest loss of one row that is counted."""
-
-UPDATE, WEIGHT = "update", "weight"
-HOLDOUT, CORRECT, NEGATIVE, POSITIVE, LOSS = "holdout", "correct", "neg", "pos", "loss"
-ROWS = "rows"
+"""The largest loss of one row that is counted; with differential privacy the plan says it (`evaluation.loss_cap`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,16 @@ class Layout:
 
 
 def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
-    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics."""
+    """The layout of the secure sum for `purpose` after `step` model steps. Raises ValueError for purpose statistics in
+    a training plan; IntegrityError `uncharged_block` for a block of a private plan that nobody has priced.
+    """
+    found = _layout(plan, purpose, step)
+    if plan.privacy is not None:
+        private_sum.check_priced(plan, plan.privacy, purpose, step, {one.name: one.length for one in found.blocks})
+    return found
+
+
+def _layout(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
     match purpose:
         case Purpose.TRAIN:
             due = _evaluation(plan) if evaluation_due(plan, step) else ()
@@ -84,16 +94,30 @@ def layout_for(plan: spec.Plan, purpose: Purpose, step: int) -> Layout:
         case Purpose.STANDARDISE:
             return Layout(_standardise(plan))
         case Purpose.STATISTICS:
-            raise ValueError("there are no statistics plans in this release")
+            return Layout(_statistics(plan))
+
+
+def sums(plan: spec.Plan) -> tuple[tuple[Purpose, int], ...]:
+    """(purpose, step) of every sum that a run of the plan has, but for the one that standardises."""
+    if plan.statistics is not None:
+        return ((Purpose.STATISTICS, 0),)
+    train = tuple((Purpose.TRAIN, step) for step in range(plan.training.rounds))
+    return (*train, (Purpose.EVALUATE, plan.training.rounds)) if plan.evaluation.metrics else train
+
+
+def first(plan: spec.Plan) -> Layout:
+    """The layout of the first of them."""
+    return layout_for(plan, *sums(plan)[0])
+
+
+def is_query(purpose: Purpose) -> bool:
+    """Whether a sum of this purpose answers a question about data, known by its digest, and not one about a model."""
+    return purpose in {Purpose.STANDARDISE, Purpose.STATISTICS}
 
 
 def evaluation_due(plan: spec.Plan, step: int) -> bool:
-    """Whether the train sum after `step` model steps also measures the model received (the first model included).
-
-    Not the first model of a plan that continues a run: that run has measured it, and a second sum of the same counts
-    over other survivors would show the difference.
-    """
-    return bool(plan.evaluation.metrics) and step % plan.evaluation.every == 0 and not (plan.continues and not step)
+    """Whether the train sum after `step` model steps also measures the model received (`measures.due`)."""
+    return measures.due(plan, step)
 
 
 def parameter_count(plan: spec.Plan) -> int:
@@ -107,11 +131,14 @@ def needs_standardise(plan: spec.Plan) -> bool:
 
 
 def query_digest(plan: spec.Plan) -> bytes:
-    """H("query", ...) over all that determines the standardise sum: 32 bytes, the subject of its spent key.
+    """H("query", ...) over all that determines the standardise sum, or the statistics sum: 32 bytes, the subject of its
+    spent key.
 
     The sum covers all rows, holdout included, and no label, person or data set name enters it, so none of these is in
     the digest: plans that differ only there ask the same question, and it is answered once.
     """
+    if plan.statistics is not None:
+        return h("query", jcs.dumps(_question(plan)))
     asked: jcs.Json = {
         "purpose": Purpose.STANDARDISE.value,
         "features": canonical_form.features(plan.data),
@@ -120,6 +147,33 @@ def query_digest(plan: spec.Plan) -> bytes:
         "privacy": "none",  # a plan with a privacy block asks for no exact moments
     }
     return h("query", jcs.dumps(asked))
+
+
+def answer_digest(plan: spec.Plan) -> bytes:
+    """Under which an opened answer is kept for later runs: the query, and which asking of a statistics question."""
+    query = query_digest(plan)
+    refresh = 0 if plan.statistics is None else plan.statistics.refresh
+    return h("query", query, u32(refresh)) if refresh else query
+
+
+def _question(plan: spec.Plan) -> dict[str, jcs.Json]:
+    """All that determines the answer, and not the number of the asking: over the same rows the answer is the same."""
+    assert plan.statistics is not None
+    asked: dict[str, jcs.Json] = {
+        "purpose": Purpose.STATISTICS.value,
+        "features": canonical_form.features(plan.data),
+        "statistics": statistics_plans.canonical(replace(plan.statistics, refresh=0)),
+        "protection": {"kind": plan.protection.kind, "value_bits": plan.protection.value_bits},
+        "privacy": canonical_form.privacy(plan),
+    }
+    if plan.privacy is not None and plan.data.person is not None:
+        asked["person"] = plan.data.person  # whose rows count as one
+    return asked
+
+
+def _statistics(plan: spec.Plan) -> tuple[Block, ...]:
+    rows, scale = float(vector.asked(plan).max_rows), float(vector.per_row(plan))
+    return tuple(Block(part.name, part.length, rows, scale) for part in vector.parts(plan))
 
 
 def _training(plan: spec.Plan) -> tuple[Block, ...]:
@@ -132,15 +186,24 @@ def _training(plan: spec.Plan) -> tuple[Block, ...]:
 
 
 def _evaluation(plan: spec.Plan) -> tuple[Block, ...]:
+    if plan.privacy is not None:
+        return _noisy_evaluation(plan, plan.privacy)
     m, cap = plan.protection.max_value, plan.training.weight_cap
-    rows, count_scale = float(cap), float(m // cap)
-    blocks = [Block(HOLDOUT, 1, rows, count_scale)]
-    if spec.Metric.ACCURACY in plan.evaluation.metrics:
-        blocks.append(Block(CORRECT, 1, rows, count_scale))
-    if spec.Metric.AUC in plan.evaluation.metrics:
-        blocks += [Block(NEGATIVE, SCORE_BINS, rows, count_scale), Block(POSITIVE, SCORE_BINS, rows, count_scale)]
-    blocks.append(Block(LOSS, 1, LOSS_CAP * rows, m / (LOSS_CAP * rows)))
-    return tuple(blocks)
+    rows, losses = float(cap), LOSS_CAP * cap
+    count_scale = float(m // cap)
+    return tuple(
+        Block(name, length, losses, m / losses) if name == LOSS else Block(name, length, rows, count_scale)
+        for name, length in measures.blocks(plan)
+    )
+
+
+def _noisy_evaluation(plan: spec.Plan, privacy: spec.PrivacySpec) -> tuple[Block, ...]:
+    """A record is `measure_cap` steps of the grid in each block, and there are at most `rows` of them (A6, D1)."""
+    one, rows, most = private_sum.measure_cap(plan, privacy), float(privacy.rows), plan.evaluation.loss_cap
+    return tuple(
+        Block(name, length, most * rows, one / most) if name == LOSS else Block(name, length, rows, float(one))
+        for name, length in measures.blocks(plan)
+    )
 
 
 def _standardise(plan: spec.Plan) -> tuple[Block, ...]:

@@ -3,51 +3,90 @@
 Promise: exact (integers and fractions, no float), a pure function of the plan and the manifest's q and c, so that both
 sides and every member find the same figures; whoever checks a manifest asks here. At least q - c of the shares in an
 opened sum are of honest members (docs/protocol.md), and those alone add up to the whole variance, so what corrupt
-members leave out or subtract costs nothing; how shares shrink where nobody drops out is `dp.xnoise`'s. A record moves
-the sum by at most `sensitivity` in L2 norm (D1).
+members leave out or subtract costs nothing; how shares shrink where nobody drops out is `dp.xnoise`'s. A record that
+trains moves the sum by at most `sensitivity` in L2 norm; one that is held out by at most `measure_cap` in each
+evaluation block, so by the root of the sum of their squares in all (D1, A6). A record is one or the other, so a sum has
+two prices (D11). What has no price has no layout.
 Source: docs/privacy.md; Kairouz, Liu, Steinke 2021 (sums of discrete Gaussians).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from math import ceil, floor
+from math import ceil, floor, isqrt, sqrt
 
 from fedveil_common.dp import gaussian, rdp, xnoise
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
-from fedveil_common.dp.mechanism import LEAST_VARIANCE, least_clip
+from fedveil_common.dp.mechanism import FURTHER, LEAST_VARIANCE, GridBlock, Mechanism, least_clip
 from fedveil_common.dp.slack import Slack
+from fedveil_common.errors import IntegrityError
 from fedveil_common.masking import quorum as quorums
-from fedveil_common.plan import parameters
+from fedveil_common.messages import Purpose
+from fedveil_common.plan import measures, parameters
 from fedveil_common.plan.spec import PAILLIER, NoiseSource, Plan, PrivacySpec, Unit
+from fedveil_common.statistics import vector
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A record's bound and the noise, in steps of the grid. `sensitivity`: C_int; `variance`: of the whole noise that
-    the accountant counts on.
+    """A record's bound and the noise, in steps of the grid. `squared`: of the bound; `variance`: of the whole noise
+    that the accountant counts on.
     """
 
-    sensitivity: int
+    squared: int
     variance: int
+
+    @property
+    def sensitivity(self) -> int:
+        """C_int, rounded down where the bound is no whole number (that of a statistics sum: per_row sqrt(parts))."""
+        return isqrt(self.squared)
 
     @property
     def squared_shift(self) -> Fraction:
         """(Delta2/sigma)^2 for `dp.rdp`."""
-        return Fraction(self.sensitivity**2, self.variance)
+        return Fraction(self.squared, self.variance)
 
 
 def grid(plan: Plan, privacy: PrivacySpec) -> Grid:
-    """C_int = floor(s*clip_norm) with s = M/update_norm, and the variance z^2 C_int^2, rounded up."""
-    scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
-    sensitivity = floor(scale * Fraction(privacy.clip_norm))
-    return Grid(sensitivity, ceil((Fraction(privacy.noise_multiplier) * sensitivity) ** 2))
+    """C_int = floor(s*clip_norm) with s = M/update_norm, in a statistics sum the square root of the squared caps of its
+    parts, and the variance z^2 C_int^2, rounded up.
+    """
+    if plan.statistics is not None:
+        squared = vector.squared_sensitivity(plan)
+    else:
+        scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
+        squared = floor(scale * Fraction(privacy.clip_norm)) ** 2
+    return Grid(squared, ceil(Fraction(privacy.noise_multiplier) ** 2 * squared))
+
+
+def coordinates(plan: Plan) -> int:
+    """D of the sum that a record moves: the parameters of the model, or the figures and cells that are asked for."""
+    return parameters.count(plan.model, plan.data) if plan.statistics is None else vector.length(plan)
 
 
 def least_sensitivity(plan: Plan, privacy: PrivacySpec, members: int) -> int:
     """The smallest C_int at which rounding to the grid is small beside a record: max(64, 8 sqrt d, 4 N/z), D1."""
-    return least_clip(parameters.count(plan.model, plan.data), members, Fraction(privacy.noise_multiplier))
+    return least_clip(coordinates(plan), members, Fraction(privacy.noise_multiplier))
+
+
+def measure_cap(plan: Plan, privacy: PrivacySpec) -> int:
+    """Steps of the grid that one record (person) is in an evaluation block, at most, in L2 norm: C_int/8 (A6)."""
+    return grid(plan, privacy).sensitivity // FURTHER
+
+
+def measure_range(plan: Plan, privacy: PrivacySpec) -> int:
+    """R_l of the evaluation blocks: the largest value that one participant's holdout gives a coordinate (D1)."""
+    return measure_cap(plan, privacy) * privacy.rows
+
+
+def widest(plan: Plan) -> int:
+    """The largest absolute value of a coordinate of one input before its noise, over all blocks and sums of the plan:
+    one figure, so that all its sums have values of the same width.
+    """
+    if plan.privacy is None or not plan.evaluation.metrics:
+        return plan.protection.max_value
+    return max(plan.protection.max_value, measure_range(plan, plan.privacy))
 
 
 def shares(plan: Plan, dealers: int, quorum: int, corrupt: int) -> xnoise.WholeLevels | None:
@@ -104,7 +143,7 @@ def value_bits(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
     """Signed bits of one coordinate of one input of a cohort of so many, its share of the noise included: what a
     manifest says.
     """
-    return (plan.protection.max_value + share_cap(plan, members, quorum, corrupt)).bit_length() + 1
+    return (widest(plan) + share_cap(plan, members, quorum, corrupt)).bit_length() + 1
 
 
 def expected_bits(plan: Plan, members: int) -> int:
@@ -120,6 +159,101 @@ def noise_of(plan: Plan) -> str:
     return "none" if plan.privacy is None else plan.privacy.noise.value
 
 
+def count_deviation(plan: Plan, variance: float) -> float:
+    """Standard deviation of the noise on an opened count, in records (persons), from the `variance` that is left in its
+    sum (`Result.noise_left`, which is checked); 0 for exact sums.
+    """
+    if plan.privacy is None:
+        return 0.0
+    return sqrt(variance) / measure_cap(plan, plan.privacy)
+
+
+LEAST_DEVIATIONS = 4
+"""A noisy number of holdout records below so many standard deviations measures nothing."""
+
+
+def least_count(plan: Plan, privacy: PrivacySpec) -> float:
+    """The smallest noisy number of holdout records over which a mean is formed: of the plan alone, so that both sides
+    find the same.
+    """
+    found = grid(plan, privacy)
+    return LEAST_DEVIATIONS * sqrt(found.variance) / measure_cap(plan, privacy)
+
+
+# --- what is priced ---------------------------------------------------------------------------------------------------
+
+_SCORES = "scores"
+"""Both score histograms: a record is in one cell of one of them, so together they are one block of its contribution."""
+
+_GROUP = {measures.NEGATIVE: _SCORES, measures.POSITIVE: _SCORES}
+
+
+def mechanism(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int) -> Mechanism:
+    """What is clipped to what in a sum, and the noise on it: what is priced, block by block, whatever the layout says.
+
+    ValueError for a purpose that a private plan has no sum for.
+    """
+    _check_purpose(plan, purpose)
+    return _mechanism(plan, privacy, *_kind(plan, purpose, step))
+
+
+def first_sum(plan: Plan) -> tuple[Purpose, int]:
+    """What the first private sum of a run is for, and after how many steps."""
+    return (Purpose.TRAIN if plan.statistics is None else Purpose.STATISTICS), 0
+
+
+def _check_purpose(plan: Plan, purpose: Purpose) -> None:
+    if purpose not in ({Purpose.TRAIN, Purpose.EVALUATE} if plan.statistics is None else {Purpose.STATISTICS}):
+        raise ValueError(f"this private plan has no sum of purpose {purpose.value}")
+
+
+def _kind(plan: Plan, purpose: Purpose, step: int) -> tuple[bool, bool]:
+    """Whether a sum trains, and whether it measures."""
+    return purpose is Purpose.TRAIN, purpose is Purpose.EVALUATE or measures.due(plan, step)
+
+
+def _mechanism(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool) -> Mechanism:
+    found = grid(plan, privacy)
+    if plan.statistics is not None:
+        caps = tuple(GridBlock(one.name, one.length, vector.per_row(plan), Rows.BOTH) for one in vector.parts(plan))
+        return Mechanism(float(vector.per_row(plan)), found.sensitivity, caps, found.variance)
+    length, cap = parameters.count(plan.model, plan.data), measure_cap(plan, privacy)
+    priced = [GridBlock(measures.UPDATE, length, found.sensitivity, Rows.TRAINING)] if trains else []
+    lengths: dict[str, int] = {}
+    for name, count in measures.blocks(plan) if measured else ():
+        lengths[_GROUP.get(name, name)] = lengths.get(_GROUP.get(name, name), 0) + count
+    priced += [GridBlock(name, count, cap, Rows.HOLDOUT) for name, count in lengths.items()]
+    scale = plan.protection.max_value / plan.protection.update_norm
+    return Mechanism(scale, found.sensitivity, tuple(priced), found.variance)
+
+
+def rows_of(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, block: str) -> Rows | None:
+    """Which records a block of a sum is made of, and is priced for; None if it has no price."""
+    priced = mechanism(plan, privacy, purpose, step).blocks
+    return next((one.rows for one in priced if one.name == _GROUP.get(block, block)), None)
+
+
+def check_priced(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, lengths: Mapping[str, int]) -> None:
+    """Every coordinate of a sum with blocks of these `lengths` is one that is priced, and none is missing.
+
+    IntegrityError `uncharged_block`: the sum would open something that nobody pays for.
+    """
+    found: dict[str, int] = {}
+    for name, length in lengths.items():
+        found[_GROUP.get(name, name)] = found.get(_GROUP.get(name, name), 0) + length
+    priced = {one.name: one.length for one in mechanism(plan, privacy, purpose, step).blocks}
+    wrong = sorted(name for name in found.keys() | priced.keys() if found.get(name) != priced.get(name))
+    if wrong:
+        raise IntegrityError(
+            "uncharged_block",
+            f"the {purpose.value} sum after {step} steps would open {', '.join(wrong)} otherwise than it is charged",
+            not_done="nothing was trained, charged or sent",
+            next_step="report it: this is a defect of the software, and no sum of this plan may open",
+        )
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
 _KEPT = 1024
 """Figures of plans that are remembered: a machine asks for them at every step."""
 
@@ -133,16 +267,37 @@ MOST_PIECES = quorums.MAX_COHORT * (1 + xnoise.MOST_COMPONENTS)
 """Draws that one coordinate of a sum can hold."""
 
 
-@lru_cache(maxsize=_KEPT)
-def charge(plan: Plan, privacy: PrivacySpec, organisations: int = 1) -> Charge:
-    """What one train sum costs a record: Poisson sampling at q, Gaussian noise on the grid, drawn in at most
-    MOST_PIECES pieces from tables. One in the data of k `organisations` moves the sum k times as far (D5).
+def charge(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, organisations: int = 1) -> Charge:
+    """What the sum of `purpose` after `step` model steps costs a record that trains (Poisson sampling at q) and one
+    that is held out (q = 1), under Gaussian noise on the grid, drawn in at most MOST_PIECES pieces from tables. One in
+    the data of k `organisations` moves the sum k times as far (D5).
     """
-    shift = organisations**2 * grid(plan, privacy).squared_shift
-    length = parameters.count(plan.model, plan.data)
-    single = rdp.sampled_gaussian(privacy.sample_rate, shift)
-    curve = rdp.with_gap(single, _largest_gap(), length)
-    return Charge.on(Rows.TRAINING, curve, Slack(draws=length * MOST_PIECES))
+    _check_purpose(plan, purpose)
+    return _charge(plan, privacy, *_kind(plan, purpose, step), organisations)
+
+
+@lru_cache(maxsize=_KEPT)
+def _charge(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool, organisations: int) -> Charge:
+    """`charge`, which is the same for all sums of a kind."""
+    if plan.statistics is not None:
+        return _charge_of_statistics(plan, privacy, organisations)
+    priced = _mechanism(plan, privacy, trains, measured)
+
+    def curve(rows: Rows, rate: float) -> rdp.Curve:
+        if not priced.squared_sensitivity(rows):
+            return rdp.NOTHING
+        single = rdp.sampled_gaussian(rate, priced.squared_shift(rows, organisations))
+        return rdp.with_gap(single, _largest_gap(), priced.length)
+
+    slack = Slack(draws=priced.length * MOST_PIECES)
+    return Charge(curve(Rows.TRAINING, privacy.sample_rate), curve(Rows.HOLDOUT, 1.0), slack)
+
+
+def _charge_of_statistics(plan: Plan, privacy: PrivacySpec, organisations: int) -> Charge:
+    """Every record is in the one sum of a statistics plan, which moves by `Grid.squared` at most: its caps together."""
+    length = coordinates(plan)
+    single = rdp.sampled_gaussian(1.0, organisations**2 * grid(plan, privacy).squared_shift)
+    return Charge.on(Rows.BOTH, rdp.with_gap(single, _largest_gap(), length), Slack(draws=length * MOST_PIECES))
 
 
 @cache
@@ -151,10 +306,46 @@ def _largest_gap() -> float:
     return rdp.sum_gap([LEAST_VARIANCE] * MOST_PIECES)
 
 
+def sums_planned(plan: Plan) -> int:
+    """How many sums a run of the plan opens if nothing ends it before: its steps, and the one that measures the last
+    model.
+    """
+    return 1 if plan.statistics is not None else plan.training.rounds + bool(plan.evaluation.metrics)
+
+
+def _charges(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1) -> list[Charge]:
+    """Of the first `sums` sums of a run, in order. ValueError for more than it has."""
+    if not 0 <= sums <= sums_planned(plan):
+        raise ValueError(f"a run of this plan has {sums_planned(plan)} sums, not {sums}")
+    if plan.statistics is not None:
+        return [charge(plan, privacy, Purpose.STATISTICS, 0, organisations)] * sums
+    steps = min(sums, plan.training.rounds)
+    found = [charge(plan, privacy, Purpose.TRAIN, step, organisations) for step in range(steps)]
+    return found + [charge(plan, privacy, Purpose.EVALUATE, steps, organisations)] * (sums - steps)
+
+
 @lru_cache(maxsize=_KEPT)
 def spent(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1) -> float:
-    """Epsilon at the plan's delta after `sums` opened train sums: 0 for none; to the last bit what a ledger says."""
-    return of_run([charge(plan, privacy, organisations)] * sums).epsilon(privacy.delta)
+    """Epsilon at the plan's delta after the first `sums` sums of a run have opened: 0 for none; to the last bit what a
+    ledger says.
+    """
+    return of_run(_charges(plan, privacy, sums, organisations)).epsilon(privacy.delta)
+
+
+@lru_cache(maxsize=_KEPT)
+def costs(plan: Plan, privacy: PrivacySpec, sums: int) -> tuple[float, float]:
+    """What `spent` says of a record that trains, and of one that is held out, each by itself."""
+    every = _charges(plan, privacy, sums)
+    slack = sum((one.slack for one in every), Slack())
+    curves = rdp.composed(one.training for one in every), rdp.composed(one.holdout for one in every)
+    training, holdout = (Spent(curve, slack).epsilon(privacy.delta) if any(curve.rho) else 0.0 for curve in curves)
+    return training, holdout
+
+
+@lru_cache(maxsize=_KEPT)
+def cost_of_sum(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int) -> float:
+    """Epsilon of one sum by itself, at the plan's delta. Epsilons of sums do not add up: `spent` is of all together."""
+    return of_run([charge(plan, privacy, purpose, step)]).epsilon(privacy.delta)
 
 
 def model_noise(plan: Plan, privacy: PrivacySpec) -> float:
@@ -165,9 +356,9 @@ def model_noise(plan: Plan, privacy: PrivacySpec) -> float:
 
 
 @lru_cache(maxsize=_KEPT)
-def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
-    """How many of the plan's steps fit below max_epsilon."""
-    low, high = 0, plan.training.rounds
+def sums_allowed(plan: Plan, privacy: PrivacySpec) -> int:
+    """How many of the plan's sums, in order, fit below max_epsilon, the one that measures the last model included."""
+    low, high = 0, sums_planned(plan)
     while low < high:
         middle = (low + high + 1) // 2
         if _nearly_spent(plan, privacy, middle) <= privacy.max_epsilon:
@@ -179,21 +370,34 @@ def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
     return low
 
 
+def steps_allowed(plan: Plan, privacy: PrivacySpec) -> int:
+    """How many of the plan's model steps fit below max_epsilon."""
+    return min(sums_allowed(plan, privacy), plan.training.rounds)
+
+
 def _nearly_spent(plan: Plan, privacy: PrivacySpec, sums: int) -> float:
     """`spent` by multiplication, which is faster for many sums and may be smaller in the last bit: to search with."""
-    one = charge(plan, privacy)
-    return Spent(one.training.times(sums), Slack(one.slack.draws * sums)).epsilon(privacy.delta)
+    if plan.statistics is not None:
+        return spent(plan, privacy, sums)
+    steps = min(sums, plan.training.rounds)
+    measured = sum(measures.due(plan, step) for step in range(steps))
+    kinds = (((True, False), steps - measured), ((True, True), measured), ((False, True), sums - steps))
+    parts = [(_charge(plan, privacy, *kind, 1), count) for kind, count in kinds if count]
+    training = rdp.composed(one.training.times(count) for one, count in parts)
+    holdout = rdp.composed(one.holdout.times(count) for one, count in parts)
+    draws = sum(one.slack.draws * count for one, count in parts)
+    return Spent(rdp.largest(training, holdout), Slack(draws)).epsilon(privacy.delta)
 
 
 def multiplier_for(plan: Plan, privacy: PrivacySpec, target: float) -> float:
-    """The smallest noise multiplier, in steps of 1/FINEST, with which all steps of the plan together cost at most
+    """The smallest noise multiplier, in steps of 1/FINEST, with which all sums of the plan together cost at most
     `target`; 0 if none up to MOST_MULTIPLIER does. `privacy.noise_multiplier` is not looked at.
     """
-    steps = plan.training.rounds
+    sums = sums_planned(plan)
 
     def fits(thousandths: int, cost: Callable[[Plan, PrivacySpec, int], float]) -> bool:
         tried = replace(privacy, noise_multiplier=thousandths / FINEST)
-        return grid(plan, tried).variance > 0 and cost(plan, tried, steps) <= target
+        return grid(plan, tried).variance > 0 and cost(plan, tried, sums) <= target
 
     low, high = 0, MOST_MULTIPLIER * FINEST
     while low < high - 1:

@@ -83,4 +83,5 @@ def process_sum(sums: Sums, state: RunState, manifest: Manifest, survivors: int,
         now(),
         seed,
         outcome.state_hash,
+        outcome.opened,
     )

@@ -21,12 +21,13 @@ StateOf = Callable[[RunId], RunState]
 
 
 def answer(plan: Plan, state_of: StateOf, known: Callable[[bytes], SumRef | None]) -> tuple[SumRef, ...]:
-    """The earlier sum that answers the plan's standardise query, if there is one: of a continued run always the one
-    that it used. `known`: by query digest.
+    """The earlier sum that answers the plan's query (moments, statistics), if there is one: of a continued run always
+    the one that it used. `known`: by `layout.answer_digest`.
     """
     if plan.continues:
         return state_of(RunId(plan.continues[-1].run)).standardise
-    found = known(layout.query_digest(plan)) if layout.needs_standardise(plan) else None
+    asks = layout.needs_standardise(plan) or plan.statistics is not None
+    found = known(layout.answer_digest(plan)) if asks else None
     return () if found is None else (found,)
 
 

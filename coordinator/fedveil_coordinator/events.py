@@ -117,7 +117,9 @@ class OpeningFailed:
 
 @dataclass(frozen=True, slots=True)
 class SumProcessed:
-    """What the strategy and the metrics make of an opened sum. `norm_code` is empty if the norm is plausible."""
+    """What the strategy and the metrics make of an opened sum. `norm_code` is empty if the norm is plausible. `opened`:
+    the blocks that were interpreted.
+    """
 
     key: AttemptKey
     model_hash: bytes
@@ -130,6 +132,7 @@ class SumProcessed:
     at: float
     seed: Seed
     state_hash: bytes = b""
+    opened: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,8 @@ class Excluded:
 class SumApplied:
     """What the opened sum came to: the next model (empty hash: none), metrics of the model that was received.
 
-    `state_hash`: of the strategy's moments beside that model; empty for a strategy without.
+    `state_hash`: of the strategy's moments beside that model; empty for a strategy without. `opened`: the blocks that
+    were interpreted, and how many coordinates each had.
     """
 
     model_hash: bytes
@@ -201,6 +202,7 @@ class SumApplied:
     rows: float | None
     rejected: str
     state_hash: bytes = b""
+    opened: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

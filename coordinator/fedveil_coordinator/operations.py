@@ -241,16 +241,18 @@ class Operations:
 
     def list_runs(self) -> list[Plain]:
         """Every run, oldest first."""
+        rows = [(row, plans.parse_canonical(row.canonical_plan)) for row in self._store.journal.runs()]
         return [
             {
                 "run_id": row.run_id,
-                "name": plans.parse_canonical(row.canonical_plan).name,
+                "name": plan.name,
+                "kind": plan.kind.value,
                 "plan_hash": plans.plan_hash(row.canonical_plan).hex(),
                 "status": row.status,
                 "code": row.code,
                 "created_s": row.created_s,
             }
-            for row in self._store.journal.runs()
+            for row, plan in rows
         ]
 
     def get_run(self, run_id: str) -> Plain:
@@ -264,7 +266,10 @@ class Operations:
         if row.status == "waiting":
             return {"run_id": run_id, "status": "waiting", "code": "", "rounds": [], "waiting": {"phase": "queue"}}
         state = self._driver.state_of(run_id)
-        return reporting.run_report(state, row.status, at, self._driver.seconds.get(run_id, {}))
+        report = reporting.run_report(state, row.status, at, self._driver.seconds.get(run_id, {}))
+        if state.plan.statistics is not None and state.standardise and not state.rejected:
+            report["answers"] = self._driver.sums.answers(state)
+        return report
 
     def get_round(self, run_id: str, number: int) -> Plain:
         """One round of a run: opened, or what it waits for. ConfigError `unknown_round`."""
@@ -274,7 +279,7 @@ class Operations:
             seconds = self._driver.seconds.get(RunId(run_id), {})
             for record in state.records:
                 if record.round == number:
-                    return reporting.round_report(record, seconds.get(number))
+                    return reporting.round_report(state.plan, record, seconds.get(number))
             if state.attempt is not None and state.attempt.key.round == number:
                 waiting = reporting.waiting_report(state, self._clock.monotonic_s())
                 return {"number": number, "cohort": list(state.attempt.frame.manifest.cohort), "waiting": waiting}

@@ -7,14 +7,15 @@ whose absence alone keeps it from beginning.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import private_sum
+from fedveil_common import evaluation, private_sum
 from fedveil_common.noise import rests_on
 from fedveil_common.pki.invites import Role
-from fedveil_common.plan import Unit
+from fedveil_common.plan import Plan, Unit
 
 from fedveil_coordinator import attempt as attempts
 from fedveil_coordinator import round as rounds
-from fedveil_coordinator.run import RoundRecord, RunState, holders_missing, participants_needed
+from fedveil_coordinator.opened_round import RoundRecord
+from fedveil_coordinator.run import RunState, holders_missing, participants_needed
 from fedveil_coordinator.store.renewals import Freeze
 
 Plain = dict[str, object]
@@ -27,8 +28,11 @@ class RoundTiming:
     seconds: float | None
 
 
-def round_report(record: RoundRecord, seconds: float | None) -> Plain:
-    """One opened round."""
+def round_report(plan: Plan, record: RoundRecord, seconds: float | None) -> Plain:
+    """One opened round. `noise`: standard deviations of the noise on what was measured; None for exact sums. `opened`:
+    each block, which records it is made of, and whether the ledger's entry for this sum (`epsilon`, of it by itself)
+    covers it.
+    """
     return {
         "number": record.round,
         "attempt": record.attempt,
@@ -40,8 +44,37 @@ def round_report(record: RoundRecord, seconds: float | None) -> Plain:
         "accuracy": record.accuracy,
         "auc": record.auc,
         "rows": record.rows,
+        "noise": _noise_report(plan, record),
         "seconds": seconds,
+        "epsilon": _epsilon_of(plan, record),
+        "opened": [_opened_report(plan, record, block, coordinates) for block, coordinates in record.opened],
     }
+
+
+def _noise_report(plan: Plan, record: RoundRecord) -> Plain | None:
+    if not record.noise or not record.rows:
+        return None
+    means = {"loss": (record.loss, plan.evaluation.loss_cap), "accuracy": (record.accuracy, 1.0)}
+    found: Plain = {
+        name: evaluation.deviation(mean, most, record.noise, record.rows)
+        for name, (mean, most) in means.items()
+        if mean is not None
+    }
+    return {**found, "rows": record.noise}
+
+
+def _epsilon_of(plan: Plan, record: RoundRecord) -> float | None:
+    if plan.privacy is None:
+        return None
+    return private_sum.cost_of_sum(plan, plan.privacy, record.purpose, record.step)
+
+
+def _opened_report(plan: Plan, record: RoundRecord, block: str, coordinates: int) -> Plain:
+    found: Plain = {"block": block, "coordinates": coordinates}
+    if plan.privacy is None:
+        return found
+    rows = private_sum.rows_of(plan, plan.privacy, record.purpose, record.step, block)
+    return {**found, "records": None if rows is None else rows.value, "charged": rows is not None}
 
 
 def waiting_report(state: RunState, at: float) -> Plain | None:
@@ -122,7 +155,7 @@ def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, fl
         "missing": dict(state.ended.missing) if state.ended is not None else {},
         "steps": state.step,
         "steps_planned": state.plan.training.rounds,
-        "rounds": [round_report(record, seconds.get(record.round)) for record in state.records],
+        "rounds": [round_report(state.plan, record, seconds.get(record.round)) for record in state.records],
         "waiting": waiting_report(state, at),
         "model": state.versions[-1].model_hash.hex() if state.versions else None,
     }

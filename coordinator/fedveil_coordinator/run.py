@@ -61,6 +61,7 @@ from fedveil_coordinator.events import (
     Send,
     SumProcessed,
 )
+from fedveil_coordinator.opened_round import RoundRecord, record_of
 
 FINAL_ANSWERS = frozenset({"model_spent", "budget_spent", "not_in_this_release", "bad_plan"})
 """Codes of a plan answer that will not change while the run waits."""
@@ -87,28 +88,10 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundRecord:
-    """What is known of one opened round, for people: nothing in it is more than every member knows."""
-
-    round: int
-    attempt: int
-    purpose: Purpose
-    cohort: tuple[OrgId, ...]
-    survivors: tuple[OrgId, ...]
-    loss: float | None = None
-    accuracy: float | None = None
-    auc: float | None = None
-    rows: float | None = None
-
-    @property
-    def dropped(self) -> tuple[OrgId, ...]:
-        """Cohort members whose input is not in the sum."""
-        return tuple(org for org in self.cohort if org not in self.survivors)
-
-
-@dataclass(frozen=True, slots=True)
 class RunState:
-    """One run. The fields up to `ended` are the fold of its facts; the rest is known only while the process lives."""
+    """One run. The fields up to `ended` are the fold of its facts; the rest is known only while the process lives.
+    `standardise`: the sum that standardises, or that answers the questions of a statistics plan.
+    """
 
     run_id: RunId
     canonical: bytes
@@ -148,6 +131,8 @@ class RunState:
     @property
     def purpose(self) -> Purpose | None:
         """What the next sum is for; None when there is nothing left to sum, or nothing may be summed any more."""
+        if self.plan.statistics is not None:
+            return None if self.standardise else Purpose.STATISTICS
         if layout.needs_standardise(self.plan) and not self.standardise:
             return Purpose.STANDARDISE
         if self.verdict.stopped or self.budget_spent:
@@ -158,11 +143,13 @@ class RunState:
 
     @property
     def budget_spent(self) -> bool:
-        """Whether one more step would cost more than the plan's max_epsilon allows; every opened sum was charged."""
-        privacy = self.plan.privacy
-        if privacy is None or self.step >= self.plan.training.rounds:
+        """Whether one more sum would cost more than the plan's max_epsilon allows; every opened sum was charged. A run
+        that the stopping rule has ended wants none.
+        """
+        privacy, opened = self.plan.privacy, len(self.records)
+        if privacy is None or self.verdict.stopped or opened >= private_sum.sums_planned(self.plan):
             return False
-        return len(self.records) >= private_sum.steps_allowed(self.plan, privacy)
+        return opened >= private_sum.sums_allowed(self.plan, privacy)
 
     @property
     def verdict(self) -> stopping.Verdict:
@@ -197,8 +184,8 @@ def open_run(
     at: float,
     keys: tuple[KeyUse, ...] = (),
 ) -> Step:
-    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's standardise query. `keys`:
-    the one that inputs are encrypted under, where the plan says paillier.
+    """A new run and its first fact. `answer`: an earlier opened sum that answers the plan's query. `keys`: the one
+    that inputs are encrypted under, where the plan says paillier.
     """
     fact = facts.RunOpened(canonical, answer, keys)
     return replace(opened(run_id, fact, office, roster), waiting_since=at), (Persist(fact),)
@@ -250,25 +237,21 @@ def _manifest(blob: SignedBlob) -> Manifest:
     return body
 
 
+def _result(blob: SignedBlob) -> Result:
+    body = wire.parse_body(BlobType.RESULT, blob.body)
+    assert isinstance(body, Result)
+    return body
+
+
 def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
     """The opened sum has become the next model, the standardisation or the last measurement."""
     assert state.attempt is not None
     assert isinstance(state.attempt.stage, attempts.Opened)
     manifest, stage = state.attempt.frame.manifest, state.attempt.stage
-    result = wire.parse_body(BlobType.RESULT, stage.result.body)
-    assert isinstance(result, Result)
+    result = _result(stage.result)
     ref = SumRef(state.run_id, manifest.key.round, transcript.result_hash(stage.result.body))
-    record = RoundRecord(
-        manifest.key.round,
-        manifest.key.attempt,
-        manifest.purpose,
-        manifest.cohort,
-        stage.survivors,
-        fact.loss,
-        fact.accuracy,
-        fact.auc,
-        fact.rows,
-    )
+    record = record_of(state.plan, manifest, stage.survivors, result.noise_left, fact)
+    loss = math.inf if fact.loss is None else sanity.loss_at_most(fact.loss, record.loss_noise)
     after = replace(
         state,
         attempt=None,
@@ -277,10 +260,12 @@ def _applied(state: RunState, fact: facts.SumApplied) -> RunState:
         records=(*state.records, record),
         rejected=fact.rejected,
         working=False,
-        best_loss=min(state.best_loss, fact.loss) if fact.loss is not None else state.best_loss,
+        best_loss=min(state.best_loss, loss),
         good=manifest.step if fact.loss is not None and fact.rejected != "loss" else state.good,
     )
     match manifest.purpose:
+        case Purpose.STATISTICS:
+            return replace(after, standardise=(ref,), step=1)
         case Purpose.STANDARDISE:
             return replace(after, standardise=(ref,), standardisation_hash=fact.standardisation_hash)
         case Purpose.TRAIN if not fact.rejected:
@@ -391,12 +376,6 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
     """What the sum came to. The loss in it is that of the model its round received: an implausible one ends the run."""
     if state.attempt is None or state.attempt.key != event.key or not isinstance(state.attempt.stage, attempts.Opened):
         return state, ()
-    rejected = event.norm_code and "norm"
-    if event.loss is not None:
-        try:
-            sanity.check_loss(None if math.isinf(state.best_loss) else state.best_loss, event.loss)
-        except IntegrityError:
-            rejected = "loss"
     fact = facts.SumApplied(
         event.model_hash,
         event.standardisation_hash,
@@ -404,11 +383,20 @@ def _processed(state: RunState, event: SumProcessed) -> Step:
         event.accuracy,
         event.auc,
         event.rows,
-        rejected,
+        event.norm_code and "norm",
         event.state_hash,
+        event.opened,
     )
+    if event.loss is not None:
+        stage = state.attempt.stage
+        left = _result(stage.result).noise_left
+        record = record_of(state.plan, state.attempt.frame.manifest, stage.survivors, left, fact)
+        try:
+            sanity.check_loss(None if math.isinf(state.best_loss) else state.best_loss, event.loss, record.loss_noise)
+        except IntegrityError:
+            fact = replace(fact, rejected="loss")
     after = replace(_applied(state, fact), waiting_since=event.at)
-    shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": rejected}
+    shown = {"round": str(event.key.round), "purpose": str(after.records[-1].purpose), "rejected": fact.rejected}
     if event.loss is not None:
         shown["loss"] = f"{event.loss:.4f}"
     if event.accuracy is not None:
@@ -422,10 +410,13 @@ def _advance(state: RunState, event: Event) -> Step:
         return state, ()
     if state.rejected:
         return _end(state, "model_rejected")
+    waited = event.at - state.waiting_since
     if state.purpose is None:
+        answered_before = state.plan.statistics is not None and not state.records
+        if answered_before and state.undecided and waited < state.plan.cohort.progress_s:
+            return state, ()  # who accepts the plan reads the answer that there is, and keeps it
         return _end(state, "budget_spent" if state.budget_spent else "finished")
     seed = getattr(event, "seed", None)
-    waited = event.at - state.waiting_since
     if len(state.certificates) >= MAX_ATTEMPTS:
         return _end(state, "too_many_attempts")
     if waited < _pause(state):
@@ -498,7 +489,7 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
     cohort, corrupt = state.willing, corrupt_bound(plan, roster)
     q = quorum.quorum(len(cohort), corrupt)
     shape = layout.layout_for(plan, purpose, state.step)
-    standardise = purpose is Purpose.STANDARDISE
+    query = layout.is_query(purpose)
     cap, bits = noises.coordinator_cap(plan), private_sum.value_bits(plan, len(cohort), q, corrupt)
     encryption = tuple(Encryption(use.key_id, use.epoch, use.fingerprint, b"", cap) for use in state.keys)
     return Manifest(
@@ -525,10 +516,10 @@ def manifest_of(state: RunState, nonce: bytes) -> Manifest:
         noise=private_sum.noise_of(plan),
         layout_hash=shape.hash,
         dataset=plan.data.dataset,
-        model_hash=b"" if standardise else state.model_hash,
-        query_digest=layout.query_digest(plan) if standardise else state.state_hash,
+        model_hash=b"" if query else state.model_hash,
+        query_digest=layout.query_digest(plan) if query else state.state_hash,
         step=state.step,
-        standardise=() if standardise else state.standardise,
+        standardise=() if query else state.standardise,
         previous=state.previous,
         progress_s=plan.cohort.progress_s,
         hard_limit_s=plan.cohort.hard_limit_s,

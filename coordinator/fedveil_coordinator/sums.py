@@ -11,6 +11,7 @@ from typing import Protocol
 from fedveil_common import (
     decode,
     evaluation,
+    jcs,
     layout,
     member_noise,
     noise,
@@ -29,6 +30,7 @@ from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 from fedveil_common.ringfile import residues
 from fedveil_common.secret import Seed
+from fedveil_common.statistics import answers as reading
 
 from fedveil_coordinator import facts, opening
 from fedveil_coordinator.attempt import Decrypting, Frame, Revealing
@@ -55,13 +57,16 @@ class SumStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sum led to. `rejected` is empty, or the code of what is implausible in it."""
+    """What a sum led to. `rejected` is empty, or the code of what is implausible in it. `opened`: the blocks that were
+    interpreted, by name, and how many coordinates each had.
+    """
 
     model_hash: bytes
     state_hash: bytes
     standardisation_hash: bytes
     measured: evaluation.Metrics | None
     rejected: str
+    opened: tuple[tuple[str, int], ...]
 
 
 class Sums:
@@ -112,7 +117,9 @@ class Sums:
         """Decode the sum of an opened round; the next model or the standardisation; what it measures."""
         plan, key = state.plan, manifest.key
         opened = self._settled(plan, key.run_id, key.round)
-        decoded = decode.decode(layout.layout_for(plan, manifest.purpose, manifest.step), opened)
+        heard: list[tuple[str, int]] = []
+        shape = layout.layout_for(plan, manifest.purpose, manifest.step)
+        decoded = decode.decode(shape, opened, lambda block, coordinates: heard.append((block, coordinates)))
         model_hash, state_hash, scaling_hash, rejected = b"", b"", b"", ""
         try:
             if manifest.purpose is Purpose.STANDARDISE:
@@ -120,6 +127,9 @@ class Sums:
                 scaling_hash = lineage.standardisation.hash
                 self._store.save_answer(manifest.query_digest, self._reference(key))
                 self._lineage = (key.run_id, lineage)
+            elif manifest.purpose is Purpose.STATISTICS:
+                reading.check_sum(plan, decoded, survivors, self._said(key.run_id, key.round)[1].noise_left)
+                self._store.save_answer(layout.answer_digest(plan), self._reference(key))
             elif manifest.purpose is Purpose.TRAIN:
                 sanity.check_norm(plan, decoded, survivors)
                 lineage = provenance.advance(self.lineage(state), opened)
@@ -133,7 +143,7 @@ class Sums:
             measured = self._measure(state, manifest, decoded, survivors)
         except IntegrityError as error:
             rejected = error.code
-        return Outcome(model_hash, state_hash, scaling_hash, measured, rejected)
+        return Outcome(model_hash, state_hash, scaling_hash, measured, rejected, tuple(heard))
 
     def _measure(
         self, state: RunState, manifest: Manifest, decoded: decode.Decoded, survivors: int
@@ -143,11 +153,13 @@ class Sums:
         due = manifest.purpose is Purpose.TRAIN and layout.evaluation_due(plan, manifest.step)
         if manifest.purpose is not Purpose.EVALUATE and not due:
             return None
-        sanity.check_measures(plan, decoded, survivors)
+        _, result = self._said(manifest.key.run_id, manifest.key.round)
+        sanity.check_measures(plan, decoded, survivors, private_sum.count_deviation(plan, result.noise_left))
         try:
             return evaluation.metrics(plan, decoded)
         except RoundAborted:
-            sanity.check_still_measured(state.best_loss)
+            if plan.privacy is None:  # else the noise alone can do it
+                sanity.check_still_measured(state.best_loss)
             return None  # nobody holds out a row: nothing was ever measured
 
     def lineage(self, state: RunState) -> provenance.Lineage:
@@ -174,14 +186,24 @@ class Sums:
         opened = self._store.read_sum(run_id, round)
         if plan.privacy is None:
             return opened
+        return member_noise.settled(plan, *self._said(run_id, round), opened)
+
+    def _said(self, run_id: RunId, round: int) -> tuple[Manifest, Result]:
+        """What was signed of an opened sum."""
         offered, signed = self.source(run_id, round)
-        manifest, result = (
-            wire.parse_body(BlobType.MANIFEST, offered.body),
-            wire.parse_body(BlobType.RESULT, signed.body),
-        )
+        manifest = wire.parse_body(BlobType.MANIFEST, offered.body)
+        result = wire.parse_body(BlobType.RESULT, signed.body)
         assert isinstance(manifest, Manifest)
         assert isinstance(result, Result)
-        return member_noise.settled(plan, manifest, result, opened)
+        return manifest, result
+
+    def answers(self, state: RunState) -> list[dict[str, jcs.Json]]:
+        """The answers of a statistics run whose sum, or an earlier one to the same questions, was opened."""
+        ref, plan = state.standardise[0], state.plan
+        _, result = self._said(ref.run_id, ref.round)
+        opened = self._settled(plan, ref.run_id, ref.round)
+        decoded = decode.decode(layout.layout_for(plan, Purpose.STATISTICS, 0), opened)
+        return reading.to_json(plan, reading.answers(plan, decoded, result.noise_left))
 
     def source(self, run_id: RunId, round: int) -> tuple[SignedBlob, SignedBlob]:
         """The signed Manifest and Result of an opened sum. ConfigError `unknown_round`."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fedveil_participant import update
 from fedveil_participant.data.csv_source import Source, read_table
 from fedveil_participant.data.folder import table_files, unreadable
-from fedveil_participant.data.prepare import check_min_rows
+from fedveil_participant.data.prepare import check_rows
 from fedveil_participant.data.records import TableFile
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
@@ -52,7 +52,7 @@ class TableBench:
         ConfigError `dataset_missing`, PolicyRefusal `too_few_rows`, LocalRefusal `trainer_*`.
         """
         source = self._read(plan)
-        check_min_rows(plan, source)
+        check_rows(plan, source)
         self._trainers.accept(plan)
         return source.version
 
@@ -89,7 +89,7 @@ class TableBench:
         where the plan has differential privacy. Deterministic in `coins`.
         """
         if plan.privacy is not None:
-            return update.noisy(plan, values, member_noise.pieces(plan, manifest, coins), start)
+            return update.private_input(plan, values, member_noise.pieces(plan, manifest, coins), start)
         shape = layouts.layout_for(plan, manifest.purpose, manifest.step)
         return update.encode(shape, values, coins.secret.expose(), plan.protection.value_bits, start).integers
 

@@ -148,8 +148,8 @@ def manifest_cohort_size(manifest: Manifest, plan: Plan) -> None:
 def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:
     """Everything that the plan determines stands in the manifest as the plan has it; nothing else is possible."""
     plan = accepted.plan
-    if manifest.purpose is Purpose.STATISTICS:
-        raise PeerError("manifest_differs_from_plan", "a sum of purpose statistics, in a training plan")
+    if (manifest.purpose is Purpose.STATISTICS) != (plan.statistics is not None):
+        raise PeerError("manifest_differs_from_plan", f"a sum of purpose {manifest.purpose} in a {plan.kind} plan")
     noise = noises.coordinator_cap(plan)
     bits = private_sum.value_bits(plan, len(manifest.cohort), manifest.quorum, manifest.corrupt)
     expected: dict[str, object] = {
@@ -188,17 +188,20 @@ def manifest_place_in_plan(manifest: Manifest, plan: Plan) -> None:
         and manifest.step == 0
         and not manifest.standardise
         and not manifest.previous,
-        Purpose.TRAIN: 0 <= manifest.step < steps,
+        Purpose.TRAIN: plan.statistics is None and 0 <= manifest.step < steps,
         Purpose.EVALUATE: manifest.step == steps and bool(plan.evaluation.metrics),
-        Purpose.STATISTICS: False,
+        Purpose.STATISTICS: plan.statistics is not None
+        and manifest.step == 0
+        and not manifest.standardise
+        and not manifest.previous,
     }[manifest.purpose]
-    if manifest.purpose is not Purpose.STANDARDISE:
+    if not layout.is_query(manifest.purpose):
         fits = fits and bool(manifest.standardise) == standardise and bool(manifest.previous) == (manifest.step > 0)
     own = bool(manifest.standardise) and manifest.standardise[0].run_id == manifest.key.run_id
     if own:  # a continued run answers the query, so this one has no round for it
         fits = fits and manifest.standardise[0].round == 1 and not plan.continues
     fits = fits and manifest.key.round == manifest.step + (2 if own else 1)
-    if manifest.purpose is Purpose.STANDARDISE:
+    if layout.is_query(manifest.purpose):
         fits = fits and manifest.query_digest == layout.query_digest(plan) and not manifest.model_hash
     else:
         fits = fits and bool(manifest.query_digest) == strategies.has_state(plan) and bool(manifest.model_hash)
@@ -250,9 +253,9 @@ def not_spent(keys: Iterable[SpentKey], spent: Iterable[SpentKey]) -> None:
     if any((one.version, one.purpose, one.subject) in asked for one in spent):
         raise PolicyRefusal(
             "model_spent",
-            "this data set version was already summed for this model or this step",
+            "this data set version was already summed for this model, this question or this step",
             not_done="no key, share or input was made",
-            next_step="take another training.seed, or new data",
+            next_step="take another training.seed, or new data; an answer stands in the run that asked for it",
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
+from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
@@ -29,7 +30,6 @@ from fedveil_common.messages import (
     ParticipantHello,
     PlanAnswer,
     PlanOffer,
-    Purpose,
     ReceiptNotice,
     Refusal,
     RosterNotice,
@@ -478,8 +478,8 @@ class Driver:
             self._retries.append((self._clock.monotonic_s() + RETRY_S, action))
 
     def _walk(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> Walk | None:
-        """The model that a sum is about, derived here; None for purpose standardise. PeerError `model_not_derived`."""
-        if manifest.purpose is Purpose.STANDARDISE:
+        """The model that a sum is about, derived here; None for a question. PeerError `model_not_derived`."""
+        if layout.is_query(manifest.purpose):
             return None
         walk = self._walker.walk(
             accepted.plan,
@@ -573,10 +573,8 @@ class Driver:
 
         def work() -> None:
             try:
-                data = b""
-                if message.model and accepted is not None:
-                    data = finish.final_model(message, accepted, self._walker, state, *chain)
-                self._journal.save_end(message.run_id, message.plan_hash, message.code, data)
+                data, answers = finish.results(message, accepted, self._walker, state, *chain)
+                self._journal.save_end(message.run_id, message.plan_hash, message.code, data, answers)
             except FedveilError as error:
                 code, what = error.code, error.what
                 self._note_dispute(error, message.run_id)

@@ -1,4 +1,4 @@
-"""The end of a run at a participant: the final model is stored only if it is the one derived here.
+"""The end of a run at a participant: the final model, or the answers, are stored only as they are derived here.
 
 Promise: a stored model file carries the coordinator's signature over exactly the model, plan and standardisation that
 this participant re-derived itself from the opened sums, and that of a finished run the model which the plan names.
@@ -7,14 +7,31 @@ Source: FLSA/1 section 2.6; A18 (docs/protocol.md).
 
 import base64
 
-from fedveil_common import jcs, layout, modelfile
+from fedveil_common import decode, jcs, layout, modelfile
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, FederationId
-from fedveil_common.messages import BlobType, RunEnded
+from fedveil_common.messages import BlobType, Purpose, RunEnded
 from fedveil_common.provenance import Lineage
+from fedveil_common.statistics import answers as reading
 
 from fedveil_participant import checks, round
 from fedveil_participant.lineage import Walker, basis_of
+
+
+def results(
+    message: RunEnded,
+    accepted: checks.AcceptedPlan | None,
+    walker: Walker,
+    state: round.State,
+    signed_roster: bytes,
+    trust_chain: bytes,
+) -> tuple[bytes, bytes]:
+    """The final model and the answers to store, each empty if there is none. Raises as `final_model` and `answers`."""
+    if accepted is not None and message.model:
+        return final_model(message, accepted, walker, state, signed_roster, trust_chain), b""
+    if accepted is None or accepted.plan.statistics is None or message.code != "finished" or not message.standardise:
+        return b"", b""
+    return b"", answers(message, accepted, walker, state)
 
 
 def final_model(
@@ -67,3 +84,28 @@ def final_model(
             next_step="keep the participant's folder and call the operator",
         ) from error
     return modelfile.write_model(file)
+
+
+def answers(message: RunEnded, accepted: checks.AcceptedPlan, walker: Walker, state: round.State) -> bytes:
+    """The answers to store, as JSON: read here from the sum that the coordinator signed. Raises PeerError: then nothing
+    is stored; IntegrityError `model_rejected`.
+    """
+    plan, ref = accepted.plan, message.standardise[0]
+    checks.not_disputed(message.run_id, state.disputed)
+    if accepted.plan_hash != message.plan_hash:
+        raise PeerError("wrong_transcript", "the run ended under another plan", peer=COORDINATOR)
+    own = ref.run_id == message.run_id
+    opened, _ = walker.answer(plan, Purpose.STATISTICS, ref, basis_of(state), audited=own)
+    variance = opened.result.noise_left
+    decoded = decode.decode(layout.layout_for(plan, Purpose.STATISTICS, 0), opened.settled)
+    reading.check_sum(plan, decoded, opened.result.survivors, variance)
+    return jcs.dumps(
+        {
+            "run_id": message.run_id,
+            "plan": plan.name,
+            "plan_hash": accepted.plan_hash.hex(),
+            "opened_in": ref.run_id,
+            "survivors": opened.result.survivors,
+            "answers": reading.to_json(plan, reading.answers(plan, decoded, variance)),
+        }
+    )

@@ -43,7 +43,7 @@ class Expected:
     @classmethod
     def of(cls, plan: Plan, purpose: Purpose, step: int) -> "Expected":
         """The sum of this purpose that a run of `plan` itself has at `step`."""
-        known = layout.query_digest(plan) if purpose is Purpose.STANDARDISE else plan_hash(canonical(plan))
+        known = layout.query_digest(plan) if layout.is_query(purpose) else plan_hash(canonical(plan))
         return replace(cls.earlier(plan, purpose, step), question=known)
 
     @classmethod
@@ -90,7 +90,7 @@ def fetch(
     place = (manifest.key.run_id, manifest.key.round, manifest.purpose, manifest.length)
     if place != (run_id, round, expected.purpose, result.length) or result.length != expected.length:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} came as another sum")
-    asked = manifest.query_digest if manifest.purpose is Purpose.STANDARDISE else manifest.plan_hash
+    asked = manifest.query_digest if layout.is_query(manifest.purpose) else manifest.plan_hash
     if expected.question is not None and asked != expected.question:
         raise PeerError("wrong_sum", f"round {round} of run {run_id} is not of this plan")
     if manifest.noise != private_sum.noise_of(expected.plan) or bool(manifest.encryption) != bool(
@@ -202,12 +202,8 @@ class Walker:
         elif not standardise:
             raise PeerError("wrong_sum", "no standardise sum is named")
         else:
-            ref, ran = standardise[0], standardise[0].run_id
-            expected = Expected.of(plan, Purpose.STANDARDISE, 0)
-            downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
-            if found.result != ref.result_hash:
-                raise PeerError("wrong_sum", "the standardise sum is not the one the manifest names")
-            self._checker.check(downloaded, found, _key(found, basis), audited=audited)
+            ran = standardise[0].run_id
+            downloaded, found = self.answer(plan, Purpose.STANDARDISE, standardise[0], basis, audited=audited)
             scaling, walked = downloaded.settled, [found]
 
         def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
@@ -218,6 +214,17 @@ class Walker:
             return earlier.settled
 
         return Walk(provenance.set_out(plan, scaling, ran, read), tuple(walked))
+
+    def answer(
+        self, plan: Plan, purpose: Purpose, ref: SumRef, basis: Basis, *, audited: bool
+    ) -> tuple[DownloadedSum, OpenedSum]:
+        """The sum that answers the plan's question of this purpose, checked. PeerError if it is not that of `ref`."""
+        expected = Expected.of(plan, purpose, 0)
+        downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
+        if found.result != ref.result_hash:
+            raise PeerError("wrong_sum", f"the {purpose} sum is not the one that was named")
+        self._checker.check(downloaded, found, _key(found, basis), audited=audited)
+        return downloaded, found
 
     def keep(self, run_id: RunId, walk: Walk) -> None:
         """Go on from here the next time."""

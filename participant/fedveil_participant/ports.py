@@ -139,7 +139,10 @@ class Journal(Protocol):
     def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
     def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
     def save_newer_roster(self, signed: bytes) -> None: ...  # noqa: D102
-    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None: ...  # noqa: D102
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
+        """How a run ended; its final model, and the answers of a statistics run, each empty if there is none."""
+        ...
+
     def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
 

@@ -3,10 +3,11 @@
 Promise: pure. An input of a plan with differential privacy is made only if its worst case fits the run's max_epsilon
 and the data set's lifetime limit, and its header leaves only in the step that journals the reservation; what was
 reserved comes back by nothing but an abort certificate over that very attempt. What a reservation costs depends on
-the plan alone: not on records, on who drops out, or on what was seen. Source: D7, D16, A9; docs/privacy.md.
+the plan, the purpose and the step alone: not on records, on who drops out, or on what was seen.
+Source: D7, D11, D16, A9; docs/privacy.md.
 """
 
-from fedveil_common import private_sum
+from fedveil_common import layout, private_sum
 from fedveil_common.dp import budget
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.ids import AttemptKey, RunId
@@ -21,16 +22,20 @@ from fedveil_participant.state import State
 
 
 def check_plan(state: State, run_id: RunId, accepted: AcceptedPlan) -> None:
-    """A run of this plan may begin: its first model was not summed for, or under a privacy block its first step fits
-    the data set's lifetime limit. PolicyRefusal `model_spent`, `budget_spent`.
+    """A run of this plan may begin: its first model, or its questions, were not summed for; or under a privacy block
+    its first step fits the data set's lifetime limit. PolicyRefusal `model_spent`, `budget_spent`.
     """
     plan = accepted.plan
     if plan.privacy is None:
-        first = SpentKey(plan.data.dataset, accepted.version, Purpose.TRAIN, bytes.fromhex(plan.model.initial))
+        purpose, subject = Purpose.TRAIN, bytes.fromhex(plan.model.initial)
+        if plan.statistics is not None:
+            purpose, subject = Purpose.STATISTICS, layout.query_digest(plan)
+        first = SpentKey(plan.data.dataset, accepted.version, purpose, subject)
         checks.not_spent([first], state.spent)
         return
     first_step = budget.ChargeKey(AttemptKey(run_id, 1, 1), b"")
-    reservation = LedgerEntry(plan.data.dataset, budget.Reserve(first_step, private_sum.charge(plan, plan.privacy)))
+    charge = private_sum.charge(plan, plan.privacy, *private_sum.first_sum(plan))
+    reservation = LedgerEntry(plan.data.dataset, budget.Reserve(first_step, charge))
     _check(state, reservation, plan.privacy)
 
 
@@ -86,7 +91,7 @@ def _reservation(state: State, frame: Frame) -> tuple[LedgerEntry, ...]:
     accepted = state.plans.get(frame.key.run_id)
     if accepted is None or accepted.plan.privacy is None:
         return ()
-    charge = private_sum.charge(accepted.plan, accepted.plan.privacy)
+    charge = private_sum.charge(accepted.plan, accepted.plan.privacy, frame.manifest.purpose, frame.manifest.step)
     return (LedgerEntry(frame.manifest.dataset, budget.Reserve(_key(frame), charge)),)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import layout as layouts
-from fedveil_common import prediction
+from fedveil_common import prediction, private_sum
 from fedveil_common import standardisation as moments
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.masking import fixedpoint
@@ -23,9 +23,11 @@ from fedveil_common.standardisation import Standardisation
 from numpy.typing import NDArray
 
 from fedveil_participant.data.csv_source import Source
-from fedveil_participant.data.prepare import Rows, prepare
+from fedveil_participant.data.prepare import Prepared, Rows, prepare
+from fedveil_participant.tally import private_tally, tally
 from fedveil_participant.training.clipped import clipped_sum, clipped_whole
 from fedveil_participant.training.descent import GradientDescent
+from fedveil_participant.training.measured import measured_sum
 from fedveil_participant.training.trainer import Trainer
 
 Blocks = list[NDArray[np.float64]]
@@ -54,30 +56,27 @@ def contribution(
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
-    `model` (float32) and `standardisation` are needed for train and evaluate, and None for standardise. The values are
-    the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics, and for a
-    plan with differential privacy without `secret`, the 32 bytes that choose its sample. There the update is what
-    `clipped_sum` gives, in steps of the grid.
+    `model` (float32) and `standardisation` are needed for train and evaluate, and None for questions about data. The
+    values are the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics in
+    a training plan, and for a plan with differential privacy without `secret`, the 32 bytes that choose its sample and
+    its rounding. There the update is what `clipped_sum` gives, the evaluation what `measured_sum` gives, figures and
+    cells what `private_tally` gives, all in steps of the grid.
     """
     if purpose is Purpose.STANDARDISE:
         blocks = _standardise(plan, source)
+    elif purpose is Purpose.STATISTICS and plan.statistics is not None:
+        blocks = _statistics(plan, source, secret)
     elif purpose is Purpose.STATISTICS or model is None or standardisation is None:
-        raise ValueError(
-            f"purpose {purpose.value} needs a model and a standardisation, and there are no statistics yet"
-        )
+        raise ValueError(f"purpose {purpose.value} needs a model and a standardisation, or a plan with statistics")
     else:
         _check_finite(model, "model")  # else a capped loss could hide it
         prepared = prepare(plan, source, standardisation)
-        if purpose is not Purpose.TRAIN:
-            blocks = []
-        elif plan.privacy is None:
-            blocks = _train(plan, model, prepared.train, trainer)
-        elif secret is None:
-            raise ValueError("a private step needs secret bytes")
+        measures = purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step)
+        if plan.privacy is not None:
+            blocks = _noiseless(plan, plan.privacy, purpose, measures, model, prepared, trainer, secret)
         else:
-            blocks = [_private(plan, plan.privacy, model, prepared.train, trainer, secret).astype(np.float64)]
-        if purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step):
-            blocks += _evaluate(plan, model, prepared.held_out, trainer)
+            blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
+            blocks += _evaluate(plan, model, prepared.held_out, trainer) if measures else []
     for block in blocks:
         _check_finite(block)
     return blocks
@@ -114,6 +113,38 @@ def encode(
     return Encoded(whole, clamps)
 
 
+def _noiseless(
+    plan: Plan,
+    privacy: PrivacySpec,
+    purpose: Purpose,
+    measures: bool,
+    model: NDArray[np.float32],
+    prepared: Prepared,
+    trainer: Trainer,
+    secret: Seed | None,
+) -> Blocks:
+    """The blocks of a private sum in steps of the grid, before the noise, each coordinate within its block's range:
+    the clamp looks at one coordinate of the sum over records, and moves two neighbours no further apart.
+    """
+    if secret is None:
+        raise ValueError("a private step needs secret bytes")
+    blocks: list[NDArray[np.int64]] = []
+    if purpose is Purpose.TRAIN:
+        most = plan.protection.max_value
+        blocks.append(np.clip(_private(plan, privacy, model, prepared.train, trainer, secret), -most, most))
+    if measures:
+        blocks += measured_sum(plan, privacy, model, prepared.held_out, secret)
+    return [block.astype(np.float64) for block in blocks]
+
+
+def _statistics(plan: Plan, source: Source, secret: Seed | None) -> Blocks:
+    if plan.privacy is None:
+        return tally(plan, source)
+    if secret is None:
+        raise ValueError("private statistics need secret bytes")
+    return [private_tally(plan, source, secret).astype(np.float64)]
+
+
 def _private(
     plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, trainer: Trainer, secret: Seed
 ) -> NDArray[np.int64]:
@@ -138,6 +169,19 @@ def noisy(plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], star
     for piece in pieces:
         piece.add_to(integers, start)
     return integers
+
+
+def private_input(
+    plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], start: int = 0
+) -> NDArray[np.int64]:
+    """`values` of `contribution`, steps of the grid from coordinate `start` on, each kept within `private_sum.widest`,
+    plus this participant's own noise (`noisy`). A count may be larger than max_value: what lies beyond is added to the
+    noisy rest, which it does not change. Whole equals piecewise; int64.
+    """
+    most, widest = plan.protection.max_value, private_sum.widest(plan)
+    values = np.clip(values, -widest, widest)
+    within = np.clip(values, -most, most)
+    return noisy(plan, within, pieces, start) + np.rint(values - within).astype(np.int64)
 
 
 def _train(plan: Plan, model: NDArray[np.float32], rows: Rows, trainer: Trainer) -> Blocks:

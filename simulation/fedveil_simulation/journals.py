@@ -360,6 +360,7 @@ class ParticipantMemory:
     answers: dict[tuple[AttemptKey, tuple[int, ...]], PackedMemory] = field(default_factory=dict)
     updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
+    statistics: dict[RunId, bytes] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
 
@@ -458,9 +459,11 @@ class ParticipantMemory:
         """A newer roster, which waits for the end of the open attempt."""
         self.newer = signed
 
-    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None:
-        """How a run ended, and its final model."""
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
+        """How a run ended, and its final model or its answers."""
         self.ends[run_id] = (plan_hash, code, model_file)
+        if answers:
+            self.statistics[run_id] = answers
 
     def has_end(self, run_id: RunId) -> bool:
         """Whether the end of a run is stored."""

@@ -7,9 +7,9 @@ received. Public. Source: docs/paillier.md, sections 3 and 6.
 from dataclasses import dataclass
 
 from fedveil_common.errors import PeerError
-from fedveil_common.layout import layout_for
+from fedveil_common.layout import layout_for, sums
 from fedveil_common.limits import MAX_LEAVES
-from fedveil_common.messages import Manifest, Purpose
+from fedveil_common.messages import Manifest
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.packing import Blocks, Slots
 from fedveil_common.paillier.public_key import Terms
@@ -55,9 +55,7 @@ def shape_in_use(use: KeyUse, manifest: Manifest) -> RoundShape:
 
 def shape_of_plan(use: KeyUse, plan: Plan, members: int) -> RoundShape:
     """Of the largest sum of a plan, if so many members take part: for what is made ready before there is a manifest."""
-    purposes = [(Purpose.TRAIN, step) for step in range(plan.training.rounds)]
-    purposes += [(Purpose.EVALUATE, 0)] if plan.evaluation.metrics else []
-    length = max(layout_for(plan, purpose, step).length for purpose, step in purposes)
+    length = max(layout_for(plan, purpose, step).length for purpose, step in sums(plan))
     return _shape(use.modulus_bits, use.s, use.columns, length, members, expected_bits(plan, members), 0)
 
 

@@ -2,6 +2,16 @@
 
 from fedveil_common.plan.canonical_form import canonical, parse_canonical, parse_plan, plan_hash, with_seed
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, PlanProblem
+from fedveil_common.plan.queries import (
+    Count,
+    Figure,
+    GroupCount,
+    Histogram,
+    Moment,
+    Quantiles,
+    Query,
+    StatisticsSpec,
+)
 from fedveil_common.plan.release import check_release
 from fedveil_common.plan.spec import (
     MASKED,
@@ -45,17 +55,22 @@ __all__ = [
     "CategoryFeature",
     "CategoryTarget",
     "CohortSpec",
+    "Count",
     "DataSpec",
     "EvaluationSpec",
     "Feature",
+    "Figure",
     "FloatFeature",
     "FloatTarget",
+    "GroupCount",
+    "Histogram",
     "Kind",
     "Leg",
     "Metric",
     "Missing",
     "ModelKind",
     "ModelSpec",
+    "Moment",
     "MomentumSpec",
     "NoiseSource",
     "NotInThisReleaseError",
@@ -64,7 +79,10 @@ __all__ = [
     "PlanProblem",
     "PrivacySpec",
     "ProtectionSpec",
+    "Quantiles",
+    "Query",
     "Standardise",
+    "StatisticsSpec",
     "StopSpec",
     "Strategy",
     "StrategySpec",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fedveil_common import initial, jcs
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.plan import parameters, spec
+from fedveil_common.plan import parameters, spec, statistics_plans
 from fedveil_common.plan.problems import NotInThisReleaseError, PlanError, printable
 from fedveil_common.plan.reading import RELEASES, read_plan
 from fedveil_common.plan.section import Findings
@@ -66,8 +66,10 @@ def canonical(plan: spec.Plan) -> bytes:
     """The canonical bytes of `plan`. Raises ConfigError `bad_plan` if `model.initial` is not its first model's hash; of
     a plan that continues runs only their sums can tell.
     """
-    if not plan.continues and plan.model.initial != initial.initial_hash(
-        plan.training.seed, parameters.layers(plan.model, plan.data)
+    if (
+        plan.statistics is None
+        and not plan.continues
+        and plan.model.initial != initial.initial_hash(plan.training.seed, parameters.layers(plan.model, plan.data))
     ):
         raise ConfigError("bad_plan", "model.initial is not the hash of the first model of this plan")
     return jcs.dumps(_plan(plan))
@@ -79,7 +81,9 @@ def plan_hash(canonical_plan: bytes) -> bytes:
 
 
 def with_seed(plan: spec.Plan, seed: int) -> spec.Plan:
-    """`plan` with another training.seed (0..2^53-1) and the first model that follows from it; it continues nothing."""
+    """A training plan with another training.seed (0..2^53-1) and the first model that follows from it; it continues
+    nothing.
+    """
     first = initial.initial_hash(seed, parameters.layers(plan.model, plan.data))
     training, model = replace(plan.training, seed=seed), replace(plan.model, initial=first)
     return replace(plan, training=training, model=model, continues=())
@@ -94,10 +98,14 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
     data: dict[str, jcs.Json] = {
         "dataset": plan.data.dataset,
         "features": features(plan.data),
-        "target": _target(plan.data.target),
         "min_rows": plan.data.min_rows,
-        "standardise": plan.data.standardise.value,
     }
+    what: dict[str, jcs.Json]
+    if plan.statistics is not None:
+        what = {"statistics": statistics_plans.canonical(plan.statistics)}
+    else:
+        data |= {"target": _target(plan.data.target), "standardise": plan.data.standardise.value}
+        what = {"model": _model(plan.model), "training": _training(plan), "strategy": _strategy(plan.strategy)}
     if plan.data.person is not None:
         data["person"] = plan.data.person
     members: dict[str, jcs.Json] = {
@@ -105,9 +113,7 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
         "name": plan.name,
         "kind": plan.kind.value,
         "data": data,
-        "model": _model(plan.model),
-        "training": _training(plan),
-        "strategy": _strategy(plan.strategy),
+        **what,
         "cohort": {
             "min_participants": plan.cohort.min_participants,
             "max_corrupt": plan.cohort.max_corrupt,
@@ -115,8 +121,8 @@ def _plan(plan: spec.Plan) -> dict[str, jcs.Json]:
             "progress_s": plan.cohort.progress_s,
             "hard_limit_s": plan.cohort.hard_limit_s,
         },
-        "protection": _protection(plan.protection),
-        "privacy": _privacy(plan.privacy),
+        "protection": _protection(plan),
+        "privacy": privacy(plan),
     }
     optional: dict[str, jcs.Json] = {
         "evaluation": _evaluation(plan.evaluation) if plan.evaluation.metrics else None,
@@ -192,9 +198,20 @@ def _training(plan: spec.Plan) -> dict[str, jcs.Json]:
     return members | {"weight": training.weight.value, "weight_cap": training.weight_cap}
 
 
-def _privacy(privacy: spec.PrivacySpec | None) -> jcs.Json:
+def privacy(plan: spec.Plan) -> jcs.Json:
+    """The privacy block as it stands in the canonical plan."""
+    privacy = plan.privacy
     if privacy is None:
         return "none"
+    if plan.statistics is not None:
+        return {
+            "unit": privacy.unit.value,
+            "rows": privacy.rows,
+            "noise": privacy.noise.value,
+            "noise_multiplier": privacy.noise_multiplier,
+            "delta": privacy.delta,
+            "max_epsilon": privacy.max_epsilon,
+        }
     record: dict[str, jcs.Json] = {"rows": privacy.rows, "sample_rate": privacy.sample_rate}
     return (record if privacy.unit is spec.Unit.RECORD else {}) | {
         "unit": privacy.unit.value,
@@ -212,17 +229,18 @@ def _evaluation(evaluation: spec.EvaluationSpec) -> dict[str, jcs.Json]:
         "metrics": [metric.value for metric in evaluation.metrics],
         "holdout": evaluation.holdout,
     }
+    if evaluation.loss_cap:
+        members["loss_cap"] = evaluation.loss_cap
     if evaluation.stop is not None:
         members["stop"] = {"patience": evaluation.stop.patience, "min_delta": evaluation.stop.min_delta}
     return members
 
 
-def _protection(protection: spec.ProtectionSpec) -> dict[str, jcs.Json]:
-    members: dict[str, jcs.Json] = {
-        "kind": protection.kind,
-        "value_bits": protection.value_bits,
-        "update_norm": protection.update_norm,
-    }
+def _protection(plan: spec.Plan) -> dict[str, jcs.Json]:
+    protection = plan.protection
+    members: dict[str, jcs.Json] = {"kind": protection.kind, "value_bits": protection.value_bits}
+    if plan.statistics is None:
+        members["update_norm"] = protection.update_norm
     return members | ({"key": protection.key} if protection.key else {})
 
 

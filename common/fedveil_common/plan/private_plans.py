@@ -26,15 +26,33 @@ LEAST_DELTA, MOST_DELTA = 1e-12, 0.01
 MOST_ROWS = 10**9
 MOST_BITS = 31
 
+MOST_COUNTED = 2**46
+"""Steps of the grid that all records together may count in an evaluation: with its noise an input then has at most 48
+bits, and a float64 holds it exactly.
+"""
 
-def read(section: Section) -> spec.PrivacySpec:
-    """The block as it stands; `settled` looks at what it needs of the rest of the plan."""
+LOSS_CAP, MOST_LOSS = 4.0, 16.0
+"""Of one record: what counts if the plan does not say, and the most that it may say. 4 nats is a probability of 0.018
+for what came true, and the largest squared error there is between two values on [-1, 1].
+"""
+
+
+def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
+    """The block as it stands; `settled` looks at what it needs of the rest of the plan. In a statistics plan every
+    record is in the one sum, and the ranges of the columns bound it.
+    """
+    if statistics:
+        _not_in_statistics(section)
     unit = spec.Unit(section.choice("unit", ("record", "participant")))
     noise = section.choice("noise", ("participants", "coordinator"), default="participants")
     if section.has("target_epsilon") == section.has("noise_multiplier"):
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
         )
+    if section.has("adaptive_clip"):
+        line = section.line_of("adaptive_clip")
+        section.findings.not_yet(line, "privacy.adaptive_clip", "a clip norm that follows the updates", LATER)
+        section.take("adaptive_clip", required=False)
     record = unit is spec.Unit.RECORD
     for key in ("rows", "sample_rate"):
         if not record and section.has(key):
@@ -44,8 +62,8 @@ def read(section: Section) -> spec.PrivacySpec:
         unit=unit,
         noise=spec.NoiseSource(noise),
         rows=section.integer("rows", 1, MOST_ROWS) if record else 0,
-        clip_norm=section.number("clip_norm", 0.0, 1e9, above=True),
-        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True) if record else 1.0,
+        clip_norm=1.0 if statistics else section.number("clip_norm", 0.0, 1e9, above=True),
+        sample_rate=section.number("sample_rate", 0.0, 1.0, above=True) if record and not statistics else 1.0,
         noise_multiplier=_either(section, "noise_multiplier", private_sum.MOST_MULTIPLIER),
         target_epsilon=_either(section, "target_epsilon", MOST_EPSILON),
         delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
@@ -57,9 +75,25 @@ def read(section: Section) -> spec.PrivacySpec:
     return found
 
 
+def _not_in_statistics(section: Section) -> None:
+    for key, why in (("clip_norm", "the ranges of the columns bound a record"), ("sample_rate", "every record counts")):
+        if section.has(key):
+            section.wrong(key, "privacy_statistics", f"has no meaning in a statistics plan, where {why}; leave it out")
+            section.take(key, required=False)
+    if section.has("mechanism"):
+        line = section.line_of("mechanism")
+        if section.choice("mechanism", ("gaussian", "laplace")) == "laplace":
+            section.findings.not_yet(line, section.at("mechanism"), "Laplace noise", LATER)
+
+
 def _either(section: Section, key: str, most: float) -> float:
     """One of two fields: 0 for the one that is left out."""
     return section.number(key, 0.0, most, above=True) if section.has(key) else 0.0
+
+
+def loss_cap(section: Section) -> float:
+    """Of the section evaluation: the largest loss of one record that counts."""
+    return section.number("loss_cap", 0.0, MOST_LOSS, above=True, default=LOSS_CAP)
 
 
 def training(section: Section, privacy: spec.PrivacySpec) -> spec.TrainingSpec:
@@ -107,12 +141,14 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
                 "clamp: true is required here, so that no"
                 " value outside the range can end a run and so tell that it is there",
             )
+    if plan.statistics is not None and privacy.unit is spec.Unit.PARTICIPANT:
+        findings.not_yet(top.line_of("privacy"), "privacy.unit", "unit participant in a statistics plan", LATER)
     if plan.model.kind is spec.ModelKind.TRAINER and privacy.unit is spec.Unit.RECORD:
         findings.not_yet(
             top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
         )
-    if plan.evaluation.metrics:
-        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation with differential privacy", LATER)
+    if plan.evaluation.metrics and privacy.unit is spec.Unit.PARTICIPANT:
+        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation under unit participant", LATER)
     if plan.continues:
         findings.not_yet(top.line_of("continues"), "continues", "going on from a run with differential privacy", LATER)
     if plan.protection.value_bits > MOST_BITS:
@@ -138,13 +174,14 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
     if privacy.target_epsilon:
         found = private_sum.multiplier_for(plan, privacy, privacy.target_epsilon)
         if not found:
-            wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps {plan.training.rounds} steps below it")
+            sums = private_sum.sums_planned(plan)
+            wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps the {sums} sums of the run below it")
         privacy = replace(privacy, noise_multiplier=found or 1.0, target_epsilon=0.0)
         plan = replace(plan, privacy=privacy)
     _check_grid(plan, privacy, wrong)
     if findings.problems:
         return plan  # a record of no step of the grid has no price
-    if not private_sum.steps_allowed(plan, privacy):
+    if not private_sum.sums_allowed(plan, privacy):
         one = private_sum.spent(plan, privacy, 1)
         wrong("privacy.max_epsilon", "privacy_budget", f"one step costs {one:.3g} at this delta: not even one fits")
     return plan
@@ -155,17 +192,33 @@ def _check_grid(plan: spec.Plan, privacy: spec.PrivacySpec, wrong: Callable[[str
     least = private_sum.least_sensitivity(plan, privacy, plan.cohort.min_participants)
     found = private_sum.grid(plan, privacy).sensitivity
     variance = private_sum.grid(plan, privacy).variance
+    coarser = "update_norm" if plan.statistics is None else "max_rows"
     if variance > gaussian.MAX_VARIANCE:
         wrong(
             "privacy.noise_multiplier",
             "privacy_grid",
             f"the noise would have a standard deviation of {variance**0.5:.3g} steps of the grid, and at most"
-            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise update_norm",
+            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise {coarser}",
         )
-    if found < least:
+    if found < least and plan.statistics is not None:
+        wrong(
+            "statistics.max_rows",
+            "privacy_grid",
+            f"a record is {found} steps of the grid, and {least} are needed beside"
+            f" {private_sum.coordinates(plan)} figures and cells: raise value_bits, or lower max_rows",
+        )
+    elif found < least:
         wrong(
             "protection.update_norm",
             "privacy_grid",
             f"a record of norm {privacy.clip_norm:g} is {found} steps of the grid, and {least} are needed beside"
             f" {parameters.count(plan.model, plan.data)} parameters: raise value_bits, or lower update_norm",
+        )
+    widest = private_sum.widest(plan)
+    if widest > MOST_COUNTED:
+        wrong(
+            "protection.value_bits",
+            "privacy_grid",
+            f"{privacy.rows} records of {private_sum.measure_cap(plan, privacy)} steps of the grid each are {widest}"
+            f" steps, and at most {MOST_COUNTED} are counted: lower value_bits, or raise update_norm",
         )

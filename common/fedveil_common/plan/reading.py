@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedveil_common import initial
-from fedveil_common.plan import parameters, private_plans, spec
+from fedveil_common.plan import parameters, private_plans, spec, statistics_plans
 from fedveil_common.plan.section import Findings, Section
 from fedveil_common.plan.yaml_tree import Fields, Node, Scalar
 
@@ -31,13 +31,15 @@ MAX_VALUE_BITS = 48
 
 RELEASES: Mapping[str, str] = {
     "version": "a later release",
-    "kind": "release 0.4",
+    "kind": "a later release",
+    "privacy.mechanism": "a later release",
     "model.kind": "release 0.2",
     "strategy.kind": "a later release",
     "protection.kind": "a later release",
     "protection.value_bits": "a later release",
     "privacy.unit": "a later release",
     "privacy.noise": "a later release",
+    "privacy.adaptive_clip": "a later release",
     "evaluation": "a later release",
     "continues": "a later release",
 }
@@ -56,17 +58,28 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
     name = top.name("name")
     kind = top.choice("kind", ("train", "statistics"))
     statistics = kind == "statistics"
-    if statistics:
-        _not_yet(findings, top.line_of("kind"), "kind", "kind statistics")
     data = _data(top.section("data"), statistics)
     cohort = _cohort(top.section("cohort"))
-    protection = _protection(top.section("protection"))
-    privacy = _privacy(top)
+    protection = _protection(top.section("protection"), _default_bits(top, statistics), statistics)
+    privacy = _privacy(top, statistics)
     if statistics:
-        top.take("queries", required=True)
-        top.skip()
-    model, initial_line = _model(top.section("model", required=not statistics), data)
-    training = _training(top.section("training", required=not statistics), protection, privacy)
+        plan = spec.Plan(
+            version=1,
+            name=name,
+            kind=spec.Kind.STATISTICS,
+            data=data,
+            model=statistics_plans.NO_MODEL,
+            training=statistics_plans.NO_TRAINING,
+            strategy=statistics_plans.NO_STRATEGY,
+            evaluation=statistics_plans.NO_EVALUATION,
+            cohort=cohort,
+            protection=protection,
+            privacy=privacy,
+            statistics=statistics_plans.read(top.section("statistics"), data, protection),
+        )
+        return private_plans.settled(_stated(top, plan), top)
+    model, initial_line = _model(top.section("model"), data)
+    training = _training(top.section("training"), protection, privacy)
     plan = spec.Plan(
         version=1,
         name=name,
@@ -75,22 +88,30 @@ def read_plan(root: Node, findings: Findings) -> spec.Plan:
         model=model,
         training=training,
         strategy=_strategy(top.section("strategy", required=False)),
-        evaluation=_evaluation(top, data.target, privacy, statistics),
+        evaluation=_evaluation(top, data.target, privacy),
         cohort=cohort,
         protection=protection,
         privacy=privacy,
+        continues=_continues(top),
+    )
+    plan = private_plans.settled(_stated(top, plan), top)
+    if findings.problems or findings.later:
+        return plan
+    return _with_initial(plan, initial_line, findings)
+
+
+def _stated(top: Section, plan: spec.Plan) -> spec.Plan:
+    """`plan` with what it states for people and records. Nothing else is left in the file."""
+    plan = replace(
+        plan,
         purpose=top.prose("purpose"),
         controller=top.prose("controller"),
         legal_basis=top.prose("legal_basis"),
         contact=top.prose("contact"),
         retention_days=top.integer("retention_days", 1, 36_500) if top.has("retention_days") else None,
-        continues=_continues(top),
     )
     top.close()
-    plan = private_plans.settled(plan, top)
-    if findings.problems or findings.later:
-        return plan
-    return _with_initial(plan, initial_line, findings)
+    return plan
 
 
 def _not_yet(findings: Findings, line: int, path: str, what: str) -> None:
@@ -136,7 +157,7 @@ def _data(section: Section, statistics: bool) -> spec.DataSpec:
     findings = section.findings
     dataset = section.name("dataset")
     features = _features(section)
-    target = _target(section.section("target", required=not statistics))
+    target = statistics_plans.NO_TARGET if statistics else _target(section.section("target"))
     person = section.column("person", required=False)
     taken = {feature.name for feature in features}
     if target.column in taken:
@@ -149,12 +170,16 @@ def _data(section: Section, statistics: bool) -> spec.DataSpec:
         target=target,
         person=person,
         min_rows=section.integer("min_rows", 1),
-        standardise=spec.Standardise(section.choice("standardise", ("federated", "range", "none"))),
+        standardise=spec.Standardise.NONE if statistics else _standardise(section),
     )
     if data.inputs > MAX_INPUTS:
         findings.wrong(section.line, section.at("features"), "range", f"{data.inputs} inputs; at most {MAX_INPUTS}")
     section.close()
     return data
+
+
+def _standardise(section: Section) -> spec.Standardise:
+    return spec.Standardise(section.choice("standardise", ("federated", "range", "none")))
 
 
 def _features(section: Section) -> tuple[spec.Feature, ...]:
@@ -389,12 +414,10 @@ def _decay(section: Section, key: str, default: float) -> float:
     return value
 
 
-def _evaluation(
-    top: Section, target: spec.Target, privacy: spec.PrivacySpec | None, statistics: bool
-) -> spec.EvaluationSpec:
+def _evaluation(top: Section, target: spec.Target, privacy: spec.PrivacySpec | None) -> spec.EvaluationSpec:
     if privacy is not None and not top.has("evaluation"):
         return private_plans.NOTHING_MEASURED
-    section = top.section("evaluation", required=not statistics)
+    section = top.section("evaluation")
     possible = _METRICS_OF[type(target)]
     metrics = set(possible)
     if section.has("metrics"):
@@ -417,6 +440,7 @@ def _evaluation(
         metrics=tuple(metric for metric in spec.Metric if metric in metrics),
         holdout=section.number("holdout", 0.0, 0.9, above=True),
         stop=_stop(section.section("stop")) if section.has("stop") else None,
+        loss_cap=0.0 if privacy is None else private_plans.loss_cap(section),
     )
     section.close()
     return evaluation
@@ -460,7 +484,15 @@ def _cohort(section: Section) -> spec.CohortSpec:
     return cohort
 
 
-def _protection(section: Section) -> spec.ProtectionSpec:
+def _default_bits(top: Section, statistics: bool) -> int:
+    """Of a coordinate."""
+    if not statistics:
+        return 16
+    private = top.is_mapping("privacy")
+    return statistics_plans.DEFAULT_PRIVATE_BITS if private else statistics_plans.DEFAULT_BITS
+
+
+def _protection(section: Section, default_bits: int, statistics: bool) -> spec.ProtectionSpec:
     known = len(section.findings.problems)
     kind = section.choice("kind", (spec.MASKED, spec.PAILLIER))
     key = ""
@@ -471,19 +503,19 @@ def _protection(section: Section) -> spec.ProtectionSpec:
             section.wrong("key", "protection_key", "only kind paillier has a key; leave the field out")
         section.take("key", required=False)
     bits_line = section.line_of("value_bits")
-    bits = section.integer("value_bits", 8, 64, default=16)
+    bits = section.integer("value_bits", 8, 64, default=default_bits)
     if bits > MAX_VALUE_BITS:
         _not_yet(
             section.findings, bits_line, section.at("value_bits"), f"more than {MAX_VALUE_BITS} bits (a wider ring)"
         )
-    update_norm = section.number("update_norm", 0.0, 1e9, above=True)
+    update_norm = statistics_plans.NO_NORM if statistics else section.number("update_norm", 0.0, 1e9, above=True)
     section.close()
     return spec.ProtectionSpec(kind, min(bits, MAX_VALUE_BITS), update_norm, key)
 
 
-def _privacy(top: Section) -> spec.PrivacySpec | None:
+def _privacy(top: Section, statistics: bool) -> spec.PrivacySpec | None:
     if top.is_mapping("privacy"):
-        return private_plans.read(top.section("privacy"))
+        return private_plans.read(top.section("privacy"), statistics)
     line = top.line_of("privacy")
     match top.take("privacy", required=True):
         case None | Scalar(value="none") | Scalar(refused=True):

@@ -18,7 +18,7 @@ def check_release(plan: spec.Plan) -> None:
     """Raises NotInThisReleaseError (`not_in_this_release`) naming every field of `plan` that this release lacks."""
     lacking = {
         "version": plan.version != 1,
-        "kind": plan.kind is not spec.Kind.TRAIN,
+        "kind": (plan.kind is spec.Kind.STATISTICS) != (plan.statistics is not None),
         "model.kind": plan.model.kind not in set(spec.ModelKind),
         "strategy.kind": plan.strategy.kind not in STRATEGIES_OF[type(plan.strategy)],
         "protection.kind": plan.protection.kind not in {spec.MASKED, spec.PAILLIER},

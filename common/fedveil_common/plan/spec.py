@@ -8,11 +8,14 @@ again. The order of a model's parameters is `plan.parameters`. Source: the plan 
 import enum
 from dataclasses import dataclass
 
+from fedveil_common.plan.queries import StatisticsSpec
+
 
 class Kind(enum.StrEnum):
     """What a plan is for."""
 
     TRAIN = "train"
+    STATISTICS = "statistics"
 
 
 class ModelKind(enum.StrEnum):
@@ -206,13 +209,15 @@ class StopSpec:
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
     """When and what is measured on holdout rows (fraction `holdout`), which never train; `stop`: None for no rule. No
-    metrics: nothing is measured, and every row trains.
+    metrics: nothing is measured, and every row trains. `loss_cap`: the largest loss of one record (person) that counts,
+    with differential privacy only, where the noise on a loss is in proportion to it; else 0.
     """
 
     every: int
     metrics: tuple[Metric, ...]
     holdout: float
     stop: StopSpec | None = None
+    loss_cap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +305,13 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
+    """A plan. `purpose` to `retention_days` are for people and records; they are in the hash when set.
 
     `continues`: the earlier runs whose sums, in order, lead from the seed to the first model, which `model.initial`
     names; empty where the first model is the one drawn from the seed. `privacy`: None for exact sums
-    ("none" in the file).
+    ("none" in the file). `statistics`: the questions of a plan of kind statistics, None in a training plan; target,
+    model, training, strategy and evaluation are then the stand-ins of `plan.statistics_plans`, of which nothing is
+    written down and nothing follows.
     """
 
     version: int
@@ -324,3 +331,4 @@ class Plan:
     contact: str | None = None
     retention_days: int | None = None
     continues: tuple[Leg, ...] = ()
+    statistics: StatisticsSpec | None = None

@@ -79,13 +79,16 @@ def csv_file(name: str, stream: BinaryIO) -> TableFile:
 
 
 def read_table(files: Sequence[TableFile], name: str, plan: Plan, version_key: bytes) -> Source:
-    """Everything the plan reads, target and person included. `version_key`: 32 local secret bytes.
+    """Everything the plan reads, target (a statistics plan has none) and person included. `version_key`: 32 local
+    secret bytes.
 
     Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
     features = _feature_columns(plan)
-    target = TargetColumn(plan.data.target)
-    named: dict[str, Column] = {**features, plan.data.target.column: target}
+    target = None if plan.statistics is not None else TargetColumn(plan.data.target)
+    named: dict[str, Column] = {**features}
+    if target is not None:
+        named[plan.data.target.column] = target
     in_plan_order = list(named)
     if plan.data.person is not None:
         named[plan.data.person] = PersonColumn(plan.data.person)
@@ -96,11 +99,12 @@ def read_table(files: Sequence[TableFile], name: str, plan: Plan, version_key: b
         if any(cell.drop for cell in cells.values()):
             continue
         _store(features, cells)
-        target.values.append(cells[plan.data.target.column].stored)
+        if target is not None:
+            target.values.append(cells[plan.data.target.column].stored)
         subject = [plan.data.person] if plan.data.person is not None else in_plan_order
         array_text = ",".join([cells[name].typed for name in subject])
         positions.append(holdout.position(plan.training.seed, f"[{array_text}]".encode()))
-    table = _table(features, len(positions), target.array())
+    table = _table(features, len(positions), None if target is None else target.array())
     return Source(table, version.digest(), np.array(positions, dtype=np.uint64))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
+from fedveil_common.ids import RunId
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
@@ -20,6 +21,7 @@ from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.statistics_files import StatisticsFiles
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
@@ -43,7 +45,14 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         RoundJournal.__init__(self, database, sealer, home / "inputs", clock)
         UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
         Books.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+        self._statistics = StatisticsFiles(home)
         self._drop_unnamed_models()
+
+    def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
+        """How a run ended; its verified final model, and the answers of a statistics run (each empty: none)."""
+        if answers:
+            self._statistics.put(run_id, answers)
+        super().save_end(run_id, plan_hash, code, model_file)
 
     def presumes_spent(self, dataset: str) -> bool:
         """Whether anything of this data set counts as spent only because of a re-key: what `forgive_spent` settles."""
@@ -116,6 +125,7 @@ __all__ = [
     "PrivacyLedgers",
     "Sent",
     "Standing",
+    "StatisticsFiles",
     "StoredEnd",
     "StoredPlan",
     "StoredUpdate",

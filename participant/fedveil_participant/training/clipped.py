@@ -44,7 +44,7 @@ def clipped_sum(
     for part in _parts(units, drawn, length):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             gradients = _of_units(plan, flat, rows, part)
-            on_grid = _rounded(_clipped(gradients, bound, scale), rounding, first)
+            on_grid = rounded(_clipped(gradients, bound, scale), rounding, first)
         total += _within(on_grid, bound).sum(axis=0)
         first += on_grid.size
     return total
@@ -58,7 +58,7 @@ def clipped_whole(plan: Plan, privacy: PrivacySpec, update: NDArray[np.float64],
     scale = plan.protection.max_value / plan.protection.update_norm
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         clipped = _clipped(update[np.newaxis], bound, scale)
-    whole = _within(_rounded(clipped, derive(b"", secret.expose(), "dp/rounding"), 0), bound)
+    whole = _within(rounded(clipped, derive(b"", secret.expose(), "dp/rounding"), 0), bound)
     return np.ravel(whole)
 
 
@@ -107,7 +107,7 @@ def _clipped(gradients: NDArray[np.float64], bound: int, scale: float) -> NDArra
     return scaled
 
 
-def _rounded(scaled: NDArray[np.float64], key: bytes, first: int) -> NDArray[np.int64]:
+def rounded(scaled: NDArray[np.float64], key: bytes, first: int) -> NDArray[np.int64]:
     """floor(v) + [u < v - floor(v)], u of 53 bits: int64, the shape of `scaled`."""
     lower = np.floor(scaled)
     words = np.empty(scaled.size, dtype="<u8")

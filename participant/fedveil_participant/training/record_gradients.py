@@ -43,6 +43,15 @@ def record_gradients(
     return found
 
 
+def record_outputs(
+    layers: tuple[Layer, ...], flat: NDArray[np.float64], inputs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The raw outputs for each row, by itself as its slope is: float64, shape (rows, outputs). Rows that overflow are
+    not finite.
+    """
+    return _activations(network.split(layers, flat), inputs)[-1]
+
+
 def _activations(chain: tuple[network.Affine, ...], inputs: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """`network.activations` without BLAS: shape (rows, values) each."""
     values = [inputs]
