@@ -6,20 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation import FIVE, RUN, die_after, federation, journal
+from federation import FIVE, RUN, die_after, federation, journal, parse
 from fedveil_cli import carrying, main
 from fedveil_common import jcs, private_sum, spending_record
 from fedveil_common import plan as plans
 from fedveil_common.dp import budget
 from fedveil_common.errors import PeerError, PolicyRefusal
-from fedveil_common.ids import OrgId, RunId
-from fedveil_common.spending_record import RecordedRun, SpendingRecord
+from fedveil_common.ids import OrgId
+from fedveil_common.messages import PlanAnswer
+from fedveil_common.spending_record import SpendingRecord
 from fedveil_coordinator.spending_records import recorded_run
 from fedveil_participant import membership
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store
 from fedveil_simulation.cluster import Cluster
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
-from private_federation import private_plan
+from private_federation import private_plan, said_of
 
 ORG = FIVE[1]
 PLAN = private_plan()
@@ -184,6 +185,7 @@ def test_a_private_plan_asks_for_the_ledger_and_an_exact_one_for_the_version() -
     memory.admit_ledger = lost  # type: ignore[method-assign]
     memory.admit_version = lost  # type: ignore[method-assign, assignment]
     cluster.start_run(RUN, CANONICAL)
-    cluster.play(lambda: ORG in cluster.coordinator.state_of(RUN).answers, 1000.0)
-    assert cluster.coordinator.state_of(RUN).answers[ORG] == "ledger_not_carried"
-    assert RecordedRun(RunId("r"), b"", ()).attempts == ()
+    cluster.play(lambda: cluster.ended(RUN), 200_000.0)
+    said = [parse(packet) for packet in cluster.sent if packet.org_id == ORG and not packet.outward]
+    assert [one.code for one in said if isinstance(one, PlanAnswer)] == ["ledger_not_carried"]
+    assert ORG not in said_of(cluster, 1)[0].cohort

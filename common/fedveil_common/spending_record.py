@@ -91,7 +91,7 @@ def reservations(record: SpendingRecord, dataset: str) -> tuple[budget.Reserve, 
             continue
         for one in run.attempts:
             key = budget.ChargeKey(AttemptKey(run.run_id, one.round, one.attempt), one.t0)
-            found.append(budget.Reserve(key, private_sum.charge(plan, plan.privacy)))
+            found.append(budget.Reserve(key, private_sum.charge(plan, plan.privacy, one.purpose, one.step)))
     return tuple(found)
 
 
