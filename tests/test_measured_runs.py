@@ -107,7 +107,7 @@ def test_a_whole_run_measures_its_models_and_charges_for_it(kind: str, persons: 
     lineage, off = provenance.begin(plan, None), []
     for record in state.records:
         units, accuracy, loss = truth(cluster, plan, lineage.model, lineage)
-        told = reporting.round_report(plan, record, None)["noise"]
+        told = reporting.round_report(reporting.Prices(plan), record, None)["noise"]
         assert isinstance(told, dict)
         assert record.rows is not None
         assert record.accuracy is not None
@@ -222,7 +222,7 @@ def uncovered(cluster: Cluster, plan: Plan) -> list[str]:
     state, found = cluster.coordinator.state_of(RUN), []
     ledgers = {org: ledger_of(cluster, org).account(RUN).attempts for org in cluster.members}
     for record in state.records:
-        listed = reporting.round_report(plan, record, None)["opened"]
+        listed = reporting.round_report(reporting.Prices(plan), record, None)["opened"]
         assert isinstance(listed, list)
         if sum(one["coordinates"] for one in listed) != len(cluster.memory.read_sum(RUN, record.round)):
             found.append(f"round {record.round}: not every coordinate is listed")
@@ -289,10 +289,12 @@ def test_a_coordinate_that_nobody_interprets_shows_too(monkeypatch: pytest.Monke
 
 def test_the_charge_of_a_sum_that_measures_names_no_more_than_it_covers() -> None:
     plan = measuring(every=2)
-    assert private_sum.rows_of(plan, privacy_of(plan), Purpose.TRAIN, 0, "pos") is Rows.HOLDOUT
-    assert private_sum.rows_of(plan, privacy_of(plan), Purpose.TRAIN, 1, "pos") is None
-    assert private_sum.rows_of(plan, privacy_of(plan), Purpose.TRAIN, 1, "update") is Rows.TRAINING
-    assert private_sum.rows_of(plan, privacy_of(plan), Purpose.EVALUATE, 3, "update") is None
+    holdout = dict.fromkeys(["holdout", "correct", "neg", "pos", "loss"], Rows.HOLDOUT)
+    found = [
+        private_sum.charged_blocks(plan, privacy_of(plan), purpose, step)
+        for purpose, step in ((Purpose.TRAIN, 0), (Purpose.TRAIN, 1), (Purpose.EVALUATE, 3))
+    ]
+    assert found == [{"update": Rows.TRAINING, **holdout}, {"update": Rows.TRAINING}, holdout]
     one = private_sum.measure_cap(plan, privacy_of(plan))
     shift = private_sum.mechanism(plan, privacy_of(plan), Purpose.TRAIN, 0).squared_shift(Rows.HOLDOUT)
     assert shift == Fraction(4 * one**2, private_sum.grid(plan, privacy_of(plan)).variance)

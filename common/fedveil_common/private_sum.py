@@ -227,10 +227,11 @@ def _mechanism(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool) -
     return Mechanism(scale, found.sensitivity, tuple(priced), found.variance)
 
 
-def rows_of(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, block: str) -> Rows | None:
-    """Which records a block of a sum is made of, and is priced for; None if it has no price."""
-    priced = mechanism(plan, privacy, purpose, step).blocks
-    return next((one.rows for one in priced if one.name == _GROUP.get(block, block)), None)
+def charged_blocks(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int) -> dict[str, Rows]:
+    """The blocks that the charge of a sum covers, by name, and which records each is made of."""
+    priced = {one.name: one.rows for one in mechanism(plan, privacy, purpose, step).blocks}
+    names = [measures.UPDATE, *(name for name, _ in measures.blocks(plan))]
+    return {name: priced[_GROUP.get(name, name)] for name in names if _GROUP.get(name, name) in priced}
 
 
 def check_priced(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, lengths: Mapping[str, int]) -> None:
@@ -320,8 +321,10 @@ def _charges(plan: Plan, privacy: PrivacySpec, sums: int, organisations: int = 1
     if plan.statistics is not None:
         return [charge(plan, privacy, Purpose.STATISTICS, 0, organisations)] * sums
     steps = min(sums, plan.training.rounds)
-    found = [charge(plan, privacy, Purpose.TRAIN, step, organisations) for step in range(steps)]
-    return found + [charge(plan, privacy, Purpose.EVALUATE, steps, organisations)] * (sums - steps)
+    due = [measures.due(plan, step) for step in range(steps)]
+    priced = {one: _charge(plan, privacy, True, one, organisations) for one in set(due)}  # few, however many steps
+    last = [charge(plan, privacy, Purpose.EVALUATE, steps, organisations)] if sums > steps else []
+    return [priced[one] for one in due] + last
 
 
 @lru_cache(maxsize=_KEPT)

@@ -279,7 +279,7 @@ class Operations:
             seconds = self._driver.seconds.get(RunId(run_id), {})
             for record in state.records:
                 if record.round == number:
-                    return reporting.round_report(state.plan, record, seconds.get(number))
+                    return reporting.round_report(reporting.Prices(state.plan), record, seconds.get(number))
             if state.attempt is not None and state.attempt.key.round == number:
                 waiting = reporting.waiting_report(state, self._clock.monotonic_s())
                 return {"number": number, "cohort": list(state.attempt.frame.manifest.cohort), "waiting": waiting}

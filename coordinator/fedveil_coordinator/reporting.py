@@ -7,7 +7,9 @@ whose absence alone keeps it from beginning.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedveil_common import evaluation, private_sum
+from fedveil_common import evaluation, layout, private_sum
+from fedveil_common.dp.charge import Rows
+from fedveil_common.messages import Purpose
 from fedveil_common.noise import rests_on
 from fedveil_common.pki.invites import Role
 from fedveil_common.plan import Plan, Unit
@@ -28,7 +30,41 @@ class RoundTiming:
     seconds: float | None
 
 
-def round_report(plan: Plan, record: RoundRecord, seconds: float | None) -> Plain:
+class Prices:
+    """What the sums of a plan cost by themselves, and which records each block of one is made of: looked up once for
+    each kind of sum, however many rounds a run has. Nothing for a plan with exact sums.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._known: dict[tuple[Purpose, bool], tuple[float, dict[str, Rows]]] = {}
+
+    def epsilon(self, record: RoundRecord) -> float | None:
+        """Of this sum by itself, at the plan's delta."""
+        found = self._of(record)
+        return None if found is None else found[0]
+
+    def opened(self, record: RoundRecord, block: str, coordinates: int) -> Plain:
+        """One block that was interpreted, and whether the entry of its sum covers it."""
+        listed: Plain = {"block": block, "coordinates": coordinates}
+        found = self._of(record)
+        if found is None:
+            return listed
+        rows = found[1].get(block)
+        return {**listed, "records": None if rows is None else rows.value, "charged": rows is not None}
+
+    def _of(self, record: RoundRecord) -> tuple[float, dict[str, Rows]] | None:
+        plan, privacy = self.plan, self.plan.privacy
+        if privacy is None:
+            return None
+        kind = (record.purpose, layout.evaluation_due(plan, record.step))
+        if kind not in self._known:
+            epsilon = private_sum.cost_of_sum(plan, privacy, record.purpose, record.step)
+            self._known[kind] = epsilon, private_sum.charged_blocks(plan, privacy, record.purpose, record.step)
+        return self._known[kind]
+
+
+def round_report(prices: Prices, record: RoundRecord, seconds: float | None) -> Plain:
     """One opened round. `noise`: standard deviations of the noise on what was measured; None for exact sums. `opened`:
     each block, which records it is made of, and whether the ledger's entry for this sum (`epsilon`, of it by itself)
     covers it.
@@ -44,10 +80,10 @@ def round_report(plan: Plan, record: RoundRecord, seconds: float | None) -> Plai
         "accuracy": record.accuracy,
         "auc": record.auc,
         "rows": record.rows,
-        "noise": _noise_report(plan, record),
+        "noise": _noise_report(prices.plan, record),
         "seconds": seconds,
-        "epsilon": _epsilon_of(plan, record),
-        "opened": [_opened_report(plan, record, block, coordinates) for block, coordinates in record.opened],
+        "epsilon": prices.epsilon(record),
+        "opened": [prices.opened(record, block, coordinates) for block, coordinates in record.opened],
     }
 
 
@@ -61,20 +97,6 @@ def _noise_report(plan: Plan, record: RoundRecord) -> Plain | None:
         if mean is not None
     }
     return {**found, "rows": record.noise}
-
-
-def _epsilon_of(plan: Plan, record: RoundRecord) -> float | None:
-    if plan.privacy is None:
-        return None
-    return private_sum.cost_of_sum(plan, plan.privacy, record.purpose, record.step)
-
-
-def _opened_report(plan: Plan, record: RoundRecord, block: str, coordinates: int) -> Plain:
-    found: Plain = {"block": block, "coordinates": coordinates}
-    if plan.privacy is None:
-        return found
-    rows = private_sum.rows_of(plan, plan.privacy, record.purpose, record.step, block)
-    return {**found, "records": None if rows is None else rows.value, "charged": rows is not None}
 
 
 def waiting_report(state: RunState, at: float) -> Plain | None:
@@ -144,6 +166,7 @@ def privacy_report(state: RunState) -> Plain | str:
 
 def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, float]) -> Plain:
     """Everything about a run that its members may know."""
+    prices = Prices(state.plan)
     return {
         "run_id": state.run_id,
         "name": state.plan.name,
@@ -155,7 +178,7 @@ def run_report(state: RunState, status: str, at: float, seconds: Mapping[int, fl
         "missing": dict(state.ended.missing) if state.ended is not None else {},
         "steps": state.step,
         "steps_planned": state.plan.training.rounds,
-        "rounds": [round_report(state.plan, record, seconds.get(record.round)) for record in state.records],
+        "rounds": [round_report(prices, record, seconds.get(record.round)) for record in state.records],
         "waiting": waiting_report(state, at),
         "model": state.versions[-1].model_hash.hex() if state.versions else None,
     }
