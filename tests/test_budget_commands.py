@@ -213,6 +213,7 @@ def test_an_operators_home_shows_the_coordinators_ledger(
     privacy = {
         "unit": "record",
         "noise": "coordinator",
+        "rests_on": "members",
         "epsilon": 1.2345678,
         "delta": 1e-5,
         "max_epsilon": 2.0,

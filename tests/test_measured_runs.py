@@ -24,7 +24,7 @@ from fedveil_participant.data.prepare import prepare
 from fedveil_simulation.cluster import Cluster
 from measuring_plans import measuring, privacy_of
 from numpy.typing import NDArray
-from private_federation import private_bytes, private_plan
+from private_federation import private_bytes, private_plan, settled_sum
 
 ENCRYPTED = f"paillier, key: {KEY_ID}"
 
@@ -203,7 +203,7 @@ def test_the_stopping_rule_reads_noisy_losses_and_everyone_stops_with_the_same_m
     assert best == state.verdict.best
     lineage = provenance.begin(plan, None)
     for number in range(1, best + 1):
-        lineage = provenance.advance(lineage, cluster.memory.read_sum(RUN, number))
+        lineage = provenance.advance(lineage, settled_sum(cluster, plan, number))
     for org, member in cluster.members.items():
         (end,) = member.memory.ends.values()
         np.testing.assert_array_equal(modelfile.read_model(end[2]).model, lineage.model)
