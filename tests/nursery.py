@@ -201,7 +201,7 @@ def become(order: Mapping[str, object]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - what an interpreter does with it
         traceback.print_exc()
     # the end of an interpreter, without taking apart what the nursery loaded
     threading._shutdown()  # type: ignore[attr-defined]

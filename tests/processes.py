@@ -29,6 +29,28 @@ LIMIT_S = 60.0
 GROUPS = ("budget", "ca", "governance", "key", "model", "plan", "round", "run")
 """Commands whose second word says which."""
 
+PRIVATE = """
+version: 1
+name: triage
+kind: train
+data:
+  dataset: visits
+  features:
+    age: {type: float, range: [0, 120], clamp: true}
+    lactate: {type: float, range: [0, 30], missing: mean, clamp: true}
+  target: {column: died, type: binary}
+  min_rows: 5
+  standardise: range
+model: {kind: logistic}
+training: {rounds: 40, learning_rate: 1.0, seed: 7}
+strategy: {kind: fedavg}
+cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
+protection: {kind: masked, value_bits: 20, update_norm: 64.0}
+privacy: {unit: record, rows: 120, clip_norm: 2.0, sample_rate: 1.0, noise_multiplier: 2.0, delta: 1.0e-5,
+  max_epsilon: 4.0}
+"""
+"""A plan with differential privacy, whose budget ends the run long before its rounds do."""
+
 
 def plan_text(rounds: int = 2, progress_s: float = 20, seed: int = 7, standardise: str = "federated") -> str:
     """A small plan."""
