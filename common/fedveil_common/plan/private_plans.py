@@ -107,10 +107,6 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
                 "clamp: true is required here, so that no"
                 " value outside the range can end a run and so tell that it is there",
             )
-    if plan.model.kind is spec.ModelKind.TRAINER and privacy.unit is spec.Unit.RECORD:
-        findings.not_yet(
-            top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
-        )
     if plan.evaluation.metrics:
         findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation with differential privacy", LATER)
     if privacy.noise is spec.NoiseSource.COORDINATOR and plan.protection.kind != spec.PAILLIER:
