@@ -89,6 +89,39 @@ def table(name: str, rows: int = 40) -> str:
     return "\n".join(lines) + "\n"
 
 
+def completed(
+    launch: Callable[[Sequence[IO[bytes]]], Process],
+    arguments: Sequence[str],
+    stdin: str = "",
+    limit_s: float = LIMIT_S,
+) -> "subprocess.CompletedProcess[str]":
+    """A process to its end, with what it printed. `launch`: starts it with these as stdin, stdout and stderr."""
+    with contextlib.ExitStack() as files:
+        given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write(stdin.encode())
+        given.seek(0)
+        process = launch((given, out, err))
+        try:
+            code = process.wait(timeout=limit_s)
+        finally:
+            process.kill()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(arguments, code, *texts)
+
+
+def forked(folder: Path, *arguments: str, limit_s: float = LIMIT_S) -> "subprocess.CompletedProcess[str]":
+    """`fedveil ARGUMENTS` in `folder`, forked from the nursery."""
+
+    def launch(streams: Sequence[IO[bytes]]) -> Process:
+        given, out, err = (one.fileno() for one in streams)
+        return nursery().start("fedveil_cli", arguments, folder, os.environ, (given, out, err))
+
+    return completed(launch, arguments, limit_s=limit_s)
+
+
 @dataclass
 class House:
     """One test's folder, with everything that runs in it."""
@@ -101,20 +134,9 @@ class House:
 
     def run(self, *arguments: str, stdin: str = "", home: str = "op") -> "subprocess.CompletedProcess[str]":
         """`fedveil --home HOME ARGUMENTS`, to its end."""
-        with contextlib.ExitStack() as files:
-            given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-            given.write(stdin.encode())
-            given.seek(0)
-            process = self._launch("fedveil_cli", arguments, home, os.environ, (given, out, err))
-            try:
-                code = process.wait(timeout=LIMIT_S)
-            finally:
-                process.kill()
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode())
-        return subprocess.CompletedProcess(arguments, code, *texts)
+        return completed(
+            lambda streams: self._launch("fedveil_cli", arguments, home, os.environ, streams), arguments, stdin
+        )
 
     def json(self, *arguments: str, home: str = "op", stdin: str = "") -> Any:
         """The result of a command that must succeed, from --json."""
