@@ -10,7 +10,7 @@ GENERATED := build/generated
 PYTEST_ARGS ?=
 STORIES ?= 1000
 
-.PHONY: help demo test check stories sweep generate errors lock wheel image-check clean
+.PHONY: help demo test check stories sweep torch-check generate errors lock wheel image-check clean
 
 help:
 	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
 	@echo "make sweep   a kill at every write of a whole run, cohorts of 64 and 256: minutes"
+	@echo "make torch-check  the example in PyTorch, where /usr/bin/python3 has torch"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
@@ -32,6 +33,10 @@ stories: $(VENV)/.dev
 sweep: $(VENV)/.dev
 	FEDVEIL_SWEEP=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_kill_records.py \
 		tests/test_lengths_and_cohorts.py $(PYTEST_ARGS)
+
+# Not part of CI: torch is no dependency. Where it is missing, this says so.
+torch-check: $(VENV)/.run
+	$(BIN)/python examples/torch_trainer/check.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,26 +1,55 @@
 """Real processes for end-to-end tests: the command line, as a person would type it, in folders of the test's own.
 
 Every process is ended by its own id when the test ends; network traffic stays on the loopback address; waiting is
-polling with a stated limit, because real processes have no clock of ours.
+polling with a stated limit, because real processes have no clock of ours. They are forked from `nursery`, which has the
+program loaded; a `cold` house begins each command once in an interpreter of its own.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from fedveil_cli.local_federation import free_port
+from fedveil_cli.local_federation import Process, free_port
+
+from tests.nursery import nursery
 
 NAMES = ("acme", "borealis", "cygnus")
 LIMIT_S = 60.0
+GROUPS = ("budget", "ca", "governance", "key", "model", "plan", "round", "run")
+"""Commands whose second word says which."""
+
+PRIVATE = """
+version: 1
+name: triage
+kind: train
+data:
+  dataset: visits
+  features:
+    age: {type: float, range: [0, 120], clamp: true}
+    lactate: {type: float, range: [0, 30], missing: mean, clamp: true}
+  target: {column: died, type: binary}
+  min_rows: 5
+  standardise: range
+model: {kind: logistic}
+training: {rounds: 40, learning_rate: 1.0, seed: 7}
+strategy: {kind: fedavg}
+cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
+protection: {kind: masked, value_bits: 20, update_norm: 64.0}
+privacy: {unit: record, rows: 120, clip_norm: 2.0, sample_rate: 1.0, noise_multiplier: 2.0, delta: 1.0e-5,
+  max_epsilon: 4.0}
+"""
+"""A plan with differential privacy, whose budget ends the run long before its rounds do."""
 
 
 def plan_text(rounds: int = 2, progress_s: float = 20, seed: int = 7, standardise: str = "federated") -> str:
@@ -60,24 +89,53 @@ def table(name: str, rows: int = 40) -> str:
     return "\n".join(lines) + "\n"
 
 
+def completed(
+    launch: Callable[[Sequence[IO[bytes]]], Process],
+    arguments: Sequence[str],
+    stdin: str = "",
+    limit_s: float = LIMIT_S,
+) -> "subprocess.CompletedProcess[str]":
+    """A process to its end, with what it printed. `launch`: starts it with these as stdin, stdout and stderr."""
+    with contextlib.ExitStack() as files:
+        given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write(stdin.encode())
+        given.seek(0)
+        process = launch((given, out, err))
+        try:
+            code = process.wait(timeout=limit_s)
+        finally:
+            process.kill()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(arguments, code, *texts)
+
+
+def forked(folder: Path, *arguments: str, limit_s: float = LIMIT_S) -> "subprocess.CompletedProcess[str]":
+    """`fedveil ARGUMENTS` in `folder`, forked from the nursery."""
+
+    def launch(streams: Sequence[IO[bytes]]) -> Process:
+        given, out, err = (one.fileno() for one in streams)
+        return nursery().start("fedveil_cli", arguments, folder, os.environ, (given, out, err))
+
+    return completed(launch, arguments, limit_s=limit_s)
+
+
 @dataclass
 class House:
     """One test's folder, with everything that runs in it."""
 
     folder: Path
-    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    running: dict[str, Process] = field(default_factory=dict)
     pause: threading.Event = field(default_factory=threading.Event)
+    cold: bool = False
+    _begun: set[tuple[str, ...]] = field(default_factory=set)
 
     def run(self, *arguments: str, stdin: str = "", home: str = "op") -> "subprocess.CompletedProcess[str]":
         """`fedveil --home HOME ARGUMENTS`, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "fedveil_cli", "--home", str(self.folder / home), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            timeout=LIMIT_S,
-            check=False,
+        return completed(
+            lambda streams: self._launch("fedveil_cli", arguments, home, os.environ, streams), arguments, stdin
         )
 
     def json(self, *arguments: str, home: str = "op", stdin: str = "") -> Any:
@@ -90,16 +148,34 @@ class House:
         self, name: str, *arguments: str, home: str, environment: Mapping[str, str] | None = None, module: str = ""
     ) -> None:
         """Start a process; its output goes to NAME.out and NAME.err."""
-        command = [sys.executable, "-m", module or "fedveil_cli", "--home", str(self.folder / home), *arguments]
         with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.err").open("ab") as err:
-            self.running[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+            where = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **(environment or {})}
+            with open(os.devnull, "rb") as nothing:
+                self.running[name] = self._launch(module or "fedveil_cli", arguments, home, where, (nothing, out, err))
+
+    def _launch(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        home: str,
+        environment: Mapping[str, str],
+        streams: Sequence[IO[bytes]],
+    ) -> Process:
+        words = ["--home", str(self.folder / home), *arguments]
+        command = tuple(arguments[: 2 if arguments[0] in GROUPS else 1])
+        if self.cold and command not in self._begun:
+            self._begun.add(command)
+            given, out, err = streams
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *words],
+                stdin=given,
                 stdout=out,
                 stderr=err,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **(environment or {})},
+                env=environment,
             )
+        given, out, err = (one.fileno() for one in streams)
+        return nursery().start(module, words, self.folder, environment, (given, out, err))
 
     def err(self, name: str) -> str:
         """What a process printed on stderr so far."""
@@ -182,9 +258,9 @@ class House:
 
 
 @contextmanager
-def house(folder: Path) -> Iterator[House]:
+def house(folder: Path, cold: bool = False) -> Iterator[House]:
     """A house that is empty of processes when the test ends."""
-    made = House(folder)
+    made = House(folder, cold=cold)
     try:
         yield made
     finally:

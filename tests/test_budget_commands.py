@@ -21,7 +21,7 @@ from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 from private_federation import private_plan
-from processes import NAMES, House, house, plan_text
+from processes import NAMES, PRIVATE, House, house, plan_text
 
 SHARED, ENCRYPTED, EXACT = RunId("shared-1"), RunId("encrypted-2"), RunId("exact-3")
 PLANS = {
@@ -375,27 +375,6 @@ def test_history_in_words(home: Home, capsys: Capture) -> None:
 
 
 # --- a federation that runs -------------------------------------------------------------------------------------------
-
-PRIVATE = """
-version: 1
-name: triage
-kind: train
-data:
-  dataset: visits
-  features:
-    age: {type: float, range: [0, 120], clamp: true}
-    lactate: {type: float, range: [0, 30], missing: mean, clamp: true}
-  target: {column: died, type: binary}
-  min_rows: 5
-  standardise: range
-model: {kind: logistic}
-training: {rounds: 40, learning_rate: 1.0, seed: 7}
-strategy: {kind: fedavg}
-cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
-protection: {kind: masked, value_bits: 20, update_norm: 64.0}
-privacy: {unit: record, rows: 120, clip_norm: 2.0, sample_rate: 1.0, noise_multiplier: 2.0, delta: 1.0e-5,
-  max_epsilon: 4.0}
-"""
 
 
 @pytest.fixture

@@ -96,7 +96,10 @@ def of_unit(
     bound, scale = grid(plan, privacy).sensitivity, plan.protection.max_value / plan.protection.update_norm
     key = derive(b"", secret.expose(), "dp/rounding")
     with np.errstate(all="ignore"):
-        slope = clipped._of_units(plan, model.astype(np.float64), rows, np.array([0]))
+        chosen, begins = rows.units.rows_of(np.array([0]))
+        layers = parameters.layers(plan.model, plan.data)
+        each = record_gradients(plan, layers, model.astype(np.float64), rows.inputs[chosen], rows.target[chosen])
+        slope = clipped._of_units(each, begins)
         return clipped._within(clipped.rounded(clipped._clipped(slope, bound, scale), key, first), bound)[0]
 
 

@@ -53,7 +53,8 @@ PROMISED = """
 demo, simulate, version, doctor, plan check, plan explain, model verify, predict, verify, init, serve, invite,
 revoke, fingerprint, status, run start, run list, run show, run watch, run pause, run resume, run abort, round
 show, round close, audit, backup, unseal, join, participate, leave, pause, resume, data, pending, show,
-approve, deny, policy, outbox, budget show, budget set, budget history, budget record, budget carry, model list, model show, model diff,
+approve, deny, policy, outbox, budget show, budget set, budget history, budget record,
+budget carry, model list, model show, model diff,
 model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
 model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,
 governance publish, governance rotate, governance follow, ca rotate, ca retire, key deal, key adopt, key show, key pair,

@@ -198,7 +198,7 @@ def off_the_grid(outputs: NDArray[np.float64]) -> float:
     return float(np.mean(near != np.floor(near)))
 
 
-def test_mironov_tells_a_float_sampler_and_not_ours() -> None:
+def test_rival_R12_mironov_tells_a_float_sampler_and_not_ours() -> None:
     """Mironov (CCS 2012): one output tells whether the value was 0 or 1. Integer noise has one support for both."""
     assert off_the_grid(naive(0.0, 100_000)) == pytest.approx(0.836, abs=0.02)
     assert off_the_grid(naive(1.0, 100_000)) == 0.0

@@ -17,7 +17,15 @@ def home(tmp_path: Path) -> House:  # type: ignore[misc]
         yield made
 
 
-def test_the_five_commands_end_with_a_model_that_everyone_verifies(home: House) -> None:
+@pytest.fixture
+def cold(tmp_path: Path) -> House:  # type: ignore[misc]
+    """Each command begins once in an interpreter of its own, as a person's shell begins it."""
+    with house(tmp_path, cold=True) as made:
+        yield made
+
+
+def test_the_five_commands_end_with_a_model_that_everyone_verifies(cold: House) -> None:
+    home = cold
     home.found()
     plan_hash = home.plan(plan_text())
     for name in NAMES:

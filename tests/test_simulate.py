@@ -21,7 +21,7 @@ from fedveil_cli.world import SystemClock, real_world
 from fedveil_common import modelfile, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
-from processes import LIMIT_S, NAMES, plan_text, table
+from processes import LIMIT_S, NAMES, forked, plan_text, table
 
 KEYS = {"accuracy", "rounds", "protection", "transport", "first_round_s", "total_s"}
 
@@ -38,8 +38,7 @@ def place(tmp_path: Path) -> Path:
 
 def simulate(place: Path, *extra: str) -> "subprocess.CompletedProcess[str]":
     """The command, to its end."""
-    command = [sys.executable, "-m", "fedveil_cli", "simulate", "plan.yaml", "--data", "hospitals", *extra]
-    return subprocess.run(command, capture_output=True, text=True, cwd=place, timeout=LIMIT_S, check=False)
+    return forked(place, "simulate", "plan.yaml", "--data", "hospitals", *extra, limit_s=LIMIT_S)
 
 
 def result(place: Path, *extra: str) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _private(
 ) -> NDArray[np.int64]:
     """The update block of a private step, in steps of the grid, before the noise."""
     if privacy.unit is Unit.RECORD:
-        return clipped_sum(plan, privacy, model, rows, secret)
+        return clipped_sum(plan, privacy, model, rows, secret, trainer)
     update = trainer.update(plan, model, rows)
     if update.shape != model.shape or update.dtype != np.float64:
         raise ValueError("a trainer returns float64 in the shape of the model")

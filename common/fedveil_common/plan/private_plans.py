@@ -143,12 +143,10 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
             )
     if plan.statistics is not None and privacy.unit is spec.Unit.PARTICIPANT:
         findings.not_yet(top.line_of("privacy"), "privacy.unit", "unit participant in a statistics plan", LATER)
-    if plan.model.kind is spec.ModelKind.TRAINER and privacy.unit is spec.Unit.RECORD:
-        findings.not_yet(
-            top.line_of("model"), "privacy.unit", "a trainer of an organisation's own under unit record", LATER
-        )
     if plan.evaluation.metrics and privacy.unit is spec.Unit.PARTICIPANT:
         findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation under unit participant", LATER)
+    elif plan.evaluation.metrics and plan.model.kind is spec.ModelKind.TRAINER:
+        findings.not_yet(top.line_of("evaluation"), "evaluation", "an evaluation of a trainer's model", LATER)
     if plan.continues:
         findings.not_yet(top.line_of("continues"), "continues", "going on from a run with differential privacy", LATER)
     if plan.protection.value_bits > MOST_BITS:

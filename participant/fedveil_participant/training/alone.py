@@ -33,22 +33,24 @@ def fit(
     parts = [prepare(plan, source, scaling).train for source in sources]
     rows = Rows(np.concatenate([part.inputs for part in parts]), np.concatenate([part.target for part in parts]))
     model = initial.initial_model(plan)
-    if plan.privacy is not None and plan.privacy.unit is Unit.RECORD:
-        return _without_noise(plan, plan.privacy, model, rows), scaling
     chosen = trainer or GradientDescent()
+    if plan.privacy is not None and plan.privacy.unit is Unit.RECORD:
+        return _without_noise(plan, plan.privacy, model, rows, chosen), scaling
     for _ in range(plan.training.rounds):
         model = (model.astype(np.float64) + chosen.update(plan, model, rows)).astype(np.float32)
     return model, scaling
 
 
-def _without_noise(plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+def _without_noise(
+    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, trainer: Trainer
+) -> NDArray[np.float32]:
     """The same steps, each over a sample of these rows alone, clipped as in the federation, and no noise."""
     here = replace(plan, privacy=replace(privacy, rows=len(rows)))
     scale = layout.layout_for(plan, Purpose.TRAIN, 0).blocks[0].scale
     moved = strategies.start(plan, model)
     for step in range(plan.training.rounds):
         secret = Seed(h("alone", u32(step)))
-        total = clipped_sum(plan, privacy, moved.model, rows, secret)
+        total = clipped_sum(plan, privacy, moved.model, rows, secret, trainer)
         moved = strategies.apply(here, moved, {layout.UPDATE: Readings(total, scale)})
     return moved.model
 

@@ -2,11 +2,13 @@
 
 Promise: nothing that stands in a frame is believed. The header is at most MAX_HEADER bytes of JSON with exactly the
 expected members; name, type and shape of an answer must be those that were asked for before its numbers are taken in,
-and no more than those are. Numbers that are not finite are refused. Source of the form: `shim`.
+and no more than those are. Numbers that are not finite are refused, but for gradients, whose reader lets such a row
+count as 0. Source of the form: `shim`.
 """
 
 import json
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,15 +22,23 @@ _SIZES = {"<f4": 4, "<f8": 8}
 
 @dataclass(slots=True)
 class Answer:
-    """The answer named `name` of `shape`, as far as it has come. `trainer`: whose, for messages."""
+    """The answer named `name` of `shape`, as far as it has come. `trainer`: whose, for messages. `finite`: whether
+    numbers must be.
+    """
 
     trainer: str
     name: str
     shape: tuple[int, ...]
+    finite: bool = True
     values: NDArray[np.float64] | None = None
     signs: int = 0
     _held: bytearray = field(default_factory=bytearray)
     _type: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has come: `values` holds it."""
+        return self.values is not None
 
     @property
     def wanted(self) -> int:
@@ -79,6 +89,13 @@ class Answer:
                 not_done="no update was made",
                 next_step="its log in this home has the traceback",
             )
+        if header == {"kind": "absent"}:
+            raise LocalRefusal(
+                "trainer_without_gradients",
+                f"the trainer {self.trainer} has no method {self.name}",
+                not_done="no update was made",
+                next_step="a plan that protects single records needs it: docs/trainer.md",
+            )
         members = {"kind", "name", "dtype", "shape"}
         if not isinstance(header, dict) or set(header) != members or header["kind"] != "answer":
             raise self._refused("a header with other members than an answer has")
@@ -93,7 +110,7 @@ class Answer:
     def _finish(self) -> None:
         numbers = np.frombuffer(bytes(self._held), dtype=self._type).astype(np.float64).reshape(self.shape)
         bad = int(np.count_nonzero(~np.isfinite(numbers)))
-        if bad:
+        if bad and self.finite:
             raise LocalRefusal(
                 "trainer_not_finite",
                 f"{bad} of {numbers.size} values of {self.name} by the trainer {self.trainer} are NaN or infinite",
@@ -107,5 +124,53 @@ class Answer:
             "trainer_answer",
             f"the trainer {self.trainer} sent {what} in {self.name}",
             not_done="nothing of it was read and no update was made",
-            next_step="update returns (parameters,), outputs (rows, outputs): float32 or float64",
+            next_step="update returns (parameters,), outputs (rows, outputs), gradients (rows, parameters): float32 or"
+            " float64",
         )
+
+
+class Answers:
+    """Answers named `name`, one for each of `shapes`, in that order; `each` gets every one as soon as it is complete.
+
+    Only one is held at a time. What is not finite in them is passed on.
+    """
+
+    def __init__(
+        self,
+        trainer: str,
+        name: str,
+        shapes: Sequence[tuple[int, ...]],
+        each: Callable[[NDArray[np.float64]], None],
+    ) -> None:
+        if not shapes:
+            raise ValueError("there is something to ask for")
+        self.trainer, self.name = trainer, name
+        self._shapes, self._each, self._done, self._signs = shapes, each, 0, 0
+        self._current = Answer(trainer, name, shapes[0], finite=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last one has come."""
+        return self._done == len(self._shapes)
+
+    @property
+    def signs(self) -> int:
+        """Signs of life so far."""
+        return self._signs + self._current.signs
+
+    @property
+    def wanted(self) -> int:
+        """See `Answer.wanted`."""
+        return self._current.wanted
+
+    def take(self, data: bytes) -> None:
+        """See `Answer.take`; errors of it and of `each`."""
+        self._current.take(data)
+        if self._current.values is None:
+            return
+        self._done += 1
+        self._signs += self._current.signs
+        values = self._current.values
+        if not self.complete:
+            self._current = Answer(self.trainer, self.name, self._shapes[self._done], finite=False)
+        self._each(values)

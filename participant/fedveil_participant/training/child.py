@@ -26,7 +26,7 @@ from fedveil_common.jcs import Json
 from fedveil_common.ports import Clock
 from numpy.typing import NDArray
 
-from fedveil_participant.training.answer import MAX_HEADER, Answer
+from fedveil_participant.training.answer import MAX_HEADER, Answer, Answers
 
 LOG_BYTES = 1024 * 1024
 SLICE_S = 0.1
@@ -59,12 +59,12 @@ def call(
     job: Mapping[str, Json],
     model: NDArray[np.float32],
     rows: Sequence[NDArray[np.float64]],
-    answer: Answer,
+    answer: Answer | Answers,
     patience: Patience,
     clock: Clock,
     log: Callable[[bytes], None],
-) -> NDArray[np.float64]:
-    """The numbers of the trainer's answer: float64 of the answer's shape, finite. The organisation's secret.
+) -> None:
+    """Returns once `answer` is complete. What is in it is the organisation's secret.
 
     `rows`: arrays that follow each other in the file of rows. LocalRefusal `trainer_*`, all for this operator's eyes.
     """
@@ -96,7 +96,7 @@ def call(
         kept = _Log(log)
         try:
             theirs.close()
-            return _Conversation(ours, data, answer, kept).run(patience, clock)
+            _Conversation(ours, data, answer, kept).run(patience, clock)
         finally:
             ours.life.close()  # the supervisor kills all that is left
             process.wait()
@@ -180,38 +180,37 @@ class _Log:
 class _Conversation:
     """Job out, answer and log in, until the answer is complete."""
 
-    def __init__(self, ours: _Ends, job: bytes, answer: Answer, log: _Log) -> None:
+    def __init__(self, ours: _Ends, job: bytes, answer: Answer | Answers, log: _Log) -> None:
         self._ours, self._job, self._answer, self._log = ours, memoryview(job), answer, log
 
-    def run(self, patience: Patience, clock: Clock) -> NDArray[np.float64]:
+    def run(self, patience: Patience, clock: Clock) -> None:
         began = heard = clock.monotonic_s()
         signs = 0
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._ours.job.fd, selectors.EVENT_WRITE, self._send)
             waiting.register(self._ours.answer.fd, selectors.EVENT_READ, self._read)
             waiting.register(self._ours.log.fd, selectors.EVENT_READ, self._print)
-            while self._answer.values is None:
+            while not self._answer.complete:
                 for key, _ in waiting.select(SLICE_S):
                     if not key.data():
                         waiting.unregister(key.fd)
                 now = clock.monotonic_s()
                 if self._answer.signs != signs:
                     signs, heard = self._answer.signs, now
-                if self._answer.values is None and now - heard > patience.silence_s:
+                if not self._answer.complete and now - heard > patience.silence_s:
                     raise LocalRefusal(
                         "trainer_silent",
                         f"the trainer {self._answer.trainer} said nothing for {patience.silence_s:g} s",
                         not_done="it was ended and no update was made",
                         next_step="call job.progress() more often than cohort.progress_s of the plan",
                     )
-                if self._answer.values is None and now - began > patience.limit_s:
+                if not self._answer.complete and now - began > patience.limit_s:
                     raise LocalRefusal(
                         "trainer_too_slow",
                         f"the trainer {self._answer.trainer} took more than {patience.limit_s:g} s",
                         not_done="it was ended and no update was made",
                         next_step="cohort.hard_limit_s of the plan bounds a round",
                     )
-        return self._answer.values
 
     def _send(self) -> bool:
         """More of the job; False when all of it is out, or the trainer does not want it."""

@@ -15,38 +15,58 @@ import numpy as np
 from fedveil_common import private_sum
 from fedveil_common.crypto.kdf import derive
 from fedveil_common.crypto.prg import Streams
-from fedveil_common.plan import Plan, PrivacySpec, parameters
+from fedveil_common.plan import Plan, PrivacySpec
 from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.data.units import Units
-from fedveil_participant.training.record_gradients import record_gradients
+from fedveil_participant.training.descent import GradientDescent
+from fedveil_participant.training.trainer import Trainer
 
 AT_ONCE = 1 << 22
 """Gradient values in memory at once: 32 MiB of float64, and about as much again while they are rounded."""
 
 
+_BUILT_IN = GradientDescent()
+
+
 def clipped_sum(
-    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, secret: Seed
+    plan: Plan,
+    privacy: PrivacySpec,
+    model: NDArray[np.float32],
+    rows: Rows,
+    secret: Seed,
+    trainer: Trainer = _BUILT_IN,
 ) -> NDArray[np.int64]:
     """Sum over the sample of each unit's clipped gradient, in steps of the grid: int64, shape of `model`; 0 without
-    rows. `secret`: 32 bytes that nobody else knows and nothing else uses.
+    rows. `secret`: 32 bytes that nobody else knows and nothing else uses. `trainer`: whose gradients; what it says of a
+    row is clipped here whatever it is.
     """
     length, bound = len(model), private_sum.grid(plan, privacy).sensitivity
     total = np.zeros(length, dtype=np.int64)
     rounding = derive(b"", secret.expose(), "dp/rounding")
-    flat = model.astype(np.float64)
     scale = plan.protection.max_value / plan.protection.update_norm
     units = rows.units
     drawn = np.flatnonzero(_sample(len(units), privacy.sample_rate, derive(b"", secret.expose(), "dp/sample")))
-    first = 0
-    for part in _parts(units, drawn, length):
+    parts = [units.rows_of(part) for part in _parts(units, drawn, length)]
+    first = taken = 0
+
+    def take(each: NDArray[np.float64]) -> None:
+        nonlocal first, taken, total
+        chosen, begins = parts[taken]
+        if each.shape != (len(chosen), length) or each.dtype != np.float64:
+            raise ValueError("a trainer returns float64, one gradient for each row")
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            gradients = _of_units(plan, flat, rows, part)
+            gradients = _of_units(each, begins)
             on_grid = rounded(_clipped(gradients, bound, scale), rounding, first)
         total += _within(on_grid, bound).sum(axis=0)
         first += on_grid.size
+        taken += 1
+
+    trainer.gradients(plan, model, rows, [chosen for chosen, _ in parts], secret, take)
+    if taken != len(parts):
+        raise ValueError("a trainer answers for every part")
     return total
 
 
@@ -84,14 +104,9 @@ def _parts(units: Units, drawn: NDArray[np.intp], length: int) -> Iterator[NDArr
         yield drawn[start:]
 
 
-def _of_units(plan: Plan, flat: NDArray[np.float64], rows: Rows, units: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The gradient of each unit, the sum over its rows: float64, shape (units, parameters)."""
-    chosen, begins = rows.units.rows_of(units)
-    layers = parameters.layers(plan.model, plan.data)
-    each = record_gradients(plan, layers, flat, rows.inputs[chosen], rows.target[chosen])
-    if len(each) == len(units):
-        return each
-    return np.add.reduceat(each, begins, axis=0)
+def _of_units(each: NDArray[np.float64], begins: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The gradient of each unit, the sum over its rows, which follow each other: float64, shape (units, parameters)."""
+    return each if len(each) == len(begins) else np.add.reduceat(each, begins, axis=0)
 
 
 def _clipped(gradients: NDArray[np.float64], bound: int, scale: float) -> NDArray[np.float64]:

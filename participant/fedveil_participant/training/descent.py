@@ -6,15 +6,20 @@ from running apart). float64 throughout. The order of rows is a permutation per 
 H("batch-order", u64be seed, model hash): the same plan, model and rows give the same update after a restart.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fedveil_common import network, transcript
 from fedveil_common.crypto.labels import h, u64
 from fedveil_common.plan import Plan, parameters
+from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.training.gradient import gradient
+from fedveil_participant.training.record_gradients import record_gradients
+from fedveil_participant.training.trainer import Take
 
 
 class GradientDescent:
@@ -44,6 +49,21 @@ class GradientDescent:
     def outputs(self, plan: Plan, model: NDArray[np.float32], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `Trainer.outputs`."""
         return network.outputs(plan, model, inputs)
+
+    def gradients(
+        self,
+        plan: Plan,
+        model: NDArray[np.float32],
+        rows: Rows,
+        parts: Sequence[NDArray[np.intp]],
+        secret: Seed,
+        take: Take,
+    ) -> None:
+        """See `Trainer.gradients`; draws nothing."""
+        flat, layers = model.astype(np.float64), parameters.layers(plan.model, plan.data)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for part in parts:
+                take(record_gradients(plan, layers, flat, rows.inputs[part], rows.target[part]))
 
 
 def _permutations(key: bytes, rows: int, epochs: int) -> list[NDArray[np.intp]]:

@@ -3,29 +3,33 @@
 Promise: the plan names a trainer, and this machine alone says what runs under that name. The digest of the code is set
 when a plan is first accepted with it (`Approvals`); code that differs from it does not run, in that run or a later one,
 until the operator approves the new digest. All refusals are `LocalRefusal`: why a participant is out, the coordinator
-does not hear.
+does not hear. Where a plan protects single records, the code is asked for gradients and only for those; whether they
+are each record's own is tried out on made-up records (`row_probe`) before the plan is accepted and before each step.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from fedveil_common import design
+from fedveil_common import design, initial
+from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import LocalRefusal
 from fedveil_common.jcs import Json
-from fedveil_common.plan import BinaryTarget, FloatTarget, ModelKind, Plan, canonical, parameters, plan_hash
+from fedveil_common.plan import BinaryTarget, FloatTarget, ModelKind, Plan, Unit, canonical, parameters, plan_hash
 from fedveil_common.ports import Clock
+from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant.data.prepare import Rows
 from fedveil_participant.training import child, code_tree
-from fedveil_participant.training.answer import Answer
+from fedveil_participant.training.answer import Answer, Answers
 from fedveil_participant.training.child import Patience, Program
 from fedveil_participant.training.descent import GradientDescent
-from fedveil_participant.training.trainer import Trainer
+from fedveil_participant.training.row_probe import RowProbe
+from fedveil_participant.training.trainer import Take, Trainer
 
 ISOLATION = "none"
 """How far a trainer is kept from the rest of this machine: a process of its own, and no further."""
@@ -33,13 +37,16 @@ ISOLATION = "none"
 
 @dataclass(frozen=True, slots=True)
 class TrainerConfig:
-    """What an organisation says about a trainer. `python`: the interpreter. `entry`: module:Class. `code`: a folder."""
+    """What an organisation says about a trainer. `python`: the interpreter. `entry`: module:Class. `code`: a folder.
+    `rows_at_once`: of a call of `gradients`, at most; 0 for as many as the participant has room for.
+    """
 
     name: str
     python: str
     entry: str
     code: Path
     memory_bytes: int
+    rows_at_once: int = 0
 
 
 class Approvals(Protocol):
@@ -70,7 +77,9 @@ class Trainers:
         self._configs, self._approvals, self._clock, self._log = dict(configs), approvals, clock, log
 
     def accept(self, plan: Plan) -> None:
-        """The plan may run here with the code as it is now. LocalRefusal `trainer_missing`, `trainer_changed`."""
+        """The plan may run here with the code as it is now. LocalRefusal `trainer_missing`, `trainer_changed`, and
+        where single records are protected `trainer_without_gradients`, `trainer_mixes_rows` and all that ends a call.
+        """
         if plan.model.kind is not ModelKind.TRAINER:
             return
         config, digest = self._config(plan), plan_hash(canonical(plan))
@@ -78,6 +87,11 @@ class Trainers:
         if self._approvals.get(digest) is None:
             self._approvals.put(digest, found)
         self._check(config, plan, found)
+        if plan.privacy is not None and plan.privacy.unit is Unit.RECORD:
+            nothing = Rows(np.zeros((0, plan.data.inputs)), np.zeros(0))
+            self.trainer(plan).gradients(
+                plan, initial.initial_model(plan), nothing, (), Seed(digest), lambda each: None
+            )
 
     def trainer(self, plan: Plan) -> Trainer:
         """Who trains under this plan. LocalRefusal `trainer_missing`."""
@@ -148,49 +162,110 @@ class OwnTrainer:
         """See `Trainer.update`; always finite. LocalRefusal `trainer_*`."""
         if not len(rows):
             return np.zeros(model.shape, dtype=np.float64)
-        return self._call("update", plan, model, rows.inputs, rows.target, (plan.model.parameters,))
+        answer = Answer(self._config.name, "update", (plan.model.parameters,))
+        self._call(plan, model, (rows.inputs, rows.target), answer)
+        assert answer.values is not None, "a call returns when its answer is complete"
+        return answer.values
 
     def outputs(self, plan: Plan, model: NDArray[np.float32], inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `Trainer.outputs`; always finite. LocalRefusal `trainer_*`."""
         shape = (len(inputs), parameters.outputs(plan.data.target))
         if not len(inputs):
             return np.zeros(shape, dtype=np.float64)
-        return self._call("outputs", plan, model, inputs, np.zeros(0), shape)
+        answer = Answer(self._config.name, "outputs", shape)
+        self._call(plan, model, (inputs,), answer)
+        assert answer.values is not None, "a call returns when its answer is complete"
+        return answer.values
+
+    def gradients(
+        self,
+        plan: Plan,
+        model: NDArray[np.float32],
+        rows: Rows,
+        parts: Sequence[NDArray[np.intp]],
+        secret: Seed,
+        take: Take,
+    ) -> None:
+        """See `Trainer.gradients`; one process for all parts, and the probe before them. LocalRefusal `trainer_*`.
+
+        A row for which the code raises an error, in its chunk and then alone, is not finite here. What the code does on
+        made-up rows is all that decides whether a call is refused, but for an end of its process and for time.
+        """
+        assert plan.privacy is not None, "gradients are asked for where there is a privacy block"
+        probe = RowProbe.drawn(plan, derive(b"", secret.expose(), "dp/probe"))
+        chosen = np.concatenate([np.zeros(0, np.intp), *parts])
+        made_up = np.concatenate(probe.chunks)
+        most = self._config.rows_at_once
+        sizes = [len(chunk) for chunk in probe.chunks]
+        for part in parts:
+            step = most or len(part)
+            sizes += [min(step, len(part) - start) for start in range(0, len(part), step)]
+        reader = _Parts(probe, plan.privacy.clip_norm, self._config.name, [len(part) for part in parts], take)
+        shapes = [(size, plan.model.parameters) for size in sizes]
+        inputs = np.concatenate([probe.inputs[made_up], rows.inputs[chosen]])
+        target = np.concatenate([probe.target[made_up], rows.target[chosen]])
+        answers = Answers(self._config.name, "gradients", shapes, reader.take)
+        self._call(plan, model, (inputs, target, np.array(sizes, dtype=np.float64)), answers, len(probe.chunks))
 
     def _call(
         self,
-        name: str,
         plan: Plan,
         model: NDArray[np.float32],
-        inputs: NDArray[np.float64],
-        target: NDArray[np.float64],
-        shape: tuple[int, ...],
-    ) -> NDArray[np.float64]:
+        table: Sequence[NDArray[np.float64]],
+        answer: Answer | Answers,
+        strict: int = 0,
+    ) -> None:
         config = self._config
         patience = Patience(plan.cohort.progress_s, plan.cohort.hard_limit_s)
         with tempfile.TemporaryDirectory(prefix="fedveil-code-") as folder:
             code = Path(folder) / "code"
             self._check(code_tree.copy(config.code, code))
-            return child.call(
+            child.call(
                 Program(config.python, code, config.memory_bytes),
-                job(plan, config.entry, name, len(inputs)),
+                job(plan, config.entry, answer.name, len(table[0]), strict),
                 model,
-                (inputs, target),
-                Answer(config.name, name, shape),
+                table,
+                answer,
                 patience,
                 self._clock,
                 self._log,
             )
 
 
-def job(plan: Plan, entry: str, name: str, rows: int) -> dict[str, Json]:
-    """The header of a call: what a trainer may know of the plan. No id of run, round or organisation is in it."""
+class _Parts:
+    """Gradients as they come: those of the probe are compared, the others put together to the parts asked for."""
+
+    def __init__(self, probe: RowProbe, clip_norm: float, trainer: str, sizes: Sequence[int], take: Take) -> None:
+        self._probe, self._clip_norm, self._trainer, self._take = probe, clip_norm, trainer, take
+        self._probed: list[NDArray[np.float64]] = []
+        self._sizes, self._held = list(sizes), list[NDArray[np.float64]]()
+
+    def take(self, found: NDArray[np.float64]) -> None:
+        """The next chunk. LocalRefusal `trainer_mixes_rows`."""
+        if len(self._probed) < len(self._probe.chunks):
+            self._probed.append(found)
+            if len(self._probed) == len(self._probe.chunks):
+                self._probe.check(self._probed, self._clip_norm, self._trainer)
+            return
+        self._held.append(found)
+        if sum(map(len, self._held)) == self._sizes[0]:
+            part = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+            self._held.clear()
+            self._sizes.pop(0)
+            self._take(part)
+
+
+def job(plan: Plan, entry: str, name: str, rows: int, strict: int = 0) -> dict[str, Json]:
+    """The header of a call: what a trainer may know of the plan. No id of run, round or organisation is in it.
+    `strict`: how many chunks of `gradients` must be answered without an error.
+    """
     kinds = {BinaryTarget: "binary", FloatTarget: "float"}
     return {
         "call": name,
         "entry": entry,
         "parameters": plan.model.parameters,
         "rows": rows,
+        "strict": strict,
         "inputs": plan.data.inputs,
         "outputs": parameters.outputs(plan.data.target),
         "target": kinds.get(type(plan.data.target), "category"),

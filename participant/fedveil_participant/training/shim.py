@@ -3,14 +3,20 @@
 Run as `PYTHON -I -u FILE IN OUT ROWS CODE MEMORY`: descriptors to read the job from, to answer on, and of the rows
 (read-only); the folder with the code; the address space in bytes. It needs numpy and imports nothing of Fedveil.
 
-The trainer is a class without arguments, with two methods that get a `Job`:
+The trainer is a class without arguments, with methods that get a `Job`:
 `update(job)` returns the model after training minus `job.model`, shape (parameters,);
-`outputs(job)` returns what the model says about each row before any sigmoid or softmax, shape (rows, outputs).
+`outputs(job)` returns what the model says about each row before any sigmoid or softmax, shape (rows, outputs);
+`gradients(job)`, for plans that protect single records, returns the slope of each row's own loss at `job.model`, shape
+(rows, parameters): neither averaged nor clipped. It is called for one chunk of rows after the other on one object; a
+row's slope must be the same whatever stands beside it. Where it raises an error, each row of the chunk is asked for
+alone, and a row that fails alone counts as 0.
 
 A frame is u32be length, a JSON header of at most 64 KiB, then the raw little-endian numbers that the header announces.
-In: {"call", "entry", "parameters", "rows", "inputs", "outputs", "target", "names", "training"} and float32 parameters.
-Out: {"kind": "progress"} any number of times, then {"kind": "answer", "name", "dtype", "shape"} and the numbers, or
-{"kind": "failed"}: why goes to stderr, which stays on this machine.
+In: {"call", "entry", "parameters", "rows", "strict", "inputs", "outputs", "target", "names", "training"} and float32
+parameters; behind the rows of a call of `gradients` the sizes of its chunks, of which the first `strict` may not fail.
+Out: {"kind": "progress"} any number of times, then {"kind": "answer", "name", "dtype", "shape"} and the numbers, for
+`gradients` one for each chunk, or {"kind": "absent"} for a method that is not there, or {"kind": "failed"}: why goes to
+stderr, which stays on this machine.
 """
 
 import importlib
@@ -41,7 +47,11 @@ class Job:
         self.model, self.inputs, self.target = model, inputs, target
         self.names, self.kind, self.training = tuple(header["names"]), header["target"], dict(header["training"])
         self.output_count = int(header["outputs"])
-        self._out = out
+        self._header, self._out = header, out
+
+    def part(self, start: int, stop: int) -> "Job":
+        """The same job for some of its rows."""
+        return Job(self._header, self.model, self.inputs[start:stop], self.target[start:stop], self._out)
 
     def progress(self) -> None:
         """I am alive and at work."""
@@ -74,13 +84,51 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def rows_of(descriptor: int, rows: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and target, mapped: float64, inputs row by row, then the target if it is there."""
+def rows_of(descriptor: int, rows: int, inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, target and sizes of chunks, mapped: float64, inputs row by row, then the others if they are there."""
     size = os.fstat(descriptor).st_size
     if not size:
-        return read_only(np.zeros((rows, inputs))), read_only(np.zeros(0))
+        return read_only(np.zeros((rows, inputs))), read_only(np.zeros(0)), read_only(np.zeros(0))
     numbers = np.frombuffer(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ), dtype="<f8")
-    return numbers[: rows * inputs].reshape(rows, inputs), numbers[rows * inputs :]
+    end = rows * inputs
+    return numbers[:end].reshape(rows, inputs), numbers[end : end + rows], numbers[end + rows :]
+
+
+def numbers_of(found: object, call: str) -> np.ndarray:
+    """What a method returned, as float32 or float64."""
+    array = np.ascontiguousarray(found)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{call} returned {array.dtype}, not numbers")
+    return array.astype("<f4" if array.dtype == np.float32 else "<f8")
+
+
+def reply(out: int, call: str, found: np.ndarray) -> None:
+    """An answer."""
+    send(out, {"kind": "answer", "name": call, "dtype": found.dtype.str, "shape": list(found.shape)}, found.tobytes())
+
+
+def slopes(trainer: object, job: Job, strict: bool) -> np.ndarray:
+    """The gradients of a chunk. Where that fails, of each row alone; those that fail alone are NaN."""
+
+    def asked(part: Job) -> np.ndarray:
+        found = numbers_of(trainer.gradients(part), "gradients")  # type: ignore[attr-defined]
+        if found.shape != (len(part.inputs), len(part.model)):
+            raise ValueError(f"gradients returned the shape {found.shape} for {len(part.inputs)} rows")
+        return found
+
+    try:
+        return asked(job)
+    except Exception:
+        if strict:
+            raise
+        traceback.print_exc()
+    found = np.full((len(job.inputs), len(job.model)), np.nan)
+    for row in range(len(found)):
+        try:
+            found[row] = asked(job.part(row, row + 1))[0]
+        except Exception:  # noqa: BLE001, S112 - the chunk's error was printed, and which row it was is nobody's business
+            continue
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -94,19 +142,23 @@ def main(arguments: list[str]) -> None:
         (length,) = struct.unpack(">I", receive(source, 4))
         header = json.loads(receive(source, length))
         model = np.frombuffer(receive(source, 4 * header["parameters"]), dtype="<f4")
-        inputs, target = rows_of(rows, header["rows"], header["inputs"])
+        inputs, target, sizes = rows_of(rows, header["rows"], header["inputs"])
         job = Job(header, model, inputs, target, out)
         sys.dont_write_bytecode = True
         sys.path.insert(0, code)
         module, _, name = header["entry"].partition(":")
         trainer = getattr(importlib.import_module(module), name)()
         job.progress()
-        found = np.ascontiguousarray(getattr(trainer, header["call"])(job))
-        if found.dtype.kind not in "fiu":
-            raise TypeError(f"{header['call']} returned {found.dtype}, not numbers")
-        kind = "<f4" if found.dtype == np.float32 else "<f8"
-        answer = {"kind": "answer", "name": header["call"], "dtype": kind, "shape": list(found.shape)}
-        send(out, answer, found.astype(kind).tobytes())
+        call = header["call"]
+        if call != "gradients":
+            reply(out, call, numbers_of(getattr(trainer, call)(job), call))
+        elif not callable(getattr(trainer, call, None)):
+            send(out, {"kind": "absent"})
+        else:
+            start = 0
+            for number, size in enumerate(sizes.astype(int)):
+                reply(out, call, slopes(trainer, job.part(start, start + size), number < header["strict"]))
+                start += size
     except BaseException:  # noqa: BLE001 - the last resort of this process
         traceback.print_exc()
         send(out, {"kind": "failed"})

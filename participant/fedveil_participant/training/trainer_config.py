@@ -2,7 +2,8 @@
 
 Promise: a file is understood completely or refused; coordinator and plan can name a trainer and nothing of this.
 `entry` (module:Class) and `code` (a folder, seen from the file's) are required; `python` is an interpreter with numpy,
-by default the one that Fedveil runs under; `memory_mib` bounds the address space, by default 8192.
+by default the one that Fedveil runs under; `memory_mib` bounds the address space, by default 8192; `rows_at_once` the
+rows of a call of `gradients`, by default as many as there is room for.
 """
 
 import re
@@ -16,6 +17,7 @@ from fedveil_participant.training.own_trainer import TrainerConfig
 
 MAX_FILE = 65_536
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", re.ASCII)
+_MOST_ROWS = 1_000_000
 _LEAST_MIB, _MOST_MIB, _MIB = 256, 16_777_216, 1024 * 1024
 
 
@@ -31,6 +33,7 @@ def read_config(name: str, path: Path) -> TrainerConfig:
         raise _wrong(path, "is not TOML") from None
     entry, code = found.pop("entry", None), found.pop("code", None)
     python, memory = found.pop("python", sys.executable), found.pop("memory_mib", 8192)
+    at_once = found.pop("rows_at_once", 0)
     if found:
         raise _wrong(path, f"has fields that are not known: {', '.join(sorted(found))}")
     if not isinstance(entry, str) or not _ENTRY.match(entry):
@@ -41,7 +44,9 @@ def read_config(name: str, path: Path) -> TrainerConfig:
         raise _wrong(path, "names no interpreter: `python` is the whole path of one")
     if isinstance(memory, bool) or not isinstance(memory, int) or not _LEAST_MIB <= memory <= _MOST_MIB:
         raise _wrong(path, f"`memory_mib` is a whole number from {_LEAST_MIB} on")
-    return TrainerConfig(name, python, entry, (path.parent / code).absolute(), memory * _MIB)
+    if isinstance(at_once, bool) or not isinstance(at_once, int) or not 0 <= at_once <= _MOST_ROWS:
+        raise _wrong(path, "`rows_at_once` is a whole number: 1 asks for each record alone")
+    return TrainerConfig(name, python, entry, (path.parent / code).absolute(), memory * _MIB, at_once)
 
 
 def _wrong(path: Path, what: str) -> ConfigError:
