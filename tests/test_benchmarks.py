@@ -231,3 +231,15 @@ def test_an_index_that_is_not_reached_is_said(
     assert flower.main() == 69
     assert "[flower_not_installed]" in capsys.readouterr().err
     assert not list(tmp_path.rglob("complete"))
+
+
+# --- sealing ----------------------------------------------------------------------------------------------------------
+
+
+def test_sealing_measures_beside_a_copy(tmp_path: pathlib.Path) -> None:
+    done = script("sealing", "--megabytes", "3", "--repeats", "2", "--json", "--folder", str(tmp_path), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(found[name] > 0 for name in ("copy_mb_s", "seal_mb_s", "open_mb_s", "aes_gcm_mb_s", "seal_of_copy"))
+    assert found["goals"] == {"seal_of_copy": 0.8}
+    assert list(tmp_path.iterdir()) == [], "every file is removed"

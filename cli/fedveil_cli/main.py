@@ -21,6 +21,7 @@ from fedveil_cli import (
     commands_anyone,
     commands_budget,
     commands_certificates,
+    commands_data,
     commands_governance,
     commands_key,
     commands_operator,
@@ -56,6 +57,7 @@ for _group in (
     commands_budget,
     commands_run,
     commands_certificates,
+    commands_data,
     commands_governance,
     commands_key,
 ):

@@ -82,6 +82,24 @@ def remove(path: Path) -> None:
         _sync(path.parent)
 
 
+def _unnamed(folder: Path) -> int | None:
+    """A descriptor of a new file (0600) in `folder` that has no name; None where there are no such files."""
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
+            return None
+        raise
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:  # with a folder's descriptor it is linkat(2), which follows the link that stands in /proc
+        os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
 class TemporaryFile:
     """A file (0600) on its way into `folder`. Ends with one of `commit` and `discard`; a failure discards it.
 
@@ -89,12 +107,19 @@ class TemporaryFile:
     another file's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, unnamed: bool = False) -> None:
+        """`unnamed`: without a name until it is whole, where the file system can do that, so that a crash leaves
+        nothing of it.
+        """
         self._path = folder / f"{_TEMPORARY}{os.getpid()}-{next(_NUMBERS)}"
         self._open = True
         self._lock = threading.RLock()
         with storing(self._path):
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            made = _unnamed(folder) if unnamed else None
+            self._named = made is None
+            if made is None:
+                made = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self._descriptor = made
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """All of `data` at `offset`."""
@@ -109,6 +134,9 @@ class TemporaryFile:
         final = self._path.parent / name
         with self._or_discard():
             os.fsync(self._descriptor)
+            if not self._named:
+                _give_name(self._descriptor, self._path)
+                self._named = True
             self._path.rename(final)
             _sync(final.parent)
             self._close()
