@@ -1,5 +1,6 @@
 """Commands of an organisation: join a federation and take part with its own data, under its own consent."""
 
+import pathlib
 from typing import Annotated
 
 import typer
@@ -53,6 +54,14 @@ def participate(
         list[str] | None,
         typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, described in TOML; repeatable."),
     ] = None,
+    data_key: Annotated[
+        pathlib.Path | None,
+        typer.Option("--data-key", metavar="PRIVATE", help="The private key (PEM) that sealed data is for."),
+    ] = None,
+    data_passphrase_file: Annotated[
+        pathlib.Path | None,
+        typer.Option("--data-passphrase-file", metavar="FILE", help="Holds the passphrase of that key, if it has one."),
+    ] = None,
     until_ended: Annotated[
         bool, typer.Option("--until-ended", help="Leave when the first accepted run has ended and its model is stored.")
     ] = False,
@@ -66,7 +75,7 @@ def participate(
 ) -> None:
     """Take part, in the plans that are accepted and in no other. Outbound connections only."""
     from fedveil_cli import service_commands
-    from fedveil_cli.passphrases import journal_passphrase
+    from fedveil_cli.passphrases import given_passphrase, journal_passphrase
 
     output, folder = Output(as_json), options.home_folder(home)
     service_commands.participate(
@@ -78,4 +87,5 @@ def participate(
         output,
         options.trainer_files(trainer or []),
         reuse_key_epoch,
+        None if data_key is None else (data_key, given_passphrase(data_passphrase_file, "data-passphrase", output)),
     )

@@ -20,9 +20,10 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
-from fedveil_participant.bench import TableBench
+from fedveil_participant.bench import FindFiles, TableBench
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.data.folder import table_files
 from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.key_ring import KeyRing
@@ -61,8 +62,9 @@ def bench_with(
     accept: frozenset[bytes],
     clock: Clock,
     tell: Tell,
+    find_files: FindFiles = table_files,
 ) -> MakeBench:
-    """`table_bench` with the organisation's own trainers: name -> (description, digest that is approved for `accept`).
+    """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is approved for `accept`).
 
     ConfigError `trainer_config`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
     """
@@ -82,7 +84,7 @@ def bench_with(
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
     own = Trainers(configs, approvals, clock, TrainerLogs(home).write)
-    return lambda datasets, store: TableBench(datasets, store.data_version_key(), trainers=own)
+    return lambda datasets, store: TableBench(datasets, store.data_version_key(), find_files, own)
 
 
 def participate(

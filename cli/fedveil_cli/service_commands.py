@@ -14,6 +14,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPSConnection
+from typing import TYPE_CHECKING
 
 import structlog
 from fedveil_common.errors import ConfigError, Unreachable
@@ -27,6 +28,9 @@ from fedveil_common.succession import roster_of_its_time
 from fedveil_cli.files import check_writable, write_file
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
+
+if TYPE_CHECKING:
+    from fedveil_participant.bench import FindFiles
 
 HEALTH_TIMEOUT_S = 5.0
 
@@ -90,8 +94,9 @@ def participate(
     output: Output,
     trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
     reuse_key_epoch: bool = False,
+    data_key: tuple[pathlib.Path, Passphrase | None] | None = None,
 ) -> None:
-    """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run."""
+    """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run. `data_key`: of sealed tables."""
     from fedveil_cli import participating
 
     check_writable(home)
@@ -110,12 +115,24 @@ def participate(
 
     world = real_world()
     make_bench: participating.MakeBench = participating.table_bench
-    if trainers:
-        make_bench = participating.bench_with(home, trainers, accept, world.clock, tell)
+    if trainers or data_key is not None:
+        find_files = participating.table_files if data_key is None else _finding(home, *data_key)
+        make_bench = participating.bench_with(home, trainers or {}, accept, world.clock, tell, find_files)
     ended = participating.participate(
         home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
     )
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
+
+
+def _finding(home: pathlib.Path, path: pathlib.Path, passphrase: Passphrase | None) -> "FindFiles":
+    """How tables are found whose files may be sealed for the key in `path`."""
+    from fedveil_participant import membership
+    from fedveil_participant.data.folder import table_files
+
+    from fedveil_cli.data_keys import reveal_with
+
+    reveal = reveal_with(path, passphrase, membership.load_membership(home).federation_id)
+    return lambda found: table_files(found, reveal)
 
 
 def told_lines(kind: str, facts: Mapping[str, str]) -> list[str]:
