@@ -24,7 +24,7 @@ from test_parquet_source import write
 PLAN = plan_with(TWO)
 OURS, OTHER = X25519PrivateKey.from_private_bytes(b"\1" * 32), X25519PrivateKey.from_private_bytes(b"\2" * 32)
 FEDERATION = FederationId("hospitals-1")
-CSV = b"a,c,y\n" + b"".join(b"%d,%s,%d\n" % (row % 50, b"MF"[row % 2 : row % 2 + 1], row % 2) for row in range(300_000))
+CSV = b"a,c,y\n" + b"".join(b"%d,%s,%d\n" % (row % 10, b"MF"[row % 2 : row % 2 + 1], row % 2) for row in range(300_000))
 
 
 def seal(data: bytes, out: Path, federation: str = "local", kind: str = "data") -> Path:
@@ -146,7 +146,7 @@ def federation(tmp_path: Path) -> Iterator[House]:
 
 
 def test_a_participant_trains_from_sealed_data(federation: House) -> None:
-    """Real processes: one member's table is sealed by the command, and its clear file is gone before it takes part."""
+    """Real processes: a member's table is sealed by the command, and its clear file is gone before it takes part."""
     federation.found()
     plan_hash = federation.plan(plan_text(rounds=1))
     for name in NAMES:
@@ -160,7 +160,7 @@ def test_a_participant_trains_from_sealed_data(federation: House) -> None:
     assert federation.run(*sealed, home="acme").returncode == 0
     (federation.folder / "acme.csv").unlink()
     words = ("--data", "visits=acme.csv.sealed", "--data-key", "own.key", "--accept", plan_hash, "--until-ended")
-    federation.start("acme", "participate", *words)
+    federation.start("acme", "participate", *words, home="acme")
     federation.until(lambda: federation.connected() == list(NAMES), "the organisations' connection")
     started = federation.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")
     assert started.returncode == 0, started.stderr

@@ -64,7 +64,8 @@ def bench_with(
     tell: Tell,
     find_files: FindFiles = table_files,
 ) -> MakeBench:
-    """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is approved for `accept`).
+    """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is
+    approved for `accept`).
 
     ConfigError `trainer_config`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
     """

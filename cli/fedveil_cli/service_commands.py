@@ -116,7 +116,7 @@ def participate(
     world = real_world()
     make_bench: participating.MakeBench = participating.table_bench
     if trainers or data_key is not None:
-        find_files = participating.table_files if data_key is None else _finding(home, *data_key)
+        find_files = _finding(home, data_key)
         make_bench = participating.bench_with(home, trainers or {}, accept, world.clock, tell, find_files)
     ended = participating.participate(
         home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
@@ -124,14 +124,16 @@ def participate(
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
 
-def _finding(home: pathlib.Path, path: pathlib.Path, passphrase: Passphrase | None) -> "FindFiles":
-    """How tables are found whose files may be sealed for the key in `path`."""
+def _finding(home: pathlib.Path, data_key: tuple[pathlib.Path, Passphrase | None] | None) -> "FindFiles":
+    """How tables are found, whose files may be sealed for the key that was given."""
     from fedveil_participant import membership
     from fedveil_participant.data.folder import table_files
 
+    if data_key is None:
+        return table_files
     from fedveil_cli.data_keys import reveal_with
 
-    reveal = reveal_with(path, passphrase, membership.load_membership(home).federation_id)
+    reveal = reveal_with(*data_key, membership.load_membership(home).federation_id)
     return lambda found: table_files(found, reveal)
 
 
