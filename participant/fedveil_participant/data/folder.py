@@ -3,7 +3,7 @@
 Promise: `.parquet` and `.pq` are Parquet, any other file named by itself is CSV. In a folder every entry is a regular
 `.csv` or `.parquet`/`.pq` file, all of one kind, read in the byte order of their names; names that begin with a dot,
 and the marks that other tools leave (MARKS), are passed over; anything else, a sub-folder among them, refuses the whole
-folder, so that no row is left out in silence. A file may be sealed: `.csv.sealed` or `.parquet.sealed`; nothing of it is
+folder, so that no row is left out in silence. A file may be sealed (`.csv.sealed`, `.parquet.sealed`): nothing of it is
 written in clear. A link may lead to a file inside the same folder, never out of it, and no
 file counts twice.
 """
