@@ -236,6 +236,7 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
             f"One who is in the data of two organisations has {of_two} for the run: both move the same sums.",
             {"epsilon_of_two": twice if isfinite(twice) else None},
         ),
+        *(_following(plan, privacy) if privacy.adaptive is not None else []),
         Statement(
             "noise_on_the_model",
             "sums",
@@ -251,6 +252,22 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
             "noise of its own is counted among the c.",
             {},
         ),
+    ]
+
+
+def _following(plan: Plan, privacy: PrivacySpec) -> list[Statement]:
+    """What a clip norm that follows the updates opens, and how well it can."""
+    assert privacy.adaptive is not None, "asked for such plans only"
+    noise = 4 * privacy.noise_multiplier / plan.cohort.min_participants
+    return [
+        Statement(
+            "clip_follows",
+            "sums",
+            f"The clip norm follows the updates, from {privacy.clip_norm:g} towards the one that a share of "
+            f"{privacy.adaptive.quantile:g} of them does not exceed, by a factor of e^{privacy.adaptive.rate:g} a step "
+            f"at most. Each sum also opens how many were within it, with noise: {noise:.2g} on the share.",
+            {"quantile": privacy.adaptive.quantile, "rate": privacy.adaptive.rate, "noise_of_share": noise},
+        )
     ]
 
 

@@ -21,7 +21,7 @@ from fedveil_common.plan import canonical_form, measures, parameters, spec, stat
 from fedveil_common.statistics import vector
 
 SCORE_BINS = measures.SCORE_BINS
-UPDATE, WEIGHT = measures.UPDATE, measures.WEIGHT
+UPDATE, WEIGHT, CLIPPED = measures.UPDATE, measures.WEIGHT, measures.CLIPPED
 HOLDOUT, CORRECT, LOSS = measures.HOLDOUT, measures.CORRECT, measures.LOSS
 NEGATIVE, POSITIVE = measures.NEGATIVE, measures.POSITIVE
 ROWS = "rows"
@@ -181,7 +181,9 @@ def _training(plan: spec.Plan) -> tuple[Block, ...]:
     norm = plan.protection.update_norm
     update = Block(UPDATE, parameter_count(plan), norm, m / norm)
     if plan.privacy is not None:
-        return (update,)  # no row is counted: the denominator stands in the plan
+        if plan.privacy.adaptive is None:
+            return (update,)  # no row is counted: the denominator stands in the plan
+        return (update, Block(CLIPPED, 1, 0.5, 2.0 * private_sum.measure_cap(plan, plan.privacy)))
     return (update, Block(WEIGHT, 1, 1.0, float(m)))
 
 

@@ -219,6 +219,8 @@ def _mechanism(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool) -
         return Mechanism(float(vector.per_row(plan)), found.sensitivity, caps, found.variance)
     length, cap = parameters.count(plan.model, plan.data), measure_cap(plan, privacy)
     priced = [GridBlock(measures.UPDATE, length, found.sensitivity, Rows.TRAINING)] if trains else []
+    if trains and privacy.adaptive is not None:
+        priced.append(GridBlock(measures.CLIPPED, 1, cap, Rows.TRAINING))
     lengths: dict[str, int] = {}
     for name, count in measures.blocks(plan) if measured else ():
         lengths[_GROUP.get(name, name)] = lengths.get(_GROUP.get(name, name), 0) + count

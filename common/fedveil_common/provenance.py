@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import evaluation, layout, standardisation, stopping, strategies, transcript
+from fedveil_common import adaptive_clip, evaluation, layout, standardisation, stopping, strategies, transcript
 from fedveil_common.decode import Decoded, decode
 from fedveil_common.errors import PeerError, RoundAborted
 from fedveil_common.ids import RunId
@@ -28,7 +28,8 @@ from fedveil_common.standardisation import Standardisation
 class Lineage:
     """A point on the walk: after `step` model steps. `moved`: the model and the moments; as public as the sums.
 
-    `losses`: what the sums so far measured of earlier models, where the plan has a stopping rule.
+    `losses`: what the sums so far measured of earlier models, where the plan has a stopping rule. `clip`: the clip norm
+    of the next update, in multiples of the plan's (`adaptive_clip`).
     """
 
     plan: Plan
@@ -36,6 +37,7 @@ class Lineage:
     step: int
     moved: strategies.Moved
     losses: tuple[stopping.Loss, ...] = ()
+    clip: float = 1.0
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -108,8 +110,10 @@ def advance(lineage: Lineage, train_sum: Signed) -> Lineage:
     """
     shape = layout.layout_for(lineage.plan, Purpose.TRAIN, lineage.step)
     decoded = decode(shape, train_sum)
-    moved = strategies.apply(lineage.plan, lineage.moved, decoded)
-    return replace(lineage, step=lineage.step + 1, moved=moved, losses=(*lineage.losses, *_measured(lineage, decoded)))
+    moved = strategies.apply(lineage.plan, lineage.moved, adaptive_clip.scaled(lineage.plan, lineage.clip, decoded))
+    losses = (*lineage.losses, *_measured(lineage, decoded))
+    clip = adaptive_clip.following(lineage.plan, lineage.clip, decoded)
+    return replace(lineage, step=lineage.step + 1, moved=moved, losses=losses, clip=clip)
 
 
 def _measured(lineage: Lineage, decoded: Decoded) -> tuple[stopping.Loss, ...]:

@@ -82,7 +82,8 @@ class TableBench:
         scaling = None if lineage is None else lineage.standardisation
         trainer = self._trainers.trainer(plan)
         secret = fresh() if plan.privacy is not None else None
-        return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret)
+        clip = 1.0 if lineage is None else lineage.clip
+        return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret, clip)
 
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's own noise

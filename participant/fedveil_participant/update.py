@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.prepare import Prepared, Rows, prepare
 from fedveil_participant.tally import private_tally, tally
-from fedveil_participant.training.clipped import clipped_sum, clipped_whole
+from fedveil_participant.training.clipped import clipped_sum, clipped_whole, within_norm
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.measured import measured_sum
 from fedveil_participant.training.trainer import Trainer
@@ -53,6 +53,7 @@ def contribution(
     standardisation: Standardisation | None,
     trainer: Trainer = _BUILT_IN,
     secret: Seed | None = None,
+    clip: float = 1.0,
 ) -> Blocks:
     """The values of each block of `layout_for(plan, purpose, step)`, in its order and units, before rounding: float64.
 
@@ -60,7 +61,7 @@ def contribution(
     values are the organisation's secret. Raises PolicyRefusal `update_not_finite`; ValueError for purpose statistics in
     a training plan, and for a plan with differential privacy without `secret`, the 32 bytes that choose its sample and
     its rounding. There the update is what `clipped_sum` gives, the evaluation what `measured_sum` gives, figures and
-    cells what `private_tally` gives, all in steps of the grid.
+    cells what `private_tally` gives, all in steps of the grid. `clip`: `Lineage.clip`.
     """
     if purpose is Purpose.STANDARDISE:
         blocks = _standardise(plan, source)
@@ -73,7 +74,7 @@ def contribution(
         prepared = prepare(plan, source, standardisation)
         measures = purpose is Purpose.EVALUATE or layouts.evaluation_due(plan, step)
         if plan.privacy is not None:
-            blocks = _noiseless(plan, plan.privacy, purpose, measures, model, prepared, trainer, secret)
+            blocks = _noiseless(plan, plan.privacy, purpose, measures, model, prepared, trainer, secret, clip)
         else:
             blocks = _train(plan, model, prepared.train, trainer) if purpose is Purpose.TRAIN else []
             blocks += _evaluate(plan, model, prepared.held_out, trainer) if measures else []
@@ -122,6 +123,7 @@ def _noiseless(
     prepared: Prepared,
     trainer: Trainer,
     secret: Seed | None,
+    clip: float,
 ) -> Blocks:
     """The blocks of a private sum in steps of the grid, before the noise, each coordinate within its block's range:
     the clamp looks at one coordinate of the sum over records, and moves two neighbours no further apart.
@@ -131,7 +133,8 @@ def _noiseless(
     blocks: list[NDArray[np.int64]] = []
     if purpose is Purpose.TRAIN:
         most = plan.protection.max_value
-        blocks.append(np.clip(_private(plan, privacy, model, prepared.train, trainer, secret), -most, most))
+        made = _private(plan, privacy, model, prepared.train, trainer, secret, clip)
+        blocks += [np.clip(block, -most, most) for block in made]
     if measures:
         blocks += measured_sum(plan, privacy, model, prepared.held_out, secret)
     return [block.astype(np.float64) for block in blocks]
@@ -146,15 +149,27 @@ def _statistics(plan: Plan, source: Source, secret: Seed | None) -> Blocks:
 
 
 def _private(
-    plan: Plan, privacy: PrivacySpec, model: NDArray[np.float32], rows: Rows, trainer: Trainer, secret: Seed
-) -> NDArray[np.int64]:
-    """The update block of a private step, in steps of the grid, before the noise."""
+    plan: Plan,
+    privacy: PrivacySpec,
+    model: NDArray[np.float32],
+    rows: Rows,
+    trainer: Trainer,
+    secret: Seed,
+    clip: float,
+) -> list[NDArray[np.int64]]:
+    """The update block of a private step, and whether the update was within its norm where that follows the updates;
+    in steps of the grid, before the noise.
+    """
     if privacy.unit is Unit.RECORD:
-        return clipped_sum(plan, privacy, model, rows, secret, trainer)
+        return [clipped_sum(plan, privacy, model, rows, secret, trainer)]
     update = trainer.update(plan, model, rows)
     if update.shape != model.shape or update.dtype != np.float64:
         raise ValueError("a trainer returns float64 in the shape of the model")
-    return clipped_whole(plan, privacy, update, secret)
+    on_grid = clipped_whole(plan, privacy, update / clip, secret)
+    if privacy.adaptive is None:
+        return [on_grid]
+    cap = private_sum.measure_cap(plan, privacy)
+    return [on_grid, np.array([cap if within_norm(privacy, update / clip) else -cap])]
 
 
 def noisy(plan: Plan, values: NDArray[np.float64], pieces: Sequence[Piece], start: int = 0) -> NDArray[np.int64]:

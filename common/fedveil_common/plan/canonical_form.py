@@ -213,7 +213,10 @@ def privacy(plan: spec.Plan) -> jcs.Json:
             "max_epsilon": privacy.max_epsilon,
         }
     record: dict[str, jcs.Json] = {"rows": privacy.rows, "sample_rate": privacy.sample_rate}
-    return (record if privacy.unit is spec.Unit.RECORD else {}) | {
+    adaptive: dict[str, jcs.Json] = {}
+    if privacy.adaptive is not None:
+        adaptive["adaptive_clip"] = {"quantile": privacy.adaptive.quantile, "rate": privacy.adaptive.rate}
+    return (record if privacy.unit is spec.Unit.RECORD else adaptive) | {
         "unit": privacy.unit.value,
         "noise": privacy.noise.value,
         "clip_norm": privacy.clip_norm,

@@ -9,7 +9,7 @@ from fedveil_common.plan import spec
 SCORE_BINS = 64
 """Equal bins of a probability on [0, 1]; a score of 1 falls into the last."""
 
-UPDATE, WEIGHT = "update", "weight"
+UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
 HOLDOUT, CORRECT, NEGATIVE, POSITIVE, LOSS = "holdout", "correct", "neg", "pos", "loss"
 
 

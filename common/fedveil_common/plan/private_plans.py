@@ -7,6 +7,7 @@ Source: the design of differential privacy, D1, D2, D8, D10; docs/privacy.md.
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 
 from fedveil_common import private_sum
 from fedveil_common.dp import gaussian
@@ -49,11 +50,11 @@ def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
         )
-    if section.has("adaptive_clip"):
-        line = section.line_of("adaptive_clip")
-        section.findings.not_yet(line, "privacy.adaptive_clip", "a clip norm that follows the updates", LATER)
-        section.take("adaptive_clip", required=False)
     record = unit is spec.Unit.RECORD
+    if record and section.has("adaptive_clip"):
+        line = section.line_of("adaptive_clip")
+        section.findings.not_yet(line, "privacy.adaptive_clip", "a clip norm that follows gradients of records", LATER)
+        section.take("adaptive_clip", required=False)
     for key in ("rows", "sample_rate"):
         if not record and section.has(key):
             section.wrong(key, "privacy_unit", "has no meaning under unit participant; leave it out")
@@ -68,6 +69,7 @@ def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
         target_epsilon=_either(section, "target_epsilon", MOST_EPSILON),
         delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
         max_epsilon=section.number("max_epsilon", 0.0, MOST_EPSILON, above=True),
+        adaptive=_adaptive(section.section("adaptive_clip")) if section.has("adaptive_clip") else None,
     )
     if found.target_epsilon > found.max_epsilon:
         section.wrong("target_epsilon", "privacy_budget", "the target lies above max_epsilon, where the run stops")
@@ -84,6 +86,21 @@ def _not_in_statistics(section: Section) -> None:
         line = section.line_of("mechanism")
         if section.choice("mechanism", ("gaussian", "laplace")) == "laplace":
             section.findings.not_yet(line, section.at("mechanism"), "Laplace noise", LATER)
+
+
+def _adaptive(section: Section) -> spec.AdaptiveClip:
+    found = spec.AdaptiveClip(
+        quantile=section.number("quantile", 0.0, 0.99, above=True, default=0.5),
+        rate=section.number("rate", 0.0, 1.0, above=True, default=0.2),
+    )
+    section.close()
+    return found
+
+
+MOST_SHARE_NOISE = 0.25
+"""Standard deviation of the noise on the share of participants within the clip norm, at most: with more of it the norm
+wanders, and follows nothing.
+"""
 
 
 def _either(section: Section, key: str, most: float) -> float:
@@ -176,6 +193,16 @@ def settled(plan: spec.Plan, top: Section) -> spec.Plan:
             wrong("privacy.target_epsilon", "privacy_budget", f"no noise keeps the {sums} sums of the run below it")
         privacy = replace(privacy, noise_multiplier=found or 1.0, target_epsilon=0.0)
         plan = replace(plan, privacy=privacy)
+    noise = 4 * privacy.noise_multiplier / plan.cohort.min_participants
+    if privacy.adaptive is not None and noise > MOST_SHARE_NOISE:
+        needed = ceil(4 * privacy.noise_multiplier / MOST_SHARE_NOISE)
+        wrong(
+            "privacy.adaptive_clip",
+            "privacy_clip",
+            f"the share of participants within the clip norm would have noise of {noise:.2g} (4 x"
+            f" {privacy.noise_multiplier:g} / {plan.cohort.min_participants} participants), and at most"
+            f" {MOST_SHARE_NOISE} follows anything: {needed} participants are needed, or a fixed clip_norm",
+        )
     _check_grid(plan, privacy, wrong)
     if findings.problems:
         return plan  # a record of no step of the grid has no price

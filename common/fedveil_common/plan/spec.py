@@ -274,6 +274,16 @@ class NoiseSource(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AdaptiveClip:
+    """A clip norm that follows the updates: towards the one that a share `quantile` of them does not exceed, by a
+    factor of e^rate a step at most.
+    """
+
+    quantile: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class PrivacySpec:
     """Differential privacy of the sums of a plan. `rows`: N0, the public nominal number of records of all participants
     together, the denominator of every mean; 0 for unit participant, whose denominator is cohort.min_participants.
@@ -281,7 +291,7 @@ class PrivacySpec:
     `sample_rate`: q in (0, 1], with which each is drawn, independently, for each step; 1 for unit participant.
     `noise_multiplier`: z, the standard deviation of the noise on a sum in units of C. `delta`, `max_epsilon`: the run
     ends before its epsilon at this delta would exceed it. `target_epsilon`: while a plan is read, what
-    the multiplier is sought for; then 0.
+    the multiplier is sought for; then 0. `adaptive`: under unit participant, how the clip norm moves on from C.
     """
 
     unit: Unit
@@ -293,6 +303,7 @@ class PrivacySpec:
     delta: float
     max_epsilon: float
     target_epsilon: float = 0.0
+    adaptive: AdaptiveClip | None = None
 
 
 @dataclass(frozen=True, slots=True)

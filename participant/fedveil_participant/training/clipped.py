@@ -82,6 +82,12 @@ def clipped_whole(plan: Plan, privacy: PrivacySpec, update: NDArray[np.float64],
     return np.ravel(whole)
 
 
+def within_norm(privacy: PrivacySpec, update: NDArray[np.float64]) -> bool:
+    """Whether a whole update is no longer than the clip norm; one that is not finite is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.sqrt(np.sum(np.square(update))) <= privacy.clip_norm)
+
+
 def _sample(count: int, rate: float, key: bytes) -> NDArray[np.bool_]:
     """Each of `count` independently with probability floor(rate*2^64)/2^64; all of them at rate 1."""
     if rate == 1.0 or not count:
