@@ -10,6 +10,7 @@ from fedveil_common.dp.distribution import DiscreteLaplace
 from fedveil_common.plan import CategoryFeature, NoiseSource, Plan, PrivacySpec, StatisticsSpec
 from fedveil_common.statistics import vector
 
+from fedveil_cli import tight_estimate
 from fedveil_cli.cohort_figures import CohortFigures
 from fedveil_cli.statement import Statement
 
@@ -75,6 +76,7 @@ def _noisy(plan: Plan, privacy: PrivacySpec, statistics: StatisticsSpec, large: 
             {"noise_rows": sigma, "parts": parts},
         ),
         *_laplace(plan, privacy),
+        tight_estimate.statement(plan, privacy),
         Statement(
             "same_person",
             "sums",
