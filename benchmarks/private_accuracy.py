@@ -6,6 +6,8 @@ in-memory federation: the production machines, wire bytes, masks, integers and n
 - `distributed`: as in the demo, each hospital adds its share of the noise.
 - `local`: each hospital adds the whole noise, as where nobody can add without seeing: the same epsilon, sqrt(n) times
   the noise on the sum.
+- `participant`: the same epsilon for each whole hospital: its update after as many rounds of local training is clipped,
+  and noise hides it. Five cannot be hidden at an epsilon like this; the row shows what that costs.
 - `no_noise`: the same steps over all rows together, clipped, without noise.
 - `exact`: the demo's plan without differential privacy, over the federation.
 
@@ -24,7 +26,7 @@ from fedveil_cli.world import SystemClock
 from fedveil_common import modelfile, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.masking import quorum
-from fedveil_common.plan import NoiseSource, Plan
+from fedveil_common.plan import NoiseSource, Plan, Unit
 from fedveil_participant.training import alone
 
 GOAL = 0.02
@@ -37,6 +39,17 @@ def local_noise(plan: Plan) -> Plan:
     corrupt = quorum.corrupt_bound(plan.cohort.max_corrupt, members)
     factor = math.sqrt(quorum.quorum(members, corrupt) - corrupt)
     return replace(plan, privacy=replace(privacy, noise_multiplier=privacy.noise_multiplier * factor))
+
+
+def whole_participants(plan: Plan) -> Plan:
+    """The plan with unit participant at the epsilon that `plan` costs."""
+    privacy = plan.privacy
+    assert privacy is not None
+    target = private_sum.spent(plan, privacy, plan.training.rounds)
+    whole = replace(privacy, unit=Unit.PARTICIPANT, rows=0, sample_rate=1.0)
+    found = replace(plan, privacy=whole, training=replace(plan.training, batch_size=32))
+    multiplier = private_sum.multiplier_for(found, whole, target)
+    return plans.parse_canonical(plans.canonical(replace(found, privacy=replace(whole, noise_multiplier=multiplier))))
 
 
 def federated(plan: Plan, tables: dict[str, bytes], test: bytes, seed: int) -> scoring.Score:
@@ -59,6 +72,7 @@ def one_seed(seed: int) -> dict[str, scoring.Score]:
     return {
         "distributed": federated(private, tables, test, seed),
         "local": federated(local_noise(private), tables, test, seed),
+        "participant": federated(whole_participants(private), tables, test, seed),
         "no_noise": pooled,
         "exact": federated(exact, tables, test, seed),
     }

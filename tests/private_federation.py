@@ -4,6 +4,7 @@ from federation import RUN, body_of
 from fedveil_common import member_noise, private_sum
 from fedveil_common import plan as plans
 from fedveil_common.crypto.kdf import derive
+from fedveil_common.dp.distribution import DiscreteGaussian
 from fedveil_common.masking.ring import Signed
 from fedveil_common.member_noise import Piece
 from fedveil_common.messages import Manifest, Result
@@ -90,7 +91,7 @@ def own_noise(plan: plans.Plan, key: bytes, factor: float = 1.0) -> list[Piece]:
     assert levels is not None
     variances = (levels.base, *levels.components)
     return [
-        Piece(Seed(derive(b"", key, f"test/piece/{number}")), round(one * factor))
+        Piece(Seed(derive(b"", key, f"test/piece/{number}")), DiscreteGaussian(round(one * factor)))
         for number, one in enumerate(variances)
     ]
 

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 import pytest
 from fedveil_common.crypto.kdf import derive
+from fedveil_common.dp.distribution import DiscreteGaussian
 from fedveil_common.member_noise import Piece
 from fedveil_common.plan import Plan, PrivacySpec, parameters
 from fedveil_common.plan.parameters import Layer
@@ -436,7 +437,7 @@ def test_a_coordinate_that_is_too_large_is_clamped_before_the_noise_and_nothing_
     most, share = plan.protection.max_value, 1000
     assert privacy.noise.value == "participants"
     rows = [np.full(length, float(value)) for value in (3 * most, most + 1, most, -5 * most, 2.0**62)]
-    pieces = [Piece(Seed(bytes(32)), share)]
+    pieces = [Piece(Seed(bytes(32)), DiscreteGaussian(share))]
     noise = update.noisy(plan, np.zeros(length), pieces)
     for one in rows:
         assert np.array_equal(update.noisy(plan, one, pieces) - noise, np.clip(one, -most, most).astype(int))
@@ -447,9 +448,11 @@ def test_a_coordinate_that_is_too_large_is_clamped_before_the_noise_and_nothing_
 def test_noise_whole_equals_piecewise_and_follows_its_key() -> None:
     plan, _, _, length = plan_of("deep")
     values = np.arange(length, dtype=np.float64)
-    drawn = [Piece(Seed(b"\1" * 32), 10**6), Piece(Seed(b"\3" * 32), 500)]
+    drawn = [Piece(Seed(b"\1" * 32), DiscreteGaussian(10**6)), Piece(Seed(b"\3" * 32), DiscreteGaussian(500))]
     whole = update.noisy(plan, values, drawn)
     parts = [update.noisy(plan, values[at : at + 7], drawn, at) for at in range(0, length, 7)]
     assert np.array_equal(whole, np.concatenate(parts))
-    assert not np.array_equal(whole, update.noisy(plan, values, [Piece(Seed(b"\2" * 32), 10**6), drawn[1]]))
+    assert not np.array_equal(
+        whole, update.noisy(plan, values, [Piece(Seed(b"\2" * 32), DiscreteGaussian(10**6)), drawn[1]])
+    )
     assert not np.array_equal(whole, update.noisy(plan, values, drawn[:1]))

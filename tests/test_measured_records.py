@@ -11,6 +11,7 @@ import pytest
 from fedveil_common import decode, evaluation, layout, network, prediction, private_sum, sanity
 from fedveil_common.crypto.kdf import derive
 from fedveil_common.dp.charge import Rows
+from fedveil_common.dp.distribution import DiscreteGaussian
 from fedveil_common.errors import IntegrityError, RoundAborted
 from fedveil_common.member_noise import Piece
 from fedveil_common.messages import Purpose
@@ -234,7 +235,7 @@ def test_a_count_may_be_wider_than_the_update_and_everyone_finds_the_same_width(
     for block in layout.layout_for(wide, Purpose.EVALUATE, 3).blocks:
         assert abs(block.limit - private_sum.widest(wide)) <= 1
     values = np.array([3.0 * one, 999_999.0 * one, 5.0, 1e6 * one])
-    drawn = [Piece(Seed(bytes(32)), 1000)]
+    drawn = [Piece(Seed(bytes(32)), DiscreteGaussian(1000))]
     noise = update.noisy(wide, np.zeros(4), drawn)
     assert np.array_equal(update.private_input(wide, values, drawn) - noise, values.astype(np.int64))
     pieces = [update.private_input(wide, values[at : at + 1], drawn, at) for at in range(4)]

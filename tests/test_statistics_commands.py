@@ -237,3 +237,16 @@ def test_a_run_without_answers_has_none(
         code, _, error = run(capsys, "--home", str(home), "answers", "other-run")
         assert code == 2
         assert error["code"] in {"unknown_run", "unknown_answers"}
+
+
+def test_explain_says_what_laplace_noise_is_worth(place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = private("noise_multiplier: 2.0", more=", mechanism: laplace, noise: coordinator")
+    (place / "plan.yaml").write_text(statistics_text(privacy=block))
+    code, value, _ = run(capsys, "plan", "explain", str(place / "plan.yaml"))
+    assert code == 0
+    told = {one["id"]: one for one in value["statements"]}
+    assert told["laplace_noise"]["figures"]["pure_epsilon"] == pytest.approx(0.5, rel=1e-4)
+    assert told["noise_of_answers"]["figures"]["noise_rows"] == pytest.approx(2**0.5 * 2 * 8, rel=1e-4)
+    assert told["noisy_answers"]["figures"]["against_coordinator"] is False
+    assert main.main(["plan", "check", str(place / "plan.yaml")]) == 0
+    assert "Laplace noise of scale 2 x the bound of one by the coordinator" in capsys.readouterr().out

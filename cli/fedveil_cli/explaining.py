@@ -25,7 +25,7 @@ from fedveil_common.plan import (
     Weight,
 )
 
-from fedveil_cli import explaining_statistics, exposure
+from fedveil_cli import explaining_statistics, exposure, tight_estimate
 from fedveil_cli.cipher_traffic import traffic
 from fedveil_cli.cohort_figures import CohortFigures
 from fedveil_cli.statement import Statement
@@ -229,6 +229,7 @@ def _noisy_sums(plan: Plan, privacy: PrivacySpec, large: CohortFigures) -> list[
             f"{privacy.delta:g}.{rows}",
             {"sums": sums, "epsilon_of_one_step": one, "epsilon": whole, "delta": privacy.delta},
         ),
+        tight_estimate.statement(plan, privacy),
         *(_of_coordinator(plan) if own else []),
         Statement(
             "same_person",

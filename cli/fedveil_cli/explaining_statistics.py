@@ -6,9 +6,11 @@ Promise: that of `explaining`: every figure comes from the functions that partic
 import math
 
 from fedveil_common import private_sum
+from fedveil_common.dp.distribution import DiscreteLaplace
 from fedveil_common.plan import CategoryFeature, NoiseSource, Plan, PrivacySpec, StatisticsSpec
 from fedveil_common.statistics import vector
 
+from fedveil_cli import tight_estimate
 from fedveil_cli.cohort_figures import CohortFigures
 from fedveil_cli.statement import Statement
 
@@ -73,6 +75,8 @@ def _noisy(plan: Plan, privacy: PrivacySpec, statistics: StatisticsSpec, large: 
             "noise at the same epsilon.",
             {"noise_rows": sigma, "parts": parts},
         ),
+        *_laplace(plan, privacy),
+        tight_estimate.statement(plan, privacy),
         Statement(
             "same_person",
             "sums",
@@ -93,6 +97,24 @@ def _noisy(plan: Plan, privacy: PrivacySpec, statistics: StatisticsSpec, large: 
             + ("; a member that adds no noise of its own is counted among the c." if shared else "."),
             {},
         ),
+    ]
+
+
+def _laplace(plan: Plan, privacy: PrivacySpec) -> list[Statement]:
+    """What holds of Laplace noise alone."""
+    noise = private_sum.grid(plan, privacy).noise
+    if not isinstance(noise, DiscreteLaplace):
+        return []
+    pure = vector.l1_sensitivity(plan) / noise.scale
+    return [
+        Statement(
+            "laplace_noise",
+            "sums",
+            f"The noise is discrete Laplace, all of it drawn by the coordinator: the sum is {pure:.3g}-differentially "
+            "private with no delta, but for 2^-107 for each draw from a table. The ledger charges its Renyi "
+            f"divergence, which at delta {privacy.delta:g} may come to less, or to a little more.",
+            {"pure_epsilon": pure, "scale": noise.scale},
+        )
     ]
 
 

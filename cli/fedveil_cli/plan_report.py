@@ -16,6 +16,7 @@ from fedveil_common.plan import (
     CategoryTarget,
     FloatFeature,
     FloatTarget,
+    NoiseKind,
     Plan,
     PrivacySpec,
     StatisticsSpec,
@@ -161,7 +162,11 @@ def _privacy(plan: Plan) -> Json:
         "noise": privacy.noise.value,
         "rests_on": rests_on(plan),
         "noise_multiplier": privacy.noise_multiplier,
-        **({"clip_norm": privacy.clip_norm, "sample_rate": privacy.sample_rate} if plan.statistics is None else {}),
+        **(
+            {"clip_norm": privacy.clip_norm, "sample_rate": privacy.sample_rate}
+            if plan.statistics is None
+            else {"mechanism": privacy.mechanism.value}
+        ),
         "rows": privacy.rows,
         "delta": privacy.delta,
         "max_epsilon": privacy.max_epsilon,
@@ -187,9 +192,10 @@ def _privacy_line(plan: Plan) -> str:
     unit = _unit(plan, privacy)
     ends = "" if sums == planned else f" (the budget ends the run after {sums} of {planned} sums)"
     of = "the bound of one" if plan.statistics is not None else f"clip norm {privacy.clip_norm:g}"
+    kind = "Laplace noise of scale" if privacy.mechanism is NoiseKind.LAPLACE else "noise"
     return (
         f"each {unit}, epsilon {private_sum.spent(plan, privacy, sums):.3g} at delta {privacy.delta:g}{ends}, "
-        f"noise {privacy.noise_multiplier:g} x {of} by the {privacy.noise}"
+        f"{kind} {privacy.noise_multiplier:g} x {of} by the {privacy.noise}"
     )
 
 

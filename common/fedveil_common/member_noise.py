@@ -6,6 +6,7 @@ paillier, where only the holders answer a certificate, a member has one share, m
 is never below the plan's variance. Source: docs/privacy.md, section 2; A13, D14, D16 (docs/protocol.md).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from fedveil_common import noise_links, private_sum
 from fedveil_common.crypto.kdf import derive
-from fedveil_common.dp import gaussian, xnoise
+from fedveil_common.dp import xnoise
+from fedveil_common.dp.distribution import DiscreteGaussian, Distribution
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.masking.ring import Signed
@@ -27,14 +29,14 @@ from fedveil_common.transcript import LEAF_COORDINATES
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One discrete Gaussian on every coordinate: its seed is its owner's secret until the link before it is shown."""
+    """One draw on every coordinate: its seed is its owner's secret until the link before it is shown."""
 
     seed: Seed
-    variance: int
+    noise: Distribution
 
     def add_to(self, values: NDArray[np.int64], start: int, sign: int = 1) -> None:
         """Adds the draws of coordinates start .. start+len(values), in place."""
-        values += sign * gaussian.table(self.variance).draw(self.seed.expose(), start, len(values))
+        values += sign * self.noise.sampler.draw(self.seed.expose(), start, len(values))
 
 
 def pieces(plan: Plan, manifest: Manifest, coins: Coins) -> tuple[Piece, ...]:
@@ -44,10 +46,14 @@ def pieces(plan: Plan, manifest: Manifest, coins: Coins) -> tuple[Piece, ...]:
     levels = private_sum.shares(plan, coins.dealers, manifest.quorum, manifest.corrupt)
     if levels is None:
         return ()
-    base = Piece(Seed(derive(b"", coins.secret.expose(), "dp/noise")), levels.base)
+    base = Piece(Seed(derive(b"", coins.secret.expose(), "dp/noise")), DiscreteGaussian(levels.base))
     links = noise_links.chain(manifest, coins)
     seeds = xnoise.component_seeds(links[:-1], coins.t2, coins.org_id, 1)
-    return (base, *(Piece(*pair) for pair in zip(seeds, levels.components, strict=True)))
+    return (base, *_of_seeds(seeds, levels.components))
+
+
+def _of_seeds(seeds: Iterable[Seed], variances: Iterable[int]) -> list[Piece]:
+    return [Piece(seed, DiscreteGaussian(one)) for seed, one in zip(seeds, variances, strict=True)]
 
 
 def check_settling(plan: Plan, manifest: Manifest, result: Result) -> None:
@@ -100,7 +106,7 @@ def _gone(plan: Plan, manifest: Manifest, result: Result) -> list[Piece]:
         for org, link in one.links:
             links = xnoise.chain(Seed(link), one.t2, org, len(going) - 1)
             seeds = xnoise.component_seeds(links, one.t2, org, stay + 1)
-            found += [Piece(*pair) for pair in zip(seeds, going, strict=True)]
+            found += _of_seeds(seeds, going)
     return found
 
 
@@ -110,7 +116,8 @@ def left(plan: Plan, manifest: Manifest, dealers: int, survivors: int, absent: i
     """
     levels = private_sum.shares(plan, dealers, manifest.quorum, manifest.corrupt)
     if levels is None:
-        return float(private_sum.coordinator_variance(plan))
+        noise = private_sum.coordinator_noise(plan)
+        return 0.0 if noise is None else float(noise.variance)
     if not levels.components:
         return float(survivors * levels.base)
     return float(levels.total(dealers - survivors, absent))

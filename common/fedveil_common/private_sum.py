@@ -16,26 +16,32 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from math import ceil, floor, isqrt, sqrt
 
-from fedveil_common.dp import gaussian, rdp, xnoise
+from fedveil_common.dp import gaussian, laplace, rdp, xnoise
 from fedveil_common.dp.charge import Charge, Rows, Spent, of_run
+from fedveil_common.dp.distribution import DiscreteGaussian, DiscreteLaplace, Distribution
 from fedveil_common.dp.mechanism import FURTHER, LEAST_VARIANCE, GridBlock, Mechanism, least_clip
 from fedveil_common.dp.slack import Slack
 from fedveil_common.errors import IntegrityError
 from fedveil_common.masking import quorum as quorums
 from fedveil_common.messages import Purpose
 from fedveil_common.plan import measures, parameters
-from fedveil_common.plan.spec import PAILLIER, NoiseSource, Plan, PrivacySpec, Unit
+from fedveil_common.plan.spec import PAILLIER, NoiseKind, NoiseSource, Plan, PrivacySpec, Unit
 from fedveil_common.statistics import vector
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A record's bound and the noise, in steps of the grid. `squared`: of the bound; `variance`: of the whole noise
-    that the accountant counts on.
+    """A record's bound and the noise, in steps of the grid. `squared`: of the bound in L2 norm; `noise`: the whole that
+    the accountant counts on.
     """
 
     squared: int
-    variance: int
+    noise: Distribution
+
+    @property
+    def variance(self) -> int:
+        """Of the noise on a coordinate."""
+        return self.noise.variance
 
     @property
     def sensitivity(self) -> int:
@@ -44,20 +50,24 @@ class Grid:
 
     @property
     def squared_shift(self) -> Fraction:
-        """(Delta2/sigma)^2 for `dp.rdp`."""
+        """(Delta2/sigma)^2 for `dp.rdp`: what a Gaussian is priced by."""
         return Fraction(self.squared, self.variance)
 
 
 def grid(plan: Plan, privacy: PrivacySpec) -> Grid:
     """C_int = floor(s*clip_norm) with s = M/update_norm, in a statistics sum the square root of the squared caps of its
-    parts, and the variance z^2 C_int^2, rounded up.
+    parts, and the variance z^2 C_int^2, rounded up. Under Laplace the scale z Delta1, rounded up, with Delta1 the sum
+    of the caps of the parts, which bound each part in L1 norm too.
     """
     if plan.statistics is not None:
         squared = vector.squared_sensitivity(plan)
     else:
         scale = Fraction(plan.protection.max_value) / Fraction(plan.protection.update_norm)
         squared = floor(scale * Fraction(privacy.clip_norm)) ** 2
-    return Grid(squared, ceil(Fraction(privacy.noise_multiplier) ** 2 * squared))
+    multiplier = Fraction(privacy.noise_multiplier)
+    if privacy.mechanism is NoiseKind.LAPLACE:
+        return Grid(squared, DiscreteLaplace(ceil(multiplier * vector.l1_sensitivity(plan))))
+    return Grid(squared, DiscreteGaussian(ceil(multiplier**2 * squared)))
 
 
 def coordinates(plan: Plan) -> int:
@@ -126,17 +136,18 @@ def _share_cap(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
     return max(caps)
 
 
-def coordinator_variance(plan: Plan) -> int:
-    """Of the coordinator's noise on each coordinate; 0 where it adds none."""
+def coordinator_noise(plan: Plan) -> Distribution | None:
+    """The coordinator's noise on each coordinate; None where it adds none."""
     if plan.privacy is None or plan.privacy.noise is not NoiseSource.COORDINATOR:
-        return 0
-    return max(LEAST_VARIANCE, grid(plan, plan.privacy).variance)
+        return None
+    noise = grid(plan, plan.privacy).noise
+    return noise if isinstance(noise, DiscreteLaplace) else DiscreteGaussian(max(LEAST_VARIANCE, noise.variance))
 
 
 def coordinator_cap(plan: Plan) -> int:
     """W_c: the largest absolute value that the coordinator's own noise adds to a coordinate, in steps of the grid."""
-    variance = coordinator_variance(plan)
-    return gaussian.table(variance).bound if variance else 0
+    noise = coordinator_noise(plan)
+    return 0 if noise is None else noise.sampler.bound
 
 
 def value_bits(plan: Plan, members: int, quorum: int, corrupt: int) -> int:
@@ -272,8 +283,8 @@ MOST_PIECES = quorums.MAX_COHORT * (1 + xnoise.MOST_COMPONENTS)
 
 def charge(plan: Plan, privacy: PrivacySpec, purpose: Purpose, step: int, organisations: int = 1) -> Charge:
     """What the sum of `purpose` after `step` model steps costs a record that trains (Poisson sampling at q) and one
-    that is held out (q = 1), under Gaussian noise on the grid, drawn in at most MOST_PIECES pieces from tables. One in
-    the data of k `organisations` moves the sum k times as far (D5).
+    that is held out (q = 1), under the plan's noise, drawn in at most MOST_PIECES pieces from tables. One in the data
+    of k `organisations` moves the sum k times as far (D5).
     """
     _check_purpose(plan, purpose)
     return _charge(plan, privacy, *_kind(plan, purpose, step), organisations)
@@ -297,9 +308,15 @@ def _charge(plan: Plan, privacy: PrivacySpec, trains: bool, measured: bool, orga
 
 
 def _charge_of_statistics(plan: Plan, privacy: PrivacySpec, organisations: int) -> Charge:
-    """Every record is in the one sum of a statistics plan, which moves by `Grid.squared` at most: its caps together."""
-    length = coordinates(plan)
-    single = rdp.sampled_gaussian(1.0, organisations**2 * grid(plan, privacy).squared_shift)
+    """Every record is in the one sum of a statistics plan, which moves by `Grid.squared` at most: its caps together.
+    Under Laplace it moves by their sum in L1 norm, and the noise of a coordinate is one draw.
+    """
+    length, found = coordinates(plan), grid(plan, privacy)
+    if isinstance(found.noise, DiscreteLaplace):
+        scale = min(found.noise.scale, laplace.MAX_SCALE)  # a larger one cannot be drawn, and would cost less
+        curve = rdp.discrete_laplace(scale, organisations * vector.l1_sensitivity(plan))
+        return Charge.on(Rows.BOTH, curve, Slack(draws=length))
+    single = rdp.sampled_gaussian(1.0, organisations**2 * found.squared_shift)
     return Charge.on(Rows.BOTH, rdp.with_gap(single, _largest_gap(), length), Slack(draws=length * MOST_PIECES))
 
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 from fedveil_common import private_sum, transcript
-from fedveil_common.dp import gaussian
 from fedveil_common.leaffile import BlockShape
 from fedveil_common.messages import Manifest, Noise
 from fedveil_common.paillier import input_proof
@@ -41,11 +40,11 @@ class PlannedNoise:
         self._plan, self._entropy = plan, entropy
 
     def draw(self, manifest: Manifest) -> NDArray[np.int64]:
-        """A discrete Gaussian on every coordinate. ValueError for a plan that asks for none."""
-        variance = private_sum.coordinator_variance(self._plan)
-        if not variance:
+        """What the plan's mechanism draws, on every coordinate. ValueError for a plan that asks for none."""
+        noise = private_sum.coordinator_noise(self._plan)
+        if noise is None:
             raise ValueError("this plan asks for no noise of the coordinator")
-        return gaussian.table(variance).draw(self._entropy.take(32), 0, manifest.length)
+        return noise.sampler.draw(self._entropy.take(32), 0, manifest.length)
 
 
 def make_noise(

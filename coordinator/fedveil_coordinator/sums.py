@@ -92,9 +92,8 @@ class Sums:
             return self._ciphers.open(frame, revealing), b""
         key = frame.key
         unmasking = opening.recover(frame, revealing)
-        own = (
-            Piece(seed, private_sum.coordinator_variance(plan)) if noise.rests_on_coordinator(frame.manifest) else None
-        )
+        drawn = private_sum.coordinator_noise(plan) if noise.rests_on_coordinator(frame.manifest) else None
+        own = None if drawn is None else Piece(seed, drawn)
         sink = self._store.new_sum(key.run_id, key.round, unmasking.length, unmasking.bits)
         inputs: dict[OrgId, LeafSource] = {}
         try:

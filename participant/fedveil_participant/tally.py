@@ -3,7 +3,8 @@
 Promise: without differential privacy exact sums over its rows, in which every cell of fewer than `min_cell` own rows is
 0. With it one joint vector for each unit (a row, or a person with all of its rows, who counts once with the mean over
 them), in integers, of which every part is at most `per_row` in L2 norm, and only then added up: a unit that comes or
-goes moves the sum by at most per_row sqrt(parts), exactly, and nothing depends on rows in any other way. How values are
+goes moves the sum by at most per_row sqrt(parts), exactly; under Laplace noise every part is that in L1 norm, and the
+whole per_row parts. Nothing depends on rows in any other way. How values are
 rounded comes from 32 secret bytes. Source: A2, A6, D1, D2, D8, D9 (docs/privacy.md).
 """
 
@@ -11,7 +12,7 @@ from math import isqrt
 
 import numpy as np
 from fedveil_common.crypto.kdf import derive
-from fedveil_common.plan import Plan
+from fedveil_common.plan import NoiseKind, Plan
 from fedveil_common.secret import Seed
 from fedveil_common.statistics import vector
 from fedveil_common.statistics.vector import Part
@@ -48,6 +49,8 @@ def private_tally(plan: Plan, source: Source, secret: Seed) -> NDArray[np.int64]
     unit_of = np.empty(table.rows, dtype=np.int64)
     unit_of[units.order] = np.repeat(np.arange(len(units)), np.diff(units.starts))
     key = derive(b"", secret.expose(), "dp/rounding")
+    laplace = plan.privacy is not None and plan.privacy.mechanism is NoiseKind.LAPLACE
+    shortened = within_sum if laplace else within
     first, sums = 0, []
     for part in vector.parts(plan):
         if part.kind == vector.CELLS:
@@ -55,7 +58,7 @@ def private_tally(plan: Plan, source: Source, secret: Seed) -> NDArray[np.int64]
         else:
             shares = _means(values_of(plan, table, part), unit_of, len(units))
         owner, place, share = shares
-        steps = within(rounded(share * bound, key, first), owner, len(units), bound)
+        steps = shortened(rounded(share * bound, key, first), owner, len(units), bound)
         first += len(share)
         total = np.zeros(part.length, dtype=np.int64)
         np.add.at(total, place, steps)
@@ -122,3 +125,12 @@ def within(steps: NDArray[np.int64], owner: NDArray[np.int64], units: int, bound
         norms[unit] = isqrt(int(squares[unit])) + 1
     shorter = np.sign(steps) * (np.abs(steps) * bound // norms[owner])
     return np.where(squares[owner] > bound**2, shorter, steps)
+
+
+def within_sum(steps: NDArray[np.int64], owner: NDArray[np.int64], units: int, bound: int) -> NDArray[np.int64]:
+    """As `within`, by the sum of the absolute values: what shares that were rounded up have too much is lost."""
+    sums = np.zeros(units, dtype=np.int64)
+    np.add.at(sums, owner, np.abs(steps))
+    longest = np.maximum(sums, bound)
+    shorter: NDArray[np.int64] = np.sign(steps) * (np.abs(steps) * bound // longest[owner])
+    return shorter

@@ -204,7 +204,8 @@ def privacy(plan: spec.Plan) -> jcs.Json:
     if privacy is None:
         return "none"
     if plan.statistics is not None:
-        return {
+        laplace: dict[str, jcs.Json] = {"mechanism": privacy.mechanism.value}
+        return (laplace if privacy.mechanism is spec.NoiseKind.LAPLACE else {}) | {
             "unit": privacy.unit.value,
             "rows": privacy.rows,
             "noise": privacy.noise.value,

@@ -10,7 +10,8 @@ from dataclasses import replace
 from math import ceil
 
 from fedveil_common import private_sum
-from fedveil_common.dp import gaussian
+from fedveil_common.dp import gaussian, laplace
+from fedveil_common.dp.distribution import DiscreteGaussian
 from fedveil_common.plan import parameters, spec
 from fedveil_common.plan.section import Section
 
@@ -46,6 +47,13 @@ def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
         _not_in_statistics(section)
     unit = spec.Unit(section.choice("unit", ("record", "participant")))
     noise = section.choice("noise", ("participants", "coordinator"), default="participants")
+    mechanism = spec.NoiseKind(_mechanism(section) if statistics else "gaussian")
+    if mechanism is spec.NoiseKind.LAPLACE and noise != spec.NoiseSource.COORDINATOR:
+        section.wrong(
+            "mechanism",
+            "privacy_statistics",
+            "laplace takes noise: coordinator; shares of several participants do not add up to Laplace noise",
+        )
     if section.has("target_epsilon") == section.has("noise_multiplier"):
         section.wrong(
             "noise_multiplier", "privacy_budget", "give either noise_multiplier or target_epsilon, and not both"
@@ -70,6 +78,7 @@ def read(section: Section, statistics: bool = False) -> spec.PrivacySpec:
         delta=section.number("delta", LEAST_DELTA, MOST_DELTA),
         max_epsilon=section.number("max_epsilon", 0.0, MOST_EPSILON, above=True),
         adaptive=_adaptive(section.section("adaptive_clip")) if section.has("adaptive_clip") else None,
+        mechanism=mechanism,
     )
     if found.target_epsilon > found.max_epsilon:
         section.wrong("target_epsilon", "privacy_budget", "the target lies above max_epsilon, where the run stops")
@@ -82,10 +91,10 @@ def _not_in_statistics(section: Section) -> None:
         if section.has(key):
             section.wrong(key, "privacy_statistics", f"has no meaning in a statistics plan, where {why}; leave it out")
             section.take(key, required=False)
-    if section.has("mechanism"):
-        line = section.line_of("mechanism")
-        if section.choice("mechanism", ("gaussian", "laplace")) == "laplace":
-            section.findings.not_yet(line, section.at("mechanism"), "Laplace noise", LATER)
+
+
+def _mechanism(section: Section) -> str:
+    return section.choice("mechanism", ("gaussian", "laplace"), default="gaussian") or "gaussian"
 
 
 def _adaptive(section: Section) -> spec.AdaptiveClip:
@@ -216,14 +225,20 @@ def _check_grid(plan: spec.Plan, privacy: spec.PrivacySpec, wrong: Callable[[str
     """The grid is fine enough for a record, and the noise for the grid (D1)."""
     least = private_sum.least_sensitivity(plan, privacy, plan.cohort.min_participants)
     found = private_sum.grid(plan, privacy).sensitivity
-    variance = private_sum.grid(plan, privacy).variance
+    noise = private_sum.grid(plan, privacy).noise
     coarser = "update_norm" if plan.statistics is None else "max_rows"
-    if variance > gaussian.MAX_VARIANCE:
+    if not noise.drawable:
+        of, most = (
+            (noise.variance**0.5, gaussian.MAX_VARIANCE**0.5)
+            if isinstance(noise, DiscreteGaussian)
+            else (noise.scale, laplace.MAX_SCALE)
+        )
+        figure = "standard deviation" if isinstance(noise, DiscreteGaussian) else "scale"
         wrong(
             "privacy.noise_multiplier",
             "privacy_grid",
-            f"the noise would have a standard deviation of {variance**0.5:.3g} steps of the grid, and at most"
-            f" {gaussian.MAX_VARIANCE**0.5:.3g} can be drawn: lower value_bits, or raise {coarser}",
+            f"the noise would have a {figure} of {of:.3g} steps of the grid, and at most {most:.3g} can be drawn:"
+            f" lower value_bits, or raise {coarser}",
         )
     if found < least and plan.statistics is not None:
         wrong(

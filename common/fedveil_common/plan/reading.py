@@ -32,7 +32,6 @@ MAX_VALUE_BITS = 48
 RELEASES: Mapping[str, str] = {
     "version": "a later release",
     "kind": "a later release",
-    "privacy.mechanism": "a later release",
     "model.kind": "release 0.2",
     "strategy.kind": "a later release",
     "protection.kind": "a later release",

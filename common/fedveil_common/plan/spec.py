@@ -273,6 +273,15 @@ class NoiseSource(enum.StrEnum):
     COORDINATOR = "coordinator"
 
 
+class NoiseKind(enum.StrEnum):
+    """The distribution of the noise on a coordinate. A sum of Laplace shares is not Laplace: with it the coordinator
+    draws all of it, for statistics only (D9).
+    """
+
+    GAUSSIAN = "gaussian"
+    LAPLACE = "laplace"
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptiveClip:
     """A clip norm that follows the updates: towards the one that a share `quantile` of them does not exceed, by a
@@ -289,7 +298,8 @@ class PrivacySpec:
     together, the denominator of every mean; 0 for unit participant, whose denominator is cohort.min_participants.
     `clip_norm`: C, the L2 norm to which the gradient of one record (person), or a participant's update, is clipped.
     `sample_rate`: q in (0, 1], with which each is drawn, independently, for each step; 1 for unit participant.
-    `noise_multiplier`: z, the standard deviation of the noise on a sum in units of C. `delta`, `max_epsilon`: the run
+    `noise_multiplier`: z, the standard deviation of the noise on a sum in units of C; of Laplace noise, the scale in
+    units of what one record moves the sum by in L1 norm. `delta`, `max_epsilon`: the run
     ends before its epsilon at this delta would exceed it. `target_epsilon`: while a plan is read, what
     the multiplier is sought for; then 0. `adaptive`: under unit participant, how the clip norm moves on from C.
     """
@@ -304,6 +314,7 @@ class PrivacySpec:
     max_epsilon: float
     target_epsilon: float = 0.0
     adaptive: AdaptiveClip | None = None
+    mechanism: NoiseKind = NoiseKind.GAUSSIAN
 
 
 @dataclass(frozen=True, slots=True)

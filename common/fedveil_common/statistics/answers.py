@@ -14,14 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import jcs
+from fedveil_common import jcs, private_sum
 from fedveil_common.decode import Decoded
 from fedveil_common.errors import IntegrityError
 from fedveil_common.plan import Count, Figure, GroupCount, Histogram, Moment, Plan, Quantiles, Query
 from fedveil_common.statistics import vector
-
-UNLIKELY = 8.0
-"""Standard deviations that noise passes about once in 10^15 draws: beyond them no honest inputs are behind a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Answer:
 def check_sum(plan: Plan, decoded: Decoded, survivors: int, variance: float) -> None:
     """Every figure lies within what honest inputs give, noise included. IntegrityError `model_rejected`."""
     most = survivors * float(vector.asked(plan).max_rows)
-    slack = (survivors + UNLIKELY * math.sqrt(variance)) / vector.per_row(plan)
+    slack = (survivors + _unlikely(plan) * math.sqrt(variance)) / vector.per_row(plan)
     for part in vector.parts(plan):
         values = decoded[part.name].at()
         signed = part.kind == vector.SUM
@@ -58,6 +55,11 @@ def check_sum(plan: Plan, decoded: Decoded, survivors: int, variance: float) -> 
                 not_done="no answer was taken from it",
                 next_step="look for the participant whose data or software is wrong before another run",
             )
+
+
+def _unlikely(plan: Plan) -> float:
+    """Standard deviations of the noise beyond which no honest inputs are behind a figure."""
+    return 0.0 if plan.privacy is None else private_sum.grid(plan, plan.privacy).noise.unlikely
 
 
 def answers(plan: Plan, decoded: Decoded, variance: float) -> tuple[Answer, ...]:

@@ -83,6 +83,18 @@ def squared_sensitivity(plan: Plan) -> int:
     return len(parts(plan)) * per_row(plan) ** 2
 
 
+def l1_sensitivity(plan: Plan) -> int:
+    """Delta1, the sum of the caps of all parts: how far one unit moves the sum at most in L1 norm, in steps, where each
+    part is kept within its cap in that norm (under Laplace noise).
+
+    Proof. A unit adds to each part either one coordinate of at most the cap, or its shares among cells, which are
+    shortened in integers until they add up to at most the cap; the L1 norm of the joint vector is the sum over the
+    parts. What follows, sums over units and a range that every coordinate is kept within, moves no two sums further
+    apart. Without shortening, k shares of a person that are each rounded up would add up to as much as the cap plus k.
+    """
+    return len(parts(plan)) * per_row(plan)
+
+
 def edges_of(plan: Plan, query: Quantiles) -> tuple[float, ...]:
     """The edges of equal cells over the declared range."""
     feature = number(plan, query.column)
