@@ -20,6 +20,7 @@ from federation import (
     die_after,
     expected_sum,
     federation,
+    journal,
     plan_bytes,
     resigned,
     run,
@@ -34,6 +35,7 @@ from fedveil_common.messages import Header, Manifest, Removal, Result, Reveal, R
 from fedveil_coordinator import facts
 from fedveil_coordinator import round as rounds
 from fedveil_participant import lineage as lineages
+from fedveil_participant.stages import Voted
 from fedveil_simulation.cluster import Cluster, Packet
 from numpy.typing import NDArray
 from private_federation import private_plan, said_of, settled_sum
@@ -157,6 +159,48 @@ def test_attack_41_a_false_chain_value_is_blamed_and_counts_for_nothing() -> Non
     _, result = said_of(cluster, 1)
     assert FIVE[3] not in dict(result.removal[0].links)
     assert np.array_equal(cluster.memory.read_sum(RUN, 1), expected_sum(cluster, 1))
+
+
+def test_attack_41_the_end_of_a_chain_is_no_link() -> None:
+    """D = T: everything stays, and the end of the chain, which leads to itself, would pass for what was shown. Then it
+    would stand in the Result, which the coordinator could not settle and every member would refuse.
+    """
+    cluster = federation(plan=plans.canonical(PLAN))
+    die_after(cluster, FIVE[2], "dealers", 1)
+    told: list[bytes] = []
+
+    def change(packet: Packet, message: Said) -> Iterable[Said]:
+        if packet.org_id == FIVE[3] and isinstance(message, RevealMessage):
+            voted = [stage for _, stage in journal(cluster, FIVE[3]).stages if isinstance(stage, Voted)][-1]
+            told.append(voted.noise[-1].expose())
+            return [RevealMessage(resigned(cluster.charter, message.reveal, noise_link=told[-1]))]
+        return [message]
+
+    cluster.route = Tap(change)
+    played(cluster)
+    assert told
+    blames = [one for one in facts_of(cluster) if isinstance(one, facts.Excluded)]
+    assert {(one.org_id, one.code) for one in blames} == {(FIVE[3], "noise_chain_broken")}
+
+
+@pytest.mark.parametrize(("survivors", "due"), [(7, True), (5, True), (4, False)])
+def test_a_link_is_shown_exactly_where_noise_is_to_go(survivors: int, due: bool) -> None:
+    manifest = replace(told_manifest(), quorum=4, corrupt=0, cohort=tuple(OrgId(f"m{i}") for i in range(7)))
+    secret, t2, org = noise_links.Seed(bytes(32)), bytes(range(32)), FIVE[0]
+    links = noise_links.chain(manifest, noise_links.Coins(secret, t2, org, 7))
+    right = noise_links.shown(manifest, links, 7, survivors)
+    assert bool(right) == due
+    end = links[-1].expose()
+    noise_links.check_shown(manifest, t2, org, 7, survivors, right, end)
+    for link in {b"", end} - {right}:
+        with pytest.raises(PeerError) as caught:
+            noise_links.check_shown(manifest, t2, org, 7, survivors, link, end)
+        assert caught.value.code == "noise_chain_broken"
+    chosen = bytes(32)  # a chain of the member's own making, whose first link nobody would miss
+    for _ in range(3 - (7 - survivors)):
+        chosen = h("xnoise/chain", t2, org.encode(), chosen)
+    with pytest.raises(PeerError):
+        noise_links.check_shown(manifest, t2, org, 7, survivors, b"" if due else bytes(32), chosen)
 
 
 def facts_of(cluster: Cluster) -> list[facts.Fact]:
