@@ -30,11 +30,12 @@ from fedveil_common import plan as plans
 from fedveil_common.crypto.labels import h
 from fedveil_common.dp import xnoise
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import OrgId
-from fedveil_common.messages import Header, Manifest, Removal, Result, Reveal, RevealMessage
+from fedveil_common.ids import OrgId, RunId
+from fedveil_common.messages import Header, Manifest, Purpose, Removal, Result, Reveal, RevealMessage
 from fedveil_coordinator import facts
 from fedveil_coordinator import round as rounds
 from fedveil_participant import lineage as lineages
+from fedveil_participant.checking import SumDownload
 from fedveil_participant.stages import Voted
 from fedveil_simulation.cluster import Cluster, Packet
 from numpy.typing import NDArray
@@ -287,6 +288,23 @@ def test_a_removal_that_cannot_be_is_refused_before_it_is_used(change: dict[str,
     for wrong in (0.0, result.noise_left - 1):
         with pytest.raises(PeerError):
             member_noise.check_settling(PLAN, manifest, replace(result, noise_left=wrong))
+
+
+@pytest.mark.parametrize("change", [{"quorum": 6}, {"corrupt": 4}, {"quorum": 1, "corrupt": 1}, {"cohort": FIVE[:2]}])
+def test_a_manifest_of_a_cohort_that_cannot_stand_is_refused_as_such(change: dict[str, object]) -> None:
+    """Nobody's noise has a variance there: a lie is told apart from a defect of the software."""
+    cluster = federation(plan=plans.canonical(PLAN))
+    assert played(cluster) == "finished"
+
+    def lying(run_id: RunId, number: int) -> SumDownload:
+        honest = cluster.download(run_id, number)
+        return replace(honest, manifest=resigned(cluster.charter, honest.manifest, **change))
+
+    basis = lineages.Basis(cluster.charter.roster, frozenset())
+    lineages.fetch(cluster.download, RUN, 1, lineages.Expected.of(PLAN, Purpose.TRAIN, 0), basis)
+    with pytest.raises(PeerError) as caught:
+        lineages.fetch(lying, RUN, 1, lineages.Expected.of(PLAN, Purpose.TRAIN, 0), basis)
+    assert caught.value.code in {"wrong_quorum", "cohort_too_small"}
 
 
 def test_a_sum_without_members_noise_has_no_removal() -> None:
