@@ -137,6 +137,24 @@ def test_attack_41_a_link_says_nothing_of_the_base_nor_of_what_stays() -> None:
     assert pieces[0].seed.expose() not in reached
 
 
+@pytest.mark.parametrize("survivors", range(4, 8))
+def test_attack_41_no_link_leads_to_the_base_whatever_may_leave(survivors: int) -> None:
+    """Where nobody dropped out the first link is shown: from it follows every component, and never the base."""
+    manifest = replace(told_manifest(), quorum=4, corrupt=0, cohort=tuple(OrgId(f"m{i}") for i in range(7)))
+    coins = noise_links.Coins(noise_links.Seed(bytes(32)), bytes(range(32)), FIVE[0], 7)
+    links = noise_links.chain(manifest, coins)
+    pieces = member_noise.pieces(PLAN, manifest, coins)
+    base, stay = pieces[0].seed.expose(), 7 - survivors
+    known = noise_links.shown(manifest, links, 7, survivors)
+    reached = {known} - {b""}
+    for k in range(stay + 1, 4):
+        reached |= {known, xnoise.component_seed(noise_links.Seed(known), coins.t2, coins.org_id, k).expose()}
+        known = h("xnoise/chain", coins.t2, coins.org_id.encode(), known)
+    assert {piece.seed.expose() for piece in pieces[1 + stay :]} <= reached
+    assert not reached & {base, *(piece.seed.expose() for piece in pieces[1 : 1 + stay])}
+    assert base != coins.secret.expose() not in reached
+
+
 def told_manifest() -> Manifest:
     cluster = federation(plan=plans.canonical(PLAN))
     played(cluster)
@@ -332,6 +350,11 @@ def test_under_encryption_the_result_says_what_is_in_the_sum(by: str) -> None:
     assert result.noise_left == (whole if by == "coordinator" else 3 * share)
     assert result.removal == ()
     member_noise.check_settling(plan, manifest, result)
+    wider = replace(manifest, cohort=(*manifest.cohort, OrgId("x"), OrgId("y")))
+    member_noise.check_settling(plan, wider, result)
+    with pytest.raises(PeerError) as caught:
+        member_noise.check_settling(plan, wider, replace(result, removal=(Removal(bytes(32), 5, ()),)))
+    assert caught.value.code == "bad_removal"
 
 
 def test_components_are_as_many_as_may_drop_out() -> None:
