@@ -94,6 +94,11 @@ def test_what_a_dropout_used_up_stays(phase: str, dealers: list[int]) -> None:
     levels = private_sum.shares(PLAN, dealers[0] if dealers else 4, manifest.quorum, manifest.corrupt)
     assert levels is not None
     assert result.noise_left == levels.total(1 if dealers else 0)
+    for one in result.removal:  # said to leave where nothing may: it could not be settled
+        bent = replace(result, removal=(replace(one, links=((FIVE[0], bytes(32)),)),))
+        with pytest.raises(PeerError) as caught:
+            member_noise.check_settling(PLAN, manifest, bent)
+        assert caught.value.code == "bad_removal"
 
 
 def hush(cluster: Cluster, org: OrgId) -> None:
@@ -291,6 +296,7 @@ def test_attack_41_a_result_with_other_links_than_were_shown_is_no_proof(
         {"dealers": 6},
         {"dealers": 4},
         {"links": ((OrgId("stranger"), bytes(32)),)},
+        {"links": tuple((org, bytes(32)) for org in (*FIVE[:4], OrgId("stranger")))},
         {"links": tuple((org, bytes(32)) for org in (*FIVE, OrgId("zz")))},
     ],
 )
