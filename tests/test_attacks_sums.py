@@ -55,8 +55,13 @@ class Bent:
         real = openings.open_leaves
 
         def lying(
-            unmasking: openings.Unmasking, read: openings.ReadInput, write: openings.WriteSum, pool: object = None
+            unmasking: openings.Unmasking,
+            read: openings.ReadInput,
+            write: openings.WriteSum,
+            pool: object = None,
+            noise: object = None,
         ) -> list[bytes]:
+            assert noise is None, "these sums are exact"
             leaves: dict[int, bytearray] = {}
             real(unmasking, read, leaves.__setitem__, None)
             whole = zeros(unmasking.length, unmasking.bits)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation import FIVE, RUN, die_after, federation, journal, parse
+from federation import FIVE, RUN, die_after, federation, journal, parse, resigned
 from fedveil_cli import carrying, main
 from fedveil_common import jcs, private_sum, spending_record
 from fedveil_common import plan as plans
@@ -15,6 +15,7 @@ from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import PlanAnswer
 from fedveil_common.spending_record import SpendingRecord
+from fedveil_coordinator import facts
 from fedveil_coordinator.spending_records import recorded_run
 from fedveil_participant import membership
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store
@@ -68,6 +69,24 @@ def test_an_attempt_that_was_certified_as_aborted_does_not_count_and_any_other_d
     assert len(run.attempts) == offers - aborts
     assert record_of(cluster, OrgId("stranger")).runs[0].attempts == ()
     assert spending_record.reservations(record_of(cluster), "table")
+
+
+def test_what_an_abort_certificate_takes_off_is_the_offer_before_it_and_nothing_else() -> None:
+    """An attempt too many in the record is spent for nothing; one too few makes a ledger too small."""
+    cluster = played()
+    first = facts.Offered(cluster.published(RUN, 1).manifest)
+    others = facts.Offered(resigned(cluster.charter, first.manifest, cohort=tuple(org for org in FIVE if org != ORG)))
+    exact = facts.Offered(resigned(cluster.charter, first.manifest, noise="none"))
+    aborted = facts.AbortCertified(FIVE[:3])
+
+    def counted(*said: facts.Fact) -> int:
+        recorded = [(type(one).__name__, facts.encode(one)) for one in said]
+        return len(recorded_run(RUN, CANONICAL, recorded, ORG).attempts)
+
+    assert counted(first) == counted(first, others) == 1
+    assert counted(others) == counted(exact) == counted(first, aborted) == 0
+    assert counted(first, first, aborted) == counted(first, aborted, first) == 1
+    assert counted(first, others, aborted) == counted(first, exact, aborted) == 1, "that attempt was not aborted"
 
 
 def test_a_record_is_believed_under_the_coordinators_key_for_this_member_alone() -> None:

@@ -240,6 +240,10 @@ def test_a_count_may_be_wider_than_the_update_and_everyone_finds_the_same_width(
     assert np.array_equal(update.private_input(wide, values, drawn) - noise, values.astype(np.int64))
     pieces = [update.private_input(wide, values[at : at + 1], drawn, at) for at in range(4)]
     assert np.array_equal(np.concatenate(pieces), update.private_input(wide, values, drawn))
+    widest = private_sum.widest(wide)
+    beyond = np.array([2.0, -2.0, 1.0, -1.0]) * widest
+    held = np.array([1, -1, 1, -1]) * widest
+    assert np.array_equal(update.private_input(wide, beyond, drawn) - noise, held), "no input is wider than was priced"
 
 
 def test_more_records_than_the_plan_says_are_cut_off_and_move_it_no_further() -> None:

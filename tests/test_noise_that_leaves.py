@@ -20,6 +20,7 @@ from federation import (
     die_after,
     expected_sum,
     federation,
+    journal,
     plan_bytes,
     resigned,
     run,
@@ -29,11 +30,13 @@ from fedveil_common import plan as plans
 from fedveil_common.crypto.labels import h
 from fedveil_common.dp import xnoise
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import OrgId
-from fedveil_common.messages import Header, Manifest, Removal, Result, Reveal, RevealMessage
+from fedveil_common.ids import OrgId, RunId
+from fedveil_common.messages import Header, Manifest, Purpose, Removal, Result, Reveal, RevealMessage
 from fedveil_coordinator import facts
 from fedveil_coordinator import round as rounds
 from fedveil_participant import lineage as lineages
+from fedveil_participant.checking import SumDownload
+from fedveil_participant.stages import Voted
 from fedveil_simulation.cluster import Cluster, Packet
 from numpy.typing import NDArray
 from private_federation import private_plan, said_of, settled_sum
@@ -91,6 +94,11 @@ def test_what_a_dropout_used_up_stays(phase: str, dealers: list[int]) -> None:
     levels = private_sum.shares(PLAN, dealers[0] if dealers else 4, manifest.quorum, manifest.corrupt)
     assert levels is not None
     assert result.noise_left == levels.total(1 if dealers else 0)
+    for one in result.removal:  # said to leave where nothing may: it could not be settled
+        bent = replace(result, removal=(replace(one, links=((FIVE[0], bytes(32)),)),))
+        with pytest.raises(PeerError) as caught:
+            member_noise.check_settling(PLAN, manifest, bent)
+        assert caught.value.code == "bad_removal"
 
 
 def hush(cluster: Cluster, org: OrgId) -> None:
@@ -134,6 +142,24 @@ def test_attack_41_a_link_says_nothing_of_the_base_nor_of_what_stays() -> None:
     assert pieces[0].seed.expose() not in reached
 
 
+@pytest.mark.parametrize("survivors", range(4, 8))
+def test_attack_41_no_link_leads_to_the_base_whatever_may_leave(survivors: int) -> None:
+    """Where nobody dropped out the first link is shown: from it follows every component, and never the base."""
+    manifest = replace(told_manifest(), quorum=4, corrupt=0, cohort=tuple(OrgId(f"m{i}") for i in range(7)))
+    coins = noise_links.Coins(noise_links.Seed(bytes(32)), bytes(range(32)), FIVE[0], 7)
+    links = noise_links.chain(manifest, coins)
+    pieces = member_noise.pieces(PLAN, manifest, coins)
+    base, stay = pieces[0].seed.expose(), 7 - survivors
+    known = noise_links.shown(manifest, links, 7, survivors)
+    reached = {known} - {b""}
+    for k in range(stay + 1, 4):
+        reached |= {known, xnoise.component_seed(noise_links.Seed(known), coins.t2, coins.org_id, k).expose()}
+        known = h("xnoise/chain", coins.t2, coins.org_id.encode(), known)
+    assert {piece.seed.expose() for piece in pieces[1 + stay :]} <= reached
+    assert not reached & {base, *(piece.seed.expose() for piece in pieces[1 : 1 + stay])}
+    assert base != coins.secret.expose() not in reached
+
+
 def told_manifest() -> Manifest:
     cluster = federation(plan=plans.canonical(PLAN))
     played(cluster)
@@ -157,6 +183,48 @@ def test_attack_41_a_false_chain_value_is_blamed_and_counts_for_nothing() -> Non
     _, result = said_of(cluster, 1)
     assert FIVE[3] not in dict(result.removal[0].links)
     assert np.array_equal(cluster.memory.read_sum(RUN, 1), expected_sum(cluster, 1))
+
+
+def test_attack_41_the_end_of_a_chain_is_no_link() -> None:
+    """D = T: everything stays, and the end of the chain, which leads to itself, would pass for what was shown. Then it
+    would stand in the Result, which the coordinator could not settle and every member would refuse.
+    """
+    cluster = federation(plan=plans.canonical(PLAN))
+    die_after(cluster, FIVE[2], "dealers", 1)
+    told: list[bytes] = []
+
+    def change(packet: Packet, message: Said) -> Iterable[Said]:
+        if packet.org_id == FIVE[3] and isinstance(message, RevealMessage):
+            voted = [stage for _, stage in journal(cluster, FIVE[3]).stages if isinstance(stage, Voted)][-1]
+            told.append(voted.noise[-1].expose())
+            return [RevealMessage(resigned(cluster.charter, message.reveal, noise_link=told[-1]))]
+        return [message]
+
+    cluster.route = Tap(change)
+    played(cluster)
+    assert told
+    blames = [one for one in facts_of(cluster) if isinstance(one, facts.Excluded)]
+    assert {(one.org_id, one.code) for one in blames} == {(FIVE[3], "noise_chain_broken")}
+
+
+@pytest.mark.parametrize(("survivors", "due"), [(7, True), (5, True), (4, False)])
+def test_a_link_is_shown_exactly_where_noise_is_to_go(survivors: int, due: bool) -> None:
+    manifest = replace(told_manifest(), quorum=4, corrupt=0, cohort=tuple(OrgId(f"m{i}") for i in range(7)))
+    secret, t2, org = noise_links.Seed(bytes(32)), bytes(range(32)), FIVE[0]
+    links = noise_links.chain(manifest, noise_links.Coins(secret, t2, org, 7))
+    right = noise_links.shown(manifest, links, 7, survivors)
+    assert bool(right) == due
+    end = links[-1].expose()
+    noise_links.check_shown(manifest, t2, org, 7, survivors, right, end)
+    for link in {b"", end} - {right}:
+        with pytest.raises(PeerError) as caught:
+            noise_links.check_shown(manifest, t2, org, 7, survivors, link, end)
+        assert caught.value.code == "noise_chain_broken"
+    chosen = bytes(32)  # a chain of the member's own making, whose first link nobody would miss
+    for _ in range(3 - (7 - survivors)):
+        chosen = h("xnoise/chain", t2, org.encode(), chosen)
+    with pytest.raises(PeerError):
+        noise_links.check_shown(manifest, t2, org, 7, survivors, b"" if due else bytes(32), chosen)
 
 
 def facts_of(cluster: Cluster) -> list[facts.Fact]:
@@ -228,6 +296,7 @@ def test_attack_41_a_result_with_other_links_than_were_shown_is_no_proof(
         {"dealers": 6},
         {"dealers": 4},
         {"links": ((OrgId("stranger"), bytes(32)),)},
+        {"links": tuple((org, bytes(32)) for org in (*FIVE[:4], OrgId("stranger")))},
         {"links": tuple((org, bytes(32)) for org in (*FIVE, OrgId("zz")))},
     ],
 )
@@ -243,6 +312,23 @@ def test_a_removal_that_cannot_be_is_refused_before_it_is_used(change: dict[str,
     for wrong in (0.0, result.noise_left - 1):
         with pytest.raises(PeerError):
             member_noise.check_settling(PLAN, manifest, replace(result, noise_left=wrong))
+
+
+@pytest.mark.parametrize("change", [{"quorum": 6}, {"corrupt": 4}, {"quorum": 1, "corrupt": 1}, {"cohort": FIVE[:2]}])
+def test_a_manifest_of_a_cohort_that_cannot_stand_is_refused_as_such(change: dict[str, object]) -> None:
+    """Nobody's noise has a variance there: a lie is told apart from a defect of the software."""
+    cluster = federation(plan=plans.canonical(PLAN))
+    assert played(cluster) == "finished"
+
+    def lying(run_id: RunId, number: int) -> SumDownload:
+        honest = cluster.download(run_id, number)
+        return replace(honest, manifest=resigned(cluster.charter, honest.manifest, **change))
+
+    basis = lineages.Basis(cluster.charter.roster, frozenset())
+    lineages.fetch(cluster.download, RUN, 1, lineages.Expected.of(PLAN, Purpose.TRAIN, 0), basis)
+    with pytest.raises(PeerError) as caught:
+        lineages.fetch(lying, RUN, 1, lineages.Expected.of(PLAN, Purpose.TRAIN, 0), basis)
+    assert caught.value.code in {"wrong_quorum", "cohort_too_small"}
 
 
 def test_a_sum_without_members_noise_has_no_removal() -> None:
@@ -270,6 +356,11 @@ def test_under_encryption_the_result_says_what_is_in_the_sum(by: str) -> None:
     assert result.noise_left == (whole if by == "coordinator" else 3 * share)
     assert result.removal == ()
     member_noise.check_settling(plan, manifest, result)
+    wider = replace(manifest, cohort=(*manifest.cohort, OrgId("x"), OrgId("y")))
+    member_noise.check_settling(plan, wider, result)
+    with pytest.raises(PeerError) as caught:
+        member_noise.check_settling(plan, wider, replace(result, removal=(Removal(bytes(32), 5, ()),)))
+    assert caught.value.code == "bad_removal"
 
 
 def test_components_are_as_many_as_may_drop_out() -> None:

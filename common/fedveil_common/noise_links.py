@@ -59,12 +59,15 @@ def check_chain_end(manifest: Manifest, dealers: int, chain_end: bytes) -> bool:
 def check_shown(
     manifest: Manifest, t2: bytes, org: OrgId, dealers: int, survivors: int, link: bytes, chain_end: bytes
 ) -> None:
-    """What `org`, a survivor, showed is the link that T3 asks of it. PeerError `noise_chain_broken`."""
+    """What `org`, a survivor, showed is the link that T3 asks of it, and none where nothing is to go: there the end of
+    the chain, which leads to itself, would pass for one. PeerError `noise_chain_broken`.
+    """
     count = components(manifest, dealers)
     stay = _staying(manifest, dealers, survivors) if count else 0
-    if stay == count and not link:
-        return
-    xnoise.removable(Seed(link or bytes(32)), t2, org, stay, count, chain_end)
+    if bool(link) != (stay < count):
+        raise xnoise.broken(org)
+    if link:
+        xnoise.removable(Seed(link), t2, org, stay, count, chain_end)
 
 
 def removal(manifest: Manifest, t2: bytes, dealers: int, links: Iterable[tuple[OrgId, bytes]]) -> tuple[Removal, ...]:

@@ -159,9 +159,10 @@ def main(folder, fingerprint):
     links, dropped = {org: one[5][0] for org, one in reveals.items() if 5 in one}, len(dealers) - len(survivors)
     tolerated = len(dealers) - terms[11][0] if terms[21] == [b"participants"] else 0
     starts = [-(-tolerated * group // min(tolerated, 8)) for group in range(min(tolerated, 8))]
+    going = sum(start >= dropped for start in starts)
     for org, link in links.items():  # the noise that leaves: what each showed leads to the chain end of its header
-        end = link
-        for _ in range(sum(start >= dropped for start in starts)):
+        end = link if going else b""  # where none may, the chain end itself is no link
+        for _ in range(going):
             end = h("xnoise/chain", t2, org.encode(), end)
         require(org in survivors and proto(blobs["header"][org])[10] == [end], f"the noise link of {org} is false")
     told = [row for one in result.get(8, []) for row in map(proto, proto(one).get(3, []))]

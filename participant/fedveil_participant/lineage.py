@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fedveil_common import layout, member_noise, noise, private_sum, provenance, transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
-from fedveil_common.masking import checksum
+from fedveil_common.masking import checksum, quorum
 from fedveil_common.masking.packing import unpack
 from fedveil_common.masking.ring import Signed, signed, signed_zeros
 from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
@@ -97,6 +97,9 @@ def fetch(
         expected.plan.protection.key
     ):
         raise PeerError("wrong_sum", f"round {round} of run {run_id} has another protection or noise than the plan")
+    quorum.check_parameters(  # what is computed from these figures below is defined for a cohort that may stand
+        len(manifest.cohort), manifest.corrupt, manifest.quorum, manifest.threshold, manifest.min_survivors, 1
+    )
     own_vote(result, run_id, round, basis.opened)
     found = OpenedSum(run_id, round, result.t3, transcript.result_hash(download.result.body))
     first_result(found, basis.opened)

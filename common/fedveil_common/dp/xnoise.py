@@ -164,13 +164,18 @@ def removable(link: Seed, t2: bytes, org: OrgId, stay: int, components: int, cha
         raise ValueError(f"{stay} components stay, of {components}")
     links = chain(link, t2, org, components - stay)
     if not hmac.compare_digest(links[-1].expose(), chain_end):
-        raise PeerError(
-            "noise_chain_broken",
-            f"the noise link that {org} showed does not lead to the chain end of its header",
-            peer=org,
-            not_done="its noise stays in the sum, which has more than it needs",
-        )
+        raise broken(org)
     return component_seeds(links[:-1], t2, org, stay + 1)
+
+
+def broken(org: OrgId) -> PeerError:
+    """What `org` showed is no link of the chain that its header ends."""
+    return PeerError(
+        "noise_chain_broken",
+        f"the noise link that {org} showed does not lead to the chain end of its header",
+        peer=org,
+        not_done="its noise stays in the sum, which has more than it needs",
+    )
 
 
 def component_seeds(links: tuple[Seed, ...], t2: bytes, org: OrgId, first: int) -> tuple[Seed, ...]:
