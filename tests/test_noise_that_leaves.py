@@ -28,7 +28,7 @@ from federation import (
 from fedveil_common import member_noise, noise_links, private_sum, published
 from fedveil_common import plan as plans
 from fedveil_common.crypto.labels import h
-from fedveil_common.dp import xnoise
+from fedveil_common.dp import gaussian, xnoise
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import Header, Manifest, Purpose, Removal, Result, Reveal, RevealMessage
@@ -367,3 +367,58 @@ def test_components_are_as_many_as_may_drop_out() -> None:
     manifest = told_manifest()
     assert noise_links.components(manifest, 5) == len(xnoise.cuts(1)) == 1
     assert noise_links.components(manifest, 4) == 0
+
+
+SIZES = [(7, 4, 1, dropped) for dropped in range(4)] + [(24, 12, 2, dropped) for dropped in (0, 1, 2, 3, 7, 12)]
+
+
+@pytest.mark.parametrize(("dealers", "quorum", "corrupt", "dropped"), SIZES)
+def test_attack_41_what_leaves_is_what_was_drawn_for_it_coordinate_by_coordinate(
+    dealers: int, quorum: int, corrupt: int, dropped: int
+) -> None:
+    """Of several leaves, with every count of drop-outs and with groups of them: the settled sum is the base and the
+    components that stay, of every survivor, exactly; the opened one is as it was.
+    """
+    length, t2 = 16_384 + 5, bytes(range(32))
+    cohort = tuple(OrgId(f"m{index:02}") for index in range(dealers))
+    manifest = replace(told_manifest(), cohort=cohort, quorum=quorum, corrupt=corrupt, length=length)
+    levels = private_sum.shares(PLAN, dealers, quorum, corrupt)
+    assert levels is not None
+    stay = xnoise.staying(dropped, dealers - quorum)
+    raw, kept, links = np.zeros(length, np.int64), np.zeros(length, np.int64), []
+    for org in cohort[dropped:]:
+        coins = noise_links.Coins(noise_links.Seed(h("test/secret", org.encode())), t2, org, dealers)
+        pieces = member_noise.pieces(PLAN, manifest, coins)
+        assert len(pieces) == 1 + len(levels.components) == 1 + min(8, dealers - quorum)
+        drawn = [np.zeros(length, np.int64) for _ in pieces]
+        for piece, values in zip(pieces, drawn, strict=True):
+            piece.add_to(values, 0)
+        raw += sum(drawn)
+        kept += sum(drawn[: 1 + stay])
+        links.append((org, noise_links.shown(manifest, noise_links.chain(manifest, coins), dealers, dealers - dropped)))
+        bound = private_sum.share_cap(PLAN, dealers, quorum, corrupt)
+        assert np.abs(np.sum(drawn, axis=0)).max() <= bound
+    removal = noise_links.removal(manifest, t2, dealers, links)
+    left = member_noise.left(PLAN, manifest, dealers, dealers - dropped, 0 if removal[0].links else dealers - dropped)
+    result = Result(bytes(32), dealers - dropped, length, bytes(32), b"", left, removal=removal)
+    member_noise.check_settling(PLAN, manifest, result)
+    for wrong in (left + 1, left - 1, 2 * left):
+        with pytest.raises(PeerError):
+            member_noise.check_settling(PLAN, manifest, replace(result, noise_left=wrong))
+    opened = raw.astype(np.int32)
+    assert np.array_equal(opened, raw)
+    assert np.array_equal(member_noise.settled(PLAN, manifest, result, opened), kept)
+    assert np.array_equal(opened, raw), "what was signed stays what it is"
+    assert (dropped == dealers - quorum) is np.array_equal(kept, raw)
+
+
+@pytest.mark.parametrize(("members", "quorum", "corrupt"), [(5, 4, 1), (24, 12, 2), (40, 25, 8)])
+def test_the_width_of_an_input_provides_for_every_number_of_dealers(members: int, quorum: int, corrupt: int) -> None:
+    sums = []
+    for dealers in range(quorum, members + 1):
+        levels = private_sum.shares(PLAN, dealers, quorum, corrupt)
+        assert levels is not None
+        sums.append(sum(gaussian.table(one).bound for one in (levels.base, *levels.components)))
+    cap = private_sum.share_cap(PLAN, members, quorum, corrupt)
+    assert max(sums) <= cap < 1.08 * max(sums) + 30
+    assert len(set(sums)) == len(sums)

@@ -6,6 +6,7 @@ private sum until the coordinator's signed record of it is in its ledger. Carryi
 
 import hashlib
 import pathlib
+from datetime import UTC, datetime
 
 from fedveil_common import spending_record
 from fedveil_common.database import FolderLock
@@ -50,6 +51,7 @@ def carry(home: pathlib.Path, name: str, path: pathlib.Path, passphrase: Passphr
         finally:
             store.close()
     delta = limit.delta if limit is not None else spending_report.DEFAULT_DELTA
+    when = datetime.fromtimestamp(found.as_of_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
     spent = ledger.lifetime().lifetime_epsilon(delta)
     output.result(
         {
@@ -58,9 +60,10 @@ def carry(home: pathlib.Path, name: str, path: pathlib.Path, passphrase: Passphr
             "new": fresh,
             "epsilon": spending_report.finite(spent),
             "delta": delta,
+            "as_of_s": found.as_of_s,
         },
         [
-            f"{name}: {len(entries)} attempts by the coordinator's record, {fresh} of them new in this ledger",
+            f"{name}: {len(entries)} attempts by the coordinator's record as of {when}, {fresh} of them new here",
             f"epsilon {spending_report.shown(spent)} over all runs, at delta {delta:g}, from the next start of "
             "`fedveil participate` on",
         ],
