@@ -117,6 +117,13 @@ def test_it_is_said_that_all_rests_on_the_coordinator(cluster: Cluster) -> None:
     assert noise.rests_on(private_plan()) == "members"
 
 
+def test_the_bound_of_a_sum_has_room_for_the_coordinators_noise_and_no_more(cluster: Cluster) -> None:
+    basis = lineages.Basis(cluster.charter.roster, frozenset())
+    downloaded, _ = lineages.fetch(cluster.download, RUN, 1, lineages.Expected.of(PLAN, Purpose.TRAIN, 0), basis)
+    inputs = 5 * PLAN.protection.max_value
+    assert downloaded.bound == inputs + noise.coordinator_cap(PLAN) > inputs
+
+
 def test_a_sum_that_says_so_under_another_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that claims its own noise where the plan has the members' would escape every check: a late member
     is shown such a round. Stopped by `lineage.fetch`.

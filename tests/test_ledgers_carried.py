@@ -12,7 +12,7 @@ from fedveil_common import jcs, private_sum, spending_record
 from fedveil_common import plan as plans
 from fedveil_common.dp import budget
 from fedveil_common.errors import PeerError, PolicyRefusal
-from fedveil_common.ids import OrgId
+from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.messages import PlanAnswer
 from fedveil_common.spending_record import SpendingRecord
 from fedveil_coordinator import facts
@@ -104,8 +104,10 @@ def test_a_record_is_believed_under_the_coordinators_key_for_this_member_alone()
         with pytest.raises(PeerError) as caught:
             spending_record.read(bad, key, federation_id, ORG)
         assert caught.value.code == "bad_spending_record"
-    with pytest.raises(PeerError):
-        spending_record.read(data, key, federation_id, FIVE[2])
+    for place, org in ((federation_id, FIVE[2]), (FederationId("another-1"), ORG)):
+        with pytest.raises(PeerError) as caught:
+            spending_record.read(data, key, place, org)
+        assert caught.value.code == "bad_spending_record"
 
 
 @pytest.mark.parametrize(

@@ -422,3 +422,21 @@ def test_the_width_of_an_input_provides_for_every_number_of_dealers(members: int
     cap = private_sum.share_cap(PLAN, members, quorum, corrupt)
     assert max(sums) <= cap < 1.08 * max(sums) + 30
     assert len(set(sums)) == len(sums)
+
+
+def test_a_download_whose_result_says_less_noise_than_there_is_is_refused() -> None:
+    """Also where no round is looked at: by the figure alone. Stopped in `lineage.fetch`."""
+    cluster = federation(plan=plans.canonical(PLAN))
+    assert played(cluster) == "finished"
+    honest = cluster.download(RUN, 1)
+
+    def lying(run_id: RunId, number: int) -> SumDownload:
+        told = cluster.download(run_id, number)
+        return replace(told, result=resigned(cluster.charter, told.result, noise_left=1.0))
+
+    basis, expected = lineages.Basis(cluster.charter.roster, frozenset()), lineages.Expected.of(PLAN, Purpose.TRAIN, 0)
+    downloaded, _ = lineages.fetch(cluster.download, RUN, 1, expected, basis)
+    assert downloaded.result_blob == honest.result
+    with pytest.raises(PeerError) as caught:
+        lineages.fetch(lying, RUN, 1, expected, basis)
+    assert caught.value.code == "bad_removal"

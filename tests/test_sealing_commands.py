@@ -96,6 +96,13 @@ def test_keys_are_for_their_owner_and_never_overwritten(place: Path, capsys: Cap
     assert "in clear" in err
 
 
+@pytest.mark.parametrize("out", ["none/x", "visits.csv/x"])
+def test_a_key_that_cannot_be_written_is_said_to_be_none(place: Path, capsys: Capture, out: str) -> None:
+    before = sorted(os.listdir("."))
+    assert refused(capsys, "key", "--out", out) == (74, "file_unwritable")
+    assert sorted(os.listdir(".")) == before
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -7,8 +7,10 @@ import pytest
 from encrypted_federation import KEY_ID, book_of
 from federation import FIVE, RUN, THREE, die_after, run, trail
 from fedveil_common import plan as plans
+from fedveil_common.errors import PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.messages import Purpose
+from fedveil_common.published import PublishedRound
 from fedveil_common.statistics import vector
 from fedveil_common.table import Table
 from fedveil_participant import lineage, tally, update
@@ -110,6 +112,26 @@ def test_a_member_that_came_later_reads_the_first_answer_too() -> None:
     assert (stored["run_id"], stored["opened_in"], stored["survivors"]) == (AGAIN, RUN, 4)
     assert [run_id for run_id, _ in cluster.memory.sums] == [RUN]
     assert all(member.memory.ends[AGAIN][1] == "finished" for member in cluster.members.values())
+
+
+def test_an_answer_of_another_run_that_proves_nothing_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator could name any old run, and with it answers of its choice: who has not seen that result itself
+    looks at the round. Without that the newcomer stores what it is shown.
+    """
+    cluster = asking(FIVE)
+    late = FIVE[4]
+    cluster.kill_member(late)
+    assert run(cluster, statistics_bytes()) == "finished"
+    cluster.start_member(late)
+    cluster.settle()
+
+    def nothing(run_id: RunId, number: int) -> PublishedRound:
+        raise PeerError("round_not_kept", "nothing is shown of it")
+
+    monkeypatch.setattr(cluster, "published", nothing)
+    cluster.start_run(AGAIN, statistics_bytes())
+    cluster.play(lambda: cluster.ended(AGAIN), 2_000.0)
+    assert AGAIN not in cluster.members[late].memory.statistics
 
 
 @pytest.mark.parametrize("how", ["another refresh", "a coordinator that forgot"])

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from fedveil_common.errors import ConfigError
+from fedveil_common.errors import ConfigError, StorageError
 from fedveil_common.ids import check_name
 from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Header, Subject
@@ -40,9 +40,7 @@ def make_key(out: pathlib.Path, rsa: bool, passphrase_file: pathlib.Path | None,
             )
     given = given_passphrase(passphrase_file, "passphrase", output)
     made = key_files.new_rsa() if rsa else key_files.new_x25519(real_world().entropy)
-    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(key_files.private_pem(made, given))
+    _write_new(private, key_files.private_pem(made, given))
     write_file(public, "the public key", key_files.public_pem(made.public_key()))
     mark = recipients.fingerprint(made.public_key())
     output.result(
@@ -55,6 +53,22 @@ def make_key(out: pathlib.Path, rsa: bool, passphrase_file: pathlib.Path | None,
     )
     if given is None:
         output.warn(f"{private} is in clear; --passphrase-file seals it")
+
+
+def _write_new(path: pathlib.Path, data: bytes) -> None:
+    """A file of its owner alone that was not there before, durably. StorageError `file_unwritable`."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise StorageError(
+            "file_unwritable",
+            f"the private key {str(path)!r} cannot be written: {error.strerror or type(error).__name__}",
+            not_done="no key was made",
+            next_step="check the folder, who may write there, and free space",
+        ) from None
 
 
 def seal(
