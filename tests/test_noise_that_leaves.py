@@ -5,6 +5,7 @@ that leaves although a dropout used it up; a model made of links that no survivo
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -379,7 +380,7 @@ def test_attack_41_what_leaves_is_what_was_drawn_for_it_coordinate_by_coordinate
     """Of several leaves, with every count of drop-outs and with groups of them: the settled sum is the base and the
     components that stay, of every survivor, exactly; the opened one is as it was.
     """
-    length, t2 = 16_384 + 5, bytes(range(32))
+    length, t2 = 2 * 16_384 + 5, bytes(range(32))
     cohort = tuple(OrgId(f"m{index:02}") for index in range(dealers))
     manifest = replace(told_manifest(), cohort=cohort, quorum=quorum, corrupt=corrupt, length=length)
     levels = private_sum.shares(PLAN, dealers, quorum, corrupt)
@@ -408,6 +409,8 @@ def test_attack_41_what_leaves_is_what_was_drawn_for_it_coordinate_by_coordinate
     opened = raw.astype(np.int32)
     assert np.array_equal(opened, raw)
     assert np.array_equal(member_noise.settled(PLAN, manifest, result, opened), kept)
+    with ThreadPoolExecutor(2) as pool:
+        assert np.array_equal(member_noise.settled(PLAN, manifest, result, opened, pool), kept), "stretch by stretch"
     assert np.array_equal(opened, raw), "what was signed stays what it is"
     assert (dropped == dealers - quorum) is np.array_equal(kept, raw)
 

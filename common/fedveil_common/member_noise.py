@@ -7,6 +7,7 @@ is never below the plan's variance. Source: docs/privacy.md, section 2; A13, D14
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ from fedveil_common.plan import Plan
 from fedveil_common.ringfile import leaf_count
 from fedveil_common.secret import Seed
 from fedveil_common.transcript import LEAF_COORDINATES
+
+STRETCHES = 8
+"""Jobs that a vector is cut into where there is a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +84,26 @@ def _of_members(plan: Plan, manifest: Manifest) -> bool:
     return private_sum.shares(plan, len(manifest.cohort), manifest.quorum, manifest.corrupt) is not None
 
 
-def settled(plan: Plan, manifest: Manifest, result: Result, values: Signed) -> Signed:
+def settled(plan: Plan, manifest: Manifest, result: Result, values: Signed, pool: Executor | None = None) -> Signed:
     """The opened sum without the components that no dropout used up: `values` itself where there are none, else int64
-    in fresh memory. As public as the sum. `result` must have passed `check_settling`.
+    in fresh memory. As public as the sum. `result` must have passed `check_settling`. With a pool, stretches of the
+    vector are worked through side by side: members x components draws a coordinate are the longest work of a round.
     """
     gone = _gone(plan, manifest, result)
     if not gone:
         return values
     whole = values.astype(np.int64)
-    for leaf in range(leaf_count(len(whole))):
-        start = leaf * LEAF_COORDINATES
-        part = whole[start : start + LEAF_COORDINATES]
-        for piece in gone:
-            piece.add_to(part, start, -1)
+
+    def stretch(begin: int, end: int) -> None:
+        for start in range(begin, end, LEAF_COORDINATES):
+            part = whole[start : min(start + LEAF_COORDINATES, end)]
+            for piece in gone:
+                piece.add_to(part, start, -1)
+
+    size = max(1, -(-leaf_count(len(whole)) // STRETCHES)) * LEAF_COORDINATES
+    jobs = [(begin, min(begin + size, len(whole))) for begin in range(0, len(whole), size)]
+    for _ in map(stretch, *zip(*jobs, strict=True)) if pool is None else pool.map(stretch, *zip(*jobs, strict=True)):
+        pass
     return whole
 
 

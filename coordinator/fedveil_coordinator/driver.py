@@ -120,7 +120,7 @@ class Driver:
         self._journal = journal
         self._keys = keys
         self._ciphers = CipherDesk(keys, journal, entropy)
-        self.sums = Sums(journal, self._ciphers)
+        self.sums = Sums(journal, self._ciphers, workers.pool)
         self.noise_source: NoiseSource | None = None
         self._workers = workers
         self._clock = clock

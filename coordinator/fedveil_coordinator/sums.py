@@ -72,8 +72,9 @@ class Outcome:
 class Sums:
     """The opened sums of every run."""
 
-    def __init__(self, store: SumStore, ciphers: CipherDesk) -> None:
+    def __init__(self, store: SumStore, ciphers: CipherDesk, pool: Executor | None = None) -> None:
         self._store = store
+        self._pool = pool
         self._ciphers = ciphers
         self._offered: dict[RunId, SignedBlob] = {}
         self._known: dict[tuple[RunId, int], tuple[SignedBlob, SignedBlob]] = {}
@@ -185,7 +186,7 @@ class Sums:
         opened = self._store.read_sum(run_id, round)
         if plan.privacy is None:
             return opened
-        return member_noise.settled(plan, *self._said(run_id, round), opened)
+        return member_noise.settled(plan, *self._said(run_id, round), opened, self._pool)
 
     def _said(self, run_id: RunId, round: int) -> tuple[Manifest, Result]:
         """What was signed of an opened sum."""

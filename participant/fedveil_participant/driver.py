@@ -122,7 +122,7 @@ class Driver:
         self._failpoints = failpoints
         self._cipher = cipher
         self._protection = Protection(journal, bench, link, cipher, workers.pool, clock)
-        self._walker = Walker(link, Checker(link, entropy, past_roster))
+        self._walker = Walker(link, Checker(link, entropy, past_roster), workers.pool)
         self._inbox: queue.SimpleQueue[Callable[[], None] | Event | None] = queue.SimpleQueue()
         self._session = 0
         self._reconnect_at: float | None = None

@@ -6,6 +6,7 @@ through `checking` before anything is derived from it. A newcomer, or one that m
 again. Source: FLSA/1 section 2.6, "provenance" (docs/protocol.md).
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from fedveil_common import layout, member_noise, noise, private_sum, provenance, transcript, wire
@@ -77,7 +78,7 @@ class Walk:
 
 
 def fetch(
-    source: FetchSum, run_id: RunId, round: int, expected: Expected, basis: Basis
+    source: FetchSum, run_id: RunId, round: int, expected: Expected, basis: Basis, pool: Executor | None = None
 ) -> tuple[DownloadedSum, OpenedSum]:
     """The sum of one round, and which Result it came with. PeerError if anything in it does not fit."""
     download = source(run_id, round)
@@ -116,7 +117,7 @@ def fetch(
     value_bits = private_sum.value_bits(expected.plan, len(manifest.cohort), manifest.quorum, manifest.corrupt)
     bound = checksum.bound(result.survivors, value_bits) + expected.noise_cap
     corrupt = expected.plan.cohort.max_corrupt
-    settled = member_noise.settled(expected.plan, manifest, result, values)
+    settled = member_noise.settled(expected.plan, manifest, result, values, pool)
     return DownloadedSum(
         download.manifest,
         download.result,
@@ -158,9 +159,10 @@ def sum_is_signed(result: Result, hashes: list[bytes], round: int) -> None:
 class Walker:
     """The walks this participant is on, one a run; what was kept is not walked again until a restart."""
 
-    def __init__(self, source: RoundSource, checker: Checker) -> None:
+    def __init__(self, source: RoundSource, checker: Checker, pool: Executor | None = None) -> None:
         self._source = source
         self._checker = checker
+        self._pool = pool
         self._known: dict[RunId, Walk] = {}
 
     def walk(
@@ -188,7 +190,7 @@ class Walker:
         while lineage.step < step and not lineage.verdict.stopped:
             number = first + lineage.step
             expected = Expected.of(plan, Purpose.TRAIN, lineage.step)
-            downloaded, found = fetch(self._source.fetch_sum, run_id, number, expected, basis)
+            downloaded, found = fetch(self._source.fetch_sum, run_id, number, expected, basis, self._pool)
             last = lineage.step + 1 == step
             if last and previous and previous[0] != SumRef(run_id, number, found.result):
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
@@ -211,7 +213,7 @@ class Walker:
 
         def read(run_id: RunId, number: int, at: provenance.Lineage) -> Signed:
             due = Expected.earlier(at.plan, Purpose.TRAIN, at.step)
-            earlier, one = fetch(self._source.fetch_sum, run_id, number, due, basis)
+            earlier, one = fetch(self._source.fetch_sum, run_id, number, due, basis, self._pool)
             self._checker.check(earlier, one, _key(one, basis), audited=False)
             walked.append(one)
             return earlier.settled
@@ -223,7 +225,7 @@ class Walker:
     ) -> tuple[DownloadedSum, OpenedSum]:
         """The sum that answers the plan's question of this purpose, checked. PeerError if it is not that of `ref`."""
         expected = Expected.of(plan, purpose, 0)
-        downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis)
+        downloaded, found = fetch(self._source.fetch_sum, ref.run_id, ref.round, expected, basis, self._pool)
         if found.result != ref.result_hash:
             raise PeerError("wrong_sum", f"the {purpose} sum is not the one that was named")
         self._checker.check(downloaded, found, _key(found, basis), audited=audited)
