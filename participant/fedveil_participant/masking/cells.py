@@ -66,13 +66,13 @@ class Cells:
         return Cells(places[self.codes], encoded.dictionary)
 
     def where(self, kept: NDArray[np.bool_]) -> "Cells":
-        """The rows that are marked in `kept`."""
-        return Cells(self.codes[kept], self.values)
-
-    def dense(self) -> Codes:
-        """Codes without gaps: values that no row has are not counted."""
-        used, found = np.unique(self.codes, return_inverse=True)
-        return (found - int(used[0] < 0 if len(used) else 0)).astype(np.int32)
+        """The rows that are marked in `kept`, and the values that they have."""
+        if kept.all():
+            return self
+        codes = self.codes[kept]
+        used = np.bincount(codes[codes >= 0], minlength=len(self.values)) > 0
+        places = np.append(np.cumsum(used) - 1, -1).astype(np.int32)
+        return Cells(places[codes], self.values.filter(pa.array(used)))
 
     def strings(self) -> pa.ChunkedArray:
         """One text per row, null where missing."""

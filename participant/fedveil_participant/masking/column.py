@@ -101,7 +101,8 @@ def _difference(before: Cells, after: Cells) -> tuple[int, int]:
     emptied = int(counts[(old >= 0) & (new < 0)].sum())
     there = (old >= 0) & (new >= 0)
     old_texts, new_texts = (cells.values.take(pa.array(codes[there])) for cells, codes in ((before, old), (after, new)))
-    differ = np.array([a != b for a, b in zip(old_texts.to_pylist(), new_texts.to_pylist(), strict=True)], np.bool_)
+    texts_of = zip(old_texts.to_pylist(), new_texts.to_pylist(), strict=True)
+    differ = np.array([a != b and typed(a) != typed(b) for a, b in texts_of], dtype=np.bool_)
     return int(counts[there][differ].sum()), emptied
 
 

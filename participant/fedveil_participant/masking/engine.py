@@ -154,18 +154,14 @@ class _Work:
         return columns
 
     def _masked(self, rule: ColumnRule, bad: BadCells) -> MaskedColumn:
-        cells, all_rows = self._encoded(rule.name), len(self._kept) == self._table.num_rows
-        there = cells if all_rows else Cells(cells.codes[self._kept], cells.values)
-        return mask_column(rule, there, self._around(self._kept, bad), drop_rows=False)
+        kept = np.zeros(self._table.num_rows, dtype=np.bool_)
+        kept[self._kept] = True
+        cells = self._encoded(rule.name).where(kept)
+        return mask_column(rule, cells, self._around(self._kept, bad), drop_rows=False)
 
     def _of(self, kind: ColumnClass) -> list[tuple[str, Cells]]:
         """The columns of a class that remain, over the rows that do."""
-        every = bool(self._released.all())
-        return [
-            (name, one.cells if every else one.cells.where(self._released))
-            for name, one in self._columns.items()
-            if one.rule.kind is kind
-        ]
+        return [(name, one.cells.where(self._released)) for name, one in self._columns.items() if one.rule.kind is kind]
 
     def _measured(self) -> tuple[Classes, list[Spread]]:
         quasi = [cells for _, cells in self._of(ColumnClass.QUASI)]
@@ -219,7 +215,9 @@ class _Work:
         classes, spreads = self._measured()
         lost, table = len(self._kept) - int(self._released.sum()), None
         if self._rules.aggregate is not None:
-            numbers = {name: _row_numbers(self._columns[name].cells) for name in self._rules.aggregate.measures}
+            bad = BadCells()
+            numbers = {name: self._row_numbers(name, bad) for name in self._rules.aggregate.measures}
+            bad.stop_if_any()
             cells = {name: self._columns[name].cells for name in self._rules.aggregate.by}
             groups = grouped(self._rules.aggregate, cells, numbers)
             table, lost, spreads = groups.table, groups.lost, []
@@ -246,6 +244,16 @@ class _Work:
             return pc.if_else(pa.array(cells.codes >= 0), rows, pa.scalar(None, kind))
         numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         return cells.numbers() if numeric and numeric_output(done.rule) else cells.strings()
+
+    def _row_numbers(self, name: str, bad: BadCells) -> NDArray[np.float64]:
+        """The numbers of a column to be measured: one double per row, NaN where missing."""
+        cells = self._columns[name].cells
+        parsed = [parse_number(text) for text in cells.texts()]
+        marked = np.array([value is None for value in parsed] + [False])
+        bad.add(name, self._kept[marked[cells.codes]] + 1, "not_a_number", "not a finite decimal number")
+        values = np.array([np.nan if value is None else value for value in parsed] + [np.nan])
+        found: NDArray[np.float64] = values[cells.codes]
+        return found
 
     def _report(
         self, classes: Classes, spreads: Sequence[Spread], rows: int, lost: int, release: Release | None
@@ -348,11 +356,3 @@ def _named(table: pa.Table, rules: Rules) -> pa.Table:
             next_step="name a table with rows",
         )
     return table.rename_columns(names)
-
-
-def _row_numbers(cells: Cells) -> NDArray[np.float64]:
-    """One double per row, NaN where missing or no number."""
-    parsed = [parse_number(text) for text in cells.texts()]
-    values = np.array([np.nan if value is None else value for value in parsed] + [np.nan])
-    found: NDArray[np.float64] = values[cells.codes]
-    return found
