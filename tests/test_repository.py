@@ -147,6 +147,7 @@ DISTRIBUTIONS = {
     "pydantic_core": "pydantic",
     "grpc_health": "grpcio-health-checking",
     "yaml": "pyyaml",
+    "ffx": "libffx",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli import reserved
+from fedveil_cli import commands_masking, reserved
 from fedveil_cli.options import AsJson, PassphraseFile, example
 from fedveil_cli.output import Output
 
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("rewrap", epilog=rewrap_example)(rewrap)
     group.command("show", epilog=example("fedveil data show visits.sealed"))(show)
+    commands_masking.register(group)
     reserved.register(group, "data")
     app.add_typer(group, name="data")
 

@@ -68,13 +68,13 @@ class _Stop(Exception):
 def read_tree(text: bytes, problems: list[PlanProblem]) -> Node | None:
     """The tree of one YAML document; adds to `problems` whatever is refused. None: nothing readable is left."""
     if len(text) > MAX_BYTES:
-        problems.append(PlanProblem(1, "", "too_large", f"the plan is larger than {MAX_BYTES} bytes"))
+        problems.append(PlanProblem(1, "", "too_large", f"the file is larger than {MAX_BYTES} bytes"))
         return None
     try:
         decoded = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
-        problems.append(PlanProblem(line, "", "not_utf8", "the plan is not UTF-8 text"))
+        problems.append(PlanProblem(line, "", "not_utf8", "the file is not UTF-8 text"))
         return None
     try:
         return _Builder(decoded, problems).document()
@@ -120,13 +120,13 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._add(event, "", "documents", "a plan is one document")
+                    self._add(event, "", "documents", "the file is one document")
                     raise _Stop
                 if event.version or event.tags:
-                    self._add(event, "", "directive", "YAML directives are not used in plans")
+                    self._add(event, "", "directive", "YAML directives are not used here")
                 root = self._node(next(self._events), "", 0)
         if root is None:
-            self._problems.append(PlanProblem(1, "", "empty", "the plan is empty"))
+            self._problems.append(PlanProblem(1, "", "empty", "the file is empty"))
         return root
 
     def _node(self, event: yaml.Event, path: str, depth: int) -> Node:
@@ -135,12 +135,12 @@ class _Builder:
             self._add(event, path, "too_deep", f"nested deeper than {MAX_DEPTH} levels")
             raise _Stop
         if isinstance(event, yaml.AliasEvent):
-            self._add(event, path, "alias", "aliases (*) are not used in plans")
+            self._add(event, path, "alias", "aliases (*) are not used here")
             return Scalar(None, line, refused=True)
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-            self._add(event, path, "anchor", "anchors (&) are not used in plans")
+            self._add(event, path, "anchor", "anchors (&) are not used here")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
-            self._add(event, path, "tag", "tags (!) are not used in plans")
+            self._add(event, path, "tag", "tags (!) are not used here")
         match event:
             case yaml.ScalarEvent():
                 return self._scalar(event, path, line)
@@ -179,7 +179,7 @@ class _Builder:
         if event.anchor is not None or event.tag is not None:
             self._add(event, path, "anchor" if event.anchor else "tag", "a name carries no anchor or tag")
         if event.value == "<<" and event.style is None:
-            self._add(event, path, "merge", "merges (<<) are not used in plans")
+            self._add(event, path, "merge", "merges (<<) are not used here")
         elif not event.value:
             self._add(event, path, "key", "an empty name")
         elif known:
