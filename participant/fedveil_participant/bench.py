@@ -68,7 +68,7 @@ def unmasked(registration: Registration) -> Mask:
         "mask_missing",
         f"the data set {registration.name} is registered with masking rules, and nothing here applies them",
         not_done="no row of it was read",
-        next_step=f"fedveil data add {registration.name} --replace with a source that is masked, or a release that masks",
+        next_step=f"fedveil data add {registration.name} --replace with a source that is masked already",
     )
 
 

@@ -42,7 +42,6 @@ from fedveil_participant.data import difference
 from fedveil_participant.events import SpentKey
 from fedveil_participant.stages import Frame, Held, PeerKeys
 
-
 MIN_CHANGED_ROWS = 10
 """Fewer rows than this are looked upon as one person, or a few, when two exact sums are subtracted."""
 
@@ -280,8 +279,8 @@ def not_spent(
             changed = difference.changed_rows(known[version], known[one.version])
             if changed < min_changed_rows:
                 raise _model_spent(
-                    f"a version of this data set that differs in {changed} rows was already summed for this model, this "
-                    f"question or this step, and at least {min_changed_rows} must differ"
+                    f"a version of this data set that differs in {changed} rows was already summed for this model, "
+                    f"this question or this step, and at least {min_changed_rows} must differ"
                 )
 
 

@@ -63,6 +63,14 @@ class Source:
     sketch: bytes = b""
 
 
+@dataclass(slots=True)
+class Counts:
+    """`found`: records that stood in the files; `used`: those that the selection keeps."""
+
+    found: int = 0
+    used: int = 0
+
+
 def read_source(stream: BinaryIO, filename: str, plan: Plan, version_key: bytes) -> Source:
     """`read_table` of one CSV stream."""
     return read_table([csv_file(filename, stream)], filename, plan, version_key)
@@ -100,21 +108,14 @@ def read_table(
 
     Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
-    features = _feature_columns(plan)
-    target = None if plan.statistics is not None else TargetColumn(plan.data.target)
-    named: dict[str, Column] = {**features}
-    if target is not None:
-        named[plan.data.target.column] = target
-    in_plan_order = list(named)
-    if plan.data.person is not None:
-        named[plan.data.person] = PersonColumn(plan.data.person)
+    features, target, named = plan_columns(plan)
+    in_plan_order = [column for column in named if not isinstance(named[column], PersonColumn)]
     version = VersionDigest(version_key)
     positions = array("Q")
     if mask is not None:
         raw = Problems(name)
-        files = [masked_file(name, _noted(_records(files, [], (), selection, raw, MAX_VALUES), version), mask)]
+        files, selection = [through_mask(files, name, selection, mask, version, raw)], EVERY_ROW
         raw.stop_if_any()
-        selection = EVERY_ROW
     for cells, whole in _rows(files, name, named, (), selection):
         if mask is None:
             version.add(canonical_row(whole))
@@ -135,7 +136,7 @@ def read_feature_table(files: Sequence[TableFile], name: str, plan: Plan) -> Tab
 
     Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
-    features = _feature_columns(plan)
+    features = feature_columns(plan)
     rows = 0
     for cells, _ in _rows(files, name, dict(features), tuple(features)):
         _store(features, cells)
@@ -143,7 +144,24 @@ def read_feature_table(files: Sequence[TableFile], name: str, plan: Plan) -> Tab
     return _table(features, rows, None)
 
 
-def _feature_columns(plan: Plan) -> dict[str, FloatColumn | CategoryColumn]:
+def plan_columns(
+    plan: Plan,
+) -> tuple[dict[str, FloatColumn | CategoryColumn], TargetColumn | None, dict[str, Column]]:
+    """Readers of the plan's features, of its target (a statistics plan has none), and of all its columns by name: in
+    plan order, the person's last.
+    """
+    features = feature_columns(plan)
+    target = None if plan.statistics is not None else TargetColumn(plan.data.target)
+    named: dict[str, Column] = {**features}
+    if target is not None:
+        named[plan.data.target.column] = target
+    if plan.data.person is not None:
+        named[plan.data.person] = PersonColumn(plan.data.person)
+    return features, target, named
+
+
+def feature_columns(plan: Plan) -> dict[str, FloatColumn | CategoryColumn]:
+    """Readers of the plan's features."""
     return {f.name: FloatColumn(f) if isinstance(f, FloatFeature) else CategoryColumn(f) for f in plan.data.features}
 
 
@@ -179,11 +197,25 @@ def canonical_row(row: Mapping[str, str]) -> bytes:
     return f"{{{','.join(members)}}}".encode()
 
 
-def _noted(records: Iterator[tuple[Place, dict[str, str]]], version: VersionDigest) -> Iterator[dict[str, str]]:
-    """The records, each of which is in the version."""
-    for _, record in records:
-        version.add(canonical_row(record))
-        yield record
+def through_mask(
+    files: Sequence[TableFile],
+    name: str,
+    selection: Selection,
+    mask: Mask,
+    version: VersionDigest,
+    problems: Problems,
+    counts: Counts | None = None,
+) -> TableFile:
+    """What a mask makes of the records that the selection keeps, as a table of its own; `version` is of the records
+    before it. What is wrong with the files is in `problems`: then the masked table means nothing.
+    """
+
+    def rows() -> Iterator[dict[str, str]]:
+        for _, record in read_records(files, [], (), selection, problems, MAX_VALUES, counts):
+            version.add(canonical_row(record))
+            yield record
+
+    return masked_file(name, rows(), mask)
 
 
 def _rows(
@@ -198,7 +230,7 @@ def _rows(
     `only`: the columns that are asked of the files; empty: all.
     """
     problems = Problems(name)
-    for place, record in _records(files, list(named), only, selection, problems, MAX_VALUES // len(named)):
+    for place, record in read_records(files, list(named), only, selection, problems, MAX_VALUES // len(named)):
         cells: dict[str, Cell] = {}
         for column_name, column in named.items():
             try:
@@ -210,16 +242,19 @@ def _rows(
     problems.stop_if_any()
 
 
-def _records(
+def read_records(
     files: Sequence[TableFile],
     wanted: Sequence[str],
     only: tuple[str, ...],
     selection: Selection,
     problems: Problems,
     most: int,
+    counts: "Counts | None" = None,
 ) -> Iterator[tuple[Place, dict[str, str]]]:
-    """Each record that the selection keeps, by the names of its columns, with its place; what is wrong with the files is
-    in `problems`, and the records of a file whose header is wrong mean nothing and are not read.
+    """Each record that the selection keeps, by the names of its columns, with its place.
+
+    What is wrong with the files is in `problems`; the records of a file whose header is wrong are not read.
+    `wanted`: columns that must be there. `only`: see `TableFile`. `most`: records, at most.
     """
     count = 0
     first: list[str] = []
@@ -241,7 +276,11 @@ def _records(
                 if count > most:
                     problems.add(place.line, "", "too_many_rows", f"more than {most} rows", place.group)
                     break
-                if keep(record):
+                used = keep(record)
+                if counts is not None:
+                    counts.found += 1
+                    counts.used += used
+                if used:
                     yield place, dict(zip(names, record, strict=True))
             if count == before and problems.total == known:
                 problems.add(1, "", "no_rows", "there is no record after the header")

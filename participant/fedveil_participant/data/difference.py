@@ -1,14 +1,14 @@
 """Whether two versions of a data set differ in few rows, told from a sketch of each, without keeping a row.
 
-Promise: for two sketches under one key, `changed_rows` is never more than the rows added or removed (the larger of the two numbers), so that few
-changed rows are never taken for many; up to MOST_ROWS of single rows it is exact but for a chance below 2^-20. A sketch is 4 bytes for each
-of its sums whatever the number of rows, and says nothing without the key; it stays on this machine with the record of
-what was opened.
+Promise: for two sketches under one key, `changed_rows` is never more than the rows that were added or removed (the
+larger of the two numbers), so that few changed rows are never taken for many; up to MOST_ROWS different rows it is
+that number, but for a chance below 2^-18. A sketch has SKETCH_BYTES whatever the number of rows, and says nothing
+without the key; it stays on this machine with the record of what was opened.
 
 How: each row is a point x of the field of P elements, from its keyed digest; a sketch holds the sums of x^j over all
-rows for j = 0 .. 2 MOST_POINTS - 1. The difference of two sketches is those sums over the rows in which the versions differ, a
-sequence whose shortest linear recurrence has as many terms as there are such rows. Source: power-sum set
-reconciliation (Minsky, Trachtenberg, Zippel 2003); recurrence by Berlekamp and Massey (Massey 1969).
+rows for j = 0 .. SUMS - 1. The difference of two sketches is those sums over the rows in which the versions differ, a
+sequence whose shortest linear recurrence has as many terms as there are such points. Source: set reconciliation
+(Minsky, Trachtenberg, Zippel 2003), here with power sums; the recurrence by Berlekamp's algorithm (Massey 1969).
 """
 
 import struct

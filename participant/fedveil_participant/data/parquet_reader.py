@@ -7,7 +7,8 @@ says nothing; it imports pyarrow and nothing of Fedveil, so that a defect of the
 Records on stdout, UTF-8: `#,NAME...` once (all columns, or those of the NAMEs that are there), `ROW_GROUP,CELL...` per
 row, then one of `=,ROWS` (the end) or `!,CODE,ROW_GROUP,COLUMN` (why it stopped; row group -1 and no column where none
 is to blame). A missing value is an empty cell. A number is the shortest decimal that is the same double, a boolean 1
-or 0, a date or time ISO 8601 without zeros at the end of a fraction (an instant in UTC ends in Z). Row groups count from 0.
+or 0, a date or time ISO 8601 without zeros at the end of a fraction (an instant in UTC ends in Z). Row groups count
+from 0.
 """
 
 import csv

@@ -2,10 +2,10 @@
 
 Promise: the role is looked at before the organisation's query runs, because a read-only transaction does not bind a
 superuser (COPY ... TO PROGRAM runs in one): a role that may write, that may become one that may, or that reaches the
-server's files or programs is refused. All rows come from one snapshot (REPEATABLE READ, READ ONLY), fetched by a cursor of the server, a
-bounded number at a time, and the transaction is rolled back. One statement is sent, by the extended protocol, in which
-a second one after a semicolon is an error. Without TLS the other end is on this machine. Nothing that the server says
-of an error is repeated but the class of its SQLSTATE.
+server's files or programs is refused. All rows come from one snapshot (REPEATABLE READ, READ ONLY), fetched by a
+cursor of the server, a bounded number at a time, and the transaction is rolled back. One statement is sent, by the
+extended protocol, in which a second one after a semicolon is an error. Without TLS the other end is on this machine.
+Nothing that the server says of an error is repeated but the class of its SQLSTATE.
 
 Every value comes as the server's text: a date that Python lacks (infinity, years before 1) is no error, and no driver
 decides what a cell reads as.
@@ -38,52 +38,42 @@ _SETTINGS = (
     "extra_float_digits = 1",
 )
 
-_POWERS = (
-    "pg_execute_server_program",
-    "pg_read_server_files",
-    "pg_write_server_files",
-    "pg_write_all_data",
-    "pg_signal_backend",
-    "pg_checkpoint",
-    "pg_maintain",
-    "pg_create_subscription",
-)
-"""Predefined roles that do more than read, of any version of the server."""
-
-_ROLES = "SELECT r.oid, r.rolname FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER')"
-"""Every role that the session is, or can become by SET ROLE."""
-
 _CHECKS: tuple[tuple[str, str], ...] = (
     (
         "is a superuser, may make roles, databases or replication, or passes by row security, itself or by way of",
-        "SELECT r.rolname FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND "
-        "(r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls) LIMIT 1",
+        "SELECT r.rolname FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER') "
+        "AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls) LIMIT 1",
     ),
     (
         "reaches files, programs or other sessions of the server, or may write everywhere, by way of",
-        "SELECT r.rolname FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND "
-        f"r.rolname IN ({', '.join(repr(name) for name in _POWERS)}) LIMIT 1",
+        "SELECT r.rolname FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND r.rolname IN ("
+        "'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files', 'pg_write_all_data', "
+        "'pg_signal_backend', 'pg_checkpoint', 'pg_maintain', 'pg_create_subscription') LIMIT 1",
     ),
     (
-        "may write into the table",
-        f"WITH mine AS ({_ROLES}) SELECT n.nspname || '.' || c.relname FROM mine, pg_class c "
-        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "owns or may write into the table",
+        "SELECT n.nspname || '.' || c.relname FROM pg_roles r, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
         "AND n.nspname !~ '^pg_(toast|temp)' AND (n.nspname, c.relname) <> ('pg_catalog', 'pg_settings') "
-        "AND (has_table_privilege(mine.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') "
-        "OR has_any_column_privilege(mine.oid, c.oid, 'INSERT, UPDATE')) LIMIT 1",
+        "AND (c.relowner = r.oid OR has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') "
+        "OR has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')) LIMIT 1",
     ),
     (
-        "may create objects in the schema",
-        f"WITH mine AS ({_ROLES}) SELECT n.nspname FROM mine, pg_namespace n WHERE n.nspname !~ '^pg_(toast|temp)' "
-        "AND has_schema_privilege(mine.oid, n.oid, 'CREATE') LIMIT 1",
+        "owns or may create objects in the schema",
+        "SELECT n.nspname FROM pg_roles r, pg_namespace n WHERE pg_has_role(session_user, r.oid, 'MEMBER') "
+        "AND n.nspname !~ '^pg_(toast|temp)' AND (n.nspowner = r.oid OR has_schema_privilege(r.oid, n.oid, 'CREATE')) "
+        "LIMIT 1",
     ),
     (
-        "may create schemas in the database",
-        f"WITH mine AS ({_ROLES}) SELECT current_database() FROM mine "
-        "WHERE has_database_privilege(mine.oid, current_database(), 'CREATE') LIMIT 1",
+        "owns or may create schemas in the database",
+        "SELECT d.datname FROM pg_roles r, pg_database d WHERE pg_has_role(session_user, r.oid, 'MEMBER') "
+        "AND d.datname = current_database() AND (d.datdba = r.oid OR has_database_privilege(r.oid, d.oid, 'CREATE')) "
+        "LIMIT 1",
     ),
 )
-"""(what is wrong with the role, a query that names the thing, or gives no row). UPDATE on pg_settings is everybody's."""
+"""(What is wrong with the role, a query that names the thing or gives no row.) Every role counts that
+the session is, or can become by SET ROLE. UPDATE on pg_settings is everybody's.
+"""
 
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(\+00)?\Z")
 

@@ -1,4 +1,4 @@
-"""What an organisation registered as a data set: where it lies, what opens it, what masks it, which rows of it are used.
+"""What an organisation registered as a data set: where it lies, what opens it, what masks it, which rows are used.
 
 Promise: a registration holds paths, names and digests and never a secret: passwords, keys and passphrases are named by
 their files, which are read when the data is. `encode` and `decode` are one form, RFC 8785 JSON, in the journal alone.
@@ -20,7 +20,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file, or a folder of files. `key`: the private key that sealed files are for, `passphrase_file`: its passphrase."""
+    """A file, or a folder of files. `key`: the private key that sealed files are for; `passphrase_file`: of it."""
 
     path: Path
     key: Path | None = None

@@ -1,9 +1,9 @@
 """Which rows of a table are used at all, decided before anything else reads them: filters, and persons who objected.
 
-Promise: a row that is left out enters nothing: no version, no count, no mask, no sum. Of a person who objected only a keyed digest
-of the id is kept (HMAC-SHA256 under a key that is derived for this one use), so that a list of ids cannot be read back
-from the home, and the digests of two homes cannot be compared. Ids are compared as cells are: without surrounding
-blanks, in Unicode normal form C, numbers as numbers.
+Promise: a row that is left out enters nothing: no version, no count, no mask, no sum. Of a person who objected only a
+keyed digest of the id is kept (HMAC-SHA256 under a key that is derived for this one use), so that a list of ids cannot
+be read back without the home's key, and the digests of two homes cannot be compared. Ids are compared as cells are:
+without surrounding blanks, in Unicode normal form C, numbers as numbers.
 """
 
 import hashlib

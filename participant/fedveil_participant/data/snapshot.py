@@ -1,7 +1,7 @@
 """What a plan reads of a data set, as it was when the plan was accepted: arrays end to end, for a sealed file.
 
-Promise: `unpack(pack(s))` is `s`, to the last bit, and it is read piece by piece; nothing but the plan's columns, already
-masked and checked, is in it. The organisation's secret.
+Promise: `unpack(pack(s))` is `s`, to the last bit, and it is read piece by piece; nothing but the plan's columns,
+already masked and checked, is in it. The organisation's secret.
 
 Form: u32be length of the head; the head, RFC 8785 JSON {rows, numbers, codes, target, sketch}; then little-endian
 float64 per number column, int32 per category column, float64 target if there is one, uint64 positions.
@@ -57,7 +57,9 @@ def unpack(read: Read, length: int, version: bytes) -> Source:
         head = jcs.loads(read(4, size))
         assert isinstance(head, dict)
         rows, numbers, codes = head["rows"], head["numbers"], head["codes"]
-        assert isinstance(rows, int) and isinstance(numbers, list) and isinstance(codes, list)
+        assert isinstance(rows, int)
+        assert isinstance(numbers, list)
+        assert isinstance(codes, list)
         reader = _Reader(read, 4 + size)
         table = Table(
             rows=rows,

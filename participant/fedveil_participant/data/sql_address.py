@@ -59,7 +59,7 @@ def read_address(text: str, folder: Path) -> SqlAddress:
             "source_password",
             "the URL holds a password",
             not_done="nothing was registered and nothing was connected to",
-            next_step="leave it out of the URL, give --password-file FILE, and change that password: it was on a command line",
+            next_step="leave it out and give --password-file FILE; change that password, which was on a command line",
         )
     unknown = sorted(set(found.query) - (_OPTIONS if dialect == POSTGRESQL else frozenset()))
     if unknown:
@@ -99,7 +99,7 @@ def _check_server(found: sa.URL) -> None:
             "source_unprotected",
             f"{host} is not this machine, and its name would not be verified (sslmode is {mode or 'not given'})",
             not_done="nothing was connected to",
-            next_step="add ?sslmode=verify-full&sslrootcert=CA.pem to the URL, or connect by a socket or a tunnel on this machine",
+            next_step="add ?sslmode=verify-full&sslrootcert=CA.pem to the URL, or connect by a socket or a tunnel here",
         )
 
 

@@ -1,8 +1,8 @@
 """A table or a query of a database as records of text, row by row; what `postgresql` and `sqlite` have in common.
 
-Promise: memory is a bounded number of rows; cells have the texts that the same cells have in a Parquet file (`docs/data.md`),
-so that the version does not depend on where a table lies. An error says what kind of failure it was and never what a
-driver said of it, since that quotes the query and the values.
+Promise: memory is a bounded number of rows; cells have the texts that the same cells have in a Parquet file
+(docs/data.md), so that the version does not depend on where a table lies. An error says what kind of failure it was and
+never what a driver said of it, since that quotes the query and the values.
 """
 
 from collections.abc import Callable, Iterator, Sequence

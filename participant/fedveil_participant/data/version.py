@@ -3,7 +3,8 @@
 Promise: the same multiset of typed rows under the same key gives the same 32 bytes, whatever the order of rows and
 columns; any other multiset a different one. Rows are taken BEFORE masking, clamping, filling and dropping. The key
 stays on this machine and so does the version: it keys the record of what was already opened over these rows (FLSA/1
-A2). With it comes a sketch (`difference`), by which two versions that differ in few rows are told. Source: multiset hash by addition of keyed digests modulo 2^256 (Clarke et al. 2003, MSet-Add-Hash).
+A2). With it comes a sketch (`difference`), by which two versions that differ in few rows are told.
+Source: multiset hash by addition of keyed digests modulo 2^256 (Clarke et al. 2003, MSet-Add-Hash).
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Accepted data at rest: one sealed file in `snapshots/` for each plan and data version, and the row that names it.
 
 Promise: a snapshot is durable before `put` returns, and so before the plan is answered with yes; it opens for the plan
-and version that it was made for and for no other. A file without a row is removed when the store opens, and `keep_only` removes
-what no open run needs.
+and version that it was made for and for no other. A file without a row is removed when the store opens, and
+`keep_only` removes what no open run needs.
 """
 
 from collections.abc import Iterable
