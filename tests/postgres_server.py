@@ -30,9 +30,9 @@ class Server:
     port: int
     process: "subprocess.Popen[bytes]"
 
-    def admin(self, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
+    def admin(self) -> "psycopg.Connection[tuple[object, ...]]":
         return psycopg.connect(
-            host=str(self.folder), port=self.port, user=USER, dbname=database, password=PASSWORD, autocommit=True
+            host=str(self.folder), port=self.port, user=USER, dbname=USER, password=PASSWORD, autocommit=True
         )
 
     def url(self, role: str, database: str, *, tcp: bool = False) -> str:

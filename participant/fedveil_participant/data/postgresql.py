@@ -11,6 +11,7 @@ Every value comes as the server's text: a date that Python lacks (infinity, year
 decides what a cell reads as.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,8 +53,8 @@ _CHECKS: tuple[tuple[str, str], ...] = (
     ),
     (
         "owns or may write into the table",
-        "SELECT n.nspname || '.' || c.relname FROM pg_roles r, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "SELECT n.nspname || '.' || c.relname FROM pg_roles r, pg_class c JOIN pg_namespace n ON n.oid = "
+        "c.relnamespace WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
         "AND n.nspname !~ '^pg_(toast|temp)' AND (n.nspname, c.relname) <> ('pg_catalog', 'pg_settings') "
         "AND (c.relowner = r.oid OR has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') "
         "OR has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')) LIMIT 1",
@@ -71,7 +72,7 @@ _CHECKS: tuple[tuple[str, str], ...] = (
         "LIMIT 1",
     ),
 )
-"""(What is wrong with the role, a query that names the thing or gives no row.) Every role counts that
+"""(What is wrong with the role, a query that names the thing or gives no row.) Each role counts that
 the session is, or can become by SET ROLE. UPDATE on pg_settings is everybody's.
 """
 
@@ -126,7 +127,8 @@ def _opened(address: SqlAddress, statement: str, shown: str, password: Passphras
                 columns = _columns(result, kinds)
             except (sa.exc.SQLAlchemyError, driver.Error) as error:
                 raise sql_records.refused(shown, _why(error)) from None
-            yield SqlRecords(columns, _batches(result, sql_records.batch_rows(len(columns)), shown, driver))
+            with contextlib.closing(result):
+                yield SqlRecords(columns, _batches(result, sql_records.batch_rows(len(columns)), shown, driver))
             connection.rollback()
     except (sa.exc.SQLAlchemyError, driver.Error) as error:
         raise sql_records.lost(shown, _why(error)) from None
