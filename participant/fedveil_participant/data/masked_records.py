@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Mask = Callable[["pa.Table"], "pa.Table"]
 """A table of texts (empty: missing) -> a table of texts, with other rows and columns where its rules say so. Raises
-FedveilError. What it gets and gives stays with the organisation.
+FedveilError. It is asked for tables with rows alone. What it gets and gives stays with the organisation.
 """
 
 _BATCH = 65_536
@@ -30,7 +30,7 @@ def masked_file(name: str, rows: Iterator[Mapping[str, str]], mask: Mask) -> Tab
 
     @contextmanager
     def opened(names: tuple[str, ...]) -> Iterator[Records]:
-        yield _MaskedRecords(mask(table))
+        yield _MaskedRecords(mask(table) if table.num_rows else table)
 
     return TableFile(f"{name}, masked", opened)
 
