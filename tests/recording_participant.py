@@ -35,6 +35,9 @@ class RecordingBench:
     def accept(self, plan: Plan) -> bytes:
         return self._bench.accept(plan)
 
+    def sketch(self, version: bytes) -> bytes:
+        return self._bench.sketch(version)
+
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:

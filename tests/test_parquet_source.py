@@ -75,7 +75,7 @@ def test_the_same_cells_have_the_version_rows_and_holdout_of_csv(tmp_path: pathl
     )
     text = (
         "nothing,y,c,a,whole,text,kept,money,day,at,code\r\n"
-        ',1,F,1.50,7,"x ""quoted"", and\r\nbroken",1,1.5,2024-02-03,2024-02-03T04:05:06.000000Z,p\r\n'
+        ',1,F,1.50,7,"x ""quoted"", and\r\nbroken",1,1.5,2024-02-03,2024-02-03T04:05:06Z,p\r\n'
         ",0,M,2e0,,,0,NA,,,p\r\n"
         "?,1,F,.5,-3,padded e\u0301,,-200,,,\r\n"
     )

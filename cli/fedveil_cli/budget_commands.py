@@ -176,7 +176,7 @@ def _store(home: pathlib.Path, name: str, passphrase: Passphrase | None) -> Iter
 
 def _known(books: Books) -> set[str]:
     """Registered now, or spent from, or limited, at any time: a ledger outlives the registration."""
-    return {*books.datasets(), *(row.dataset for row in books.ledger_rows()), *books.lifetimes()}
+    return {*books.registrations(), *(row.dataset for row in books.ledger_rows()), *books.lifetimes()}
 
 
 def _checked(name: str, known: Iterable[str]) -> str:
@@ -184,7 +184,7 @@ def _checked(name: str, known: Iterable[str]) -> str:
         raise ConfigError(
             "unknown_dataset",
             f"no data set {name} is registered here; there is {', '.join(sorted(known)) or 'none'}",
-            next_step=f"`fedveil participate --data {name}=FILE` registers it",
+            next_step=f"`fedveil data add {name} --source FILE` registers it",
         )
     return name
 

@@ -6,6 +6,7 @@ what SOURCE means.
 """
 
 import functools
+import hmac
 import io
 import json
 import os
@@ -21,13 +22,17 @@ from fedveil_common.errors import ConfigError
 from fedveil_common.plan.yaml_tree import MAX_BYTES
 from fedveil_common.sealing import files as sealed_files
 from fedveil_common.sealing import header, key_files, recipients
+from fedveil_common.secret import Passphrase
 from fedveil_participant.data.folder import PARQUET, Reveal, table_files, unreadable
-from fedveil_participant.data.records import TableFile
+from fedveil_participant.data.selection import PersonDigests, Selection
 from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules
 from fedveil_participant.masking.hierarchy import MAX_BYTES as MAX_HIERARCHY
+from fedveil_participant.masking.registered import changed
 from fedveil_participant.masking.source import read_texts, read_typed
 from pyarrow import csv, parquet
 
+from fedveil_cli import data_home
+from fedveil_cli.data_sources import opening
 from fedveil_cli.files import read_file
 from fedveil_cli.masking_keys import find_key
 from fedveil_cli.output import Output, TextTable
@@ -41,11 +46,15 @@ FORMATS = ("csv", "parquet")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is masked, and by which rules. `path`: one file or a folder."""
+    """What is masked, and by which rules. `inputs`: the files that are read. `digest`: the masking digest that was
+    registered, if any was. `read`: the whole table; raises DataError, OSError.
+    """
 
-    path: pathlib.Path
+    shown: str
     rules_file: pathlib.Path
-    reveal: Reveal | None = None
+    inputs: tuple[pathlib.Path, ...]
+    read: Callable[[], pa.Table]
+    digest: bytes | None = None
 
 
 def subject(
@@ -56,8 +65,38 @@ def subject(
     output: Output,
 ) -> Subject:
     """SOURCE is a path. `data_key` opens what is sealed."""
-    reveal = None if data_key is None else _reveal(data_key, passphrase_file, output)
-    return Subject(pathlib.Path(source), rules_file, reveal)
+    path = pathlib.Path(source)
+    files = table_files(path) if data_key is None else table_files(path, _reveal(data_key, passphrase_file, output))
+    paths = tuple(pathlib.Path(file.name) for file in files)
+
+    def read() -> pa.Table:
+        """Parquet keeps its types; CSV, and whatever is sealed, comes as texts."""
+        if all(path.suffix.lower() in PARQUET for path in paths):
+            return read_typed(paths, source)
+        return read_texts(files, source)
+
+    return Subject(source, rules_file, paths, read)
+
+
+def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | None, output: Output) -> Subject:
+    """A registered data set with its rules, filters and exclusions. ConfigError `unknown_dataset`, `rules_missing`."""
+    world = real_world()
+    books = data_home.looking(home, passphrase, world)
+    registration = data_home.registered(books, name)
+    if registration.rules is None:
+        raise ConfigError(
+            "rules_missing",
+            f"the data set {name} is registered without masking rules",
+            not_done="nothing was masked",
+            next_step=f"--rules FILE with a path, or fedveil data add {name} --replace --source ... --rules FILE",
+        )
+    selection = Selection(registration.where, books.excluded(name), PersonDigests(books.data_version_key()))
+    files = opening(home, world.clock)(registration)
+    shown = registration.source.shown
+    inputs = tuple(pathlib.Path(file.name) for file in files)
+    return Subject(
+        shown, registration.rules.path, inputs, lambda: read_texts(files, shown, selection), registration.rules.digest
+    )
 
 
 def mask(
@@ -65,10 +104,9 @@ def mask(
 ) -> None:
     """`data mask`. Errors as `mask_table`, with the thresholds; ConfigError `output_refused`, `bad_format`."""
     write = _writer(out, format_)
-    files = _files(what)
     for path in (out, *(() if report_file is None else (report_file,))):
-        _check_out(what, files, path)
-    done = _masked(what, files, output, release=True, report_file=report_file)
+        _check_out(what, path)
+    done = _masked(what, output, release=True, report_file=report_file)
     write(done.table)
     if report_file is not None:
         _write_report(report_file, done.report)
@@ -80,10 +118,9 @@ def mask(
 
 def check(what: Subject, report_file: pathlib.Path | None, output: Output) -> None:
     """`data check`: everything that `data mask` does, but the output. Errors as `mask`."""
-    files = _files(what)
     if report_file is not None:
-        _check_out(what, files, report_file)
-    done = _masked(what, files, output, release=True, report_file=report_file)
+        _check_out(what, report_file)
+    done = _masked(what, output, release=True, report_file=report_file)
     if report_file is not None:
         _write_report(report_file, done.report)
     output.result(done.report.json(), done.report.lines())
@@ -91,7 +128,7 @@ def check(what: Subject, report_file: pathlib.Path | None, output: Output) -> No
 
 def preview(what: Subject, output: Output) -> None:
     """`data preview`: the first rows, masked as the whole table would be. Thresholds do not apply: nothing leaves."""
-    done = _masked(what, _files(what), output, release=False, report_file=None)
+    done = _masked(what, output, release=False, report_file=None)
     rows = done.table.slice(0, PREVIEWED)
     texts = [[_shown(value) for value in column.to_pylist()] for column in rows.columns]
     dropped = [one.name for one in done.report.columns if one.dropped]
@@ -115,15 +152,19 @@ def _shown(value: object) -> str | None:
 
 def _masked(
     what: Subject,
-    files: tuple[TableFile, ...],
     output: Output,
     *,
     release: bool,
     report_file: pathlib.Path | None,
 ) -> Masked:
     rules = read_rules(what.rules_file)
+    if what.digest is not None and not hmac.compare_digest(rules.digest, what.digest):
+        raise changed(what.shown, rules.digest, what.digest)
     key = find_key(rules.key_ref, what.rules_file, output) if rules.needs_key else None
-    table = _table(what, files)
+    try:
+        table = what.read()
+    except OSError as error:
+        raise unreadable(pathlib.Path(what.shown), error) from None
     try:
         return mask_table(rules, key, table, rules.dataset, entropy=real_world().entropy, release=release)
     except ReleaseRefused as refused:
@@ -143,20 +184,6 @@ def read_rules(path: pathlib.Path) -> Rules:
     return parse_rules(read_file(path, "the masking rules", MAX_BYTES), str(path), beside)
 
 
-def _files(what: Subject) -> tuple[TableFile, ...]:
-    return table_files(what.path) if what.reveal is None else table_files(what.path, what.reveal)
-
-
-def _table(what: Subject, files: tuple[TableFile, ...]) -> pa.Table:
-    """Parquet keeps its types; CSV, and whatever is sealed, comes as texts."""
-    try:
-        if all(pathlib.Path(file.name).suffix.lower() in PARQUET for file in files):
-            return read_typed([pathlib.Path(file.name) for file in files], str(what.path))
-        return read_texts(files, str(what.path))
-    except OSError as error:
-        raise unreadable(what.path, error) from None
-
-
 def _reveal(data_key: pathlib.Path, passphrase_file: pathlib.Path | None, output: Output) -> Reveal:
     """Opens what was sealed for this key, whatever federation it belongs to."""
     passphrase = given_passphrase(passphrase_file, "passphrase", output)
@@ -170,9 +197,9 @@ def _reveal(data_key: pathlib.Path, passphrase_file: pathlib.Path | None, output
     return reveal
 
 
-def _check_out(what: Subject, files: tuple[TableFile, ...], out: pathlib.Path) -> None:
+def _check_out(what: Subject, out: pathlib.Path) -> None:
     """ConfigError `output_refused` for a place that must not be replaced."""
-    read = [pathlib.Path(file.name) for file in files] + [what.rules_file]
+    read = [*what.inputs, what.rules_file]
     why = ""
     if out.exists() and any(path.exists() and path.samefile(out) for path in read):
         why = "it is a file that is read"

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import LocalRefusal, PolicyRefusal
+from fedveil_common.errors import ConfigError, LocalRefusal, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import RosterNotice
 from fedveil_common.paillier.public_key import PublicKey
@@ -20,7 +20,7 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
-from fedveil_participant.bench import FindFiles, TableBench
+from fedveil_participant.bench import FindFiles, MaskOf, TableBench, unmasked
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.folder import table_files
@@ -38,10 +38,11 @@ from fedveil_participant.store import ParticipantStore, journal_key, open_store,
 from fedveil_participant.store.holder_files import HolderFiles
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
 from fedveil_participant.training import code_tree
-from fedveil_participant.training.own_trainer import ISOLATION, Trainers
+from fedveil_participant.training.own_trainer import BUILT_IN, ISOLATION, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import governing, heap, mask_process, renewing
+from fedveil_cli import data_sources, governing, heap, mask_process, renewing
+from fedveil_cli.output import Output
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -52,8 +53,34 @@ MakeBench = Callable[[Mapping[str, Path], ParticipantStore], Bench]
 
 
 def table_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
-    """The bench of the product: tables registered by name."""
-    return TableBench(datasets, store.data_version_key())
+    """The bench of the product: data sets registered by name, and `datasets`, files that a start named."""
+    return _bench(datasets, store, table_files, BUILT_IN)
+
+
+def _bench(
+    datasets: Mapping[str, Path], store: ParticipantStore, find_files: FindFiles, trainers: Trainers
+) -> TableBench:
+    return TableBench(
+        datasets,
+        store.data_version_key(),
+        find_files,
+        trainers,
+        sources=store.added(),
+        open_source=data_sources.opening(store.home, store.clock, find_files),
+        mask_of=_masks(store),
+        excluded=store.excluded,
+        shelf=store.shelf,
+    )
+
+
+def _masks(store: ParticipantStore) -> MaskOf:
+    """The masks of the registered data sets; read now, so that no key stays in the environment."""
+    sources = store.added().values()
+    if all(one.rules is None for one in sources):
+        return unmasked
+    from fedveil_cli.home_masks import masks_of  # pyarrow, which other data sets do without
+
+    return masks_of(sources, store.entropy, Output(as_json=False), store.note)
 
 
 def bench_with(
@@ -85,7 +112,7 @@ def bench_with(
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
     own = Trainers(configs, approvals, clock, TrainerLogs(home).write)
-    return lambda datasets, store: TableBench(datasets, store.data_version_key(), find_files, own)
+    return lambda datasets, store: _bench(datasets, store, find_files, own)
 
 
 def participate(
@@ -160,6 +187,26 @@ def _journal_key(member: Membership, passphrase: Passphrase | None, entropy: Ent
     return key
 
 
+def _named_once(store: ParticipantStore, data: Mapping[str, Path]) -> dict[str, Path]:
+    """Files that stand for registered data sets at this start alone; other names are registered by their path.
+
+    ConfigError `dataset_guarded`: a file would come past the masking rules or filters of its registration.
+    """
+    known = store.added()
+    for name in data:
+        if name in known and (known[name].rules is not None or known[name].where):
+            raise ConfigError(
+                "dataset_guarded",
+                f"the data set {name} is registered with masking rules or filters, and --data would come past them",
+                not_done="nothing was started",
+                next_step=f"leave out --data {name}=..., or fedveil data add {name} --replace",
+            )
+    for name, path in data.items():
+        if name not in known:
+            store.save_dataset(name, path.absolute())
+    return {name: path.absolute() for name, path in data.items() if name in known}
+
+
 def _participate(
     member: Membership,
     passphrase: Passphrase | None,
@@ -173,8 +220,7 @@ def _participate(
     make_bench: MakeBench,
     cipher: HomeCipher,
 ) -> dict[str, str]:
-    for name, path in data.items():
-        store.save_dataset(name, path.absolute())
+    once = _named_once(store, data)
     for digest in accept:
         store.accept_plan(digest)
     signing_key = store.protocol_key()
@@ -223,6 +269,7 @@ def _participate(
         disputed=standing.disputed,
         ledgers=spent_by({}, standing.ledger),
         lifetimes=standing.lifetimes,
+        sketches=standing.sketches,
         stage=stage,
     )
     link = CoordinatorLink(renewing.channel(member, passphrase), store)
@@ -234,7 +281,7 @@ def _participate(
         pin.roster,
         software,
         store,
-        make_bench(store.datasets(), store),
+        make_bench({**store.datasets(), **once}, store),
         link,
         ParticipantWorkers(),
         world.clock,

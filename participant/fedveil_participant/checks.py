@@ -38,17 +38,26 @@ from fedveil_common.provenance import Lineage
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey
 
+from fedveil_participant.data import difference
 from fedveil_participant.events import SpentKey
 from fedveil_participant.stages import Frame, Held, PeerKeys
+
+MIN_CHANGED_ROWS = 10
+"""Fewer rows than this are looked upon as one person, or a few, when two exact sums are subtracted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this organisation insists on, whatever the plan says. The floors are the protocol's own."""
+    """What this organisation insists on, whatever the plan says. The floors are the protocol's own.
+
+    `min_changed_rows`: without differential privacy, what was asked of one version of the data is asked of another only
+    if at least so many rows were added or removed; 1 .. `difference.MOST_ROWS`.
+    """
 
     min_honest: int = 2
     min_survivors: int = 3
     corrupt: int = 1
+    min_changed_rows: int = MIN_CHANGED_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,16 +256,41 @@ def _spent_version(manifest: Manifest, accepted: AcceptedPlan) -> bytes:
     return h("private-run", manifest.dataset.encode(), manifest.key.run_id.encode())
 
 
-def not_spent(keys: Iterable[SpentKey], spent: Iterable[SpentKey]) -> None:
-    """This data version was not yet opened under any of these: a second sum would expose differences."""
+def not_spent(
+    keys: Iterable[SpentKey],
+    spent: Iterable[SpentKey],
+    sketches: Mapping[bytes, bytes] | None = None,
+    min_changed_rows: int = MIN_CHANGED_ROWS,
+) -> None:
+    """This data version was not yet opened under any of these: a second sum would expose differences. Nor was one that
+    differs in fewer than `min_changed_rows` rows: the difference would be about these few. `sketches`: by version; one
+    that has none is compared by its label.
+    """
+    known = sketches or {}
     asked = {(key.version, key.purpose, key.subject) for key in keys}  # whatever name the table was registered under
-    if any((one.version, one.purpose, one.subject) in asked for one in spent):
-        raise PolicyRefusal(
-            "model_spent",
-            "this data set version was already summed for this model, this question or this step",
-            not_done="no key, share or input was made",
-            next_step="take another training.seed, or new data; an answer stands in the run that asked for it",
-        )
+    subjects = {(purpose, subject): version for version, purpose, subject in asked}
+    for one in spent:
+        version = subjects.get((one.purpose, one.subject))
+        if version is None:
+            continue
+        if one.version == version:
+            raise _model_spent("this data set version was already summed for this model, this question or this step")
+        if version in known and one.version in known:
+            changed = difference.changed_rows(known[version], known[one.version])
+            if changed < min_changed_rows:
+                raise _model_spent(
+                    f"a version of this data set that differs in {changed} rows was already summed for this model, "
+                    f"this question or this step, and at least {min_changed_rows} must differ"
+                )
+
+
+def _model_spent(what: str) -> PolicyRefusal:
+    return PolicyRefusal(
+        "model_spent",
+        what,
+        not_done="no key, share or input was made",
+        next_step="take another training.seed, or new data; an answer stands in the run that asked for it",
+    )
 
 
 def abort_certificates_complete(manifest: Manifest) -> None:

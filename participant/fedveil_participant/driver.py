@@ -160,6 +160,7 @@ class Driver:
     def start(self) -> None:
         """Take up what the journal holds and begin a session. Before `serve`."""
         self._handle(Resumed(self._clock.monotonic_s()))
+        self._drop_snapshots()
         self._open_session()
 
     def serve(self) -> None:
@@ -375,7 +376,8 @@ class Driver:
                 self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
                 return
             accepted = checks.AcceptedPlan(plan, digest, version, keys)
-            self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
+            sketch = self._bench.sketch(version) if plan.privacy is None else b""  # D6: nothing depends on records
+            self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted, sketch)))
 
         self._workers.submit(work)
 
@@ -383,13 +385,23 @@ class Driver:
         """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
         self._reading = self._reading - {run_id}
         answer()
+        self._drop_snapshots()
         held = self._held_ends.pop(run_id, None)
         if held is not None:
             self._run_ended(held)
 
-    def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
+    def _drop_snapshots(self) -> None:
+        """Accepted data is kept for runs that have not ended. While a plan is being read, its data has no run yet."""
+        if not self._reading:
+            open_runs = [one for run, one in self.state.plans.items() if not self._journal.has_end(run)]
+            self._journal.keep_snapshots([(one.plan_hash, one.version) for one in open_runs])
+
+    def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan, sketch: bytes) -> None:
         """The plan fits the data and the limits; what is spent already is refused before any round."""
         plan = accepted.plan
+        if sketch and accepted.version not in self.state.sketches:
+            self._journal.save_sketch(accepted.version, sketch)
+            self.state = replace(self.state, sketches={**self.state.sketches, accepted.version: sketch})
         known = self.state.plans.get(run_id)
         if known is not None and known.plan_hash != accepted.plan_hash:
             self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
@@ -587,6 +599,7 @@ class Driver:
     def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
         self._handle(EndStored(message.run_id))
+        self._drop_snapshots()
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code

@@ -137,6 +137,11 @@ class Journal(Protocol):
     def admit_ledger(self, dataset: str) -> None: ...  # noqa: D102
     def drop_updates(self) -> None: ...  # noqa: D102
     def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None: ...  # noqa: D102
+    def save_sketch(self, version: bytes, sketch: bytes) -> None: ...  # noqa: D102
+    def keep_snapshots(self, wanted: Iterable[tuple[bytes, bytes]]) -> None:
+        """Accepted data is kept for these (plan hash, version) alone, and erased for all others."""
+        ...
+
     def save_roster(self, signed: bytes) -> None: ...  # noqa: D102
     def save_newer_roster(self, signed: bytes) -> None: ...  # noqa: D102
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
@@ -152,6 +157,10 @@ class Bench(Protocol):
 
     def accept(self, plan: Plan) -> bytes:
         """The version label of the registered data set under this plan. Raises FedveilError if it does not fit."""
+        ...
+
+    def sketch(self, version: bytes) -> bytes:
+        """Of a version that `accept` gave: tells it from one with few other rows. Empty if there is none."""
         ...
 
     def contribution(

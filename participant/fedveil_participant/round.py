@@ -394,7 +394,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     freed, released, cleared = _leave(pinned, manifest)
     state = replace(state, ledgers=spent_by(state.ledgers, released))
     keys = checks.spent_key(manifest, accepted), checks.update_key(manifest, accepted)
-    checks.not_spent(keys, state.spent - set(freed))
+    checks.not_spent(keys, state.spent - set(freed), state.sketches, state.limits.min_changed_rows)
     frame = Frame(blob, manifest, t0, *keys, event.at)
     spending.check(state, frame)
     changes = Changes(high_water=manifest.key, free=freed, tag_keys=_tag_keys(pinned.stage), ledger=released)

@@ -31,7 +31,7 @@ def check_plan(state: State, run_id: RunId, accepted: AcceptedPlan) -> None:
         if plan.statistics is not None:
             purpose, subject = Purpose.STATISTICS, layout.query_digest(plan)
         first = SpentKey(plan.data.dataset, accepted.version, purpose, subject)
-        checks.not_spent([first], state.spent)
+        checks.not_spent([first], state.spent, state.sketches, state.limits.min_changed_rows)
         return
     first_step = budget.ChargeKey(AttemptKey(run_id, 1, 1), b"")
     charge = private_sum.charge(plan, plan.privacy, *private_sum.first_sum(plan))

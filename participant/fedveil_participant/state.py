@@ -34,7 +34,8 @@ class State:
     `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
     `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
     sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here. `ledgers`,
-    `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all.
+    `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all. `sketches`: of the
+    data versions that plans with exact sums were accepted for (`data.difference`).
     """
 
     me: OrgId
@@ -50,6 +51,7 @@ class State:
     disputed: frozenset[RunId] = frozenset()
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
+    sketches: Mapping[bytes, bytes] = field(default_factory=dict)
     stage: Stage = field(default_factory=Idle)
     progress_at: float = 0.0
 

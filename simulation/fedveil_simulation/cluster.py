@@ -231,6 +231,7 @@ class Cluster:
             tag_keys=memory.kept.tag_keys,
             disputed=memory.kept.disputed,
             ledgers=spent_by({}, memory.kept.ledger),
+            sketches=dict(memory.sketches),
             stage=memory.load(),
         )
         workers = _MemberWorkers()

@@ -4,7 +4,7 @@ A member that is "killed" loses its driver and keeps its journal, as on a disk; 
 bytes as in the durable journal, so a restart reads what a restart would read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -361,6 +361,7 @@ class ParticipantMemory:
     updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     statistics: dict[RunId, bytes] = field(default_factory=dict)
+    sketches: dict[bytes, bytes] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
 
@@ -450,6 +451,13 @@ class ParticipantMemory:
     def save_plan(self, run_id: RunId, plan_hash: bytes, canonical: bytes, version: bytes) -> None:
         """A run's plan and the data version it was accepted for."""
         self.plans[run_id] = (plan_hash, canonical, version)
+
+    def save_sketch(self, version: bytes, sketch: bytes) -> None:
+        """The sketch of a data version that a plan was accepted for."""
+        self.sketches[version] = sketch
+
+    def keep_snapshots(self, wanted: Iterable[tuple[bytes, bytes]]) -> None:
+        """A simulated member keeps its data in memory."""
 
     def save_roster(self, signed: bytes) -> None:
         """The pinned roster; no newer one waits."""

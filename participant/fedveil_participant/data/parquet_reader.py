@@ -7,7 +7,8 @@ says nothing; it imports pyarrow and nothing of Fedveil, so that a defect of the
 Records on stdout, UTF-8: `#,NAME...` once (all columns, or those of the NAMEs that are there), `ROW_GROUP,CELL...` per
 row, then one of `=,ROWS` (the end) or `!,CODE,ROW_GROUP,COLUMN` (why it stopped; row group -1 and no column where none
 is to blame). A missing value is an empty cell. A number is the shortest decimal that is the same double, a boolean 1
-or 0, a date or time ISO 8601 (an instant in UTC ends in Z). Row groups count from 0.
+or 0, a date or time ISO 8601 without zeros at the end of a fraction (an instant in UTC ends in Z). Row groups count
+from 0.
 """
 
 import csv
@@ -212,12 +213,17 @@ def plain_cells(column: "pa.Array", most: int) -> list[str]:
     if types.is_decimal(kind):
         return ["" if value is None else format(value, "f") for value in column.to_pylist()]
     if types.is_date(kind) or types.is_time(kind):
-        return ["" if value is None else value for value in column.cast(pa.string()).to_pylist()]
+        return ["" if value is None else whole(value) for value in column.cast(pa.string()).to_pylist()]
     if types.is_timestamp(kind):
         end = "Z" if kind.tz is not None else ""  # stored in UTC, whatever zone is named
         moments = column.cast(pa.timestamp(kind.unit)).cast(pa.string()).to_pylist()
-        return ["" if value is None else value.replace(" ", "T") + end for value in moments]
+        return ["" if value is None else whole(value.replace(" ", "T")) + end for value in moments]
     return ["" if value is None else str(value) for value in column.to_pylist()]  # whole numbers, or all missing
+
+
+def whole(moment: str) -> str:
+    """A time without zeros at the end of its fraction: in which unit a column is stored does not matter."""
+    return moment.rstrip("0").removesuffix(".") if "." in moment else moment
 
 
 def number(value: float) -> str:

@@ -58,21 +58,26 @@ def prepare(plan: Plan, source: Source, standardisation: Standardisation) -> Pre
 
 
 def check_rows(plan: Plan, source: Source) -> None:
-    """Raises PolicyRefusal `too_few_rows` if fewer rows than `data.min_rows` are left after the plan's own rules, and
-    `too_many_rows` for more than a statistics plan with exact sums counts.
+    """As `check_row_count`, of what is left of a source after the plan's own rules."""
+    check_row_count(plan, source.table.rows)
+
+
+def check_row_count(plan: Plan, rows: int) -> None:
+    """Raises PolicyRefusal `too_few_rows` if there are fewer rows than `data.min_rows`, and `too_many_rows` for more
+    than a statistics plan with exact sums counts.
     """
-    if source.table.rows < plan.data.min_rows:
+    if rows < plan.data.min_rows:
         raise PolicyRefusal(
             "too_few_rows",
-            f"{source.table.rows} rows are left and the plan asks for at least {plan.data.min_rows}",
+            f"{rows} rows are left and the plan asks for at least {plan.data.min_rows}",
             not_done="the plan was not accepted",
             next_step="register a table with more rows, or stay out of this plan",
         )
-    most = plan.statistics.max_rows if plan.statistics is not None and plan.privacy is None else source.table.rows
-    if source.table.rows > most:
+    most = plan.statistics.max_rows if plan.statistics is not None and plan.privacy is None else rows
+    if rows > most:
         raise PolicyRefusal(
             "too_many_rows",
-            f"there are {source.table.rows} rows and the plan counts at most {most} of one participant",
+            f"there are {rows} rows and the plan counts at most {most} of one participant",
             not_done="the plan was not accepted",
             next_step="ask for a plan with a larger statistics.max_rows",
         )

@@ -60,6 +60,11 @@ class Problems:
         self._kept: list[DataProblem] = []
         self.total = 0
 
+    @property
+    def kept(self) -> tuple[DataProblem, ...]:
+        """The first problems."""
+        return tuple(self._kept)
+
     def add(self, line: int, column: str, code: str, text: str, group: int = -1) -> None:
         """Records one problem."""
         self.total += 1

@@ -259,3 +259,19 @@ class Rules:
     def needs_entropy(self) -> bool:
         """Whether a step draws at random."""
         return any(isinstance(step, Surrogate) for rule in self.columns.values() for step in rule.steps)
+
+    def mixing(self, *, release: bool) -> tuple[str, ...]:
+        """What of these rules looks beyond the row it masks, for people; empty if each row is masked by itself. With
+        `release` the thresholds count too. Equal values get equal surrogates, whatever other rows there are.
+        """
+        found = [
+            f"{step.NAME} of {rule.name}"
+            for rule in self.columns.values()
+            for step in rule.steps
+            if isinstance(step, Microaggregate) or (isinstance(step, Suppress) and step.rarer_than is not None)
+        ]
+        if self.aggregate is not None:
+            found.append("aggregate")
+        if release and self.release is not None:
+            found.append("release")
+        return tuple(found)

@@ -4,60 +4,34 @@ Promise: a problem is named by file, line and column, never by value; a file tha
 `read_texts` decodes Parquet in a process of its own; `read_typed` in this one, for a command that does nothing else.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from fedveil_participant.data.csv_source import MAX_VALUES
+from fedveil_participant.data.csv_source import EVERY_ROW, MAX_VALUES, read_records
+from fedveil_participant.data.masked_records import collected
 from fedveil_participant.data.parquet_reader import Stop, check_magic
 from fedveil_participant.data.problems import Problems
 from fedveil_participant.data.records import TableFile
+from fedveil_participant.data.selection import Selection
 
-_AT_ONCE = 1 << 16
 
-
-def read_texts(files: Sequence[TableFile], name: str) -> pa.Table:
-    """The files as one table of texts, columns in the order of the first file.
+def read_texts(files: Sequence[TableFile], name: str, selection: Selection = EVERY_ROW) -> pa.Table:
+    """The files as one table of texts, columns in the order of the first file; `selection`: which rows.
 
     Raises DataError (`bad_data`) with all problems; OSError if a file cannot be opened.
     """
-    problems, tables = Problems(name), list[pa.Table]()
-    first: list[str] = []
-    rows = 0
-    for file in files:
-        problems.file, known = file.name, problems.total
-        with file.open(()) as source:
-            names = [unicodedata.normalize("NFC", column.strip()) for column in source.header(problems)]
-            for twice in sorted({one for one in names if names.count(one) > 1}):
-                problems.add(1, twice, "column_twice", "the header names this column more than once")
-            if first and names and sorted(names) != sorted(first):
-                problems.add(1, "", "columns_differ", f"not the columns of {files[0].name}")
-            if problems.total > known:
-                continue
-            first = first or names
-            pending: list[list[str]] = []
-            for place, record in source.records(problems):
-                pending.append(record)
-                rows += 1
-                if rows * len(names) > MAX_VALUES:
-                    problems.add(place.line, "", "too_many_rows", f"more than {MAX_VALUES} cells", place.group)
-                    break
-                if len(pending) == _AT_ONCE:
-                    tables.append(_texts(names, pending))
-                    pending = []
-            tables.append(_texts(names, pending))
-    if not rows and not problems.total:
-        problems.add(1, "", "no_rows", "there is no record after the header")
+    problems = Problems(name)
+    table = collected(record for _, record in read_records(files, [], (), selection, problems, MAX_VALUES))
+    if not table.num_rows and not problems.total:
+        problems.add(1, "", "no_rows", "no row is left by the filters and exclusions")
     problems.stop_if_any()
-    return pa.concat_tables([one.select(first) for one in tables])
-
-
-def _texts(names: list[str], records: list[list[str]]) -> pa.Table:
-    columns = zip(*records, strict=True) if records else [() for _ in names]
-    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
+    if table.num_rows * table.num_columns > MAX_VALUES:
+        problems.add(0, "", "too_many_rows", f"more than {MAX_VALUES} cells")
+        problems.stop_if_any()
+    return table
 
 
 def read_typed(paths: Sequence[Path], name: str) -> pa.Table:

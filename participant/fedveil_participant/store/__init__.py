@@ -1,11 +1,15 @@
-"""Everything a participant keeps in its folder, opened together: `journal.db`, `inputs/`, `updates/`, `models/`.
+"""Everything a participant keeps in its folder, opened together: `journal.db`, `inputs/`, `updates/`,
+`snapshots/`, `models/`.
 
 The journal key (`journal.key`) is read by the composition root and handed in. Journals are never backed up: one that
 came back from a copy would sign what it has already signed differently.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedveil_common import plan as plans
 from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
@@ -15,12 +19,14 @@ from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
-from fedveil_participant.store import tables
+from fedveil_participant.store import snapshots, tables
+from fedveil_participant.store.data_sets import FORGOTTEN, DataSets
 from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.snapshots import Snapshots
 from fedveil_participant.store.statistics_files import StatisticsFiles
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
@@ -28,12 +34,37 @@ FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class Books(PrivacyLedgers, Holdings):
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was erased of a data set, and what of it stays: the record of what was opened or spent, and objections."""
+
+    registration: bool
+    snapshots: int
+    updates: int
+    spent: int
+    ledger: int
+    excluded: int
+    runs: int
+
+
+class Books(PrivacyLedgers, DataSets, Holdings):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
+        DataSets.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
+
+    def open_runs(self, dataset: str) -> list[RunId]:
+        """Runs over a data set in which a round began, and whose end is not stored here."""
+        with self._database.read() as connection:
+            begun = {row.text("run_id") for row in tables.HIGH_WATER.select(connection)}
+            ended = {row.text("run_id") for row in tables.ENDS.select(connection)}
+        return [run for run in self.runs_over(dataset) if run in begun - ended]
+
+    def runs_over(self, dataset: str) -> list[RunId]:
+        """Every run over a data set that was answered with yes, in the order of the answers."""
+        return [one.run_id for one in self.plans() if plans.parse_canonical(one.canonical).data.dataset == dataset]
 
 
 class ParticipantStore(RoundJournal, UpdateCache, Books):
@@ -45,6 +76,9 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         RoundJournal.__init__(self, database, sealer, home / "inputs", clock)
         UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
         Books.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+        self.home = home
+        self.clock, self.entropy = clock, entropy
+        self.shelf = Snapshots(database, SealedFiles(home / snapshots.FOLDER, key, entropy))
         self._statistics = StatisticsFiles(home)
         self._drop_unnamed_models()
 
@@ -53,6 +87,36 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         if answers:
             self._statistics.put(run_id, answers)
         super().save_end(run_id, plan_hash, code, model_file)
+
+    def keep_snapshots(self, wanted: Iterable[tuple[bytes, bytes]]) -> None:
+        """Accepted data is kept for these (plan hash, version) alone."""
+        self.shelf.keep_only(wanted)
+
+    def forget_dataset(self, dataset: str) -> Forgotten:
+        """Erases the registration of a data set and everything made from its rows; the rest of the record stays. What
+        is written over in the database is emptied before this returns. Hold the `FolderLock`.
+        """
+        erased = self.shelf.forget(dataset)
+        with self._database.read() as connection:
+            updates = tables.UPDATES.select(connection, dataset=dataset)
+        for row in updates:
+            self._files.delete(row.blob("blob"))
+        with self._database.write() as connection:
+            tables.UPDATES.delete(connection, dataset=dataset)
+            named = tables.SOURCES.delete(connection, name=dataset) + tables.DATASETS.delete(connection, name=dataset)
+            found = Forgotten(
+                named > 0,
+                erased,
+                len(updates),
+                len(tables.SPENT.select(connection, dataset=dataset)),
+                len(tables.LEDGER.select(connection, dataset=dataset)),
+                len(tables.EXCLUDED.select(connection, dataset=dataset)),
+                0,
+            )
+            facts = [["dataset", dataset], ["snapshots", str(erased)], ["updates", str(len(updates))]]
+            tables.TRAIL.append(connection, [self._trail(FORGOTTEN, facts)])
+        self._database.erase_history()
+        return replace(found, runs=len(self.runs_over(dataset)))
 
     def presumes_spent(self, dataset: str) -> bool:
         """Whether anything of this data set counts as spent only because of a re-key: what `forgive_spent` settles."""
@@ -119,11 +183,14 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "DataSets",
+    "Forgotten",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",
     "PrivacyLedgers",
     "Sent",
+    "Snapshots",
     "Standing",
     "StatisticsFiles",
     "StoredEnd",

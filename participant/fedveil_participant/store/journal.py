@@ -44,7 +44,7 @@ _STAGES: SnapshotCodec[OpenStage] = SnapshotCodec(STAGES)
 class Standing:
     """What outlives every attempt: the highest (round, attempt) of each run, spent keys, sums voted for, checksum keys
     of sums that are still to be checked, runs in which a false sum was signed, the entries of the privacy ledgers in
-    order, and the limits of data sets over all runs.
+    order, the limits of data sets over all runs, and the sketches of accepted data versions.
     """
 
     high_water: Mapping[RunId, tuple[int, int]]
@@ -54,6 +54,7 @@ class Standing:
     disputed: frozenset[RunId]
     ledger: tuple[LedgerEntry, ...] = ()
     lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
+    sketches: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class RoundJournal:
             disputed = tables.DISPUTED.select(connection)
             ledger = tables.LEDGER.select(connection)
             limits = tables.LIFETIMES.select(connection)
+            sketches = tables.SKETCHES.select(connection)
         return Standing(
             {RunId(row.text("run_id")): (row.integer("round"), row.integer("attempt")) for row in high_water},
             frozenset(_spent_key(row) for row in spent),
@@ -175,6 +177,7 @@ class RoundJournal:
                 for row in sorted(ledger, key=lambda row: row.integer("seq"))
             ),
             {row.text("dataset"): LifetimeLimit(row.real("max_epsilon"), row.real("delta")) for row in limits},
+            {row.blob("version"): row.blob("sketch") for row in sketches},
         )
 
     def _tag_key(self, row: Row) -> TagKey:

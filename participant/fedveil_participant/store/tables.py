@@ -20,6 +20,10 @@ UPDATES = CheckedTable("updates", "dataset", "version", "purpose", "subject", "m
 ENDS = CheckedTable("ends", "run_id", "plan_hash", "code", "model", "wall_s")
 LEDGER = AppendOnlyTable("ledger", "wall_s", "dataset", "entry")
 LIFETIMES = CheckedTable("lifetimes", "dataset", "max_epsilon", "delta")
+SOURCES = CheckedTable("sources", "name", "content", "wall_s")
+EXCLUDED = CheckedTable("excluded", "dataset", "field", "person", "wall_s")
+SKETCHES = CheckedTable("sketches", "version", "sketch")
+SNAPSHOTS = CheckedTable("snapshots", "plan_hash", "version", "dataset", "blob")
 OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
 
 ALL: tuple[CheckedTable, ...] = (
@@ -42,4 +46,8 @@ ALL: tuple[CheckedTable, ...] = (
     LEDGER,
     LIFETIMES,
     OUTBOX,
+    SOURCES,
+    EXCLUDED,
+    SKETCHES,
+    SNAPSHOTS,
 )

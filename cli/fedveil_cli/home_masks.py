@@ -1,0 +1,45 @@
+"""The masking rules of registered data sets, as commands and a starting participant find them.
+
+Promise: rules, hierarchies and key are read when a process starts, before anything else happens to the data; a key from
+the environment is deleted there.
+"""
+
+import pathlib
+from collections.abc import Iterable
+
+from fedveil_common.errors import ConfigError
+from fedveil_common.ports import Entropy
+from fedveil_participant.data.registration import Registration
+from fedveil_participant.masking import Rules
+from fedveil_participant.masking.registered import Loaded, Note, RegisteredMasks
+
+from fedveil_cli.masking_commands import read_rules
+from fedveil_cli.masking_keys import find_key
+from fedveil_cli.output import Output
+
+
+def masks_of(
+    registrations: Iterable[Registration], entropy: Entropy, output: Output, note: Note, *, release: bool = False
+) -> RegisteredMasks:
+    """The masks of those that have rules."""
+
+    def load(registration: Registration) -> Loaded:
+        assert registration.rules is not None, "only data sets with rules are loaded"
+        rules = read_rules(registration.rules.path)
+        key = find_key(rules.key_ref, registration.rules.path, output) if rules.needs_key else None
+        return Loaded(rules, key)
+
+    return RegisteredMasks(registrations, load, entropy, note, release=release)
+
+
+def rules_for(dataset: str, path: pathlib.Path) -> Rules:
+    """The rules in a file, for this data set. RulesError; ConfigError `masking_dataset`, `file_unreadable`."""
+    rules = read_rules(path)
+    if rules.dataset != dataset:
+        raise ConfigError(
+            "masking_dataset",
+            f"{path} has the rules of the data set {rules.dataset}, not of {dataset}",
+            not_done="nothing was registered",
+            next_step=f"give the rules of {dataset}",
+        )
+    return rules

@@ -1,0 +1,121 @@
+"""The masks of registered data sets: rules as they were registered, with their key, ready when a plan is accepted.
+
+Promise: rules that are not those that were registered mask nothing (`masking_changed`); what could not be made ready is
+refused when its data set is asked for, and holds up no other. Where a plan protects single records, a mask whose output
+for one row depends on other rows is refused (`mask_mixes_rows`): one record would move what others contribute, and the
+epsilon that is charged would not be true. Every masking is on record, with counts and digests and no value.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+from fedveil_common import jcs
+from fedveil_common.errors import ConfigError, FedveilError, PolicyRefusal
+from fedveil_common.plan import Plan, Unit
+from fedveil_common.ports import Entropy
+
+from fedveil_participant.data.masked_records import Mask
+from fedveil_participant.data.registration import Registration
+from fedveil_participant.masking.engine import Masked, mask_table
+from fedveil_participant.masking.keys import MaskingKey
+from fedveil_participant.masking.rules import Rules
+
+Note = Callable[[str, tuple[tuple[str, str], ...]], None]
+"""Puts a fact about this organisation's own doing on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rules as they stand in their file, and the key that they name."""
+
+    rules: Rules
+    key: MaskingKey | None
+
+
+Load = Callable[[Registration], Loaded]
+"""Reads the rules file and the key of a registered data set. Raises FedveilError."""
+
+
+class RegisteredMasks:
+    """See `bench.MaskOf`. `release`: whether the thresholds of the rules apply to training (`training_release`)."""
+
+    def __init__(
+        self, registrations: Iterable[Registration], load: Load, entropy: Entropy, note: Note, *, release: bool = False
+    ) -> None:
+        self._entropy, self._note, self._release = entropy, note, release
+        self._known: dict[str, Loaded | FedveilError] = {}
+        for one in registrations:
+            if one.rules is not None:
+                self._known[one.name] = _loaded(one, load)
+
+    def __call__(self, registration: Registration, plan: Plan) -> Mask:
+        """The mask that the plan sees this data set through. ConfigError `masking_changed`, `masking_dataset` and all
+        that hinders rules or key from being read; PolicyRefusal `mask_mixes_rows`.
+        """
+        found = self._known[registration.name]
+        if isinstance(found, FedveilError):
+            raise found
+        check_row_wise(found.rules, plan, release=self._release)
+
+        def mask(table: pa.Table) -> pa.Table:
+            done = mask_table(
+                found.rules, found.key, table, registration.name, entropy=self._entropy, release=self._release
+            )
+            self._note("data_masked", facts_of(registration.name, found.rules, table.num_rows, done))
+            return done.table
+
+        return mask
+
+
+def _loaded(registration: Registration, load: Load) -> Loaded | FedveilError:
+    assert registration.rules is not None, "only data sets with rules are loaded"
+    try:
+        found = load(registration)
+        if not hmac.compare_digest(found.rules.digest, registration.rules.digest):
+            raise changed(registration.name, found.rules.digest, registration.rules.digest)
+    except FedveilError as error:
+        return error
+    return found
+
+
+def changed(shown: str, found: bytes, registered: bytes) -> ConfigError:
+    """`masking_changed`: the rules of a data set are others than those that were registered."""
+    return ConfigError(
+        "masking_changed",
+        f"the masking rules of {shown} are not those that were registered: their digest is {found.hex()}, registered "
+        f"is {registered.hex()}",
+        not_done="no row of the data set was used",
+        next_step="look at what changed; then fedveil data add NAME --replace --source ... --rules FILE",
+    )
+
+
+def check_row_wise(rules: Rules, plan: Plan, *, release: bool) -> None:
+    """PolicyRefusal `mask_mixes_rows` for a plan that protects single records and a mask that looks beyond one."""
+    if plan.privacy is None or plan.privacy.unit is not Unit.RECORD:
+        return
+    mixing = rules.mixing(release=release)
+    if mixing:
+        raise PolicyRefusal(
+            "mask_mixes_rows",
+            f"the plan protects single records, and in the masking rules of {rules.dataset} what becomes of a row "
+            f"depends on other rows: {', '.join(mixing)}",
+            not_done="the plan was not accepted",
+            next_step="use operators that look at one cell at a time (generalise, truncate, clamp, pseudonym, noise)",
+        )
+
+
+def facts_of(dataset: str, rules: Rules, rows: int, done: Masked) -> tuple[tuple[str, str], ...]:
+    """What is kept of one masking: digests, counts, how each column was masked, and the noise that was put on."""
+    return (
+        ("dataset", dataset),
+        ("masking", rules.digest.hex()),
+        ("rows", str(rows)),
+        ("rows_left", str(done.table.num_rows)),
+        (
+            "columns",
+            jcs.dumps({one.name: [step.NAME for step in one.steps] for one in rules.columns.values()}).decode(),
+        ),
+        ("noise", jcs.dumps([entry.json() for entry in done.noise]).decode()),
+    )
