@@ -144,6 +144,17 @@ class CheckedTable:
             self._checked(row._mapping)
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far an append-only table has come: the number of its last row, and the chain of digests up to it."""
+
+    seq: int
+    chain: bytes
+
+
+NO_ROWS = Head(0, b"")
+
+
 class AppendOnlyTable(CheckedTable):
     """A table whose rows are numbered `seq` = 1, 2, ... and chained; its triggers refuse UPDATE and DELETE."""
 
@@ -167,6 +178,18 @@ class AppendOnlyTable(CheckedTable):
             prepared.append({**values, "digest": digest, "chain": chain})
         if prepared:
             connection.execute(self._insert, prepared)
+
+    def head(self, connection: sa.Connection) -> "Head":
+        """The last row: number 0 and an empty chain if there is none."""
+        last = connection.execute(self._last).mappings().first()
+        return NO_ROWS if last is None else Head(int(last["seq"]), bytes(last["chain"]))
+
+    def chain_at(self, connection: sa.Connection, seq: int) -> bytes | None:
+        """The chain up to row `seq`, empty for 0; None if there are fewer rows. `verify` says whether it is right."""
+        if seq == 0:
+            return NO_ROWS.chain
+        found = connection.execute(sa.select(self._table.c.chain).where(self._table.c.seq == seq)).scalar()
+        return None if found is None else bytes(found)
 
     def _link(self, chain: bytes, seq: int, digest: bytes) -> bytes:
         return h("row/chain", self.name.encode(), chain, u64(seq), digest)

@@ -17,6 +17,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
     IntegrityError,
+    PeerError,
     PolicyRefusal,
     RoundAborted,
     Unreachable,
@@ -35,12 +36,13 @@ from fedveil_common.messages import (
     RosterNotice,
     RunEnded,
     RunEndedAck,
+    SignedBlob,
 )
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round, spending
+from fedveil_participant import checks, finish, labels, receipts, round, spending
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
@@ -221,7 +223,7 @@ class Driver:
             self._tell("refused", {"code": error.code, "what": error.what})
             said = round.refusal(self.state, error)
             if said is not None:
-                self._link.send(said.message)
+                self._send(said)
             return
         for action in actions:
             self._perform(action)
@@ -235,7 +237,7 @@ class Driver:
                 self._persist(action)
             case Send():
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
-                self._link.send(action.message)
+                self._send(action)
             case PrepareUpdate():
                 if self._preparing != action.manifest.key:
                     self._preparing = action.manifest.key
@@ -254,6 +256,10 @@ class Driver:
                     self._journal.drop_update(action.update)
             case Note():
                 self._tell(action.code, {"text": action.text})
+
+    def _send(self, action: Send) -> None:
+        key = round.attempt_of(self.state) or self._last_key
+        self._link.send(action.message, labels.label_of_message(action.message, self.state.stage, key))
 
     def _persist(self, action: Persist) -> None:
         key = round.attempt_of(self.state) or self._last_key
@@ -311,7 +317,7 @@ class Driver:
                 self._handle(Received(message, now, self._seed()))
                 self._run_ended(message)
             case ReceiptNotice():
-                pass  # kept with the outbox once there is one; the reveal was journaled before it was sent
+                self._receipt(message.receipt, message.receipt.body)
             case _:
                 self._handle(Received(message, now, self._seed()))
 
@@ -521,6 +527,7 @@ class Driver:
             return
         self._uploading = (action.key, action.quorum)
         session = self._session
+        label = labels.label_of_upload(action, self.state.stage)
 
         def work() -> None:
             code = ""
@@ -528,7 +535,8 @@ class Driver:
                 opened = self._journal.open_answer(action.key, action.quorum) if action.quorum else None
                 with contextlib.closing(opened or self._journal.open_input(action.key)) as source:
                     self._failpoints.hit("participant.upload")
-                    self._link.submit_input(action.header, action.leaf_hashes, source)
+                    receipt = self._link.submit_input(action.header, action.leaf_hashes, source, label)
+                self._receipt(receipt, label.awaits)
             except (Unreachable, RoundAborted) as error:
                 log.warning("upload.unreachable", code=error.code)
                 self.call(lambda: self._again(action))
@@ -539,6 +547,23 @@ class Driver:
             self.call(lambda: self._uploaded(session, action, code))
 
         self._workers.submit(work)
+
+    def _receipt(self, receipt: SignedBlob, due: bytes) -> None:
+        """A receipt that came for what awaits one with the body `due`: kept beside it, also one that is false, which is
+        an alarm and moves nothing: what it is about has left. Any thread.
+        """
+        if not due:
+            return  # the attempt was over when its upload began anew: nothing waits for the answer
+        key = self.state.roster.coordinator_key
+        try:
+            kept = self._journal.keep_receipt(receipt, key, due)
+            receipts.check(receipt, key, due)
+        except PeerError as error:
+            code, what = error.code, error.what
+            self.call(lambda: self._tell("alarm", {"code": code, "what": what}))
+            return
+        if not kept:
+            log.info("receipt.not_awaited")  # said twice, or about what never left
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == (action.key, action.quorum) and session == self._session:

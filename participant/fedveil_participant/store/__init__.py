@@ -16,10 +16,11 @@ from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
-from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
+from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
+from fedveil_participant.store.outbox import OutboxRows, Sent, StoredReceipt
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.statistics_files import StatisticsFiles
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
@@ -28,11 +29,12 @@ FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class Books(PrivacyLedgers, Holdings):
+class Books(PrivacyLedgers, OutboxRows, Holdings):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
+        OutboxRows.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
 
 
@@ -128,6 +130,7 @@ __all__ = [
     "StatisticsFiles",
     "StoredEnd",
     "StoredPlan",
+    "StoredReceipt",
     "StoredUpdate",
     "TrailRow",
     "journal_key",

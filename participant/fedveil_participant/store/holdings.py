@@ -1,4 +1,4 @@
-"""What an organisation holds beside its rounds: keys, registered data, accepted plans, ends of runs, the outbox.
+"""What an organisation holds beside its rounds: keys, registered data, accepted plans, ends of runs.
 
 Invariant: the protocol key exists only sealed in the journal (no journal, no key); after a re-key the data versions
 that are present count as spent until the organisation's own operator says otherwise, for a reason that stays on record.
@@ -50,17 +50,6 @@ class StoredEnd:
     code: str
     has_model: bool
     wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One message that left: its kind, size and SHA-256."""
-
-    seq: int
-    wall_s: float
-    kind: str
-    size_bytes: int
-    digest: bytes
 
 
 class Holdings:
@@ -295,33 +284,3 @@ class Holdings:
         if row is None or not row.blob("model"):
             raise ConfigError("unknown_model", f"no final model of run {run_id} is kept here")
         return self._models.get(row.blob("model"))
-
-    # --- the outbox ---------------------------------------------------------------------------------------------------
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """A message is about to leave: on record before it does, so that what cannot be recorded is not sent. The row
-        outlives this process at once, and a power cut from the next stage of the round on.
-        """
-        row: dict[str, Value] = {
-            "wall_s": self._clock.wall_s(),
-            "kind": kind,
-            "size_bytes": size_bytes,
-            "content": digest,
-        }
-        with self._database.write_soon() as connection:
-            tables.OUTBOX.append(connection, [row])
-
-    def outbox(self) -> list[Sent]:
-        """Everything that left, oldest first."""
-        with self._database.read() as connection:
-            found = tables.OUTBOX.select(connection)
-        return [
-            Sent(
-                row.integer("seq"),
-                row.real("wall_s"),
-                row.text("kind"),
-                row.integer("size_bytes"),
-                row.blob("content"),
-            )
-            for row in found
-        ]

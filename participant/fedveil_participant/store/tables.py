@@ -20,7 +20,11 @@ UPDATES = CheckedTable("updates", "dataset", "version", "purpose", "subject", "m
 ENDS = CheckedTable("ends", "run_id", "plan_hash", "code", "model", "wall_s")
 LEDGER = AppendOnlyTable("ledger", "wall_s", "dataset", "entry")
 LIFETIMES = CheckedTable("lifetimes", "dataset", "max_epsilon", "delta")
-OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
+OUTBOX = AppendOnlyTable(
+    "outbox", "wall_s", "kind", "what", "run_id", "round", "attempt", "size_bytes", "content", "awaits", "amends"
+)
+RECEIPTS = AppendOnlyTable("receipts", "wall_s", "message", "signer_id", "signer_key", "body", "sig")
+CHECKPOINTS = AppendOnlyTable("checkpoints", "wall_s", "statement", "sig")
 
 ALL: tuple[CheckedTable, ...] = (
     STAGE,
@@ -42,4 +46,6 @@ ALL: tuple[CheckedTable, ...] = (
     LEDGER,
     LIFETIMES,
     OUTBOX,
+    RECEIPTS,
+    CHECKPOINTS,
 )
