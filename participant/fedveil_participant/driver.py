@@ -38,6 +38,7 @@ from fedveil_common.messages import (
     RunEndedAck,
     SignedBlob,
 )
+from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
@@ -370,6 +371,7 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
+                self._note_read(run_id, plan, "accept")
                 members = len(self.state.roster.participants)
                 keys = key_for(plan, run_id, members, self._cipher)
                 if run_id not in self.state.high_water and plan.privacy is None:
@@ -416,6 +418,7 @@ class Driver:
         self._answer(digest, said or code)
 
     def _answer(self, digest: bytes, code: str) -> None:
+        self._journal.note("plan_answered", (("plan", digest.hex()), ("code", code or "accepted")))
         self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
         self._link.send(PlanAnswer(digest, not code, code))
 
@@ -433,6 +436,7 @@ class Driver:
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
+                self._note_read(manifest.key.run_id, accepted.plan, manifest.purpose.value, manifest.key.round)
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
@@ -450,6 +454,12 @@ class Driver:
             self.call(lambda: self._tell("update_refused", facts))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
+
+    def _note_read(self, run_id: RunId, plan: Plan, why: str, number: int = 0) -> None:
+        """The data set was read for a run: to see whether it fits, or for what enters the sum of a round."""
+        place = (("run", run_id), ("round", str(number)), ("why", why))
+        what = (("dataset", plan.data.dataset), ("rows", str(self._bench.rows())))
+        self._journal.note("data_read", (*place, *what, ("plan", plans.plan_hash(plans.canonical(plan)).hex())))
 
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
         """A false sum ends the run here, for good: before anything else follows from the error."""
@@ -615,6 +625,7 @@ class Driver:
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
+        self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
 

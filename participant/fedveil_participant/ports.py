@@ -172,6 +172,12 @@ class Bench(Protocol):
         """
         ...
 
+    def rows(self) -> int:
+        """Rows of the table that was read last, those not counted that the plan drops; 0 before the first. For this
+        organisation's own record.
+        """
+        ...
+
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         """`values`, coordinates start .. start+len of a sum's vector, quantised under the plan's layout, with this
         participant's own noise: signed integers in fresh memory. The same whatever the pieces; any thread.

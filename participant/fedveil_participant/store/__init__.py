@@ -16,25 +16,29 @@ from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
+from fedveil_participant.store.checkpoints import Checked, CheckpointRows
 from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
-from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
+from fedveil_participant.store.journal import RoundJournal, Standing
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
 from fedveil_participant.store.outbox import OutboxRows, Sent, StoredReceipt
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.statistics_files import StatisticsFiles
+from fedveil_participant.store.trail import TrailRow, TrailRows
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class Books(PrivacyLedgers, OutboxRows, Holdings):
+class Books(PrivacyLedgers, OutboxRows, CheckpointRows, TrailRows, Holdings):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
         OutboxRows.__init__(self, database, clock)
+        CheckpointRows.__init__(self, database, clock)
+        TrailRows.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
 
 
@@ -121,6 +125,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "Checked",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",

@@ -21,6 +21,7 @@ from fedveil_common.secret import PrivateKey, Seed
 
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.trail import facts_text
 
 _PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
 _REKEYED, _ROSTER, _NEWER_ROSTER = "rekeyed", "roster", "newer_roster"
@@ -143,8 +144,11 @@ class Holdings:
     # --- data and plans -----------------------------------------------------------------------------------------------
 
     def save_dataset(self, name: str, path: Path) -> None:
-        """The table registered under `name`."""
+        """The table registered under `name`; a new one, or another path, is in the trail."""
         with self._database.write() as connection:
+            before = tables.DATASETS.one(connection, name=name)
+            if before is None or before.text("path") != str(path):
+                tables.TRAIL.append(connection, [self._note("data_registered", dataset=name, path=str(path))])
             tables.DATASETS.put(connection, name=name, path=str(path))
 
     def datasets(self) -> dict[str, Path]:
@@ -153,8 +157,10 @@ class Holdings:
             return {row.text("name"): Path(row.text("path")) for row in tables.DATASETS.select(connection)}
 
     def accept_plan(self, plan_hash: bytes) -> None:
-        """The owner passed this hash with --accept."""
+        """The owner passed this hash with --accept. The first time is in the trail."""
         with self._database.write() as connection:
+            if tables.ACCEPTED.one(connection, plan_hash=plan_hash) is None:
+                tables.TRAIL.append(connection, [self._note("plan_accepted", plan=plan_hash.hex(), by="--accept")])
             tables.ACCEPTED.put(connection, plan_hash=plan_hash, wall_s=self._clock.wall_s())
 
     def accepted(self) -> frozenset[bytes]:
@@ -226,19 +232,22 @@ class Holdings:
         """
         if not reason.strip():
             raise ConfigError("reason_missing", "a reason must be given", next_step="--reason TEXT")
-        now = self._clock.wall_s()
-        trail: dict[str, Value] = {
-            "wall_s": now,
-            "run_id": "",
-            "round": 0,
-            "attempt": 0,
-            "kind": "budget_set",
-            "facts": jcs.dumps([["dataset", dataset], ["reason", reason]]).decode(),
-        }
+        now, trail = self._clock.wall_s(), self._note("budget_set", dataset=dataset, reason=reason)
         with self._database.write() as connection:
             tables.PRESUMED_SPENT.delete(connection, dataset=dataset)
             tables.FORGIVEN.put(connection, dataset=dataset, wall_s=now, reason=reason)
             tables.TRAIL.append(connection, [trail])
+
+    def _note(self, kind: str, **facts: str) -> dict[str, Value]:
+        """A row of the trail that belongs to no attempt, for the transaction of what it is about."""
+        return {
+            "wall_s": self._clock.wall_s(),
+            "run_id": "",
+            "round": 0,
+            "attempt": 0,
+            "kind": kind,
+            "facts": facts_text(tuple(facts.items())),
+        }
 
     # --- ends of runs -------------------------------------------------------------------------------------------------
 
