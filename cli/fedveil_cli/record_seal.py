@@ -5,7 +5,7 @@ from fedveil_participant.membership import Membership
 from fedveil_participant.store import ParticipantStore
 
 ROWS = 256
-"""So many rows of trail, outbox, receipts and ledger stand behind the last checkpoint at most, but for half a second."""
+"""So many rows of trail, outbox, receipts and ledger may stand behind the last checkpoint, and half a second's more."""
 
 
 class RecordSeal:

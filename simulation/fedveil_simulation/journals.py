@@ -355,6 +355,7 @@ class ParticipantMemory:
     kept: Kept = field(default_factory=Kept)
     trail: list[tuple[str, AttemptKey, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    records: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     receipts: list[tuple[SignedBlob, bytes, bytes]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
@@ -471,8 +472,8 @@ class ParticipantMemory:
         return run_id in self.ends
 
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
-        """A refusal, for the local record."""
-        self.notes.append((kind, facts))
+        """A refusal, or what else belongs into the local record."""
+        (self.notes if kind == "refused" else self.records).append((kind, facts))
 
     def keep_receipt(self, receipt: SignedBlob, key: bytes, due: bytes) -> bool:
         """A receipt, with the key that was pinned and the body that was awaited; the first for each stays."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from fedveil_common import jcs
 from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError
