@@ -88,10 +88,10 @@ def books(home: pathlib.Path, passphrase: Passphrase | None) -> Books:
 
 def examined(sent: Sent, keys: Iterable[bytes]) -> Listed:
     """A message, its receipt checked. `keys`: the coordinator's, of all times that the pinned chain knows."""
-    if not sent.awaits:
-        return Listed(sent, ReceiptState.NONE_DUE)
     if sent.receipt is None:
-        return Listed(sent, ReceiptState.AWAITED)
+        return Listed(sent, ReceiptState.AWAITED if sent.awaits else ReceiptState.NONE_DUE)
+    if not sent.awaits:
+        return Listed(sent, ReceiptState.FALSE, "it lies beside a message for which none is due")
     try:
         receipts.check(sent.receipt.receipt, sent.receipt.signer_key, sent.awaits)
     except PeerError as error:
