@@ -19,6 +19,7 @@ from fedveil_cli import renewing
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers
 from fedveil_common.errors import FedveilError
+from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.messages import RosterNotice
@@ -164,8 +165,12 @@ class Outbox:
     def __init__(self) -> None:
         self.kinds: list[str] = []
 
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+    def record(self, kind: str, size_bytes: int, digest: bytes, label: Label = UNLABELLED) -> int:
         self.kinds.append(kind)
+        return len(self.kinds)
+
+    def amend(self, number: int, size_bytes: int) -> None:
+        assert 0 < number <= len(self.kinds)
 
 
 def code_of_call(link: CoordinatorLink) -> str:

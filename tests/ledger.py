@@ -118,6 +118,9 @@ class MarkedBench:
                     values[where] = rows
         return [values]
 
+    def rows(self) -> int:
+        return self._bench.rows()
+
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         assert start == 0, "a story's vector is one piece"
         made = self._bench.encode(plan, manifest, values, coins, start)

@@ -111,6 +111,7 @@ class WholeBench:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.accept, self.sketch, self.encode = bench.accept, bench.sketch, bench.encode
+        self.rows = bench.rows
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]

@@ -26,7 +26,7 @@ from tests.nursery import nursery
 
 NAMES = ("acme", "borealis", "cygnus")
 LIMIT_S = 60.0
-GROUPS = ("budget", "ca", "data", "governance", "key", "model", "plan", "round", "run")
+GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "round", "run")
 """Commands whose second word says which."""
 
 PRIVATE = """
@@ -203,7 +203,7 @@ class House:
 
     # --- the usual steps ----------------------------------------------------------------------------------------------
 
-    def found(self) -> None:
+    def found(self, environment: Mapping[str, str] | None = None, module: str = "") -> None:
         """`init` and `serve`."""
         (self.folder / "ca.txt").write_text("certificate authority")
         (self.folder / "gov.txt").write_text("governance passphrase")
@@ -218,11 +218,12 @@ class House:
             "gov.txt",
         )
         assert done.returncode == 0, done.stderr
-        self.serve()
+        self.serve(environment, module=module)
 
-    def serve(self, environment: Mapping[str, str] | None = None, answering: bool = True) -> None:
+    def serve(self, environment: Mapping[str, str] | None = None, answering: bool = True, module: str = "") -> None:
         """`serve`, until it answers; at once where it may be killed before it ever does."""
-        self.start("coordinator", "serve", "--passphrase-file", "ca.txt", home="op", environment=environment)
+        arguments = ("serve", "--passphrase-file", "ca.txt")
+        self.start("coordinator", *arguments, home="op", environment=environment, module=module)
         if answering:
             self.until(lambda: self.run("health").returncode == 0, "the coordinator's start")
 

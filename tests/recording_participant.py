@@ -43,6 +43,9 @@ class RecordingBench:
     ) -> Sequence[NDArray[np.float64]]:
         return self._bench.contribution(plan, version, purpose, lineage, fresh)
 
+    def rows(self) -> int:
+        return self._bench.rows()
+
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         made = self._bench.encode(plan, manifest, values, coins, start)
         assert start == 0, "a test's vector is one piece"

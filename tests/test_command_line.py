@@ -52,7 +52,7 @@ def _commands_of(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, 
 PROMISED = """
 demo, simulate, version, doctor, plan check, plan explain, model verify, predict, verify, init, serve, invite,
 revoke, fingerprint, status, run start, run list, run show, run watch, run pause, run resume, run abort, round
-show, round close, audit, backup, unseal, join, participate, leave, pause, resume, pending, show,
+show, round close, backup, unseal, join, participate, leave, pause, resume, pending, show,
 data key, data seal, data open, data rewrap, data show, data add, data mask, data check, data preview, data masking-key,
 data forget, data exclude,
 approve, deny, policy, outbox, budget show, budget set, budget history, budget record,
@@ -61,7 +61,7 @@ model export, model promote, model withdraw, model seal, model open, renew, repo
 model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,
 governance publish, governance rotate, governance follow, ca rotate, ca retire, key deal, key adopt, key show, key pair,
 key import-phe, key export-phe, key terms, key holders start, key holders take, key holders show, key refresh start,
-key refresh take, key refresh adopt, key pin, key publish, answers
+key refresh take, key refresh adopt, key pin, key publish, answers, audit show, audit verify, audit export
 """
 
 

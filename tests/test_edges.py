@@ -19,6 +19,7 @@ from fedveil_cli.world import SystemClock, SystemEntropy
 from fedveil_common import plan as plans
 from fedveil_common import published, transcript, wire
 from fedveil_common.errors import FedveilError, Unreachable
+from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.grpc_errors import KEY, error_of
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import PlanAnswer
@@ -181,9 +182,16 @@ def served() -> Iterator[Served]:
 class Outbox:
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, bytes]] = []
+        self.labels: list[Label] = []
 
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+    def record(self, kind: str, size_bytes: int, digest: bytes, label: Label = UNLABELLED) -> int:
         self.rows.append((kind, size_bytes, digest))
+        self.labels.append(label)
+        return len(self.rows)
+
+    def amend(self, number: int, size_bytes: int) -> None:
+        kind, _, digest = self.rows[number - 1]
+        self.rows[number - 1] = kind, size_bytes, digest
 
 
 @dataclass
@@ -360,7 +368,7 @@ def uploading(served: Served) -> tuple[grpc.Channel, bytes, list[bytes], list[by
     held: list[tuple[object, tuple[bytes, ...], bytes | bytearray]] = []
     ready = threading.Event()
 
-    def hold(header: object, hashes: tuple[bytes, ...], source: LeafSource) -> object:
+    def hold(header: object, hashes: tuple[bytes, ...], source: LeafSource, label: object) -> object:
         held.append((header, hashes, source.packed(0)))
         ready.set()
         raise Unreachable("held", "this test uploads by hand")

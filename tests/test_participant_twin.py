@@ -103,7 +103,8 @@ def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
             "plans": {plan.run_id: (plan.plan_hash, plan.canonical, plan.version) for plan in journal.plans()},
             "roster": journal.roster(),
             "trail": [(row.kind, row.key, row.facts) for row in trail if row.key is not None],
-            "notes": [(row.kind, row.facts) for row in trail if row.key is None],
+            "notes": [(row.kind, row.facts) for row in trail if row.key is None and row.kind == "refused"],
+            "records": [(row.kind, row.facts) for row in trail if row.key is None and row.kind != "refused"],
         }
     return seen | {
         "high_water": journal.kept.high_water,
@@ -115,6 +116,7 @@ def held(journal: ParticipantStore | ParticipantMemory) -> dict[str, object]:
         "roster": journal.roster,
         "trail": journal.trail,
         "notes": journal.notes,
+        "records": journal.records,
     }
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from enrolment_office import CA, GOV, Clock, Entropy
 from fedveil_cli import identity_commands, renewing, run_commands
+from fedveil_cli.unrecorded import Unrecorded
 from fedveil_cli.world import World
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal, Unreachable
 from fedveil_common.ids import OrgId
@@ -39,7 +40,7 @@ def house(tmp_path: pathlib.Path) -> Iterator[House]:
 def standing(member: Member) -> Standing:
     certificate = member.membership
     key = certificates.load_key(certificate.key_pem())
-    return standing_of(certificate, certificate.federation_id, certificate.certificate_pem, key)
+    return standing_of(certificate, certificate.federation_id, certificate.certificate_pem, key, Unrecorded())
 
 
 # --- the ordinary way -------------------------------------------------------------------------------------------------

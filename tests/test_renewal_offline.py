@@ -8,6 +8,7 @@ import pytest
 from certificate_house import DAY, House, Member, open_house
 from enrolment_office import CA, Entropy, join
 from fedveil_cli import renewing
+from fedveil_cli.unrecorded import Unrecorded
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
 from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import certificates
@@ -60,7 +61,8 @@ def test_a_node_that_was_away_renews_over_the_enrolment_port(house: House, tmp_p
     assert acme.serial != first
     assert (acme.why(), acme.who()) == ("", "")
     with acme.store() as store:
-        assert [sent.kind for sent in store.outbox()] == ["Join", "RenewOffline"]
+        sent = [(sent.kind, sent.size_bytes > 0) for sent in store.outbox()]
+        assert sent == [("Join", True), ("Trust", False), ("Authorities", False), ("RenewOffline", True)]
 
 
 def test_participate_mends_an_expired_or_broken_pair_before_it_dials(house: House, tmp_path: pathlib.Path) -> None:
@@ -187,7 +189,7 @@ def test_the_coordinator_says_what_it_thinks_of_a_certificate(house: House, tmp_
     key = certificates.load_key(made.key_pem())
 
     def standing() -> Standing:
-        return standing_of(made, made.federation_id, made.certificate_pem, key)
+        return standing_of(made, made.federation_id, made.certificate_pem, key, Unrecorded())
 
     assert standing() is Standing.EXPIRED
     house.revoke("acme", "left")
@@ -196,7 +198,7 @@ def test_the_coordinator_says_what_it_thinks_of_a_certificate(house: House, tmp_
         house.federation.authority(CA), key.public_key(), made.subject, house.clock.now, Entropy(1)
     )
     pem = certificates.certificate_pem(alien)  # the authority's, and never recorded
-    assert standing_of(made, made.federation_id, pem, key) is Standing.UNKNOWN
+    assert standing_of(made, made.federation_id, pem, key, Unrecorded()) is Standing.UNKNOWN
     assert not house.allowed.frozen()
 
 

@@ -19,12 +19,14 @@ from fedveil_cli.local_federation import free_port
 from fedveil_cli.world import SystemClock, SystemEntropy
 from fedveil_common import limits, transcript, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
+from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import BlobType, Header, SignedBlob
 from fedveil_common.pki import certificates, transport
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.names import Subject
 from fedveil_common.ringfile import RingFile
+from fedveil_participant import upload_frames
 from fedveil_participant.client import STALL_S, CoordinatorLink, Movement
 from fedveil_simulation.charter import FEDERATION
 from fedveil_simulation.journals import PackedMemory, packed
@@ -89,18 +91,25 @@ class Line:
 
 
 class Outbox:
-    """The bytes of each upload's frames, as they leave."""
+    """The bytes of each upload: as they were declared before the first left, and as they stand at last."""
 
     def __init__(self) -> None:
+        self.declared: list[int] = []
         self.sent: list[int] = []
 
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
+    def record(self, kind: str, size_bytes: int, digest: bytes, label: Label = UNLABELLED) -> int:
         assert kind == "SubmitInput"
+        self.declared.append(size_bytes)
         self.sent.append(size_bytes)
+        return len(self.sent)
+
+    def amend(self, number: int, size_bytes: int) -> None:
+        self.sent[number - 1] = size_bytes
 
     def leaves(self) -> int:
-        """The bytes of frames with leaves, which are larger than an announcement."""
-        return sum(size for size in self.sent if size > ANNOUNCEMENT)
+        """The bytes of frames with leaves: each upload has one announcement beside them."""
+        announced = len(upload_frames.announcement(*an_input()[:2]))
+        return sum(max(0, size - announced) for size in self.sent)
 
 
 class Watched:
@@ -200,7 +209,6 @@ class Bench:
 
 
 LEAF_BYTES = 16_384 * BITS // 8
-ANNOUNCEMENT = LEAVES * 34 + 300
 
 
 @pytest.fixture

@@ -7,24 +7,29 @@ import contextlib
 import pathlib
 
 from fedveil_common.errors import FedveilError
+from fedveil_common.gate import Outbox
 from fedveil_common.pki.invites import OPERATOR, split_address
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding, rotation
 from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
+from fedveil_participant.store import journal_key, open_holdings
 
 from fedveil_cli import doctor_findings, doctor_home, doctor_network, renewing
 from fedveil_cli.doctor_findings import Report
 from fedveil_cli.output import Output
 from fedveil_cli.run_commands import connect
+from fedveil_cli.unrecorded import Unrecorded
 from fedveil_cli.world import World
 
 
-class _Unwritten:
-    """The outbox of a look: what is asked about a certificate is no message of a round."""
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """Not kept: a doctor leaves no traces."""
+def _outbox(member: membership.Membership, passphrase: Passphrase | None, world: World) -> Outbox:
+    """The organisation's own outbox, if its journal opens."""
+    try:
+        key = journal_key(member.home, passphrase)
+        return open_holdings(member.home, key, world.clock, world.entropy)
+    except FedveilError:
+        return Unrecorded()
 
 
 def examine(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> Report:
@@ -63,8 +68,10 @@ def _examine_participant(
     report.facts = _facts(member.home, member.address, member.org_id, doctor_findings.RENEW)
     key = doctor_home.check_participant(member, passphrase, world, report)
 
+    outbox = _outbox(member, passphrase, world)
+
     def call() -> tuple[str, str, str]:
-        with contextlib.closing(CoordinatorLink(renewing.channel(member, passphrase), _Unwritten())) as link:
+        with contextlib.closing(CoordinatorLink(renewing.channel(member, passphrase), outbox)) as link:
             return link.who_am_i()
 
     asked = doctor_network.Asked(
@@ -75,6 +82,7 @@ def _examine_participant(
         member.certificate_pem,
         key,
         call,
+        outbox,
     )
     doctor_network.check_coordinator(asked, world.clock, report)
 
@@ -98,6 +106,7 @@ def _examine_operator(federation: founding.Federation, world: World, report: Rep
         pem,
         key,
         call,
+        Unrecorded(),
     )
     doctor_network.check_coordinator(asked, world.clock, report)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common.errors import PeerError
+from fedveil_common.gate import Outbox
 from fedveil_common.ids import FederationId
 from fedveil_common.pki.governance import Trust, verify_chain
 from fedveil_common.pki.invites import split_address
@@ -43,7 +44,7 @@ _STANDINGS = {
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Whom to ask, and with what. `chain`: the trust chain of this home. `call`: a real call over mutual TLS; (name,
-    role, serial) as the coordinator sees it.
+    role, serial) as the coordinator sees it. `outbox`: where what is asked is written down.
     """
 
     address: str
@@ -53,6 +54,7 @@ class Asked:
     certificate: bytes
     key: ec.EllipticCurvePrivateKey | None
     call: Callable[[], tuple[str, str, str]]
+    outbox: Outbox
 
 
 def check_coordinator(asked: Asked, clock: Clock, report: Report) -> None:
@@ -111,7 +113,7 @@ def _check_identity(asked: Asked, report: Report) -> bool:
 
     def prove() -> None:
         try:
-            _, trust, authorities = fetch_trust(asked)
+            _, trust, authorities = fetch_trust(asked, asked.outbox)
         except PeerError as error:
             if error.code not in _STRANGE:
                 raise
@@ -141,7 +143,7 @@ def _check_chain(asked: Asked, served: Trust, report: Report) -> None:
 def _check_clock(asked: Asked, clock: Clock, report: Report) -> None:
     with report.check("clock", asked.address):
         before = clock.wall_s()
-        theirs = fetch_time(asked)
+        theirs = fetch_time(asked, asked.outbox)
         off = theirs - (before + clock.wall_s()) / 2
         if abs(off) > CLOCK_S:
             hours, seconds = divmod(abs(off), 3600)
@@ -153,7 +155,7 @@ def _check_clock(asked: Asked, clock: Clock, report: Report) -> None:
 def _check_standing(asked: Asked, key: ec.EllipticCurvePrivateKey, report: Report) -> bool:
     """Whether a call may be made with this certificate."""
     with report.check("standing", asked.address):
-        standing = standing_of(asked, asked.federation_id, asked.certificate, key)
+        standing = standing_of(asked, asked.federation_id, asked.certificate, key, asked.outbox)
         if standing in _STANDINGS:
             report.add(*_STANDINGS[standing], asked.address)
         return standing in {Standing.CURRENT, Standing.OFFERED}

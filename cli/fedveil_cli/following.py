@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fedveil_common import durable
 from fedveil_common.database import FolderLock
+from fedveil_common.gate import Bare
 from fedveil_common.pki import bundle, invites, proposals
 from fedveil_common.pki.proposals import Proposal
 from fedveil_common.succession import follow, roster_of_its_time
@@ -36,8 +37,8 @@ def run_follow(home: pathlib.Path, copies: Sequence[Proposal], address: str | No
             membership.save_trust(home, _from_copies(member, copies))
         else:
             pin = PinnedTrust(member, b"")  # no roster is accepted here
-            chain, _ = fetch_chain(member)
-            served = fetch_authorities(member, pin.check(chain))
+            chain, _ = fetch_chain(member, Bare())
+            served = fetch_authorities(member, pin.check(chain), Bare())
             pin.take(chain)
             membership.save_authorities(home, bundle.bundle_pem(served))
         if address is not None:

@@ -26,6 +26,7 @@ from fedveil_cli import (
     commands_key,
     commands_operator,
     commands_organisation,
+    commands_records,
     commands_run,
     reserved,
 )
@@ -55,6 +56,7 @@ for _group in (
     commands_operator,
     commands_organisation,
     commands_budget,
+    commands_records,
     commands_run,
     commands_certificates,
     commands_data,

@@ -43,6 +43,7 @@ from fedveil_participant.training.trainer_config import read_config
 
 from fedveil_cli import data_sources, governing, heap, mask_process, renewing
 from fedveil_cli.output import Output
+from fedveil_cli.record_seal import RecordSeal
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -112,7 +113,14 @@ def bench_with(
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
     own = Trainers(configs, approvals, clock, TrainerLogs(home).write)
-    return lambda datasets, store: _bench(datasets, store, find_files, own)
+
+    def bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
+        for name, config in configs.items():
+            code = code_tree.digest(config.code).hex()
+            store.note("trainer_registered", (("trainer", name), ("code", code), ("isolation", ISOLATION)))
+        return _bench(datasets, store, find_files, own)
+
+    return bench
 
 
 def participate(
@@ -272,6 +280,8 @@ def _participate(
         sketches=standing.sketches,
         stage=stage,
     )
+    seal = RecordSeal(store, signing_key, member)
+    seal.put("start")
     link = CoordinatorLink(renewing.channel(member, passphrase), store)
     driver = Driver(
         state,
@@ -320,7 +330,9 @@ def _participate(
     while thread.is_alive():
         thread.join(0.5)  # in slices, so that a signal is handled
         renewer.tick()
+        seal.tick()
     link.close()
+    seal.put("stop")
     if failure:
         stop_process(failure[0])
     return {str(run): code for run, code in driver.ended.items()}

@@ -22,8 +22,6 @@ COMMANDS: Mapping[str, str] = {
     "approve": "0.5",
     "deny": "0.5",
     "policy": "0.5",
-    "outbox": "0.5",
-    "audit": "0.5",
     "export": "0.6",
     "unseal": "0.6",
     "backup": "0.6",

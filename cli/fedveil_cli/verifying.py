@@ -38,6 +38,7 @@ from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
 from fedveil_cli.operator_line import OperatorLine
 from fedveil_cli.output import Output
 from fedveil_cli.service_commands import is_operator
+from fedveil_cli.unrecorded import Unrecorded
 from fedveil_cli.world import World
 
 ROUND, CHAIN, SUM = "round.bin", "trust.json", "sum.bin"
@@ -111,13 +112,6 @@ def _chosen(leaves: int, count: int | None, seed: Seed) -> list[int]:
 
 
 # --- from the coordinator ---------------------------------------------------------------------------------------------
-
-
-class Unrecorded:
-    """An operator's questions are written down nowhere: an operator has no updates that could leave."""
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """Nothing."""
 
 
 class Dial(Protocol):

@@ -7,7 +7,7 @@ and recompute digests.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ def _encoded(value: Value) -> bytes:
             return b"r" + struct.pack(">d", value)
         case int():
             return b"i" + str(int(value)).encode("ascii")
+
+
+def row_digest(table: str, columns: Iterable[str], values: Mapping[str, Value]) -> bytes:
+    """What a row of `table` carries as its digest: over the table's name and the values in the order of `columns`."""
+    return h("row", table.encode(), *(_encoded(values[column]) for column in columns))
+
+
+def row_link(table: str, chain: bytes, seq: int, digest: bytes) -> bytes:
+    """The chain up to row `seq`, after `chain` up to the row before it (empty for the first)."""
+    return h("row/chain", table.encode(), chain, u64(seq), digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class CheckedTable:
         self._deletes: dict[tuple[str, ...], sa.Delete] = {}
 
     def _digest(self, values: Mapping[str, Value]) -> bytes:
-        return h("row", self.name.encode(), *(_encoded(values[column]) for column in self.columns))
+        return row_digest(self.name, self.columns, values)
 
     def _where(self, where: Mapping[str, Value]) -> list[sa.ColumnElement[bool]]:
         return [self._table.c[column] == value for column, value in where.items()]
@@ -144,6 +154,17 @@ class CheckedTable:
             self._checked(row._mapping)
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far an append-only table has come: the number of its last row, and the chain of digests up to it."""
+
+    seq: int
+    chain: bytes
+
+
+NO_ROWS = Head(0, b"")
+
+
 class AppendOnlyTable(CheckedTable):
     """A table whose rows are numbered `seq` = 1, 2, ... and chained; its triggers refuse UPDATE and DELETE."""
 
@@ -163,13 +184,28 @@ class AppendOnlyTable(CheckedTable):
             seq += 1
             values: dict[str, Value] = {**record, "seq": seq}
             digest = self._digest(values)
-            chain = self._link(chain, seq, digest)
+            chain = row_link(self.name, chain, seq, digest)
             prepared.append({**values, "digest": digest, "chain": chain})
         if prepared:
             connection.execute(self._insert, prepared)
 
-    def _link(self, chain: bytes, seq: int, digest: bytes) -> bytes:
-        return h("row/chain", self.name.encode(), chain, u64(seq), digest)
+    def head(self, connection: sa.Connection) -> "Head":
+        """The last row: number 0 and an empty chain if there is none."""
+        last = connection.execute(self._last).mappings().first()
+        return NO_ROWS if last is None else Head(int(last["seq"]), bytes(last["chain"]))
+
+    def each(self, connection: sa.Connection) -> Iterator[Row]:
+        """Every row, in order, one in memory at a time. StorageError `database_damaged`."""
+        statement = self._table.select().order_by(self._table.c.seq)
+        for row in connection.execution_options(yield_per=256).execute(statement):
+            yield self._checked(row._mapping)
+
+    def chain_at(self, connection: sa.Connection, seq: int) -> bytes | None:
+        """The chain up to row `seq`, empty for 0; None if there are fewer rows. `verify` says whether it is right."""
+        if seq == 0:
+            return NO_ROWS.chain
+        found = connection.execute(sa.select(self._table.c.chain).where(self._table.c.seq == seq)).scalar()
+        return None if found is None else bytes(found)
 
     def verify(self, connection: sa.Connection) -> None:
         """Digests, numbers and chain are right from the first row to the last; StorageError otherwise."""
@@ -178,7 +214,7 @@ class AppendOnlyTable(CheckedTable):
         for row in connection.execution_options(yield_per=256).execute(statement):
             mapping = row._mapping
             self._checked(mapping)
-            chain = self._link(chain, expected, mapping["digest"])
+            chain = row_link(self.name, chain, expected, mapping["digest"])
             if mapping["seq"] != expected or mapping["chain"] != chain:
                 raise damaged(Path(self.name), f"the chain of records breaks at number {expected}")
             expected += 1

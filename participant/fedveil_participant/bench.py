@@ -157,6 +157,10 @@ class TableBench:
         clip = 1.0 if lineage is None else lineage.clip
         return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret, clip)
 
+    def rows(self) -> int:
+        """Rows of the table that was read last; 0 before the first. The organisation's own figure."""
+        return 0 if self._loaded is None else len(self._loaded[1].positions)
+
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's own noise
         where the plan has differential privacy. Deterministic in `coins`.

@@ -14,7 +14,7 @@ from fedveil.v1 import identity_pb2 as identity_pb
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
-from fedveil_common.gate import Outbox
+from fedveil_common.gate import UNLABELLED, Label, Outbox, Outgoing, Part, Passage, Whole
 from fedveil_common.grpc_errors import error_of
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
@@ -25,8 +25,11 @@ from fedveil_common.wire import tables
 from fedveil_common.wire.published import LEAF_KINDS, parse_parts
 from google.protobuf.message import DecodeError
 
+from fedveil_participant import upload_frames
 from fedveil_participant.checking import SumDownload
+from fedveil_participant.labels import label_of_round, label_of_session
 from fedveil_participant.line import Line
+from fedveil_participant.reasons import reasoned
 
 OUTGOING_BOUND = 1024
 """Messages queued on a session; more than this means that it is dead, and it is closed."""
@@ -49,12 +52,12 @@ class CoordinatorLink:
         self._line = Line(channel, outbox)
         self._retired: list[Line] = []
         self._lock = threading.Lock()
-        self._outgoing: queue.Queue[bytes | None] | None = None
+        self._outgoing: queue.Queue[Whole | None] | None = None
         self._call: Any = None
 
     def open(self, on_message: Callable[[CoordinatorMessage], None], on_closed: Callable[[FedveilError], None]) -> None:
         """Begin a session; an older one ends. Its end, or its failure to begin, goes to `on_closed` once."""
-        outgoing: queue.Queue[bytes | None] = queue.Queue(OUTGOING_BOUND)
+        outgoing: queue.Queue[Whole | None] = queue.Queue(OUTGOING_BOUND)
         with self._lock:
             previous, self._outgoing = self._outgoing, outgoing
             if self._call is not None:
@@ -72,7 +75,7 @@ class CoordinatorLink:
         self,
         line: Line,
         call: Any,
-        outgoing: "queue.Queue[bytes | None]",
+        outgoing: "queue.Queue[Whole | None]",
         on_message: Callable[[CoordinatorMessage], None],
         on_closed: Callable[[FedveilError], None],
     ) -> None:
@@ -90,31 +93,43 @@ class CoordinatorLink:
         _end(outgoing)
         on_closed(failure)
 
-    def send(self, message: ParticipantMessage) -> None:
-        """Queue a message on the session; dropped if there is none. It is said again at the next session."""
+    def send(self, message: ParticipantMessage, label: Label = UNLABELLED) -> None:
+        """Queue a message on the session; dropped if there is none. It is said again at the next session. A code that
+        is not in the closed list is sent as `no_update`.
+        """
         with self._lock:
             outgoing = self._outgoing
         if outgoing is None:
             return
         try:
-            outgoing.put_nowait(wire.encode_participant(message))
+            outgoing.put_nowait(Whole(wire.encode_participant(reasoned(message)), label_of_session(message, label)))
         except queue.Full:
             with self._lock:
                 if self._call is not None:
                     self._call.cancel()
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
-        """Upload a masked input, from the first leaf that the coordinator lacks; the signed receipt. FedveilError if it
-        was refused or the connection failed.
+    def submit_input(
+        self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource, label: Label = UNLABELLED
+    ) -> SignedBlob:
+        """Upload a masked input, from the first leaf that the coordinator lacks; the signed receipt, unchecked.
+        FedveilError if it was refused or the connection failed.
         """
         line = self._line
         with line.call():
-            return self._submit(line, header, leaf_hashes, source)
+            announced = upload_frames.announcement(header, leaf_hashes)
+            whole = len(announced) + upload_frames.size(source.shape, 0)
+            passage = line.begin_upload(announced, whole, label)
+            try:
+                return self._submit(line, announced, leaf_hashes, source, passage)
+            finally:
+                passage.end()
 
-    def _submit(self, line: Line, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
+    def _submit(
+        self, line: Line, announced: bytes, leaf_hashes: tuple[bytes, ...], source: LeafSource, passage: Passage
+    ) -> SignedBlob:
         wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         movement = Movement()
-        call = line.submit(_frames(header, leaf_hashes, source, wanted.get, movement.moved))
+        call = line.submit(_frames(announced, source, wanted.get, movement.moved, passage))
         try:
             first = _answer(line, call, "first_missing").first_missing
             if first > len(leaf_hashes):
@@ -136,7 +151,7 @@ class CoordinatorLink:
         line = self._line
         line.begin()
         try:
-            return self._download(line, line.fetch(request.SerializeToString()))
+            return self._download(line, line.fetch(Whole(request.SerializeToString(), label_of_round(run_id, round))))
         except BaseException:
             line.end()
             raise
@@ -171,7 +186,7 @@ class CoordinatorLink:
         line = self._line
         try:
             with line.call():
-                return read(stub(data, timeout=SHORT_TIMEOUT_S))
+                return read(stub(Whole(data), timeout=SHORT_TIMEOUT_S))
         except grpc.RpcError as error:
             raise line.explain(rpc_error(error)) from None
         except DecodeError:
@@ -190,14 +205,15 @@ class CoordinatorLink:
         """Download what was published of an opened round. FedveilError."""
         request = pb.FetchRoundRequest(run_id=run_id, round=round)
         line = self._line
-        return parse_parts(_parts(_stream(line, line.round, request.SerializeToString())))
+        asked = Whole(request.SerializeToString(), label_of_round(run_id, round))
+        return parse_parts(_parts(_stream(line, line.round, asked)))
 
     def fetch_headers(self, key: AttemptKey) -> Iterator[tuple[str, int, bytes]]:
         """Download the headers of the certified inputs of an attempt, and the lifts of their product. FedveilError."""
         request = pb.FetchHeadersRequest()
         tables.KEY_FIELD.put(request, "key", key)
         line = self._line
-        for data in _stream(line, line.headers, request.SerializeToString()):
+        for data in _stream(line, line.headers, Whole(request.SerializeToString(), Label(key=key))):
             try:
                 frame = pb.FetchHeadersResponse.FromString(data)
             except DecodeError:
@@ -213,7 +229,8 @@ class CoordinatorLink:
             request = pb.FetchInputLeavesRequest(run_id=run_id, round=round, kind=LEAF_KINDS[kind])
             request.leaves.extend(leaves[start : start + limits.LEAVES_PER_AUDIT])
             line = self._line
-            for data in _stream(line, line.leaves, request.SerializeToString()):
+            asked = Whole(request.SerializeToString(), label_of_round(run_id, round))
+            for data in _stream(line, line.leaves, asked):
                 try:
                     frame = pb.FetchInputLeavesResponse.FromString(data)
                 except DecodeError:
@@ -275,36 +292,30 @@ def rpc_error(error: Any) -> FedveilError:
     return error_of(error.code(), error.details(), list(metadata or ()))
 
 
-def _end(outgoing: "queue.Queue[bytes | None]") -> None:
+def _end(outgoing: "queue.Queue[Whole | None]") -> None:
     with contextlib.suppress(queue.Full):  # full: the call behind it is cancelled, nobody waits on it any more
         outgoing.put_nowait(None)
 
 
 def _frames(
-    header: SignedBlob,
-    leaf_hashes: tuple[bytes, ...],
+    announced: bytes,
     source: LeafSource,
     wanted: Callable[[], int | None],
     moved: Callable[[], object],
-) -> Iterator[bytes]:
+    passage: Passage,
+) -> Iterator[Outgoing]:
     """The announcement; then, once it is said which leaf is missing first, the leaves from there on."""
-    announcement = pb.SubmitInputRequest()
-    tables.BLOB.put(announcement.announcement, "header", header)
-    announcement.announcement.leaf_hashes.extend(leaf_hashes)
-    yield announcement.SerializeToString()
+    yield Part(announced, passage)
     first = wanted()
     if first is None:
         return
-    for start in range(first, len(leaf_hashes), limits.LEAVES_PER_FRAME):
+    passage.declare(len(announced) + upload_frames.size(source.shape, first))
+    for start, stop in upload_frames.ranges(first, source.leaves):
         moved()
-        frame = pb.SubmitInputRequest()
-        frame.leaves.first = start
-        stop = min(start + limits.LEAVES_PER_FRAME, len(leaf_hashes))
-        frame.leaves.leaves.extend(bytes(source.packed(index)) for index in range(start, stop))
-        yield frame.SerializeToString()
+        yield Part(upload_frames.leaves(source, start, stop), passage)
 
 
-def _stream(line: Line, stub: Any, data: bytes) -> Iterator[bytes]:
+def _stream(line: Line, stub: Any, data: Whole) -> Iterator[bytes]:
     """The answers of a download, watched from the first on; its line is in use until they have come."""
     movement = Movement()
     with line.call(), contextlib.ExitStack() as ending:

@@ -17,6 +17,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
     IntegrityError,
+    PeerError,
     PolicyRefusal,
     RoundAborted,
     Unreachable,
@@ -35,12 +36,14 @@ from fedveil_common.messages import (
     RosterNotice,
     RunEnded,
     RunEndedAck,
+    SignedBlob,
 )
+from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round, spending
+from fedveil_participant import checks, finish, labels, receipts, round, spending
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
@@ -222,7 +225,7 @@ class Driver:
             self._tell("refused", {"code": error.code, "what": error.what})
             said = round.refusal(self.state, error)
             if said is not None:
-                self._link.send(said.message)
+                self._send(said)
             return
         for action in actions:
             self._perform(action)
@@ -236,7 +239,7 @@ class Driver:
                 self._persist(action)
             case Send():
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
-                self._link.send(action.message)
+                self._send(action)
             case PrepareUpdate():
                 if self._preparing != action.manifest.key:
                     self._preparing = action.manifest.key
@@ -255,6 +258,10 @@ class Driver:
                     self._journal.drop_update(action.update)
             case Note():
                 self._tell(action.code, {"text": action.text})
+
+    def _send(self, action: Send) -> None:
+        key = round.attempt_of(self.state) or self._last_key
+        self._link.send(action.message, labels.label_of_message(action.message, self.state.stage, key))
 
     def _persist(self, action: Persist) -> None:
         key = round.attempt_of(self.state) or self._last_key
@@ -312,7 +319,7 @@ class Driver:
                 self._handle(Received(message, now, self._seed()))
                 self._run_ended(message)
             case ReceiptNotice():
-                pass  # kept with the outbox once there is one; the reveal was journaled before it was sent
+                self._receipt(message.receipt, message.receipt.body)
             case _:
                 self._handle(Received(message, now, self._seed()))
 
@@ -365,6 +372,7 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
+                self._note_read(run_id, plan, "accept")
                 members = len(self.state.roster.participants)
                 keys = key_for(plan, run_id, members, self._cipher)
                 if run_id not in self.state.high_water and plan.privacy is None:
@@ -422,6 +430,7 @@ class Driver:
         self._answer(digest, said or code)
 
     def _answer(self, digest: bytes, code: str) -> None:
+        self._journal.note("plan_answered", (("plan", digest.hex()), ("code", code or "accepted")))
         self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
         self._link.send(PlanAnswer(digest, not code, code))
 
@@ -439,6 +448,7 @@ class Driver:
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
+                self._note_read(manifest.key.run_id, accepted.plan, manifest.purpose.value, manifest.key.round)
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
@@ -456,6 +466,12 @@ class Driver:
             self.call(lambda: self._tell("update_refused", facts))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
+
+    def _note_read(self, run_id: RunId, plan: Plan, why: str, number: int = 0) -> None:
+        """The data set was read for a run: to see whether it fits, or for what enters the sum of a round."""
+        place = (("run", run_id), ("round", str(number)), ("why", why))
+        what = (("dataset", plan.data.dataset), ("rows", str(self._bench.rows())))
+        self._journal.note("data_read", (*place, *what, ("plan", plans.plan_hash(plans.canonical(plan)).hex())))
 
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
         """A false sum ends the run here, for good: before anything else follows from the error."""
@@ -533,6 +549,7 @@ class Driver:
             return
         self._uploading = (action.key, action.quorum)
         session = self._session
+        label = labels.label_of_upload(action, self.state.stage)
 
         def work() -> None:
             code = ""
@@ -540,7 +557,8 @@ class Driver:
                 opened = self._journal.open_answer(action.key, action.quorum) if action.quorum else None
                 with contextlib.closing(opened or self._journal.open_input(action.key)) as source:
                     self._failpoints.hit("participant.upload")
-                    self._link.submit_input(action.header, action.leaf_hashes, source)
+                    receipt = self._link.submit_input(action.header, action.leaf_hashes, source, label)
+                self._receipt(receipt, label.awaits)
             except (Unreachable, RoundAborted) as error:
                 log.warning("upload.unreachable", code=error.code)
                 self.call(lambda: self._again(action))
@@ -551,6 +569,23 @@ class Driver:
             self.call(lambda: self._uploaded(session, action, code))
 
         self._workers.submit(work)
+
+    def _receipt(self, receipt: SignedBlob, due: bytes) -> None:
+        """A receipt that came for what awaits one with the body `due`: kept beside it, also one that is false, which is
+        an alarm and moves nothing: what it is about has left. Any thread.
+        """
+        if not due:
+            return  # the attempt was over when its upload began anew: nothing waits for the answer
+        key = self.state.roster.coordinator_key
+        try:
+            kept = self._journal.keep_receipt(receipt, key, due)
+            receipts.check(receipt, key, due)
+        except PeerError as error:
+            code, what = error.code, error.what
+            self.call(lambda: self._tell("alarm", {"code": code, "what": what}))
+            return
+        if not kept:
+            log.info("receipt.not_awaited")  # said twice, or about what never left
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == (action.key, action.quorum) and session == self._session:
@@ -603,6 +638,7 @@ class Driver:
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
+        self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common import durable, jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError
+from fedveil_common.gate import Bare, Outbox
 from fedveil_common.ids import FederationId, OrgId
 from fedveil_common.pki import bundle, certificates, invites, sealed_keys
 from fedveil_common.pki.documents import Fields, canonical
@@ -53,8 +54,8 @@ FINAL = frozenset(
 """Refusals after which the keys of a join are of no use: nobody is enrolled with them, and nobody will be."""
 
 
-class KeyVault(Protocol):
-    """What a join puts into the journal; `store.ParticipantStore` is it."""
+class KeyVault(Outbox, Protocol):
+    """What a join puts into the journal, its outbox included; `store.ParticipantStore` is it."""
 
     def set_protocol_key(self, key: PrivateKey) -> None:
         """Seal the Ed25519 protocol key of this membership; an earlier one is erased."""
@@ -70,10 +71,6 @@ class KeyVault(Protocol):
 
     def roster(self) -> bytes:
         """The pinned roster; empty before the first."""
-        ...
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """One message is about to leave."""
         ...
 
 
@@ -130,7 +127,7 @@ def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> 
             f"the passphrase has fewer than {sealed_keys.MIN_PASSPHRASE} bytes",
             next_step="choose a longer one, for example six words",
         )
-    chain, trust, authorities = fetch_trust(token)
+    chain, trust, authorities = fetch_trust(token, Bare())
     _check_home(home, trust)
     connection = dial(token, trust, authorities)
     try:

@@ -4,14 +4,15 @@ Promise: until the trust chain matches the token's fingerprint nothing but two G
 travels only over TLS that ends at a coordinator's certificate of the authority which that chain names.
 """
 
-import hashlib
 import http.client
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cryptography import x509
+from fedveil_common import gate
 from fedveil_common.errors import PeerError, Unreachable
+from fedveil_common.gate import Outbox
 from fedveil_common.ids import COORDINATOR
 from fedveil_common.limits import MAX_DOCUMENT
 from fedveil_common.pki import bundle, documents, governance
@@ -21,14 +22,6 @@ from fedveil_common.pki.joining import MAX_ANSWER, MAX_REQUEST, JoinAnswer, Join
 from fedveil_common.pki.names import Subject, subject_of
 
 TIMEOUT_S = 15.0
-
-
-class Outbox(Protocol):
-    """Where outgoing messages are written down before they are sent."""
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """`digest` is the SHA-256 of what is about to leave."""
-        ...
 
 
 class Contact(Protocol):
@@ -45,24 +38,24 @@ class Contact(Protocol):
         ...
 
 
-def fetch_trust(contact: Contact) -> tuple[bytes, Trust, tuple[x509.Certificate, ...]]:
+def fetch_trust(contact: Contact, outbox: Outbox) -> tuple[bytes, Trust, tuple[x509.Certificate, ...]]:
     """(trust chain as served, what it establishes, the authorities' certificates), over TLS that proves nothing.
 
     Raises PeerError `fingerprint_mismatch`, `authority_mismatch` and those of `verify_chain`; Unreachable.
     """
-    chain, trust = fetch_chain(contact)
-    return chain, trust, fetch_authorities(contact, trust)
+    chain, trust = fetch_chain(contact, outbox)
+    return chain, trust, fetch_authorities(contact, trust, outbox)
 
 
-def fetch_chain(contact: Contact) -> tuple[bytes, Trust]:
+def fetch_chain(contact: Contact, outbox: Outbox) -> tuple[bytes, Trust]:
     """The trust chain that is served, and what it establishes. Errors as `fetch_trust`."""
-    chain = _answer(_connect(contact, unproven()), "GET", "/trust", b"", MAX_DOCUMENT)
+    chain = _answer(_connect(contact, unproven()), outbox, "Trust", b"", MAX_DOCUMENT)
     return chain, governance.verify_chain(chain, contact.fingerprint)
 
 
-def fetch_authorities(contact: Contact, trust: Trust) -> tuple[x509.Certificate, ...]:
+def fetch_authorities(contact: Contact, trust: Trust, outbox: Outbox) -> tuple[x509.Certificate, ...]:
     """The authorities that are served, each of which `trust` names. PeerError `authority_mismatch`, `bad_bundle`."""
-    data = _answer(_connect(contact, unproven()), "GET", "/ca.pem", b"", bundle.MAX_BUNDLE)
+    data = _answer(_connect(contact, unproven()), outbox, "Authorities", b"", bundle.MAX_BUNDLE)
     return bundle.check_bundle(data, trust.authorities)
 
 
@@ -91,24 +84,23 @@ def post_join(connection: http.client.HTTPSConnection, request: JoinRequest, out
 
     Raises whatever the coordinator refuses with, PeerError `bad_document`; Unreachable.
     """
-    body = request.encode()
-    outbox.record("Join", len(body), hashlib.sha256(body).digest())
-    return JoinAnswer.decode(_answer(connection, "POST", "/join", body, MAX_ANSWER))
+    return JoinAnswer.decode(_answer(connection, outbox, "Join", request.encode(), MAX_ANSWER))
 
 
-def post(contact: Contact, path: str, body: bytes, most: int) -> bytes:
-    """The answer (at most `most` bytes) of a coordinator that proved itself anew from the fingerprint: whoever was away
-    for long knows neither the chain nor the authorities of today. Raises as `fetch_trust`, `dial` and the refusal.
+def post(contact: Contact, outbox: Outbox, kind: str, body: bytes, most: int) -> bytes:
+    """What a coordinator that proved itself anew from the fingerprint answers (at most `most` bytes) to a request of
+    that kind: whoever was away for long knows neither the chain nor the authorities of today. Raises as `fetch_trust`,
+    `dial` and the refusal.
     """
-    _, trust, authorities = fetch_trust(contact)
-    return _answer(dial(contact, trust, authorities), "POST", path, body, most)
+    _, trust, authorities = fetch_trust(contact, outbox)
+    return _answer(dial(contact, trust, authorities), outbox, kind, body, most)
 
 
-def fetch_time(contact: Contact) -> float:
+def fetch_time(contact: Contact, outbox: Outbox) -> float:
     """The coordinator's clock, in seconds since 1970, from whoever answers there: a diagnosis, nothing rests on it.
     PeerError `bad_document`; Unreachable.
     """
-    data = _answer(_connect(contact, unproven()), "GET", "/time", b"", MAX_REQUEST)
+    data = _answer(_connect(contact, unproven()), outbox, "Time", b"", MAX_REQUEST)
     found = documents.canonical(data, "time")
     value = found.get("seconds") if isinstance(found, Mapping) else None
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -141,7 +133,9 @@ def _connect(contact: Contact, context: ssl.SSLContext) -> http.client.HTTPSConn
     return connection
 
 
-def _answer(connection: http.client.HTTPSConnection, method: str, path: str, body: bytes, most: int) -> bytes:
+def _answer(connection: http.client.HTTPSConnection, outbox: Outbox, kind: str, body: bytes, most: int) -> bytes:
+    """Every request of this module goes through here, and so through the gate."""
+    method, path = gate.https(outbox, kind, body)
     try:
         connection.request(method, path, body or None)
         response = connection.getresponse()

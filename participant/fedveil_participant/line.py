@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import grpc
 from fedveil_common.errors import FedveilError, Unreachable
-from fedveil_common.gate import Gate, Outbox
+from fedveil_common.gate import Gate, Label, Outbox, Passage
 
 
 class Line:
@@ -26,10 +26,15 @@ class Line:
         self.leaves = gate.unary_stream("FetchInputLeaves")
         self.renew = gate.unary_unary("Renew")
         self.who = gate.unary_unary("WhoAmI")
+        self._gate = gate
         self._channel = channel
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
+
+    def begin_upload(self, announcement: bytes, declared: int, label: Label) -> Passage:
+        """An upload of `declared` bytes is on record; its frames pass with what this returns."""
+        return self._gate.upload("SubmitInput", announcement, declared, label)
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from fedveil_common.errors import FedveilError
+from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
@@ -36,12 +37,14 @@ class Link(Protocol):
         """Begin a session; what arrives goes to `on_message`, its end (or failure to begin) to `on_closed`, once."""
         ...
 
-    def send(self, message: ParticipantMessage) -> None:
-        """Queue a message on the session; dropped if there is none."""
+    def send(self, message: ParticipantMessage, label: Label = UNLABELLED) -> None:
+        """Queue a message on the session; dropped if there is none. `label`: what the outbox says about it."""
         ...
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
-        """Upload a masked input; returns the coordinator's receipt. Raises FedveilError."""
+    def submit_input(
+        self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource, label: Label = UNLABELLED
+    ) -> SignedBlob:
+        """Upload a masked input; returns the coordinator's receipt, unchecked. Raises FedveilError."""
         ...
 
     def fetch_headers(self, key: AttemptKey) -> Iterable[tuple[str, int, bytes]]:
@@ -150,6 +153,11 @@ class Journal(Protocol):
 
     def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
+    def keep_receipt(self, receipt: SignedBlob, key: bytes, due: bytes) -> bool:
+        """A receipt is durable beside the outbox row that awaits the body `due`; whether there was such a row without
+        one. `key`: the coordinator's protocol key that is pinned now.
+        """
+        ...
 
 
 class Bench(Protocol):
@@ -170,6 +178,12 @@ class Bench(Protocol):
 
         `lineage` is None for purpose standardise. `fresh` draws the 32 bytes that choose the sample and its rounding
         where the plan has differential privacy. PolicyRefusal `data_changed` if the data is no longer `version`.
+        """
+        ...
+
+    def rows(self) -> int:
+        """Rows of the table that was read last, those not counted that the plan drops; 0 before the first. For this
+        organisation's own record.
         """
         ...
 

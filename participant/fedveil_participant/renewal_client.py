@@ -1,9 +1,8 @@
 """What a participant asks about its certificate: over the link with the certificate in force, or on the enrolment port.
 
-Every request that says anything is written into the outbox before it leaves.
+Every request is written into the outbox before it leaves, also one that says nothing.
 """
 
-import hashlib
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -46,22 +45,24 @@ class RemoteOffice:
 
     def renew_offline(self, request: OfflineRenewal) -> RenewalAnswer:
         """On the enrolment port."""
-        body = request.encode()
-        self._outbox.record("RenewOffline", len(body), hashlib.sha256(body).digest())
-        return RenewalAnswer.decode(post(self._contact, "/renew", body, MAX_ANSWER))
+        return RenewalAnswer.decode(post(self._contact, self._outbox, "RenewOffline", request.encode(), MAX_ANSWER))
 
     def trust_chain(self) -> bytes:
         """On the enrolment port. A question that says nothing."""
-        return fetch_chain(self._contact)[0]
+        return fetch_chain(self._contact, self._outbox)[0]
 
     def authorities(self, trust: Trust) -> bytes:
         """On the enrolment port. A question that says nothing."""
-        return bundle.bundle_pem(fetch_authorities(self._contact, trust))
+        return bundle.bundle_pem(fetch_authorities(self._contact, trust, self._outbox))
 
 
 def standing_of(
-    contact: Contact, federation_id: FederationId, certificate: bytes, key: ec.EllipticCurvePrivateKey
+    contact: Contact,
+    federation_id: FederationId,
+    certificate: bytes,
+    key: ec.EllipticCurvePrivateKey,
+    outbox: Outbox,
 ) -> Standing:
     """What the coordinator thinks of this certificate (PEM), asked with its key: no use of it. FedveilError."""
-    question = ask_standing(federation_id, certificate, key, int(fetch_time(contact)))
-    return decode_standing(post(contact, "/standing", question.encode(), MAX_REQUEST))
+    question = ask_standing(federation_id, certificate, key, int(fetch_time(contact, outbox)))
+    return decode_standing(post(contact, outbox, "Standing", question.encode(), MAX_REQUEST))

@@ -15,6 +15,7 @@ from typing import Any
 from fedveil_common import plan as plans
 from fedveil_common import wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
+from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.messages import CoordinatorMessage, ParticipantMessage, SignedBlob
 from fedveil_common.ports import LeafSource, NoFailpoints
@@ -34,6 +35,7 @@ from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.mask_source import InlineMasks
+from fedveil_participant.reasons import reasoned
 from fedveil_participant.state import spent_by
 from fedveil_participant.training.own_trainer import BUILT_IN, Trainers
 
@@ -101,13 +103,15 @@ class _Link:
     def open(self, on_message: Callable[[CoordinatorMessage], None], on_closed: Callable[[FedveilError], None]) -> None:
         self._cluster.open_session(self._org_id, on_message, on_closed)
 
-    def send(self, message: ParticipantMessage) -> None:
+    def send(self, message: ParticipantMessage, label: Label = UNLABELLED) -> None:
         session = self._cluster.session_of(self._org_id)
         if session is not None:
-            data = wire.encode_participant(message)
+            data = wire.encode_participant(reasoned(message))
             self._cluster.dispatch(Packet(self._org_id, session, False, data))
 
-    def submit_input(self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource) -> SignedBlob:
+    def submit_input(
+        self, header: SignedBlob, leaf_hashes: tuple[bytes, ...], source: LeafSource, label: Label = UNLABELLED
+    ) -> SignedBlob:
         leaves = ((index, source.packed(index)) for index in range(source.leaves))
         return self._cluster.upload(self._org_id, wire.encode_blob(header), leaf_hashes, leaves)
 

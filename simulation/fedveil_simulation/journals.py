@@ -15,7 +15,7 @@ from fedveil_common.leaffile import RingShape, Shape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking import masks
 from fedveil_common.masking.ring import Ring, Signed, signed
-from fedveil_common.messages import SumRef
+from fedveil_common.messages import SignedBlob, SumRef
 from fedveil_common.ringfile import residues
 from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey, TagKey
@@ -355,6 +355,8 @@ class ParticipantMemory:
     kept: Kept = field(default_factory=Kept)
     trail: list[tuple[str, AttemptKey, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     notes: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    records: list[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    receipts: list[tuple[SignedBlob, bytes, bytes]] = field(default_factory=list)
     plans: dict[RunId, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     inputs: dict[AttemptKey, PackedMemory] = field(default_factory=dict)
     answers: dict[tuple[AttemptKey, tuple[int, ...]], PackedMemory] = field(default_factory=dict)
@@ -478,5 +480,12 @@ class ParticipantMemory:
         return run_id in self.ends
 
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
-        """A refusal, for the local record."""
-        self.notes.append((kind, facts))
+        """A refusal, or what else belongs into the local record."""
+        (self.notes if kind == "refused" else self.records).append((kind, facts))
+
+    def keep_receipt(self, receipt: SignedBlob, key: bytes, due: bytes) -> bool:
+        """A receipt, with the key that was pinned and the body that was awaited; the first for each stays."""
+        fresh = due not in {one[2] for one in self.receipts}
+        if fresh:
+            self.receipts.append((receipt, key, due))
+        return fresh

@@ -20,14 +20,17 @@ from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import snapshots, tables
+from fedveil_participant.store.checkpoints import Checked, CheckpointRows
 from fedveil_participant.store.data_sets import FORGOTTEN, DataSets
-from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
-from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
+from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
+from fedveil_participant.store.journal import RoundJournal, Standing
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
+from fedveil_participant.store.outbox import OutboxRows, Sent, StoredReceipt
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.snapshots import Snapshots
 from fedveil_participant.store.statistics_files import StatisticsFiles
+from fedveil_participant.store.trail import TrailRow, TrailRows
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
@@ -47,12 +50,15 @@ class Forgotten:
     runs: int
 
 
-class Books(PrivacyLedgers, DataSets, Holdings):
+class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
         DataSets.__init__(self, database, clock)
+        OutboxRows.__init__(self, database, clock)
+        CheckpointRows.__init__(self, database, clock)
+        TrailRows.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
 
     def open_runs(self, dataset: str) -> list[RunId]:
@@ -183,6 +189,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "Checked",
     "DataSets",
     "Forgotten",
     "LedgerRow",
@@ -195,6 +202,7 @@ __all__ = [
     "StatisticsFiles",
     "StoredEnd",
     "StoredPlan",
+    "StoredReceipt",
     "StoredUpdate",
     "TrailRow",
     "journal_key",

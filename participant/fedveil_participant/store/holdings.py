@@ -1,4 +1,4 @@
-"""What an organisation holds beside its rounds: keys, registered data, accepted plans, ends of runs, the outbox.
+"""What an organisation holds beside its rounds: keys, registered data, accepted plans, ends of runs.
 
 Invariant: the protocol key exists only sealed in the journal (no journal, no key); after a re-key the data versions
 that are present count as spent until the organisation's own operator says otherwise, for a reason that stays on record.
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from fedveil_common import jcs
 from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError
@@ -21,6 +20,7 @@ from fedveil_common.secret import PrivateKey, Seed
 
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.trail import facts_text
 
 _PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
 _REKEYED, _ROSTER, _NEWER_ROSTER = "rekeyed", "roster", "newer_roster"
@@ -50,17 +50,6 @@ class StoredEnd:
     code: str
     has_model: bool
     wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One message that left: its kind, size and SHA-256."""
-
-    seq: int
-    wall_s: float
-    kind: str
-    size_bytes: int
-    digest: bytes
 
 
 class Holdings:
@@ -154,8 +143,11 @@ class Holdings:
     # --- data and plans -----------------------------------------------------------------------------------------------
 
     def save_dataset(self, name: str, path: Path) -> None:
-        """The table registered under `name`."""
+        """The table registered under `name`; a new one, or another path, is in the trail."""
         with self._database.write() as connection:
+            before = tables.DATASETS.one(connection, name=name)
+            if before is None or before.text("path") != str(path):
+                tables.TRAIL.append(connection, [self._note("data_registered", dataset=name, path=str(path))])
             tables.DATASETS.put(connection, name=name, path=str(path))
 
     def datasets(self) -> dict[str, Path]:
@@ -164,8 +156,10 @@ class Holdings:
             return {row.text("name"): Path(row.text("path")) for row in tables.DATASETS.select(connection)}
 
     def accept_plan(self, plan_hash: bytes) -> None:
-        """The owner passed this hash with --accept."""
+        """The owner passed this hash with --accept. The first time is in the trail."""
         with self._database.write() as connection:
+            if tables.ACCEPTED.one(connection, plan_hash=plan_hash) is None:
+                tables.TRAIL.append(connection, [self._note("plan_accepted", plan=plan_hash.hex(), by="--accept")])
             tables.ACCEPTED.put(connection, plan_hash=plan_hash, wall_s=self._clock.wall_s())
 
     def accepted(self) -> frozenset[bytes]:
@@ -237,19 +231,22 @@ class Holdings:
         """
         if not reason.strip():
             raise ConfigError("reason_missing", "a reason must be given", next_step="--reason TEXT")
-        now = self._clock.wall_s()
-        trail: dict[str, Value] = {
-            "wall_s": now,
-            "run_id": "",
-            "round": 0,
-            "attempt": 0,
-            "kind": "budget_set",
-            "facts": jcs.dumps([["dataset", dataset], ["reason", reason]]).decode(),
-        }
+        now, trail = self._clock.wall_s(), self._note("budget_set", dataset=dataset, reason=reason)
         with self._database.write() as connection:
             tables.PRESUMED_SPENT.delete(connection, dataset=dataset)
             tables.FORGIVEN.put(connection, dataset=dataset, wall_s=now, reason=reason)
             tables.TRAIL.append(connection, [trail])
+
+    def _note(self, kind: str, **facts: str) -> dict[str, Value]:
+        """A row of the trail that belongs to no attempt, for the transaction of what it is about."""
+        return {
+            "wall_s": self._clock.wall_s(),
+            "run_id": "",
+            "round": 0,
+            "attempt": 0,
+            "kind": kind,
+            "facts": facts_text(tuple(facts.items())),
+        }
 
     # --- ends of runs -------------------------------------------------------------------------------------------------
 
@@ -295,33 +292,3 @@ class Holdings:
         if row is None or not row.blob("model"):
             raise ConfigError("unknown_model", f"no final model of run {run_id} is kept here")
         return self._models.get(row.blob("model"))
-
-    # --- the outbox ---------------------------------------------------------------------------------------------------
-
-    def record(self, kind: str, size_bytes: int, digest: bytes) -> None:
-        """A message is about to leave: on record before it does, so that what cannot be recorded is not sent. The row
-        outlives this process at once, and a power cut from the next stage of the round on.
-        """
-        row: dict[str, Value] = {
-            "wall_s": self._clock.wall_s(),
-            "kind": kind,
-            "size_bytes": size_bytes,
-            "content": digest,
-        }
-        with self._database.write_soon() as connection:
-            tables.OUTBOX.append(connection, [row])
-
-    def outbox(self) -> list[Sent]:
-        """Everything that left, oldest first."""
-        with self._database.read() as connection:
-            found = tables.OUTBOX.select(connection)
-        return [
-            Sent(
-                row.integer("seq"),
-                row.real("wall_s"),
-                row.text("kind"),
-                row.integer("size_bytes"),
-                row.blob("content"),
-            )
-            for row in found
-        ]

@@ -8,7 +8,6 @@ Source: FLSA/1 sections 2.8 and 2.9 with A3, A9, A10 (docs/protocol.md).
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.state import LifetimeLimit
 from fedveil_participant.store import tables
 from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.trail import facts_text
 from fedveil_participant.store.updates import spent_columns
 
 _ANSWER = "+answer-"
@@ -57,19 +57,10 @@ class Standing:
     sketches: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class TrailRow:
-    """One line of the public trail. `key` is None for a note that belongs to no attempt."""
-
-    seq: int
-    wall_s: float
-    key: AttemptKey | None
-    kind: str
-    facts: tuple[tuple[str, str], ...]
-
-
 class RoundJournal:
-    """Stage, standing facts, trail, inputs and answers. Any thread. Every method may raise StorageError."""
+    """Stage, standing facts, inputs and answers; with every stage its row of the trail. Any thread. Every method may
+    raise StorageError.
+    """
 
     def __init__(self, database: Database, sealer: Sealer, folder: Path, clock: Clock) -> None:
         self._database = database
@@ -132,7 +123,7 @@ class RoundJournal:
                 "wall_s": self._clock.wall_s(),
                 **_attempt(key),
                 "kind": kind,
-                "facts": _json(trail),
+                "facts": facts_text(trail),
             }
             tables.TRAIL.append(connection, [row])
         kept = secrets_in(stage)
@@ -183,34 +174,6 @@ class RoundJournal:
     def _tag_key(self, row: Row) -> TagKey:
         place = RunId(row.text("run_id")), row.integer("round"), row.blob("t3")
         return TagKey(*place, Seed(self._sealer.open(row.blob("sealed"), *_tag_key_name(*place))))
-
-    def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None:
-        """A trail row that belongs to no attempt: a refusal, an order of the operator."""
-        row: dict[str, Value] = {
-            "wall_s": self._clock.wall_s(),
-            "run_id": "",
-            "round": 0,
-            "attempt": 0,
-            "kind": kind,
-            "facts": _json(facts),
-        }
-        with self._database.write() as connection:
-            tables.TRAIL.append(connection, [row])
-
-    def trail(self) -> list[TrailRow]:
-        """The whole trail, oldest first."""
-        with self._database.read() as connection:
-            found = tables.TRAIL.select(connection)
-        return [
-            TrailRow(
-                row.integer("seq"),
-                row.real("wall_s"),
-                _key(row) if row.text("run_id") else None,
-                row.text("kind"),
-                tuple((name, value) for name, value in json.loads(row.text("facts"))),
-            )
-            for row in found
-        ]
 
     # --- inputs and answers -------------------------------------------------------------------------------------------
 
@@ -291,7 +254,3 @@ def _tag_key_name(run_id: RunId, round: int, t3: bytes) -> tuple[bytes, ...]:
 
 def _spent_key(row: Row) -> SpentKey:
     return SpentKey(row.text("dataset"), row.blob("version"), Purpose(row.text("purpose")), row.blob("subject"))
-
-
-def _json(facts: tuple[tuple[str, str], ...]) -> str:
-    return jcs.dumps([[name, value] for name, value in facts]).decode()

@@ -24,7 +24,11 @@ SOURCES = CheckedTable("sources", "name", "content", "wall_s")
 EXCLUDED = CheckedTable("excluded", "dataset", "field", "person", "wall_s")
 SKETCHES = CheckedTable("sketches", "version", "sketch")
 SNAPSHOTS = CheckedTable("snapshots", "plan_hash", "version", "dataset", "blob")
-OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
+OUTBOX = AppendOnlyTable(
+    "outbox", "wall_s", "kind", "what", "run_id", "round", "attempt", "size_bytes", "content", "awaits", "amends"
+)
+RECEIPTS = AppendOnlyTable("receipts", "wall_s", "message", "signer_id", "signer_key", "body", "sig")
+CHECKPOINTS = AppendOnlyTable("checkpoints", "wall_s", "statement", "sig")
 
 ALL: tuple[CheckedTable, ...] = (
     STAGE,
@@ -50,4 +54,6 @@ ALL: tuple[CheckedTable, ...] = (
     EXCLUDED,
     SKETCHES,
     SNAPSHOTS,
+    RECEIPTS,
+    CHECKPOINTS,
 )

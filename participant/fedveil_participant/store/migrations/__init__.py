@@ -1,4 +1,4 @@
 """The schema of a participant's journal, step by step. A step that was released is never edited again."""
 
-HEAD = "data_sets"
+HEAD = "0005"
 """The newest revision: a database that is at it needs no alembic at start."""

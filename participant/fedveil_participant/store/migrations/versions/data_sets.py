@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "data_sets"
+revision = "0004"
 down_revision = "0003"
 
 TABLES = (
