@@ -1,4 +1,4 @@
-"""Accepted data: sealed in the home, read by every round, gone at the end of the run; what a few new rows may not do."""
+"""Accepted data: sealed in the home, read by every round, gone at its end; and what a few new rows may not do."""
 
 import io
 import stat
