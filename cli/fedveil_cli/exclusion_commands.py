@@ -11,6 +11,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.secret import Passphrase
 from fedveil_participant.checks import MIN_CHANGED_ROWS
+from fedveil_participant.data.folder import unreadable
 from fedveil_participant.data.problems import DataError
 from fedveil_participant.data.registration import Registration
 from fedveil_participant.data.selection import PersonDigests, Selection
@@ -125,16 +126,19 @@ def _concerned(
     output: Output,
 ) -> int | None:
     """How many rows of the source these persons have; None if it cannot be read now. DataError for a wrong column."""
-    key = store.data_version_key()
+    key, name = store.data_version_key(), registration.source.shown
     selection = Selection(registration.where, {field: frozenset(persons)}, PersonDigests(key))
     filtered = Selection(registration.where)
     try:
         files = opening(home, world.clock)(registration)
-        with_them = survey(files, registration.source.shown, filtered, key.expose())
-        without = survey(files, registration.source.shown, selection, key.expose())
+        with_them = survey(files, name, filtered, key.expose())
+        without = survey(files, name, selection, key.expose())
     except DataError:
         raise
-    except (ConfigError, OSError) as error:
-        output.warn(f"the source cannot be read now ({getattr(error, 'code', type(error).__name__)})")
+    except ConfigError as error:
+        output.warn(f"the source cannot be read now ({error.code})")
+        return None
+    except OSError as error:
+        output.warn(f"the source cannot be read now ({unreadable(pathlib.Path(name), error).code})")
         return None
     return with_them.rows - without.rows

@@ -99,12 +99,12 @@ class TableBench:
         excluded: Excluded = nobody,
         shelf: Shelf | None = None,
     ) -> None:
+        self._datasets = dict(datasets)
         named = {name: Registration(name, FileSource(path)) for name, path in datasets.items()}
         self._sources = {**(sources or {}), **named}
         self._version_key = version_key
         self._find_files = find_files
         self._open_source = open_source
-        self._by_path = frozenset(named)
         self._mask_of = mask_of
         self._excluded = excluded
         self._shelf = shelf
@@ -209,7 +209,7 @@ class TableBench:
 
     def _files(self, registration: Registration) -> Sequence[TableFile]:
         if isinstance(registration.source, FileSource) and (
-            registration.name in self._by_path or self._open_source is None
+            registration.name in self._datasets or self._open_source is None
         ):
             try:
                 return self._find_files(registration.source.path)
