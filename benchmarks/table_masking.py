@@ -1,6 +1,6 @@
 """What masking a table costs beside reading and writing it: a million rows of ten columns, with the risk report.
 
-    python benchmarks/table_masking.py [--rows 1000000] [--repeats 3] [--folder DIR] [--json]
+    python benchmarks/table_masking.py [--rows 1000000] [--repeats 3] [--distinct N ...] [--folder DIR] [--json]
 
 Three columns become pseudonyms, two are generalised, one is encrypted by FF1 (100,000 distinct values at most), the
 others are kept, clamped, cut off. In each repetition the same Parquet file is read and written by pyarrow alone
@@ -138,6 +138,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--distinct", type=int, action="append")
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--case", type=Path, help=argparse.SUPPRESS)
@@ -149,7 +150,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         cases = [
             case(given.rows, distinct, ff1, given.repeats, Path(folder))
-            for distinct in DISTINCT
+            for distinct in given.distinct or DISTINCT
             for ff1 in (False, True)
         ]
     found = {"rows": given.rows, "goals": GOALS, "cases": cases}

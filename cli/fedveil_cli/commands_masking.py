@@ -1,4 +1,4 @@
-"""Commands that mask an organisation's tables: `fedveil data mask|preview|check|masking-key`. These need no home."""
+"""Commands that mask tables: `fedveil data mask|preview|check|unmask|masking-key`. These need no home."""
 
 import pathlib
 from typing import Annotated
@@ -29,6 +29,8 @@ def register(group: typer.Typer) -> None:
     group.command("preview", epilog=example("fedveil data preview visits.csv --rules masking.yaml"))(preview)
     check_example = example("fedveil data check visits.csv --rules masking.yaml --report risk.json")
     group.command("check", epilog=check_example)(check)
+    unmask_example = example("fedveil data unmask masked.parquet --rules masking.yaml --out clear.parquet")
+    group.command("unmask", epilog=unmask_example)(unmask)
     group.command("masking-key", epilog=example("fedveil data masking-key --out masking.key"))(masking_key)
 
 
@@ -80,6 +82,25 @@ def check(
     output = Output(as_json)
     what = masking_commands.subject(source, rules, data_key, data_passphrase_file, output)
     masking_commands.check(what, report, output)
+
+
+def unmask(
+    source: Source,
+    rules: RulesFile,
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the table is written.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="csv or parquet (else by the end of --out).")
+    ] = None,
+    data_key: DataKey = None,
+    data_passphrase_file: DataPassphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Undo the format-preserving encryption of a masked table, with the masking key. Other masks cannot be undone."""
+    from fedveil_cli import masking_commands
+
+    output = Output(as_json)
+    what = masking_commands.subject(source, rules, data_key, data_passphrase_file, output)
+    masking_commands.unmask(what, out, format_, output)
 
 
 def masking_key(

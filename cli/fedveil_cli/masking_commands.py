@@ -1,4 +1,4 @@
-"""`data mask|preview|check`: an organisation's table through its masking rules.
+"""`data mask|preview|check|unmask`: an organisation's table through its masking rules.
 
 Promise: nothing leaves below the thresholds of the rules; an output is written whole or not at all, for its owner alone
 (0600), and never over a file that is read; what is printed of a table is masked. `subject` is the one place that says
@@ -23,13 +23,13 @@ from fedveil_common.sealing import files as sealed_files
 from fedveil_common.sealing import header, key_files, recipients
 from fedveil_participant.data.folder import PARQUET, Reveal, table_files, unreadable
 from fedveil_participant.data.records import TableFile
-from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules
+from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules, unmask_table
 from fedveil_participant.masking.hierarchy import MAX_BYTES as MAX_HIERARCHY
 from fedveil_participant.masking.source import read_texts, read_typed
 from pyarrow import csv, parquet
 
 from fedveil_cli.files import read_file
-from fedveil_cli.masking_keys import find_key
+from fedveil_cli.masking_keys import find_key, missing
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.passphrases import given_passphrase
 from fedveil_cli.sealing_commands import KIND, MAX_KEY
@@ -106,6 +106,22 @@ def preview(what: Subject, output: Output) -> None:
             TextTable(rows.column_names, [[cell or "" for cell in row] for row in zip(*texts, strict=True)]),
             f"{rows.num_rows} of {done.table.num_rows} rows; dropped: {', '.join(dropped) or 'nothing'}",
         ],
+    )
+
+
+def unmask(what: Subject, out: pathlib.Path, format_: str | None, output: Output) -> None:
+    """`data unmask`. Errors as `unmask_table`; ConfigError `output_refused`, `bad_format`, `masking_key_missing`."""
+    write, files = _writer(out, format_), _files(what)
+    _check_out(what, files, out)
+    rules = read_rules(what.rules_file)
+    key = find_key(rules.key_ref, what.rules_file, output)
+    if key is None:
+        raise missing("the rules name no key (`key_ref`)")
+    table, columns = unmask_table(rules, key, _table(what, files))
+    write(table)
+    output.result(
+        {"out": str(out), "columns": list(columns), "rows": table.num_rows},
+        [f"{out}: {table.num_rows} rows; in clear again: {', '.join(columns)}"],
     )
 
 
