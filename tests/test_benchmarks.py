@@ -243,3 +243,22 @@ def test_sealing_measures_beside_a_copy(tmp_path: pathlib.Path) -> None:
     assert all(found[name] > 0 for name in ("copy_mb_s", "seal_mb_s", "open_mb_s", "aes_gcm_mb_s", "seal_of_copy"))
     assert found["goals"] == {"seal_of_copy": 0.8}
     assert list(tmp_path.iterdir()) == [], "every file is removed"
+
+
+# --- masking of tables ------------------------------------------------------------------------------------------------
+
+
+def test_masking_of_tables_measures_beside_plain_parquet(tmp_path: pathlib.Path) -> None:
+    arguments = ("--rows", "3000", "--distinct", "1000", "--repeats", "1", "--json", "--folder", str(tmp_path))
+    done = script("table_masking", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [(one["distinct"], one["ff1"]) for one in found["cases"]] == [
+        (1000, False),
+        (1000, True),
+    ]
+    for one in found["cases"]:
+        assert one["masked_of_plain"] == pytest.approx(one["masked_s"] / one["plain_s"], rel=0.2)
+        assert all(one[name] > 0 for name in ("plain_s", "masked_s", "rows_per_s", "k", "classes", "peak_mb"))
+    assert found["goals"] == {"masked_of_plain_without_ff1": 20, "peak_mb": 2000}
+    assert list(tmp_path.iterdir()) == [], "every file is removed"

@@ -53,7 +53,8 @@ PROMISED = """
 demo, simulate, version, doctor, plan check, plan explain, model verify, predict, verify, init, serve, invite,
 revoke, fingerprint, status, run start, run list, run show, run watch, run pause, run resume, run abort, round
 show, round close, backup, unseal, join, participate, leave, pause, resume, pending, show,
-data key, data seal, data open, data rewrap, data show, data add, data list, data mask, data check, data preview, data masking-key,
+data key, data seal, data open, data rewrap, data show, data add, data list, data mask, data check, data preview,
+ data masking-key, data unmask,
 data forget, data exclude,
 approve, deny, policy, outbox, budget show, budget set, budget history, budget record,
 budget carry, model list, model show, model diff,

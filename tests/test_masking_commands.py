@@ -332,3 +332,39 @@ def test_rules_without_keyed_steps_need_no_key(place: Path, capsys: Capture) -> 
     first, again = (value(capsys, "preview", "visits.csv", *RULED)["rows"] for _ in range(2))
     assert not {row[0] for row in first} & {row[0] for row in again}
     assert value(capsys, "check", "visits.csv", *RULED)["key_id"] is None
+
+
+# --- unmask -----------------------------------------------------------------------------------------------------------
+
+ENCRYPTED = RULES.replace(
+    "name: {class: identifier, do: drop}",
+    "name: {class: identifier, do: fpe, alphabet: letters, separators: ' 0123456789'}",
+)
+
+
+def test_encryption_is_undone_with_the_key_and_with_no_other(place: Path, capsys: Capture) -> None:
+    (place / "masking.yaml").write_text(ENCRYPTED)
+    (place / "visits.csv").write_text(CSV.replace("Jane ", "Marie-").replace("-", " "))
+    value(capsys, "mask", "visits.csv", *RULED, "--out", "out.parquet")
+    hidden = pq.read_table("out.parquet")
+    assert not {"Marie" in name for name in hidden.column("name").to_pylist()} - {False}
+    made = value(capsys, "unmask", "out.parquet", *RULED, "--out", "clear.parquet")
+    assert (made["columns"], made["rows"], mode(place / "clear.parquet")) == (["name"], 20, 0o600)
+    clear = pq.read_table("clear.parquet")
+    assert clear.column("name").to_pylist() == [f"Marie {row}" for row in range(20)]
+    assert clear.drop_columns(["name"]).to_pydict() == hidden.drop_columns(["name"]).to_pydict()
+    (place / "masking.key").unlink()
+    assert run(capsys, "masking-key", "--out", "masking.key")[0] == 0
+    assert refused(capsys, "unmask", "out.parquet", *RULED, "--out", "o.csv") == (4, "masking_key_differs")
+    assert not (place / "o.csv").exists()
+
+
+def test_what_cannot_be_unmasked(place: Path, capsys: Capture) -> None:
+    assert refused(capsys, "unmask", "visits.csv", *RULED, "--out", "o.csv") == (2, "nothing_to_unmask")
+    (place / "masking.yaml").write_text(ENCRYPTED)
+    (place / "visits.csv").write_text(CSV.replace("Jane 3", "J_ne 3"))
+    assert refused(capsys, "unmask", "visits.csv", *RULED, "--out", "o.csv") == (2, "bad_cells")
+    assert refused(capsys, "unmask", "visits.csv", *RULED, "--out", "visits.csv") == (2, "output_refused")
+    keyless = "version: 1\ndataset: v\ncolumns: {a: {class: quasi, do: keep}}\n"
+    (place / "masking.yaml").write_text(keyless)
+    assert refused(capsys, "unmask", "visits.csv", *RULED, "--out", "o.csv") == (2, "masking_key_missing")

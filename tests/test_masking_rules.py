@@ -52,6 +52,9 @@ def test_the_rules_of_the_documentation_are_understood() -> None:
     [
         ("class: identifier, do: keep", "identifier_kept"),
         ("class: identifier, do: clamp, min: 1", "identifier_kept"),
+        ("class: identifier, do: truncate, keep: 3", "identifier_kept"),
+        ("class: identifier, do: redact, patterns: [email]", "identifier_kept"),
+        ("class: identifier, do: suppress, rarer_than: 5", "identifier_kept"),
         ("class: identifier, do: [suppress]", "missing"),
         ("class: person, do: drop", "choice"),
         ("class: quasi, do: hash", "choice"),

@@ -1,5 +1,5 @@
-"""Commands that mask an organisation's tables: `fedveil data mask|preview|check|masking-key`. With --rules they need no
-home.
+"""Commands that mask an organisation's tables: `fedveil data mask|preview|check|unmask|masking-key`. With --rules they
+need no home.
 """
 
 import pathlib
@@ -46,6 +46,8 @@ def register(group: typer.Typer) -> None:
         "fedveil data check icu_stays --plan sepsis.yaml",
     )
     group.command("check", epilog=check_example)(check)
+    unmask_example = example("fedveil data unmask masked.parquet --rules masking.yaml --out clear.parquet")
+    group.command("unmask", epilog=unmask_example)(unmask)
     group.command("masking-key", epilog=example("fedveil data masking-key --out masking.key"))(masking_key)
 
 
@@ -125,6 +127,27 @@ def check(
 
     what = _subject(source, rules, data_key, data_passphrase_file, passphrase_file, home, output)
     masking_commands.check(what, report, output)
+
+
+def unmask(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="The masked table: a CSV or Parquet file, or a folder.")
+    ],
+    rules: Annotated[pathlib.Path, typer.Option("--rules", metavar="FILE", help="The masking rules (YAML).")],
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the table is written.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="csv or parquet (else by the end of --out).")
+    ] = None,
+    data_key: DataKey = None,
+    data_passphrase_file: DataPassphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Undo the format-preserving encryption of a masked table, with the masking key. Other masks cannot be undone."""
+    from fedveil_cli import masking_commands
+
+    output = Output(as_json)
+    what = masking_commands.subject(source, rules, data_key, data_passphrase_file, output)
+    masking_commands.unmask(what, out, format_, output)
 
 
 def masking_key(

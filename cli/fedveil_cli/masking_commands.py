@@ -1,4 +1,4 @@
-"""`data mask|preview|check`: an organisation's table through its masking rules.
+"""`data mask|preview|check|unmask`: an organisation's table through its masking rules.
 
 Promise: nothing leaves below the thresholds of the rules; an output is written whole or not at all, for its owner alone
 (0600), and never over a file that is read; what is printed of a table is masked. `subject` is the one place that says
@@ -25,7 +25,7 @@ from fedveil_common.sealing import header, key_files, recipients
 from fedveil_common.secret import Passphrase
 from fedveil_participant.data.folder import PARQUET, Reveal, table_files, unreadable
 from fedveil_participant.data.selection import PersonDigests, Selection
-from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules
+from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules, unmask_table
 from fedveil_participant.masking.hierarchy import MAX_BYTES as MAX_HIERARCHY
 from fedveil_participant.masking.registered import changed
 from fedveil_participant.masking.source import read_texts, read_typed
@@ -34,7 +34,7 @@ from pyarrow import csv, parquet
 from fedveil_cli import data_home
 from fedveil_cli.data_sources import opening
 from fedveil_cli.files import read_file
-from fedveil_cli.masking_keys import find_key
+from fedveil_cli.masking_keys import find_key, missing
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.passphrases import given_passphrase
 from fedveil_cli.sealing_commands import KIND, MAX_KEY
@@ -146,6 +146,22 @@ def preview(what: Subject, output: Output) -> None:
     )
 
 
+def unmask(what: Subject, out: pathlib.Path, format_: str | None, output: Output) -> None:
+    """`data unmask`. Errors as `unmask_table`; ConfigError `output_refused`, `bad_format`, `masking_key_missing`."""
+    write = _writer(out, format_)
+    _check_out(what, out)
+    rules = read_rules(what.rules_file)
+    key = find_key(rules.key_ref, what.rules_file, output)
+    if key is None:
+        raise missing("the rules name no key (`key_ref`)")
+    table, columns = unmask_table(rules, key, _read(what))
+    write(table)
+    output.result(
+        {"out": str(out), "columns": list(columns), "rows": table.num_rows},
+        [f"{out}: {table.num_rows} rows; in clear again: {', '.join(columns)}"],
+    )
+
+
 def _shown(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -161,10 +177,7 @@ def _masked(
     if what.digest is not None and not hmac.compare_digest(rules.digest, what.digest):
         raise changed(what.shown, rules.digest, what.digest)
     key = find_key(rules.key_ref, what.rules_file, output) if rules.needs_key else None
-    try:
-        table = what.read()
-    except OSError as error:
-        raise unreadable(pathlib.Path(what.shown), error) from None
+    table = _read(what)
     try:
         return mask_table(rules, key, table, rules.dataset, entropy=real_world().entropy, release=release)
     except ReleaseRefused as refused:
@@ -173,6 +186,13 @@ def _masked(
         for line in refused.report.lines():
             output.note(line)
         raise
+
+
+def _read(what: Subject) -> pa.Table:
+    try:
+        return what.read()
+    except OSError as error:
+        raise unreadable(pathlib.Path(what.shown), error) from None
 
 
 def read_rules(path: pathlib.Path) -> Rules:

@@ -38,14 +38,14 @@ def find_key(key_ref: str | None, rules_file: pathlib.Path, output: Output) -> M
         case _:
             folder = os.environ.get(CREDENTIALS)
             if not folder:
-                raise _missing(f"no credentials were given to this process ({CREDENTIALS} is not set)")
+                raise missing(f"no credentials were given to this process ({CREDENTIALS} is not set)")
             return _from_file(pathlib.Path(folder, reference.name))
 
 
 def _from_environment(reference: KeyReference, output: Output) -> MaskingKey:
     value = os.environb.pop(os.fsencode(reference.name), None)
     if value is None:
-        raise _missing(f"the environment has no {reference.name}")
+        raise missing(f"the environment has no {reference.name}")
     output.warn(
         f"the masking key came from the environment ({reference.name}): it was deleted there, but other programs of "
         "this user could read it; use file: or credential:"
@@ -71,7 +71,8 @@ def _without_line_end(data: bytes) -> bytes:
     return data.rstrip(b"\r\n") if data.isascii() and data.rstrip(b"\r\n").decode().isprintable() else data
 
 
-def _missing(what: str) -> ConfigError:
+def missing(what: str) -> ConfigError:
+    """`masking_key_missing`: `what` says where it was looked for."""
     return ConfigError(
         "masking_key_missing",
         what,

@@ -2,17 +2,17 @@
 
 pycanon's requirements are older than ours, so it has an environment of its own and is no dependency:
 
-    python -m venv /tmp/pycanon && /tmp/pycanon/bin/pip install pycanon==1.3.6
-    /tmp/pycanon/bin/python tests/reference/pycanon_answers.py tests/vectors/pycanon.json
+    python -m venv build/pycanon && build/pycanon/bin/pip install pycanon==1.3.6
+    build/pycanon/bin/python tests/reference/pycanon_answers.py tests/vectors/pycanon.json
 """
 
 import hashlib
 import json
 import pathlib
 import sys
-from importlib import metadata
 
 import pandas as pd
+import pycanon
 from pycanon import anonymity
 
 ZIPS, JOBS, SEXES = ("130**", "148**", "1485*"), ("care", "office", "trade", "none"), ("F", "M")
@@ -82,7 +82,7 @@ def main(out: pathlib.Path) -> None:
         )
     content = {
         "written_by": "tests/reference/pycanon_answers.py",
-        "pycanon": metadata.version("pycanon"),
+        "pycanon": pycanon.__version__,
         "cases": cases,
     }
     out.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="ascii")

@@ -22,6 +22,7 @@ from fedveil_participant.masking.problems import BadCellsError, CellProblem, Rul
 from fedveil_participant.masking.reading import parse_rules
 from fedveil_participant.masking.report import RiskReport
 from fedveil_participant.masking.rules import ColumnClass, ColumnRule, OnFail, Release, Rules
+from fedveil_participant.masking.unmasking import unmask_table
 
 __all__ = [
     "METADATA",
@@ -43,4 +44,5 @@ __all__ = [
     "mask_table",
     "parse_key_reference",
     "parse_rules",
+    "unmask_table",
 ]

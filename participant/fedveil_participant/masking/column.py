@@ -10,6 +10,7 @@ from typing import assert_never
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from fedveil_common import jcs
 from fedveil_common.jcs import number
 from fedveil_common.plan.section import MISSING_MARKS
@@ -26,6 +27,9 @@ from fedveil_participant.masking.problems import BadCells
 from fedveil_participant.masking.row_noise import RowNoise
 from fedveil_participant.masking.rules import ColumnRule
 from fedveil_participant.masking.typed_text import typed
+
+NUMERIC = (rules.Ranges, rules.Clamp, rules.Microaggregate, rules.Noise)
+"""Steps that write numbers."""
 
 Levels = Mapping[tuple[str, int], int]
 """(column, place of the step) -> how many levels above its own a step is taken; absent: none."""
@@ -86,24 +90,32 @@ def mask_column(rule: ColumnRule, cells: Cells, around: Surroundings, *, drop_ro
             case _:
                 after = _mapped(rule, place, step, before, around)
         done.cells = after
-        changed, emptied = _difference(before, after)
+        changed, emptied = _difference(before, after, step)
         done.counts.append(StepCounts(step.NAME, changed, emptied))
     return done
 
 
-def _difference(before: Cells, after: Cells) -> tuple[int, int]:
-    """(cells with another value, cells that are missing now). Values are compared once per pair that occurs."""
+def _difference(before: Cells, after: Cells, step: rules.Step) -> tuple[int, int]:
+    """(cells with another value, cells that are missing now). A number written otherwise is the same value."""
     if before is after:
         return 0, 0
-    wide = len(after.values) + 1
-    pairs, counts = np.unique(before.codes.astype(np.int64) * wide + after.codes + 1, return_counts=True)
-    old, new = pairs // wide, pairs % wide - 1
-    emptied = int(counts[(old >= 0) & (new < 0)].sum())
-    there = (old >= 0) & (new >= 0)
-    old_texts, new_texts = (cells.values.take(pa.array(codes[there])) for cells, codes in ((before, old), (after, new)))
-    texts_of = zip(old_texts.to_pylist(), new_texts.to_pylist(), strict=True)
-    differ = np.array([a != b and typed(a) != typed(b) for a, b in texts_of], dtype=np.bool_)
-    return int(counts[there][differ].sum()), emptied
+    there = before.codes >= 0
+    pairs = before.codes[there].astype(np.int64) * (len(after.values) + 1) + after.codes[there] + 1
+    if isinstance(step, rules.Noise):  # equal cells may differ after it
+        pairs, counts = np.unique(pairs, return_counts=True)
+    else:
+        of_value = np.zeros(len(before.values), dtype=np.int64)
+        of_value[before.codes[there]] = pairs
+        used = before.counts() > 0
+        pairs, counts = of_value[used], before.counts()[used]
+    old, new = np.divmod(pairs, len(after.values) + 1)
+    emptied, old, new, counts = int(counts[new == 0].sum()), old[new > 0], new[new > 0] - 1, counts[new > 0]
+    old_texts, new_texts = before.values.take(pa.array(old)), after.values.take(pa.array(new))
+    differ = pc.not_equal(old_texts, new_texts).to_numpy(zero_copy_only=False)
+    if isinstance(step, NUMERIC):
+        pairs_of_texts = zip(old_texts.filter(differ).to_pylist(), new_texts.filter(differ).to_pylist(), strict=True)
+        differ[differ] = [typed(one) != typed(other) for one, other in pairs_of_texts]
+    return int(counts[differ].sum()), emptied
 
 
 def _mapped(rule: ColumnRule, place: int, step: rules.Step, cells: Cells, around: Surroundings) -> Cells:

@@ -15,7 +15,7 @@ from fedveil_participant.masking.canonical import VERSION, canonical
 from fedveil_participant.masking.key_reference import is_key_reference
 from fedveil_participant.masking.problems import RulesError
 from fedveil_participant.masking.rules import ColumnClass, ColumnRule, Grouping, OnFail, Release, Rules
-from fedveil_participant.masking.steps import MAX_K, ReadBeside, StepReader
+from fedveil_participant.masking.steps import ALL, MAX_K, ReadBeside, StepReader
 
 MAX_COLUMNS = 16_384
 MEASURES = ("mean", "sum", "min", "max")
@@ -79,9 +79,13 @@ def _rule(name: str, section: Section, steps: StepReader) -> ColumnRule:
     read = _steps(section, section.take("do", required=True), steps)
     if len(read) > 1 and any(isinstance(step, rules.Keep | rules.Drop) for step in read):
         section.wrong("do", "alone", "keep and drop stand alone")
-    if kind is ColumnClass.IDENTIFIER and read and not any(isinstance(step, rules.HIDING) for step in read):
+    if kind is ColumnClass.IDENTIFIER and read and not any(_hides(step) for step in read):
         section.wrong("do", "identifier_kept", "an identifier is never kept: drop it, or put a pseudonym in its place")
     return ColumnRule(name, kind, read)
+
+
+def _hides(step: rules.Step) -> bool:
+    return isinstance(step, rules.HIDING) or (isinstance(step, rules.Redact) and ALL in step.patterns)
 
 
 def _steps(section: Section, node: Node | None, steps: StepReader) -> tuple[rules.Step, ...]:

@@ -200,8 +200,8 @@ Levelled = Ranges | Dates | Lookup
 KEYED = (Pseudonym, Fpe, Noise)
 """Steps that need the masking key."""
 
-HIDING = (Drop, Redact, Pseudonym, Surrogate, Truncate, MaskCharacters, Ranges, Dates, Lookup, Fpe)
-"""Steps of which an identifier has at least one."""
+HIDING = (Drop, Pseudonym, Surrogate, MaskCharacters, Ranges, Dates, Lookup, Fpe)
+"""Steps that leave no cell as it was, whatever stands in it; an identifier has at least one, or `redact: all`."""
 
 
 @dataclass(frozen=True, slots=True)

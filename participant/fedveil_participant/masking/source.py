@@ -58,7 +58,7 @@ def read_typed(paths: Sequence[Path], name: str) -> pa.Table:
     problems.stop_if_any()
     names = tables[0].column_names
     try:
-        return pa.concat_tables([one.select(names) for one in tables], promote_options="none").replace_schema_metadata()
+        return pa.concat_tables([one.select(names) for one in tables], promote_options="none")
     except (pa.ArrowException, KeyError):
         problems.add(0, "", "columns_differ", "the files have columns of different types, or one name twice", 0)
         problems.stop_if_any()

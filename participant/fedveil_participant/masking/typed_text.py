@@ -9,12 +9,13 @@ from decimal import Context, Decimal
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[-+][0-9]{1,3})?\Z")
 _LONGEST = 400
+_STARTS = frozenset("-0123456789")
 _EXACT = Context(prec=2000)
 
 
 def typed(text: str) -> bytes:
     """The typed form: b"n" and the number's plain decimal, or b"t" and UTF-8. Equal exactly for equal values."""
-    found = _NUMBER.match(text) if len(text) <= _LONGEST else None
+    found = _NUMBER.match(text) if text[:1] in _STARTS and len(text) <= _LONGEST else None
     if found is None:
         return b"t" + text.encode()
     if found[2] is None and found[3] is None:
