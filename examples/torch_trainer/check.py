@@ -16,6 +16,8 @@ from fedveil_common.errors import LocalRefusal
 from fedveil_common.plan import Plan, parameters, parse_plan
 from fedveil_common.secret import Seed
 from fedveil_participant.data.prepare import Rows
+from fedveil_participant.isolation import probe
+from fedveil_participant.isolation.levels import Confinement
 from fedveil_participant.training.clipped import clipped_sum
 from fedveil_participant.training.own_trainer import MemoryApprovals, OwnTrainer, TrainerConfig, Trainers
 from fedveil_participant.training.record_gradients import record_gradients
@@ -46,9 +48,16 @@ def trainer_of(config: TrainerConfig, folder: Path, old: str, new: str) -> Train
     return TrainerConfig(config.name, config.python, config.entry, folder, config.memory_bytes)
 
 
+def held(config: TrainerConfig) -> Confinement:
+    """The best isolation that this machine has."""
+    return probe.find(config.python, (), none_allowed=True, modules=("numpy", "torch"))
+
+
 def running(config: TrainerConfig) -> OwnTrainer:
     """It, with what it prints going to stderr."""
-    return OwnTrainer(config, lambda found: None, SystemClock(), lambda data: print(data.decode(), file=sys.stderr))
+    return OwnTrainer(
+        config, held(config), lambda found: None, SystemClock(), lambda data: print(data.decode(), file=sys.stderr)
+    )
 
 
 def main() -> int:
@@ -95,7 +104,9 @@ def main() -> int:
             )
             + OF_ALL
         )
-        trainers = Trainers({"network": mixing}, MemoryApprovals(), SystemClock(), lambda name, data: None)
+        trainers = Trainers(
+            {"network": (mixing, held(mixing))}, MemoryApprovals(), SystemClock(), lambda name, data: None
+        )
         for step in (
             lambda: trainers.accept(own),
             lambda: clipped_sum(own, privacy, model, rows, secret, running(mixing)),

@@ -22,18 +22,20 @@ from fedveil_participant.store.key import journal_key, make_journal_key, seal_jo
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.statistics_files import StatisticsFiles
+from fedveil_participant.store.trainer_notes import IsolationNote, TrainerNotes
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class Books(PrivacyLedgers, Holdings):
+class Books(PrivacyLedgers, Holdings, TrainerNotes):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
+        TrainerNotes.__init__(self, database)
 
 
 class ParticipantStore(RoundJournal, UpdateCache, Books):
@@ -119,6 +121,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "IsolationNote",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",
