@@ -371,7 +371,7 @@ def test_it_cannot_touch_the_participant_or_see_others(held: Confinement, house:
         say(how(os.kill, os.getppid() or 1, signal.SIGKILL))
         say(how(os.kill, -1, 0))
         say(how(signal.pidfd_send_signal, 0, 0))
-        say(how(os.listdir, "/proc"))
+        say(os.listdir("/proc") if os.access("/proc", os.R_OK) and how(os.listdir, "/proc") == "did it" else [])
         for name in ("environ", "cmdline", "mem", "maps", "fd/0", "root"):
             say(how(open, f"/proc/{ME}/{name}"))
         import resource
@@ -390,7 +390,8 @@ def test_it_cannot_touch_the_participant_or_see_others(held: Confinement, house:
     assert found[2] in {"did it", "EPERM"}  # the first of its own namespace takes no signal
     assert found[3] in {"did it", "ESRCH", "EPERM"}
     assert found[4] == "ENOSYS"
-    assert set(found[5:12]) <= {"ENOENT", "EACCES"}
+    assert found[5] in ([], ["cpuinfo"])
+    assert set(found[6:12]) <= {"ENOENT", "EACCES"}
     assert set(found[12:15]) <= gone | {"EACCES"}
     assert found[15:] == ["did it", 9]
 

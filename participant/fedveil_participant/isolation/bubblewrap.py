@@ -1,7 +1,7 @@
 """The command line of bubblewrap: a world with the interpreter, the code, and three small places to write to.
 
-Promise: namespaces of every kind, no capability, no /proc, no environment, no name of this machine; everything is
-read-only but WORK, /tmp and /dev/shm, each of them sized. Pure. Source: bwrap(1); docs/design decisions in 0027.
+Promise: namespaces of every kind, no capability, no /proc of processes, no environment, no name of this machine;
+everything is read-only but WORK, /tmp and /dev/shm, each of them sized. Pure. Source: bwrap(1); decision 0027.
 """
 
 from collections.abc import Sequence

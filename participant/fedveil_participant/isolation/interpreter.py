@@ -1,9 +1,9 @@
 """What an interpreter consists of on the disk: all that a trainer may read beside its code.
 
 Promise: it is the interpreter's own word (`sys.prefix`, `sys.base_prefix`, `sys.path`), the links that lead to it (the
-python of a virtual environment is a link out of it), and the system's libraries; nothing that holds, or lies in, a
-folder that must stay hidden. Everything that is run here is the organisation's own interpreter without any code of a
-trainer.
+python of a virtual environment is a link out of it), the system's libraries, and which processor this is; nothing that
+holds, or lies in, a folder that must stay hidden. All that is run here is the organisation's own interpreter, without
+any code of a trainer.
 """
 
 import json
@@ -31,6 +31,14 @@ LIBRARIES = (
     "/gnu/store",
 )
 """Where shared libraries lie; what is not there is passed over."""
+
+MACHINE = (
+    "/proc/cpuinfo",
+    "/sys/devices/system/cpu/online",
+    "/sys/devices/system/cpu/possible",
+    "/sys/devices/system/cpu/present",
+)
+"""What numeric libraries ask about the processor; single files, and nothing else of /proc and /sys."""
 
 _NEVER = ("/", "/etc", "/home", "/root", "/var", "/tmp", "/run", "/srv", "/proc", "/sys", "/dev")  # noqa: S108
 _QUESTION = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path]))"
@@ -69,7 +77,7 @@ def look_at(python: str, hidden: Sequence[Path] = ()) -> Interpreter:
     own = [os.path.normpath(path) for path in named if os.path.isabs(path) and os.path.exists(path)]
     roots = _outermost([path for one in own for path in (one, os.path.realpath(one))])
     _check(python, roots, [*hidden, *_home_of_user()])
-    roots = _outermost([*roots, *(path for path in LIBRARIES if os.path.exists(path))])
+    roots = _outermost([*roots, *(path for path in LIBRARIES + MACHINE if os.path.exists(path))])
     chain = _chain(os.path.normpath(python))
     run = chain[0] if _below(chain[0], own) else chain[-1]
     if not _below(chain[-1], roots):

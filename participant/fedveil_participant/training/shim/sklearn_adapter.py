@@ -81,12 +81,11 @@ def _set(estimator: Theirs, job: Job, received: NDArray[np.float64]) -> None:
     if job.kind == "float":
         weights = weights[0]
     estimator.coef_, estimator.intercept_ = weights, bias
-    for name, value in (("standard_coef_", weights), ("standard_intercept_", bias)):
-        if hasattr(estimator, name):  # those that average keep the steps beside the mean
-            setattr(estimator, name, value.copy())
 
 
 def _in_batches(estimator: Theirs, job: Job, received: NDArray[np.float64], target: NDArray[Any]) -> None:
+    if estimator.get_params().get("average"):
+        raise TypeError("an estimator that averages its steps does not go on from a model: leave `average` out")
     extra = {} if job.kind == "float" else {"classes": _classes(job)}
     estimator.partial_fit(job.inputs[:1], target[:1], **extra)  # it makes its attributes; what it learned is put away
     _set(estimator, job, received)
