@@ -3,8 +3,6 @@
 A level that is not here shows in the first test, which asserts why; its other tests then try nothing.
 """
 
-import ast
-import functools
 import os
 import pathlib
 import shutil
@@ -17,128 +15,26 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from fedveil_common import initial
-from fedveil_common.errors import ConfigError, LocalRefusal, PolicyRefusal
-from fedveil_participant.isolation import consumption, interpreter, kernel, other_user, probe
+from fedveil_common.errors import ConfigError, PolicyRefusal
+from fedveil_participant.isolation import interpreter, kernel, other_user, probe
 from fedveil_participant.isolation.levels import Confinement, Isolation
-from fedveil_participant.training import child, scratch
-from fedveil_participant.training.own_trainer import OwnTrainer, TrainerConfig
-from test_own_trainers import PLAN, LookedAt, children, rows
-
-MIB = 1024 * 1024
-LEVELS = [Isolation.BWRAP, Isolation.LANDLOCK]
-
-
-@functools.cache
-def reachable() -> str:
-    """An interpreter that another user may run too: where the tests run as root, a trainer is such a user."""
-    if os.getuid():
-        return sys.executable
-    for python in (sys.executable, "/usr/bin/python3"):
-        at = Confinement(Isolation.LANDLOCK, interpreter.look_at(python), other_user.unused_uid())
-        if not probe.try_out(at, ("numpy",)):
-            return python
-    return sys.executable
-
-
-@functools.cache
-def confinement(level: Isolation) -> tuple[Confinement, str]:
-    """How a trainer is held at this level, and why it cannot be here (empty: it can)."""
-    uid = other_user.unused_uid() if os.getuid() == 0 else None
-    python = sys.executable if level is Isolation.BWRAP else reachable()
-    held = Confinement(level, interpreter.look_at(python), uid, shutil.which("bwrap") or "")
-    return held, probe.try_out(held, ("numpy",))
-
-
-class House:
-    """An organisation's home with a key in it, and a trainer that is written for one test."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.home = folder / "home"
-        self.home.mkdir(parents=True)
-        self.key = self.home / "masking.key"
-        self.key.write_text("the masking key")
-        self.key.chmod(0o666)  # the modes of files are not what keeps it
-        self.code = folder / "code"
-        self.log = bytearray()
-
-    def trainer(self, held: Confinement, body: str, *, memory_mib: int = 2048, scratch_mib: int = 16) -> OwnTrainer:
-        """One whose `update` is `body`; `say` prints a value for `said`."""
-        self.code.mkdir(exist_ok=True)
-        lines = [
-            "import ctypes, errno, os, signal, socket, stat, subprocess, sys, threading, time",
-            "import numpy as np",
-        ]
-        lines += [f"KEY, HOME, ME = {str(self.key)!r}, {str(self.home)!r}, {os.getpid()}"]
-        lines += ["def say(value):", "    os.write(1, (repr(value) + chr(10)).encode())", HOW]
-        lines += ["class Own:", "    def update(self, job):", textwrap.indent(textwrap.dedent(body), "        ")]
-        (self.code / "own.py").write_text("\n".join(lines) + "\n        return np.zeros(4)\n")
-        config = TrainerConfig("risk", sys.executable, "own:Own", self.code, memory_mib * MIB)
-        config = replace(config, scratch_bytes=scratch_mib * MIB)
-        return OwnTrainer(config, held, lambda found: None, LookedAt(), self.log.extend)
-
-    def said(self, held: Confinement, body: str, *, memory_mib: int = 2048, scratch_mib: int = 16) -> list[object]:
-        """What it printed, after it ended well."""
-        before = children()
-        trainer = self.trainer(held, body, memory_mib=memory_mib, scratch_mib=scratch_mib)
-        assert not trainer.update(PLAN, initial.initial_model(PLAN), rows(20)).any()
-        assert children() == before
-        return [ast.literal_eval(line) for line in self.log.decode().splitlines()]
-
-    def ended(self, held: Confinement, body: str, *, memory_mib: int = 2048, scratch_mib: int = 16) -> str:
-        """What it printed before it was ended for good reason, with all that it started."""
-        before = children()
-        trainer = self.trainer(held, body, memory_mib=memory_mib, scratch_mib=scratch_mib)
-        with pytest.raises(LocalRefusal) as caught:
-            trainer.update(PLAN, initial.initial_model(PLAN), rows(20))
-        assert caught.value.code == "trainer_crashed"
-        assert children() == before
-        return self.log.decode()
-
-
-HOW = '''
-def how(work, *arguments):
-    """What came of it: the name of the error, or "did it"."""
-    try:
-        work(*arguments)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    except MemoryError:
-        return "ENOMEM"
-    return "did it"
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-def call(number, *arguments):
-    """How a system call by number ends."""
-    made = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    if libc.syscall(ctypes.c_long(number), *made) >= 0:
-        return "did it"
-    return errno.errorcode[ctypes.get_errno()]
-'''
+from fedveil_participant.training import child
+from test_own_trainers import PLAN, rows
+from trainer_house import LEVELS, House, confinement, one_that_holds, open_to_everybody, reachable
 
 
 @pytest.fixture(params=LEVELS, ids=lambda level: level.value)
 def held(request: pytest.FixtureRequest) -> Confinement:
     """Each level that is here."""
-    found, why = confinement(request.param)
-    if why:  # `test_a_level_is_here_or_says_why` asserted that
-        found, why = confinement(Isolation.BWRAP if request.param is Isolation.LANDLOCK else Isolation.LANDLOCK)
-        assert not why, "CI has one of them at least"
-    return found
+    return one_that_holds(request.param)
 
 
 @pytest.fixture
-def house(tmp_path: pathlib.Path) -> Iterator[House]:
-    """Where every user may look around, so that nothing but the isolation stands before the key."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="fedveil-house-"))
-    folder.chmod(0o755)
-    try:
-        yield House(folder)
-    finally:
-        shutil.rmtree(folder)
+def house() -> Iterator[House]:
+    with open_to_everybody() as made:
+        yield made
 
 
 # --- which level there is ---------------------------------------------------------------------------------------------
@@ -427,156 +323,6 @@ def test_it_remounts_nothing_and_writes_only_where_it_may(held: Confinement, hou
     assert found[9] is True
 
 
-# --- what has an end --------------------------------------------------------------------------------------------------
-
-
-def test_it_fills_no_disk(held: Confinement, house: House) -> None:
-    """One file, many files, and files that are open and have no name any more."""
-    one_file = """
-    def fill(path):
-        with open(path, "wb", buffering=0) as stream:
-            for _ in range(64):
-                stream.write(bytes(1 << 20))
-    for folder in (".", "/tmp", "/dev/shm"):
-        say(how(fill, os.path.join(folder, "large")))
-    """
-    found = house.said(held, one_file)
-    assert set(found) <= {"EFBIG", "ENOSPC", "EACCES"}
-    assert found[0] != "EACCES"
-    house.log.clear()
-    many = """
-    kept = []
-    def fill():
-        for number in range(256):
-            stream = open(f"part-{number}", "wb", buffering=0)
-            kept.append(stream)
-            stream.write(bytes(1 << 20))
-            os.unlink(f"part-{number}")
-    say(how(fill))
-    time.sleep(100)
-    """
-    if held.level is Isolation.BWRAP:
-        assert house.said(held, many.replace("time.sleep(100)", "")) == ["ENOSPC"]
-    else:
-        assert "its working folder holds" in house.ended(held, many)
-
-
-def test_it_fills_no_memory(held: Confinement, house: House) -> None:
-    """One process by its address space; many together, or what they share, by what they hold."""
-    alone = house.said(held, "say(how(lambda: np.ones(1 << 28)))", memory_mib=512)
-    assert alone == ["ENOMEM"]
-    house.log.clear()
-    together = """
-    for _ in range(8):
-        if not os.fork():
-            held = np.ones(200 << 17)  # 200 MiB each, below the bound of one
-            time.sleep(100)
-    time.sleep(100)
-    """
-    assert "in memory, and may hold 512" in house.ended(held, together, memory_mib=512)
-
-
-def test_memory_that_processes_share_counts_once(held: Confinement, house: House) -> None:
-    body = """
-    held = np.ones(200 << 17)
-    children = []
-    for _ in range(6):
-        child = os.fork()
-        if not child:
-            time.sleep(0.5)
-            os._exit(0)
-        children.append(child)
-    say([os.waitpid(child, 0)[1] for child in children])
-    """
-    assert house.said(held, body, memory_mib=768) == [[0] * 6]
-
-
-def test_it_starts_only_so_many_processes(held: Confinement, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes and threads; all are gone when the call ends, those that left its group and session too."""
-    monkeypatch.setattr(child, "PROCESSES", 20)
-    found = house.said(
-        held,
-        """
-        count = 0
-        try:
-            while count < 200:
-                if not os.fork():
-                    os.setsid()
-                    if not os.fork():
-                        time.sleep(1000)
-                    os._exit(0)
-                count += 1
-                os.wait()
-        except OSError as error:
-            say(errno.errorcode[error.errno])
-        say(count)
-        """,
-    )
-    assert found[0] == "EAGAIN"
-    assert isinstance(found[1], int)
-    assert 5 <= found[1] <= 20
-
-
-def test_a_fork_bomb_ends_with_the_call(held: Confinement, house: House) -> None:
-    """Every process starts another and ends, so that there is never the same one to kill."""
-    found = house.said(
-        held,
-        """
-        if not os.fork():
-            os.setsid()
-            while True:
-                try:
-                    if os.fork():
-                        os._exit(0)
-                except OSError:
-                    pass
-        say("left")
-        """,
-    )
-    assert found == ["left"]
-
-
-def test_the_folder_goes_whatever_is_in_it(held: Confinement, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = house.home.parent / "temporary"
-    place.mkdir(mode=0o755)
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    house.said(
-        held,
-        """
-        os.mkdir("closed", 0)
-        os.symlink("/etc", "out")
-        how(os.mkfifo, "pipe")
-        for _ in range(1200):  # deeper than a path can say
-            os.mkdir("d")
-            os.chdir("d")
-        """,
-    )
-    assert not list(place.iterdir())
-
-
-def test_removing_follows_no_link_and_needs_no_path(tmp_path: pathlib.Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "kept").write_text("kept")
-    folder = tmp_path / "scratch"
-    (folder / "a" / "b").mkdir(parents=True)
-    (folder / "a" / "link").symlink_to(outside)
-    (folder / "link").symlink_to(outside)
-    (folder / ".lifted-0").mkdir()
-    (folder / ".lifted-0" / "full").touch()
-    here = os.getcwd()
-    try:
-        os.chdir(folder)
-        for _ in range(3000):
-            os.mkdir("d", 0o700)
-            os.chdir("d")
-    finally:
-        os.chdir(here)
-    scratch.remove(folder)
-    assert not folder.exists()
-    assert (outside / "kept").read_text() == "kept"
-
-
 # --- as an ordinary user, and without ---------------------------------------------------------------------------------
 
 
@@ -584,7 +330,7 @@ AS_USER = """
 import os, pathlib, shutil, tempfile
 os.setgroups([]); os.setresgid(UID, UID, UID); os.setresuid(UID, UID, UID)
 tempfile.tempdir = FOLDER
-from test_isolation import House, probe
+from trainer_house import House, probe
 for level in ("bwrap", "landlock"):
     if level == "landlock":
         shutil.which = lambda name: None
@@ -665,24 +411,3 @@ def test_an_older_landlock_lets_no_signal_out_either(house: House, monkeypatch: 
         """,
     )
     assert said == ["EACCES", "EPERM", "did it", "EPERM", "EPERM", 0]
-
-
-def test_what_a_tree_of_processes_holds_is_counted(tmp_path: pathlib.Path) -> None:
-    """Against what this process knows of itself: a file with a name, one without, and one that is only mapped."""
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "named").write_bytes(bytes(MIB))
-    with (tmp_path / "nameless").open("w+b") as stream:
-        stream.write(bytes(2 * MIB))
-        stream.flush()
-        (tmp_path / "nameless").unlink()
-        held, entries = consumption.disk_held([os.getpid()], tmp_path)
-    assert 3 * MIB <= held < 3 * MIB + 65536
-    assert entries == 2
-    assert consumption.disk_held([os.getpid()], tmp_path)[0] < MIB + 65536
-    mapped = np.memmap(tmp_path / "mapped", dtype=np.uint8, mode="w+", shape=(4 * MIB,))
-    mapped[:] = 1
-    (tmp_path / "mapped").unlink()
-    assert consumption.disk_held([os.getpid()], tmp_path)[0] >= 5 * MIB
-    block = np.ones(8 * MIB)
-    held = consumption.memory_held([os.getpid()], 0)
-    assert block.nbytes <= held <= consumption.memory_held([os.getpid()], 1 << 60)

@@ -84,7 +84,7 @@ def _set(estimator: Theirs, job: Job, received: NDArray[np.float64]) -> None:
 
 
 def _in_batches(estimator: Theirs, job: Job, received: NDArray[np.float64], target: NDArray[Any]) -> None:
-    if estimator.get_params().get("average"):
+    if getattr(estimator, "average", False):
         raise TypeError("an estimator that averages its steps does not go on from a model: leave `average` out")
     extra = {} if job.kind == "float" else {"classes": _classes(job)}
     estimator.partial_fit(job.inputs[:1], target[:1], **extra)  # it makes its attributes; what it learned is put away
