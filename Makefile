@@ -10,7 +10,7 @@ GENERATED := build/generated
 PYTEST_ARGS ?=
 STORIES ?= 1000
 
-.PHONY: help demo test check stories sweep torch-check generate errors lock wheel image-check clean
+.PHONY: help demo test check stories sweep torch-check flower-check generate errors lock wheel image-check clean
 
 help:
 	@echo "make demo    five hospitals train one model on this machine, nobody shows an update"
@@ -19,6 +19,7 @@ help:
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
 	@echo "make sweep   a kill at every write of a whole run, cohorts of 64 and 256: minutes"
 	@echo "make torch-check  the example in PyTorch, where /usr/bin/python3 has torch"
+	@echo "make flower-check a client written for Flower, with the real flwr in an environment of its own"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
@@ -37,6 +38,13 @@ sweep: $(VENV)/.dev
 # Not part of CI: torch is no dependency. Where it is missing, this says so.
 torch-check: $(VENV)/.run
 	$(BIN)/python examples/torch_trainer/check.py
+
+# Part of CI. flwr cannot share our environment: it pins other versions of what both use.
+FLOWER := build/flower
+flower-check: $(VENV)/.run
+	$(BIN)/python -m venv --without-pip $(FLOWER)
+	$(PIP) --python $(FLOWER)/bin/python install -r examples/flower_trainer/requirements.txt
+	$(BIN)/python examples/flower_trainer/check.py "$(CURDIR)/$(FLOWER)/bin/python"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

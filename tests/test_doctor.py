@@ -58,7 +58,7 @@ def test_a_sound_home_on_either_side(house: House, acme: Member) -> None:
     report = doctor.examine(acme.home, None, house.world)
     assert report.checked == [
         *("folder", "home", "trust chain", "authorities", "certificate", "key", "journal"),
-        *("name", "ports", "coordinator", "clock", "standing", "call"),
+        *("isolation", "name", "ports", "coordinator", "clock", "standing", "call"),
     ]
     found = doctor.examine(house.home, None, house.world)
     assert [(one.code, one.advice) for one in found.findings] == [("governance_key_beside_service", True)]

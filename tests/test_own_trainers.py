@@ -6,6 +6,7 @@ Each trainer here is a real process. Time is a clock of ours that moves when it 
 import ast
 import os
 import pathlib
+import re
 import select
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from confinements import best
 from fedveil_common import initial
 from fedveil_common.errors import ConfigError, LocalRefusal, heard
 from fedveil_common.plan import Plan, canonical, parse_canonical, parse_plan, plan_hash
@@ -24,7 +26,7 @@ from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
 from fedveil_participant.training import child, code_tree
 from fedveil_participant.training.answer import MAX_HEADER, Answer
 from fedveil_participant.training.descent import GradientDescent
-from fedveil_participant.training.own_trainer import OwnTrainer, TrainerConfig, Trainers
+from fedveil_participant.training.own_trainer import OwnTrainer, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -71,11 +73,10 @@ class Bench:
         self.code = folder / "code"
         self.code.mkdir()
         (self.code / "own.py").write_text(textwrap.dedent(body))
-        self.config = TrainerConfig("risk", os.path.realpath("/proc/self/exe"), "own:Own", self.code, 4096 * MIB)
         self.config = read_config("risk", config_file(folder))
         self.log = bytearray()
         self.approved = code_tree.digest(self.code)
-        self.trainer = OwnTrainer(self.config, self.check, clock or LookedAt(), self.log.extend)
+        self.trainer = OwnTrainer(self.config, best(), self.check, clock or LookedAt(), self.log.extend)
 
     def check(self, found: bytes) -> None:
         if found != self.approved:
@@ -96,10 +97,10 @@ def config_file(folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def children() -> set[int]:
-    """All processes below this one."""
+def children(pid: int | None = None) -> set[int]:
+    """All processes below this one, or below another."""
     found: set[int] = set()
-    waiting = [os.getpid()]
+    waiting = [pid or os.getpid()]
     while waiting:
         for path in pathlib.Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
             more = {int(text) for text in path.read_text().split()} - found
@@ -108,11 +109,21 @@ def children() -> set[int]:
     return found
 
 
+def calls_itself(number: int, among: set[int]) -> int:
+    """Which of these processes has this number in its own namespace."""
+    for pid in among:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        if re.search(rf"(?m)^NSpid:.*\s{number}$", status):
+            return pid
+    raise AssertionError(number)
+
+
 # --- what a trainer is for ------------------------------------------------
 
 
 def example() -> OwnTrainer:
-    return OwnTrainer(read_config("risk", EXAMPLE / "trainer.toml"), lambda found: None, LookedAt(), lambda data: None)
+    config = read_config("risk", EXAMPLE / "trainer.toml")
+    return OwnTrainer(config, best(), lambda found: None, LookedAt(), lambda data: None)
 
 
 def test_the_example_comes_to_the_built_in_model() -> None:
@@ -156,7 +167,13 @@ def test_what_a_trainer_gets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     bench = Bench(
         tmp_path,
         """
-        import os, sys, numpy as np
+        import os, stat, sys, numpy as np
+        def kind(fd):
+            try:
+                mode = os.fstat(fd).st_mode
+            except OSError:
+                return ""
+            return "pipe" if stat.S_ISFIFO(mode) else "file" if stat.S_ISREG(mode) else "other"
         class Own:
             def update(self, job):
                 assert job.names == ("a", "b", "site=south") and job.kind == "binary" and job.output_count == 1
@@ -170,8 +187,7 @@ def test_what_a_trainer_gets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
                         continue
                     raise AssertionError("writable")
                 print(dict(os.environ))
-                held = [fd for fd in range(100) if os.path.lexists(f"/proc/self/fd/{fd}")]
-                print(sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in held))
+                print([found for found in map(kind, range(1024)) if found])
                 print(os.listdir("."), sys.argv[1:])
                 return np.float32([job.inputs.sum(), job.target.sum(), 0, 1])
         """,
@@ -185,9 +201,9 @@ def test_what_a_trainer_gets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
         os.close(kept)
     assert found == pytest.approx([data.inputs.sum(), data.target.sum(), 0, 1], rel=1e-6)
     environment, descriptors, rest = bench.log.decode().splitlines()
-    assert set(ast.literal_eval(environment)) <= {"LC_CTYPE"}  # the interpreter's own
-    assert ast.literal_eval(descriptors).count("pipe") == 4
-    assert str(tmp_path) not in descriptors
+    assert ast.literal_eval(environment) == {}
+    held = ["file", "file", "other", "pipe", "pipe", "pipe", "pipe"]  # the rows and their mapping, /dev/null, our pipes
+    assert sorted(ast.literal_eval(descriptors)) == held
     assert "hush" not in bench.log.decode()
     assert rest.startswith("[] [")
     assert str(tmp_path) not in rest
@@ -306,29 +322,30 @@ def test_a_trainer_that_hangs_is_ended_with_all_that_it_started(tmp_path: pathli
         """,
         clock := LookedAt(),
     )
-    seen: list[set[int]] = []
+    orphans: list[int] = []
 
     def log(data: bytes) -> None:
         bench.log.extend(data)
-        seen.append(children())
+        if not bench.log.endswith(b"\n"):
+            return  # what is printed comes in pieces
+        orphans.append(calls_itself(int(bench.log.split()[1]), children()))
         clock.step_s = 50.0  # from now on time passes, and nothing more is said
 
-    bench.trainer = OwnTrainer(bench.config, bench.check, clock, log)
+    bench.trainer = OwnTrainer(bench.config, best(), bench.check, clock, log)
     assert bench.code_of() == "trainer_silent"
-    (word, number) = bench.log.decode().split()
-    assert word == "orphan"
-    assert int(number) in seen[0]
-    assert not pathlib.Path(f"/proc/{number}").exists()
+    (orphan,) = orphans
+    assert bench.log.startswith(b"orphan")
+    assert not pathlib.Path(f"/proc/{orphan}").exists()
 
 
 DYING = """
 import sys
 from fedveil_common import initial
-from test_own_trainers import PLAN, LookedAt, pathlib, read_config, rows, OwnTrainer
+from test_own_trainers import PLAN, LookedAt, best, pathlib, read_config, rows, OwnTrainer
 
 config = read_config("risk", pathlib.Path(sys.argv[1]))
 tell = lambda data: print(data.decode(), flush=True)
-OwnTrainer(config, lambda found: None, LookedAt(), tell).update(PLAN, initial.initial_model(PLAN), rows(20))
+OwnTrainer(config, best(), lambda found: None, LookedAt(), tell).update(PLAN, initial.initial_model(PLAN), rows(20))
 """
 
 
@@ -347,7 +364,8 @@ def test_a_trainer_does_not_outlive_a_participant_that_was_killed(tmp_path: path
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     with subprocess.Popen(script, stdout=subprocess.PIPE, env=environment) as participant:
         assert participant.stdout is not None
-        trainer = os.pidfd_open(int(participant.stdout.readline()))
+        number = int(participant.stdout.readline())
+        trainer = os.pidfd_open(calls_itself(number, children(participant.pid)))
         try:
             assert not select.select([trainer], [], [], 0)[0]  # it runs
             participant.kill()
@@ -373,7 +391,7 @@ def test_progress_keeps_a_trainer_alive_and_the_hard_limit_ends_it(tmp_path: pat
     def log(data: bytes) -> None:
         clock.step_s = 0.5  # of progress_s between two looks, and no end
 
-    bench.trainer = OwnTrainer(bench.config, bench.check, clock, log)
+    bench.trainer = OwnTrainer(bench.config, best(), bench.check, clock, log)
     assert bench.code_of(short) == "trainer_too_slow"
     assert clock.now > short.cohort.hard_limit_s
 
@@ -406,7 +424,7 @@ def test_code_that_changed_does_not_run(tmp_path: pathlib.Path) -> None:
     assert bench.code_of() == "trainer_changed"
     assert b"new code ran" not in bench.log
     bench.check = lambda found: None  # type: ignore[method-assign]  # without this check it would run
-    bench.trainer = OwnTrainer(bench.config, bench.check, LookedAt(), bench.log.extend)
+    bench.trainer = OwnTrainer(bench.config, best(), bench.check, LookedAt(), bench.log.extend)
     bench.trainer.update(PLAN, initial.initial_model(PLAN), rows(20))
     assert b"new code ran" in bench.log
 
@@ -457,7 +475,7 @@ def test_links_and_pipes_are_no_code(tmp_path: pathlib.Path) -> None:
 
 def test_the_approved_digest_outlives_the_process(tmp_path: pathlib.Path) -> None:
     bench = Bench(tmp_path, "class Own: pass\n")
-    configs = {"risk": bench.config}
+    configs = {"risk": (bench.config, best())}
 
     def accept() -> None:
         Trainers(configs, ApprovalFile(tmp_path), LookedAt(), lambda name, data: None).accept(PLAN)

@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from confinements import best
 from fedveil_common import private_sum
 from fedveil_common.dp import budget
 from fedveil_common.errors import ConfigError, LocalRefusal, heard
@@ -69,13 +70,13 @@ def own(folder: pathlib.Path, body: str, log: bytearray | None = None, at_once: 
     config = read_config("risk", config_file(folder))
     config = TrainerConfig(config.name, config.python, config.entry, config.code, config.memory_bytes, at_once)
     kept = bytearray() if log is None else log
-    return OwnTrainer(config, lambda found: None, LookedAt(), kept.extend)
+    return OwnTrainer(config, best(), lambda found: None, LookedAt(), kept.extend)
 
 
 def example(at_once: int = 0) -> OwnTrainer:
     found = read_config("risk", EXAMPLE / "trainer.toml")
     config = TrainerConfig(found.name, found.python, found.entry, found.code, found.memory_bytes, at_once)
-    return OwnTrainer(config, lambda found: None, LookedAt(), lambda data: None)
+    return OwnTrainer(config, best(), lambda found: None, LookedAt(), lambda data: None)
 
 
 def refused(trainer: OwnTrainer, data: Rows, plan: Plan = PLAN) -> str:

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from confinements import best
 from fedveil_common import wire
 from fedveil_common.errors import LocalRefusal, PolicyRefusal, heard
 from fedveil_common.ids import OrgId, RunId
@@ -49,7 +50,7 @@ def play(own: dict[OrgId, Trainers]) -> Cluster:
 
 def good(org: OrgId) -> Trainers:
     config = read_config("risk", EXAMPLE / "trainer.toml")
-    return Trainers({"risk": config}, MemoryApprovals(), LookedAt(), lambda name, data: None)
+    return Trainers({"risk": (config, best())}, MemoryApprovals(), LookedAt(), lambda name, data: None)
 
 
 def said(cluster: Cluster, org: OrgId) -> list[object]:
@@ -96,7 +97,7 @@ def test_a_bad_trainer_is_that_members_dropout_and_nobody_hears_why(tmp_path: pa
         log.extend(data)
         clock.step_s = 50.0 if what == "silent" else 0.0
 
-    configs = {} if what == "missing" else {"risk": read_config("risk", config_file(tmp_path))}
+    configs = {} if what == "missing" else {"risk": (read_config("risk", config_file(tmp_path)), best())}
     victim = ORGS[1]
     bad = Trainers(configs, approvals, clock, listen)
     data = canonical(PLAN)

@@ -253,6 +253,7 @@ def simulate(
         list[str] | None,
         typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, the same for all organisations."),
     ] = None,
+    isolation: options.NoIsolation = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on one machine with the same round as in production."""
@@ -260,4 +261,5 @@ def simulate(
         raise typer.BadParameter("real processes draw their keys themselves, no seed fixes them", param_hint="--seed")
     from fedveil_cli import simulating
 
-    simulating.simulate(plan, data, test, processes, seed, Output(as_json), options.trainer_files(trainer or []))
+    own, unconfined = options.trainer_files(trainer or []), options.without_isolation(isolation)
+    simulating.simulate(plan, data, test, processes, seed, Output(as_json), own, unconfined)

@@ -54,6 +54,7 @@ def participate(
         list[str] | None,
         typer.Option("--trainer", metavar="NAME=CONFIG", help="Own training code, described in TOML; repeatable."),
     ] = None,
+    isolation: options.NoIsolation = None,
     data_key: Annotated[
         pathlib.Path | None,
         typer.Option("--data-key", metavar="PRIVATE", help="The private key (PEM) that sealed data is for."),
@@ -88,4 +89,5 @@ def participate(
         options.trainer_files(trainer or []),
         reuse_key_epoch,
         None if data_key is None else (data_key, given_passphrase(data_passphrase_file, "data-passphrase", output)),
+        options.without_isolation(isolation),
     )

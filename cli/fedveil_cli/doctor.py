@@ -15,7 +15,7 @@ from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
 from fedveil_participant.store import journal_key, open_holdings
 
-from fedveil_cli import doctor_findings, doctor_home, doctor_network, renewing
+from fedveil_cli import doctor_findings, doctor_home, doctor_isolation, doctor_network, renewing
 from fedveil_cli.doctor_findings import Report
 from fedveil_cli.output import Output
 from fedveil_cli.run_commands import connect
@@ -66,7 +66,8 @@ def _examine_participant(
     member: membership.Membership, passphrase: Passphrase | None, world: World, report: Report
 ) -> None:
     report.facts = _facts(member.home, member.address, member.org_id, doctor_findings.RENEW)
-    key = doctor_home.check_participant(member, passphrase, world, report)
+    key, books = doctor_home.check_participant(member, passphrase, world, report)
+    report.isolation = doctor_isolation.check_isolation(books, report)
 
     outbox = _outbox(member, passphrase, world)
 
@@ -129,7 +130,12 @@ def doctor(home: pathlib.Path, passphrase: Passphrase | None, world: World, outp
         place = f" ({one.where})" if one.where else ""
         lines.append(f"{'advice' if one.advice else 'PROBLEM'} [{one.code}] {one.what}{place}")
         lines.append(f"  mend: {one.mend}")
+    if report.isolation is not None:
+        lines += report.isolation.lines()
     lines.append("sound" if report.sound else f"{sum(not one.advice for one in report.findings)} problems")
     checked = list(dict.fromkeys(report.checked))
-    output.result({"sound": report.sound, "findings": findings, "checked": checked}, lines)
+    value: dict[str, object] = {"sound": report.sound, "findings": findings, "checked": checked}
+    if report.isolation is not None:
+        value["isolation"] = report.isolation.to_json()
+    output.result(value, lines)
     return report.sound

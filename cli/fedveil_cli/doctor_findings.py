@@ -7,8 +7,12 @@ import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fedveil_common.errors import FedveilError
+
+if TYPE_CHECKING:
+    from fedveil_cli.doctor_isolation import Isolation
 
 REKEY = "the operator runs `fedveil invite {org} --rekey`; then `fedveil join` here"
 RENEW = "fedveil renew"
@@ -44,6 +48,8 @@ MENDS = {
     "home_exposed": "chmod go-w {home}",
     "host_not_in_certificate": "{renew}",
     "identity_frozen": "find who else holds this key; then {thaw}",
+    "isolation_missing": "install bubblewrap, or run the participant as a user of its own on a kernel with landlock: "
+    "docs/trainer.md",
     "journal_key_wrong": "put back the journal.key that belongs to {home}; else " + REKEY,
     "journal_missing": "never restore a journal: " + REKEY,
     "key_exposed": "chmod 600 {path}; if anybody could read it, {renew}",
@@ -85,6 +91,7 @@ class Report:
     facts: dict[str, str]
     findings: list[Finding] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
+    isolation: "Isolation | None" = None
 
     @property
     def sound(self) -> bool:

@@ -21,7 +21,7 @@ from fedveil_coordinator.store import FILE as DATABASE
 from fedveil_participant import membership
 from fedveil_participant.membership import Membership
 from fedveil_participant.store import FILE as JOURNAL
-from fedveil_participant.store import journal_key, open_holdings
+from fedveil_participant.store import Books, journal_key, open_holdings
 
 from fedveil_cli.doctor_findings import Report
 from fedveil_cli.world import World
@@ -41,26 +41,28 @@ def check_folder(home: pathlib.Path, report: Report) -> None:
 
 def check_participant(
     member: Membership, passphrase: Passphrase | None, world: World, report: Report
-) -> ec.EllipticCurvePrivateKey | None:
-    """Everything in an organisation's home; its TLS key, if that can be opened and fits. Secret."""
+) -> tuple[ec.EllipticCurvePrivateKey | None, Books | None]:
+    """Everything in an organisation's home; its TLS key, if that can be opened and fits, and its journal, if it opens.
+    Secret.
+    """
     home = member.home
     trusted = _check_trust(home / "trust.json", member.trust_chain, member.fingerprint, report)
     authorities = _check_bundle(home / "ca.pem", trusted, report)
     key = _check_pair(
         membership.tls_files(home), lambda: member.key_pem(passphrase), authorities, member.subject, world, report
     )
-    _check_journal(home, passphrase, world, report)
+    books = _check_journal(home, passphrase, world, report)
     loose = home / "governance.key"  # a holder's own lies in governance/, as `fedveil governance key` puts it
     if loose.exists():
         report.add("governance_key_in_a_participants_home", f"{loose} lies beside a participant", str(loose))
-    return key
+    return key, books
 
 
-def _check_journal(home: pathlib.Path, passphrase: Passphrase | None, world: World, report: Report) -> None:
+def _check_journal(home: pathlib.Path, passphrase: Passphrase | None, world: World, report: Report) -> Books | None:
     if not (home / JOURNAL).exists():
         report.checked.append("journal")
         report.add("journal_missing", f"{home / JOURNAL} is not there: this home was copied in part", str(home))
-        return
+        return None
     with report.check("journal", str(home / "journal.key")):
         try:
             key = journal_key(home, passphrase)
@@ -68,8 +70,9 @@ def _check_journal(home: pathlib.Path, passphrase: Passphrase | None, world: Wor
             if error.code != "key_file_exposed":
                 raise
             report.add("key_exposed", error.what, str(home / "journal.key"))
-            return
-        open_holdings(home, key, world.clock, world.entropy)
+            return None
+        return open_holdings(home, key, world.clock, world.entropy)
+    return None
 
 
 def check_operator(federation: Federation, world: World, report: Report) -> ec.EllipticCurvePrivateKey | None:

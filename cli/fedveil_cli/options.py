@@ -107,6 +107,23 @@ def trainer_files(texts: list[str]) -> dict[str, tuple[pathlib.Path, bytes | Non
     return found
 
 
+NoIsolation = Annotated[
+    str | None,
+    typer.Option("--isolation", metavar="none", help="Let own trainers run where nothing keeps them apart."),
+]
+
+
+def without_isolation(text: str | None) -> bool:
+    """Whether trainers may run without isolation: only by the word `none`. ConfigError `bad_isolation`."""
+    if text not in {None, "none"}:
+        raise ConfigError(
+            "bad_isolation",
+            f"--isolation {text!r} is not `none`: the best level there is, is found at start",
+            next_step="leave --isolation out",
+        )
+    return text == "none"
+
+
 def plan_hashes(texts: list[str]) -> frozenset[bytes]:
     """The 32 bytes of each plan hash. Raises ConfigError `bad_plan_hash` unless each is 64 hex digits."""
     for text in texts:

@@ -3,7 +3,8 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from fedveil_participant.consent import Consent, restored_plan
 from fedveil_participant.data.folder import table_files
 from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
+from fedveil_participant.isolation import probe
+from fedveil_participant.isolation.levels import Confinement
 from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.mask_pool import MaskPool
 from fedveil_participant.mask_source import InlineMasks, MaskSource
@@ -37,8 +40,9 @@ from fedveil_participant.state import spent_by
 from fedveil_participant.store import ParticipantStore, journal_key, open_store, seal_journal_key
 from fedveil_participant.store.holder_files import HolderFiles
 from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
+from fedveil_participant.store.trainer_notes import ISOLATION, REFUSED, IsolationNote
 from fedveil_participant.training import code_tree
-from fedveil_participant.training.own_trainer import BUILT_IN, ISOLATION, Trainers
+from fedveil_participant.training.own_trainer import BUILT_IN, TrainerConfig, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
 from fedveil_cli import data_sources, governing, heap, mask_process, renewing
@@ -91,18 +95,37 @@ def bench_with(
     clock: Clock,
     tell: Tell,
     find_files: FindFiles = table_files,
-) -> MakeBench:
+    hidden: Sequence[Path] = (),
+    isolation_none: bool = False,
+) -> "OwnBench":
     """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is
-    approved for `accept`).
+    approved for `accept`). `hidden`: what no trainer may reach, beside the home. `isolation_none`: the organisation's
+    policy lets a trainer run where nothing keeps it apart.
 
-    ConfigError `trainer_config`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
+    ConfigError `trainer_config`, `trainer_python`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
     """
     membership.load_membership(home)
     configs = {name: read_config(name, path) for name, (path, _) in trainers.items()}
     approvals = ApprovalFile(home)
+    held: dict[str, tuple[TrainerConfig, Confinement]] = {}
+    codes: list[tuple[str, bytes]] = []
+    notes: list[IsolationNote] = []
+    refusal: PolicyRefusal | None = None
     for name, config in configs.items():
         found, approved = code_tree.digest(config.code), trainers[name][1]
-        tell("trainer", {"name": name, "entry": config.entry, "code": found.hex(), "isolation": ISOLATION})
+        codes.append((name, found))
+        try:
+            confinement = probe.find(config.python, (home, *hidden), none_allowed=isolation_none)
+        except PolicyRefusal as error:
+            refusal = error
+            notes.append(IsolationNote(clock.wall_s(), name, REFUSED, error.what))
+            continue
+        held[name] = config, confinement
+        level, why = confinement.level.value, confinement.why_not_better
+        notes.append(IsolationNote(clock.wall_s(), name, level, why))
+        tell(
+            "trainer", {"name": name, "entry": config.entry, "code": found.hex(), "isolation": level, "no_better": why}
+        )
         if approved is not None and approved != found:
             raise LocalRefusal(
                 "trainer_changed",
@@ -112,15 +135,31 @@ def bench_with(
             )
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
-    own = Trainers(configs, approvals, clock, TrainerLogs(home).write)
+    own = Trainers(held, approvals, clock, TrainerLogs(home).write)
+    return OwnBench(
+        lambda datasets, store: _bench(datasets, store, find_files, own), tuple(codes), tuple(notes), refusal
+    )
 
-    def bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
-        for name, config in configs.items():
-            code = code_tree.digest(config.code).hex()
-            store.note("trainer_registered", (("trainer", name), ("code", code), ("isolation", ISOLATION)))
-        return _bench(datasets, store, find_files, own)
 
-    return bench
+@dataclass(frozen=True, slots=True)
+class OwnBench:
+    """A bench with own trainers. `codes`: the digest of each one's code. `notes`: how each is kept apart. `refusal`:
+    why they may not run.
+    """
+
+    make: MakeBench
+    codes: tuple[tuple[str, bytes], ...] = ()
+    notes: tuple[IsolationNote, ...] = ()
+    refusal: PolicyRefusal | None = None
+
+    def admit(self, store: ParticipantStore) -> None:
+        """Puts it on record, and raises the refusal if there is one. PolicyRefusal `isolation_missing`."""
+        for name, code in self.codes:
+            store.note("trainer_registered", (("trainer", name), ("code", code.hex())))
+        for note in self.notes:
+            store.note(ISOLATION, note.facts())
+        if self.refusal is not None:
+            raise self.refusal
 
 
 def participate(
@@ -132,7 +171,7 @@ def participate(
     world: World,
     software: str,
     tell: Tell,
-    make_bench: MakeBench = table_bench,
+    make_bench: MakeBench | OwnBench = table_bench,
     reuse_key_epoch: bool = False,
 ) -> dict[str, str]:
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
@@ -145,6 +184,9 @@ def participate(
         store = open_store(home, key, world.clock, world.entropy)
         try:
             member = renewing.usable_membership(home, store, passphrase, world, tell)
+            if isinstance(make_bench, OwnBench):
+                make_bench.admit(store)
+                make_bench = make_bench.make
             keys = KeyRing(HolderFiles(home, key, world.entropy), reuse=reuse_key_epoch)
             tell_keys(keys, tell)
             cipher = HomeCipher(keys, world.entropy, partial(make_masks, world.entropy))

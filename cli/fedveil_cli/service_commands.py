@@ -95,6 +95,7 @@ def participate(
     trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
     reuse_key_epoch: bool = False,
     data_key: tuple[pathlib.Path, Passphrase | None] | None = None,
+    isolation_none: bool = False,
 ) -> None:
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run. `data_key`: of sealed tables."""
     from fedveil_cli import participating
@@ -114,10 +115,13 @@ def participate(
             output.note(line)
 
     world = real_world()
-    make_bench: participating.MakeBench = participating.table_bench
+    make_bench: participating.MakeBench | participating.OwnBench = participating.table_bench
     if trainers or data_key is not None:
         find_files = _finding(home, data_key)
-        make_bench = participating.bench_with(home, trainers or {}, accept, world.clock, tell, find_files)
+        hidden = [*data.values(), *([] if data_key is None else [data_key[0]])]
+        make_bench = participating.bench_with(
+            home, trainers or {}, accept, world.clock, tell, find_files, hidden, isolation_none
+        )
     ended = participating.participate(
         home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
     )

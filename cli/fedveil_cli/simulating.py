@@ -24,6 +24,7 @@ from fedveil_participant.data import holdout
 from fedveil_participant.data.csv_source import Source
 from fedveil_participant.data.in_memory import PARQUET_START
 from fedveil_participant.data.prepare import check_rows
+from fedveil_participant.isolation import probe
 from fedveil_participant.training import alone
 from fedveil_participant.training.own_trainer import BUILT_IN, MemoryApprovals, Trainers
 from fedveil_participant.training.trainer import Trainer
@@ -54,8 +55,11 @@ def simulate(
     seed: int | None,
     output: Output,
     own: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
+    isolation_none: bool = False,
 ) -> None:
-    """`fedveil simulate`. `own`: trainers of the organisations, by name, the same for all."""
+    """`fedveil simulate`. `own`: trainers of the organisations, by name, the same for all; `isolation_none`: they may
+    run where nothing keeps them apart.
+    """
     configure_logging(logging.ERROR)
     canonical, _ = operating.prepare_plan(read_file(plan_file, "the plan", MAX_PLAN), str(plan_file))
     plan = plans.parse_canonical(canonical)
@@ -73,7 +77,7 @@ def simulate(
     operating.check_cohort(canonical, len(tables))
     world = real_world()
     began = process_started_s(world.clock)
-    trainers, arguments = _trainers(own or {}, world.clock, output)
+    trainers, arguments = _trainers(own or {}, isolation_none, folder, world.clock, output)
     trainers.accept(plan)
     trainer = trainers.trainer(plan)
     if plan.statistics is not None:
@@ -120,7 +124,11 @@ def privacy_report(plan: Plan, played: Played) -> Json:
 
 
 def _trainers(
-    own: Mapping[str, tuple[pathlib.Path, bytes | None]], clock: Clock, output: Output
+    own: Mapping[str, tuple[pathlib.Path, bytes | None]],
+    isolation_none: bool,
+    folder: pathlib.Path,
+    clock: Clock,
+    output: Output,
 ) -> tuple[Trainers, list[str]]:
     """The trainers named on the command line, and how a participant's process is told of them."""
 
@@ -128,8 +136,13 @@ def _trainers(
         for line in data.decode("utf-8", "replace").splitlines():
             output.note(f"{name}: {line}")
 
-    configs = {name: read_config(name, path) for name, (path, _) in own.items()}
-    arguments = [part for name, (path, _) in own.items() for part in ("--trainer", f"{name}={path.absolute()}")]
+    configs = {}
+    for name, (path, _) in own.items():
+        config = read_config(name, path)
+        configs[name] = config, probe.find(config.python, (folder,), none_allowed=isolation_none)
+        output.note(f"{name}: isolation {configs[name][1].level.value}")
+    arguments = ["--isolation", "none"] if isolation_none else []
+    arguments += [part for name, (path, _) in own.items() for part in ("--trainer", f"{name}={path.absolute()}")]
     return Trainers(configs, MemoryApprovals(), clock, printed), arguments
 
 

@@ -8,6 +8,7 @@ rounding; batch normalisation is refused, when the plan is accepted and in a ste
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,14 @@ from fedveil_common.errors import LocalRefusal
 from fedveil_common.plan import Plan, parameters, parse_plan
 from fedveil_common.secret import Seed
 from fedveil_participant.data.prepare import Rows
+from fedveil_participant.isolation import probe
+from fedveil_participant.isolation.levels import Confinement
 from fedveil_participant.training.clipped import clipped_sum
+from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.own_trainer import MemoryApprovals, OwnTrainer, TrainerConfig, Trainers
 from fedveil_participant.training.record_gradients import record_gradients
 from fedveil_participant.training.trainer_config import read_config
+from numpy.typing import NDArray
 
 HERE = Path(__file__).parent
 ROWS = 200
@@ -43,12 +48,19 @@ def trainer_of(config: TrainerConfig, folder: Path, old: str, new: str) -> Train
     assert old in text, old
     folder.mkdir()
     (folder / "network.py").write_text(text.replace(old, new))
-    return TrainerConfig(config.name, config.python, config.entry, folder, config.memory_bytes)
+    return replace(config, code=folder)
+
+
+def held(config: TrainerConfig) -> Confinement:
+    """The best isolation that this machine has."""
+    return probe.find(config.python, (), none_allowed=True, modules=("numpy", "torch"))
 
 
 def running(config: TrainerConfig) -> OwnTrainer:
     """It, with what it prints going to stderr."""
-    return OwnTrainer(config, lambda found: None, SystemClock(), lambda data: print(data.decode(), file=sys.stderr))
+    return OwnTrainer(
+        config, held(config), lambda found: None, SystemClock(), lambda data: print(data.decode(), file=sys.stderr)
+    )
 
 
 def main() -> int:
@@ -68,6 +80,7 @@ def main() -> int:
     layers = parameters.layers(built_in.model, built_in.data)
     expected = record_gradients(built_in, layers, model.astype(np.float64), rows.inputs, rows.target)
     secret = Seed(b"t" * 32)
+    check_module(own, model, rows, expected, secret)
     with tempfile.TemporaryDirectory() as name:
         for way, change in WAYS.items():
             folder = Path(name) / way.replace(" ", "-")
@@ -95,7 +108,9 @@ def main() -> int:
             )
             + OF_ALL
         )
-        trainers = Trainers({"network": mixing}, MemoryApprovals(), SystemClock(), lambda name, data: None)
+        trainers = Trainers(
+            {"network": (mixing, held(mixing))}, MemoryApprovals(), SystemClock(), lambda name, data: None
+        )
         for step in (
             lambda: trainers.accept(own),
             lambda: clipped_sum(own, privacy, model, rows, secret, running(mixing)),
@@ -109,6 +124,36 @@ def main() -> int:
             assert code == "trainer_mixes_rows", f"batch normalisation was not found: {code}"
         print("torch-check: batch normalisation is refused (trainer_mixes_rows)")
     return 0
+
+
+def check_module(
+    own: Plan, model: NDArray[np.float32], rows: Rows, expected: NDArray[np.float64], secret: Seed
+) -> None:
+    """The adapter: a module without any code for Fedveil has the built-in gradients, outputs and step."""
+    module = read_config("network", HERE / "module.toml")
+    trainer = running(module)
+    gradients: list[NDArray[np.float64]] = []
+    trainer.gradients(own, model, rows, [np.arange(ROWS)], secret, gradients.append)
+    np.testing.assert_allclose(gradients[0], expected, rtol=1e-9, atol=1e-12)
+    text = (HERE / "plan.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("privacy:")]
+    text = "\n".join([*lines, "evaluation: {every: 1, holdout: 0.2}", "privacy: none"])
+    text = text.replace("rounds: 20,", "rounds: 20, local_epochs: 2, batch_size: 1000, weight_cap: 1000,")
+    plain = parse_plan(text.encode(), "plan.yaml")
+    line = next(line for line in lines if line.startswith("model:"))
+    like = parse_plan(text.replace(line, "model: {kind: mlp, hidden: [8]}").encode(), "plan.yaml")
+    found, step = trainer.update(plain, model, rows), GradientDescent().update(like, model, rows)
+    np.testing.assert_allclose(found, step, rtol=1e-7, atol=1e-10)
+    assert np.linalg.norm(step) > 0.01
+    outputs = trainer.outputs(plain, model, rows.inputs)
+    np.testing.assert_allclose(outputs, GradientDescent().outputs(like, model, rows.inputs), rtol=1e-9, atol=1e-12)
+    print("torch-check: a module by the adapter has the built-in gradients, step and outputs")
+    shorter = plan_with("{kind: trainer, name: network, parameters: 40}")
+    try:
+        trainer.outputs(shorter, model[:40], rows.inputs)
+    except LocalRefusal as refusal:
+        code = refusal.code
+    assert code == "trainer_parameters", code
 
 
 OF_ALL = '''

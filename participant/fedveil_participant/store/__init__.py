@@ -31,6 +31,7 @@ from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.snapshots import Snapshots
 from fedveil_participant.store.statistics_files import StatisticsFiles
 from fedveil_participant.store.trail import TrailRow, TrailRows
+from fedveil_participant.store.trainer_notes import IsolationNote, TrainerNotes
 from fedveil_participant.store.updates import StoredUpdate, UpdateCache
 
 FILE = "journal.db"
@@ -50,7 +51,7 @@ class Forgotten:
     runs: int
 
 
-class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings):
+class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings, TrainerNotes):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
@@ -60,6 +61,7 @@ class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Hol
         CheckpointRows.__init__(self, database, clock)
         TrailRows.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
+        TrainerNotes.__init__(self, database)
 
     def open_runs(self, dataset: str) -> list[RunId]:
         """Runs over a data set in which a round began, and whose end is not stored here."""
@@ -192,6 +194,7 @@ __all__ = [
     "Checked",
     "DataSets",
     "Forgotten",
+    "IsolationNote",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",

@@ -3,7 +3,7 @@
 Promise: nothing that stands in a frame is believed. The header is at most MAX_HEADER bytes of JSON with exactly the
 expected members; name, type and shape of an answer must be those that were asked for before its numbers are taken in,
 and no more than those are. Numbers that are not finite are refused, but for gradients, whose reader lets such a row
-count as 0. Source of the form: `shim`.
+count as 0. Source of the form: `shim.main`.
 """
 
 import json
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 MAX_HEADER = 65_536
 _LENGTH = struct.Struct(">I")
+_MOST_PARAMETERS = 1 << 40
 _SIZES = {"<f4": 4, "<f8": 8}
 
 
@@ -95,6 +96,15 @@ class Answer:
                 f"the trainer {self.trainer} has no method {self.name}",
                 not_done="no update was made",
                 next_step="a plan that protects single records needs it: docs/trainer.md",
+            )
+        if isinstance(header, dict) and set(header) == {"kind", "parameters"} and header["kind"] == "size":
+            count = header["parameters"]
+            has = count if isinstance(count, int) and 0 <= count < _MOST_PARAMETERS else "another number of"
+            raise LocalRefusal(
+                "trainer_parameters",
+                f"the code of the trainer {self.trainer} has {has} parameters, and not as many as the plan",
+                not_done="no update was made",
+                next_step="`parameters` of the plan's model must be those of the code, in its order: docs/trainer.md",
             )
         members = {"kind", "name", "dtype", "shape"}
         if not isinstance(header, dict) or set(header) != members or header["kind"] != "answer":

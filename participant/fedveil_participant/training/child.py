@@ -1,21 +1,21 @@
 """One call of an organisation's trainer, in processes of its own that all end with the call.
 
 Promise: the trainer gets the job, the rows (a sealed file in memory, without a name) and its code, and nothing else:
-no environment, no descriptor of ours, no argument that says more. Whatever it does, this call ends: when an answer is
-complete, when it says nothing for `silence_s`, after `limit_s`, or when it dies; then every process that it started is
-killed (`supervisor`). What it prints goes to `log` and nowhere else, at most LOG_BYTES of it. Isolation is "none": it
-runs as this user and can read what this user can read.
+no environment, no descriptor of ours, no argument that says more. How far it is kept from the rest of the machine says
+its `Confinement`. Whatever it does, this call ends: when an answer is complete, when it says nothing for `silence_s`,
+after `limit_s`, when it dies, or when it holds more memory or disk than it may; then every process that it started is
+killed (`supervisor`) and its folder is removed. What it prints goes to `log` and nowhere else, at most LOG_BYTES of it.
 """
 
 import contextlib
 import fcntl
 import json
+import math
 import os
 import selectors
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,10 @@ from fedveil_common.jcs import Json
 from fedveil_common.ports import Clock
 from numpy.typing import NDArray
 
+from fedveil_participant.isolation import bubblewrap
+from fedveil_participant.isolation.confine import Order
+from fedveil_participant.isolation.levels import Confinement, Isolation
+from fedveil_participant.training import scratch, supervisor
 from fedveil_participant.training.answer import MAX_HEADER, Answer, Answers
 
 LOG_BYTES = 1024 * 1024
@@ -34,7 +38,11 @@ SLICE_S = 0.1
 
 _PIECE = 1024 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-SHIM, SUPERVISOR = Path(__file__).with_name("shim.py"), Path(__file__).with_name("supervisor.py")
+SHIM = Path(__file__).with_name("shim")
+"""The folder of the program that runs in a trainer's process."""
+
+PROCESSES = 256
+"""Processes of a trainer at a time, with their threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,14 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run: the interpreter, a private copy of the code, and the address space it gets."""
+    """What is run: how and by which interpreter, a private copy of the code in a folder of its own, the memory it gets
+    (address space of a process, and what all hold together), and the room to write.
+    """
 
-    python: str
+    confinement: Confinement
     code: Path
     memory_bytes: int
+    scratch_bytes: int
 
 
 def call(
@@ -78,18 +89,19 @@ def call(
         )
     data = struct.pack(">I", len(header)) + header + model.astype("<f4").tobytes()
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedveil-trainer-"))
+        folder = stack.enter_context(scratch.scratch_folder())
         ours, theirs = _pipes(stack)
         table = _sealed(stack, rows)
-        shim = [program.python, "-I", "-u", str(SHIM), *map(str, (theirs.job, theirs.answer, table))]
-        command = [*shim, str(program.code), str(program.memory_bytes)]
+        order = _order(program, folder, [theirs.job.fd, theirs.answer.fd, table], patience)
+        disk = "" if program.confinement.level is Isolation.BWRAP else order.work
+        watched = [str(theirs.life), str(program.memory_bytes), disk, str(program.scratch_bytes)]
         process = subprocess.Popen(
-            [sys.executable, "-I", str(SUPERVISOR), str(theirs.life), *command],
+            [sys.executable, "-I", "-m", supervisor.MODULE, *watched, *order.words()],
             stdin=subprocess.DEVNULL,
             stdout=theirs.log.fd,
             stderr=theirs.log.fd,
             env={},
-            cwd=scratch,
+            cwd=folder,
             pass_fds=(theirs.life.fd, theirs.job.fd, theirs.answer.fd, table),
             start_new_session=True,
         )
@@ -101,6 +113,34 @@ def call(
             ours.life.close()  # the supervisor kills all that is left
             process.wait()
             kept.rest(ours.log)
+
+
+def _order(program: Program, folder: Path, keep: list[int], patience: Patience) -> Order:
+    """What becomes the trainer. Makes in `folder` what it works in, and a copy of our part, for whoever it runs as."""
+    held = program.confinement
+    work, shim = folder / "work", folder / "shim"
+    work.mkdir(mode=0o700)
+    scratch.copy_program(SHIM, shim)
+    if held.uid is not None:
+        for place in (folder, program.code.parent):
+            scratch.give(place, held.uid)
+    ours = [(str(shim), bubblewrap.SHIM), (str(program.code), bubblewrap.CODE)]
+    places = [place if held.level is Isolation.BWRAP else source for source, place in ours]
+    python = held.interpreter
+    words = [python.python, "-I", "-u", f"{places[0]}/main.py", *map(str, keep), places[1], str(PROCESSES)]
+    return Order(
+        level=held.level.value,
+        command=words,
+        keep=keep,
+        shown=[*((root, root) for root in python.roots), *python.links, *ours],
+        work=str(work),
+        scratch_bytes=program.scratch_bytes,
+        memory_bytes=program.memory_bytes,
+        processes=PROCESSES,
+        cpu_s=math.ceil(patience.limit_s) * (os.cpu_count() or 1),
+        uid=held.uid,
+        bwrap=held.bwrap,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ are each record's own is tried out on made-up records (`row_probe`) before the p
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from fedveil_common.secret import Seed
 from numpy.typing import NDArray
 
 from fedveil_participant.data.prepare import Rows
+from fedveil_participant.isolation.levels import Confinement
 from fedveil_participant.training import child, code_tree
 from fedveil_participant.training.answer import Answer, Answers
 from fedveil_participant.training.child import Patience, Program
@@ -31,14 +32,15 @@ from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.row_probe import RowProbe
 from fedveil_participant.training.trainer import Take, Trainer
 
-ISOLATION = "none"
-"""How far a trainer is kept from the rest of this machine: a process of its own, and no further."""
+SCRATCH_BYTES = 256 * 1024 * 1024
+"""What a trainer may write where its description says nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerConfig:
-    """What an organisation says about a trainer. `python`: the interpreter. `entry`: module:Class. `code`: a folder.
-    `rows_at_once`: of a call of `gradients`, at most; 0 for as many as the participant has room for.
+    """What an organisation says about a trainer. `python`: the interpreter. `entry`: module:name. `code`: a folder.
+    `rows_at_once`: of a call of `gradients`, at most; 0 for as many as the participant has room for. `adapter`: what
+    the entry is. `more`: what only the adapter reads. `scratch_bytes`: what it may write, beside a copy of its rows.
     """
 
     name: str
@@ -47,6 +49,9 @@ class TrainerConfig:
     code: Path
     memory_bytes: int
     rows_at_once: int = 0
+    adapter: str = "class"
+    more: Mapping[str, Json] = field(default_factory=dict)
+    scratch_bytes: int = SCRATCH_BYTES
 
 
 class Approvals(Protocol):
@@ -69,7 +74,7 @@ class Trainers:
 
     def __init__(
         self,
-        configs: Mapping[str, TrainerConfig],
+        configs: Mapping[str, tuple[TrainerConfig, Confinement]],
         approvals: Approvals,
         clock: Clock,
         log: Callable[[str, bytes], None],
@@ -82,7 +87,7 @@ class Trainers:
         """
         if plan.model.kind is not ModelKind.TRAINER:
             return
-        config, digest = self._config(plan), plan_hash(canonical(plan))
+        (config, _), digest = self._config(plan), plan_hash(canonical(plan))
         found = code_tree.digest(config.code)
         if self._approvals.get(digest) is None:
             self._approvals.put(digest, found)
@@ -97,24 +102,25 @@ class Trainers:
         """Who trains under this plan. LocalRefusal `trainer_missing`."""
         if plan.model.kind is not ModelKind.TRAINER:
             return GradientDescent()
-        config = self._config(plan)
+        config, confinement = self._config(plan)
         return OwnTrainer(
             config,
+            confinement,
             lambda found: self._check(config, plan, found),
             self._clock,
             lambda data: self._log(config.name, data),
         )
 
-    def _config(self, plan: Plan) -> TrainerConfig:
-        config = self._configs.get(plan.model.trainer)
-        if config is None:
+    def _config(self, plan: Plan) -> tuple[TrainerConfig, Confinement]:
+        found = self._configs.get(plan.model.trainer)
+        if found is None:
             raise LocalRefusal(
                 "trainer_missing",
                 f"the plan trains with {plan.model.trainer!r} and there is no trainer of that name here",
                 not_done="the plan was not accepted",
                 next_step=f"fedveil participate --trainer {plan.model.trainer}=CONFIG.toml",
             )
-        return config
+        return found
 
     def _check(self, config: TrainerConfig, plan: Plan, found: bytes) -> None:
         approved = self._approvals.get(plan_hash(canonical(plan)))
@@ -147,16 +153,18 @@ BUILT_IN = Trainers({}, MemoryApprovals(), _NoClock(), _discard)
 
 
 class OwnTrainer:
-    """One plan's trainer. `check`: raises unless the code with this digest may run."""
+    """One plan's trainer, run as `confinement` says. `check`: raises unless the code with this digest may run."""
 
     def __init__(
         self,
         config: TrainerConfig,
+        confinement: Confinement,
         check: Callable[[bytes], None],
         clock: Clock,
         log: Callable[[bytes], None],
     ) -> None:
-        self._config, self._check, self._clock, self._log = config, check, clock, log
+        self._config, self._confinement, self._check = config, confinement, check
+        self._clock, self._log = clock, log
 
     def update(self, plan: Plan, model: NDArray[np.float32], rows: Rows) -> NDArray[np.float64]:
         """See `Trainer.update`; always finite. LocalRefusal `trainer_*`."""
@@ -217,12 +225,13 @@ class OwnTrainer:
     ) -> None:
         config = self._config
         patience = Patience(plan.cohort.progress_s, plan.cohort.hard_limit_s)
+        room = config.scratch_bytes + sum(part.nbytes for part in table)
         with tempfile.TemporaryDirectory(prefix="fedveil-code-") as folder:
             code = Path(folder) / "code"
             self._check(code_tree.copy(config.code, code))
             child.call(
-                Program(config.python, code, config.memory_bytes),
-                job(plan, config.entry, answer.name, len(table[0]), strict),
+                Program(self._confinement, code, config.memory_bytes, room),
+                job(plan, config, answer.name, len(table[0]), strict),
                 model,
                 table,
                 answer,
@@ -255,14 +264,16 @@ class _Parts:
             self._take(part)
 
 
-def job(plan: Plan, entry: str, name: str, rows: int, strict: int = 0) -> dict[str, Json]:
+def job(plan: Plan, config: TrainerConfig, name: str, rows: int, strict: int = 0) -> dict[str, Json]:
     """The header of a call: what a trainer may know of the plan. No id of run, round or organisation is in it.
     `strict`: how many chunks of `gradients` must be answered without an error.
     """
     kinds = {BinaryTarget: "binary", FloatTarget: "float"}
     return {
+        "adapter": config.adapter,
         "call": name,
-        "entry": entry,
+        "entry": config.entry,
+        "more": dict(config.more),
         "parameters": plan.model.parameters,
         "rows": rows,
         "strict": strict,
