@@ -21,7 +21,7 @@ import safetensors.numpy
 from fedveil_common import design, initial, modelfile, network, prediction
 from fedveil_common.errors import ConfigError
 from fedveil_common.exchange import arrays, formats, layers, onnx_graph
-from fedveil_common.exchange.formats import Format
+from fedveil_common.exchange.format_names import Format
 from fedveil_common.modelfile import ModelFile
 from fedveil_common.plan import CategoryTarget, FloatFeature, ModelKind, Plan
 from fedveil_common.plan.section import MISSING_MARKS

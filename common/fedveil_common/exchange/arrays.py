@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedveil_common import jcs
 from fedveil_common.exchange import formats, layers
-from fedveil_common.exchange.formats import Format
+from fedveil_common.exchange.format_names import Format
 from fedveil_common.modelfile import ModelFile
 from fedveil_common.plan import BinaryTarget, CategoryTarget, FloatTarget, ModelKind
 

@@ -4,25 +4,14 @@ Promise: a format says the whole of a model or is refused by name; none is writt
 own trainer knows. `stamp` is a pointer back to the signed file: no signature covers what is written here.
 """
 
-import enum
 import hashlib
 import importlib
 from types import ModuleType
 
 from fedveil_common.errors import ConfigError
+from fedveil_common.exchange.format_names import Format
 from fedveil_common.modelfile import ModelFile
 from fedveil_common.plan import ModelKind, Plan
-
-
-class Format(enum.StrEnum):
-    """`safetensors`: the signed file itself, byte for byte; the only one that `model verify` takes."""
-
-    SAFETENSORS = "safetensors"
-    ONNX = "onnx"
-    SKLEARN = "sklearn"
-    TORCH = "torch"
-    CSV = "csv"
-
 
 _AFFINE = frozenset({ModelKind.LINEAR, ModelKind.LOGISTIC, ModelKind.SOFTMAX})
 _BUILT_IN = _AFFINE | {ModelKind.MLP}
