@@ -201,9 +201,9 @@ def design_rows(file: ModelFile) -> NDArray[np.float64]:
     return np.asarray(scaled * columns.std + columns.mean, dtype=np.float64)
 
 
-def example() -> Any:
-    path = pathlib.Path(__file__).parents[1] / "examples" / "sklearn_model" / "estimator.py"
-    spec = importlib.util.spec_from_file_location("sklearn_model_example", path)
+def example(folder: str, name: str) -> Any:
+    path = pathlib.Path(__file__).parents[1] / "examples" / folder / name
+    spec = importlib.util.spec_from_file_location(f"{folder}_example", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -217,7 +217,7 @@ def test_scikit_learn_says_what_predict_says(kind: str, target: str, standardise
     file = model_samples.signed(model_samples.plan_for(kind, target, standardise))
     path = tmp_path / "model.npz"
     path.write_bytes(arrays.to_sklearn(file, stamped(file)))
-    pipeline = example().load(path)
+    pipeline = example("sklearn_model", "estimator.py").load(path)
     expected = predicted(file, GOOD[:6])
     inputs = design_rows(file)
     if target == "float":
@@ -258,6 +258,11 @@ def test_torch_names_and_shapes_are_those_of_a_state_dict(kind: str, target: str
     path.write_bytes(data)
     with safetensors.safe_open(path, "np") as opened:
         metadata = opened.metadata()
+    read, beside = example("torch_model", "network.py").read(path)  # what torch loads, where there is torch
+    assert beside == metadata
+    assert {one: (tuple(shape), raw) for one, (shape, raw) in read.items()} == {
+        one: (tensor.shape, tensor.tobytes()) for one, tensor in tensors.items()
+    }
     mean, std = (np.array(json.loads(metadata[name])) for name in ("fedveil.mean", "fedveil.std"))
     assert json.loads(metadata["fedveil.inputs"]) == list(design.input_names(file.plan))
     values = (design_rows(file) - mean) / std
