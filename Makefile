@@ -18,8 +18,8 @@ help:
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
 	@echo "make sweep   a kill at every write of a whole run, cohorts of 64 and 256: minutes"
-	@echo "make torch-check  the example in PyTorch, where /usr/bin/python3 has torch"
 	@echo "make flower-check a client written for Flower, with the real flwr in an environment of its own"
+	@echo "make torch-check  the examples in PyTorch, where /usr/bin/python3 has torch"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
 
 demo: $(VENV)/.run
@@ -38,6 +38,7 @@ sweep: $(VENV)/.dev
 # Not part of CI: torch is no dependency. Where it is missing, this says so.
 torch-check: $(VENV)/.run
 	$(BIN)/python examples/torch_trainer/check.py
+	$(BIN)/python examples/torch_model/check.py
 
 # Part of CI. flwr cannot share our environment: it pins other versions of what both use.
 FLOWER := build/flower

@@ -4,8 +4,9 @@ import pathlib
 from typing import Annotated
 
 import typer
+from fedveil_common.exchange.format_names import Format
 
-from fedveil_cli import options, reserved
+from fedveil_cli import commands_models, options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
@@ -35,8 +36,15 @@ def register(app: typer.Typer) -> None:
     model.command("verify", epilog=example("fedveil model verify sepsis.safetensors --fingerprint 9f2c..."))(
         model_verify
     )
-    model.command("export", epilog=example("fedveil model export --out sepsis.safetensors"))(model_export)
+    model.command(
+        "export",
+        epilog=example(
+            "fedveil model export --out sepsis.safetensors",
+            "fedveil model export sepsis.safetensors --to onnx --out sepsis.onnx",
+        ),
+    )(model_export)
     model.command("list", epilog=example("fedveil model list --json"))(model_list)
+    commands_models.register(model)
     reserved.register(model, "model")
     app.add_typer(model, name="model")
 
@@ -172,18 +180,37 @@ def verify(
 
 
 def model_export(
-    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the model file goes.")],
+    out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the model goes.")],
+    file: Annotated[
+        pathlib.Path | None, typer.Argument(metavar="[FILE]", help="A model file (else a model of this home).")
+    ] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of which run (else the last).")] = None,
+    to: Annotated[
+        Format, typer.Option("--to", metavar="FORMAT", help="safetensors (the signed file), onnx, sklearn, torch, csv.")
+    ] = Format.SAFETENSORS,
+    fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the final model of a run to a file."""
-    from fedveil_cli import service_commands
+    """Write the final model of a run, or a model file, to a file: as it was signed, or for another program."""
+    from fedveil_cli import model_files, service_commands
     from fedveil_cli.passphrases import journal_passphrase
 
     output, folder = Output(as_json), home_folder(home)
-    service_commands.model_export(folder, run, out, journal_passphrase(folder, passphrase_file, output), output)
+    if file is not None and run is not None:
+        raise typer.BadParameter("a model file is of one run", param_hint="--run")
+    if file is None and to is Format.SAFETENSORS:
+        service_commands.model_export(folder, run, out, journal_passphrase(folder, passphrase_file, output), output)
+        return
+    from fedveil_cli import model_exporting
+
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    if file is None:
+        _, data = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
+    else:
+        data = model_exporting.read(file)
+    model_exporting.export(data, to, out, expected, output)
 
 
 def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:

@@ -31,9 +31,6 @@ COMMANDS: Mapping[str, str] = {
     "model withdraw": "0.6",
     "model retire": "0.6",
     "model rollback": "0.6",
-    "model rewrap": "0.6",
-    "model seal": "0.6",
-    "model open": "0.6",
 }
 """Command -> release. A name without a blank may have commands of its own: they are reserved with it."""
 

@@ -82,12 +82,12 @@ def seal(
 ) -> None:
     """`data seal`. ConfigError `file_unreadable`, `file_changed`, `bad_name`, `recipient_*`, `recipient_mixed`."""
     subject = _subject(file, name, federation)
-    wrap = _wrap(to, passphrase_file, subject, output)
-    with _reading(file) as source:
-        _check_out(source, out)
+    wrap = wrapping(to, passphrase_file, subject, output)
+    with reading(file) as source:
+        check_out(source, out)
         length = os.fstat(source.fileno()).st_size
-        made = files.seal(source, length, _real(out), subject, wrap, real_world().entropy)
-    _say(made, out, f"sealed {length} bytes of {file.name}", output)
+        made = files.seal(source, length, real_path(out), subject, wrap, real_world().entropy)
+    say(made, out, f"sealed {length} bytes of {file.name}", output)
 
 
 def open_file(
@@ -101,10 +101,10 @@ def open_file(
 ) -> None:
     """`data open`. PeerError and SealedError as `files.unseal`."""
     expected = files.expect(KIND, federation, name)
-    with _reading(file) as source:
-        _check_out(source, out)
-        made = files.unseal(source, _real(out), _unwrap(key, passphrase_file, output), expected)
-    _say(made, out, f"opened {made.length} bytes", output)
+    with reading(file) as source:
+        check_out(source, out)
+        made = files.unseal(source, real_path(out), unwrapping(key, passphrase_file, output), expected)
+    say(made, out, f"opened {made.length} bytes", output)
 
 
 def rewrap(
@@ -115,33 +115,36 @@ def rewrap(
     reencrypt: bool,
     passphrase_file: pathlib.Path | None,
     output: Output,
+    kind: str = KIND,
 ) -> None:
-    """`data rewrap`: for public keys alone. Errors as `open_file`."""
+    """`data rewrap`, `model rewrap`: for public keys alone. Errors as `open_file`."""
     if not to:
         raise ConfigError("recipient_missing", "nobody to seal for was named", next_step="--to PUBLIC.pem")
-    unwrap = _unwrap(key, passphrase_file, output)
-    with _reading(file) as source:
-        _check_out(source, out)
+    unwrap = unwrapping(key, passphrase_file, output)
+    with reading(file) as source:
+        check_out(source, out)
         subject = header.parse(source)[0].subject
+        files.expect(kind, None, None)(subject)
         source.seek(0)
-        wrap = _wrap(to, None, subject, output)
+        wrap = wrapping(to, None, subject, output)
         if reencrypt:
-            made = files.reencrypt(source, _real(out), unwrap, wrap, real_world().entropy)
+            made = files.reencrypt(source, real_path(out), unwrap, wrap, real_world().entropy)
         else:
-            made = files.rewrap(source, _real(out), unwrap, wrap)
-    _say(made, out, "sealed under a new data key" if reencrypt else "the same data key, other recipients", output)
+            made = files.rewrap(source, real_path(out), unwrap, wrap)
+    say(made, out, "sealed under a new data key" if reencrypt else "the same data key, other recipients", output)
     if not reencrypt:
         output.note("who could open the file before still can: --reencrypt makes one that they cannot")
 
 
 def show(file: pathlib.Path, output: Output) -> None:
     """`data show`."""
-    with _reading(file) as source:
+    with reading(file) as source:
         found, _ = header.parse(source)
-    _say(found, file, "not verified: only a recipient's key can", output)
+    say(found, file, "not verified: only a recipient's key can", output)
 
 
-def _say(found: Header, path: pathlib.Path, what: str, output: Output) -> None:
+def say(found: Header, path: pathlib.Path, what: str, output: Output) -> None:
+    """What a sealed file holds and who opens it; `what`: what was done with it."""
     listed = [
         {"way": one.way, "recipient": one.recipient if one.way != recipients.PASSPHRASE else ""} for one in found.slots
     ]
@@ -168,9 +171,10 @@ def _subject(file: pathlib.Path, name: str | None, federation: str | None) -> Su
     return Subject(KIND, check_name(LOCAL if federation is None else federation, "the federation"), object_id)
 
 
-def _wrap(
+def wrapping(
     to: Sequence[pathlib.Path], passphrase_file: pathlib.Path | None, subject: Subject, output: Output
 ) -> files.Wrap:
+    """How the data key of `subject` is wrapped: for the public keys `to`, or, without, under a passphrase."""
     if to and passphrase_file is not None:
         raise ConfigError(
             "recipient_mixed",
@@ -179,19 +183,30 @@ def _wrap(
             next_step="leave out --to or --passphrase-file",
         )
     if to:
-        keys = [key_files.read_public(read_file(path, "the public key", MAX_KEY), str(path)) for path in to]
+        keys = public_keys(to)
         return lambda data_key: recipients.wrap_for(keys, data_key, subject)
     given = passphrase(passphrase_file, "passphrase", "--to PUBLIC.pem, or --passphrase-file", output, confirm=True)
     return lambda data_key: recipients.wrap_passphrase(given, data_key, subject, real_world().entropy)
 
 
-def _unwrap(key: pathlib.Path | None, passphrase_file: pathlib.Path | None, output: Output) -> files.Unwrap:
+def unwrapping(key: pathlib.Path | None, passphrase_file: pathlib.Path | None, output: Output) -> files.Unwrap:
+    """How a data key is found: by the private key in the file `key`, or, without, by a passphrase."""
     if key is None:
         given = passphrase(passphrase_file, "passphrase", "--key PRIVATE.pem, or --passphrase-file", output)
         return functools.partial(_with_passphrase, given)
-    found = given_passphrase(passphrase_file, "passphrase", output)
-    private = key_files.read_private(read_file(key, "the private key", MAX_KEY), str(key), found)
+    private = private_key(key, passphrase_file, output)
     return lambda found_header: recipients.unwrap(found_header, private)
+
+
+def private_key(key: pathlib.Path, passphrase_file: pathlib.Path | None, output: Output) -> recipients.PrivateRecipient:
+    """The private key in the file `key`, which may be under a passphrase."""
+    found = given_passphrase(passphrase_file, "passphrase", output)
+    return key_files.read_private(read_file(key, "the private key", MAX_KEY), str(key), found)
+
+
+def public_keys(to: Sequence[pathlib.Path]) -> list[recipients.PublicRecipient]:
+    """The recipients in the files `to`."""
+    return [key_files.read_public(read_file(path, "the public key", MAX_KEY), str(path)) for path in to]
 
 
 def _with_passphrase(given: Passphrase, found: Header) -> Seed:
@@ -199,7 +214,8 @@ def _with_passphrase(given: Passphrase, found: Header) -> Seed:
 
 
 @contextlib.contextmanager
-def _reading(path: pathlib.Path) -> Iterator[BinaryIO]:
+def reading(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A regular file, open at its start. ConfigError `file_unreadable`."""
     try:
         stream = path.open("rb")
     except OSError as error:
@@ -212,7 +228,7 @@ def _reading(path: pathlib.Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _check_out(source: BinaryIO, out: pathlib.Path) -> None:
+def check_out(source: BinaryIO, out: pathlib.Path) -> None:
     """ConfigError `output_refused` for a place that must not be replaced."""
     why = ""
     try:
@@ -235,5 +251,6 @@ def _check_out(source: BinaryIO, out: pathlib.Path) -> None:
         )
 
 
-def _real(out: pathlib.Path) -> pathlib.Path:
+def real_path(out: pathlib.Path) -> pathlib.Path:
+    """Where `out` really is: a symbolic link stays."""
     return pathlib.Path(os.path.realpath(out))

@@ -290,6 +290,13 @@ def model_export(
     home: pathlib.Path, run: str | None, out: pathlib.Path, passphrase: Passphrase | None, output: Output
 ) -> None:
     """`model export`: the final model of a run (by default the last that has one) into a file."""
+    chosen, data = final_model(home, run, passphrase)
+    write_file(out, "the model file", data)
+    output.result({"run_id": chosen, "file": str(out), "size_bytes": len(data)}, [f"{out}: model of run {chosen}"])
+
+
+def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | None) -> tuple[str, bytes]:
+    """(run, model file) of the run, by default of the last that has one. ConfigError `no_model`, `unknown_run`."""
     if is_operator(home):
         from fedveil_cli import run_commands
 
@@ -316,8 +323,7 @@ def model_export(
         if chosen is None:
             raise _no_model()
         data = holdings.model(RunId(chosen))
-    write_file(out, "the model file", data)
-    output.result({"run_id": chosen, "file": str(out), "size_bytes": len(data)}, [f"{out}: model of run {chosen}"])
+    return chosen, data
 
 
 def _no_model() -> ConfigError:

@@ -27,8 +27,7 @@ def inputs(plan: Plan, standardisation: Standardisation, table: Table) -> NDArra
                 values = table.numbers[feature.name]
                 if feature.missing is Missing.MEAN:
                     federated = plan.data.standardise is Standardise.FEDERATED
-                    middle = mean if federated else feature.lo + (feature.hi - feature.lo) / 2.0
-                    values = np.where(np.isnan(values), middle, values)
+                    values = np.where(np.isnan(values), middle(feature, mean, federated), values)
                 matrix[:, column] = (values - mean) / std
                 column, number = column + 1, number + 1
             case CategoryFeature():
@@ -38,6 +37,11 @@ def inputs(plan: Plan, standardisation: Standardisation, table: Table) -> NDArra
                     matrix[codes < 0, column] = np.nan
                     column += 1
     return matrix
+
+
+def middle(feature: FloatFeature, mean: float, federated: bool) -> float:
+    """What the rule `mean` puts for a missing value, in natural units. `mean`: the federation's, where it is known."""
+    return mean if federated else feature.lo + (feature.hi - feature.lo) / 2.0
 
 
 def input_names(plan: Plan) -> tuple[str, ...]:

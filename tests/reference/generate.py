@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from tests.reference import cases_crypto, cases_masking, cases_paillier, packing, published, strategies
+from tests.reference import cases_crypto, cases_jose, cases_masking, cases_paillier, packing, published, strategies
 
 Cases = Callable[[], list[dict[str, object]]]
 
@@ -41,6 +41,7 @@ FILES: dict[str, dict[str, Cases]] = {
         "quorum": cases_masking.quorum,
     },
     "checksum": {"checksum": cases_masking.checksums},
+    "jose": {"keys": cases_jose.keys, "jws": cases_jose.jws_cases, "jwe": cases_jose.jwe_cases},
     "paillier": {"attempts": cases_paillier.attempts, "refused": cases_paillier.refused},
 }
 

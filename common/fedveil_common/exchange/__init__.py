@@ -1,0 +1,1 @@
+"""What a signed model becomes for other programs, and what is said of it: never itself the thing that is verified."""

@@ -1,0 +1,74 @@
+"""What a sealed model file is called, read from the model file without reading its parameters.
+
+Promise: a file of any size costs the memory of its header. Nothing is verified here: who opens a sealed model verifies
+it, before it gets a name, and `check_subject` then holds the manifest against what the sealed file said of itself.
+"""
+
+import base64
+from typing import BinaryIO
+
+from fedveil_common import jcs
+from fedveil_common.errors import PeerError
+from fedveil_common.modelfile import MAX_HEADER, ModelManifest, parse_manifest
+from fedveil_common.sealing.header import Subject
+
+KIND = "model"
+
+
+def subject_of(stream: BinaryIO, size: int) -> Subject:
+    """The federation and run in the manifest of the model file in `stream`, which has `size` bytes and is at its start.
+
+    PeerError `bad_model_file`: it begins with no header of a signed model, or has another length than that says.
+    """
+    start = stream.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or not 2 <= length <= MAX_HEADER:
+        raise _bad("it does not begin with a header")
+    manifest = _manifest(stream.read(length))
+    parameters = 0
+    for tensor in manifest.layout:
+        count = 1
+        for side in tensor.shape:
+            count *= side
+        parameters += count
+    if size != 8 + length + 4 * parameters:
+        raise _bad(f"it has {size} bytes, and its manifest says {8 + length + 4 * parameters}")
+    return _subject(manifest)
+
+
+def check_subject(subject: Subject, manifest: ModelManifest) -> None:
+    """Returns if a sealed file that called itself `subject` held the model of this verified manifest.
+
+    PeerError `sealed_model_mismatch`.
+    """
+    if subject != _subject(manifest):
+        raise PeerError(
+            "sealed_model_mismatch",
+            f"the sealed file says {subject.federation_id} {subject.object_id}, and holds a model of run "
+            f"{manifest.run_id} of {manifest.federation_id}",
+            not_done="nothing was written",
+            next_step="ask who sealed it",
+        )
+
+
+def _subject(manifest: ModelManifest) -> Subject:
+    return Subject(KIND, manifest.federation_id, manifest.run_id)
+
+
+def _manifest(header: bytes) -> ModelManifest:
+    try:
+        value = jcs.loads(header.rstrip(b" "))
+        signatures = value["__metadata__"]["signatures"]  # type: ignore[call-overload,index]  # TypeError is caught
+        body = jcs.loads(signatures.encode())[0]["body"]  # type: ignore[call-overload,index,union-attr]
+        return parse_manifest(base64.b64decode(body, validate=True))  # type: ignore[arg-type]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise _bad("its header is none of a signed model") from None
+
+
+def _bad(why: str) -> PeerError:
+    return PeerError(
+        "bad_model_file",
+        f"this is not a Fedveil model file: {why}",
+        not_done="nothing was sealed",
+        next_step="name a file from `fedveil model export`",
+    )

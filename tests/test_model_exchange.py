@@ -1,0 +1,510 @@
+"""`model seal|open|rewrap|card|export|jws|jwe`: what is written, what is refused, and what is left on disk."""
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedveil_cli import main, model_cards, model_files
+from fedveil_cli.world import SystemEntropy
+from fedveil_common import modelfile, private_sum
+from fedveil_common.crypto import signing
+from fedveil_common.crypto.labels import labelled
+from fedveil_common.exchange import card, jose, jwe
+from fedveil_common.exchange.jwe import SealedKey
+from fedveil_common.ids import COORDINATOR, RunId
+from fedveil_common.messages import BlobType
+from fedveil_common.plan import parse_plan
+from fedveil_common.roster import Member, Role, Roster, sign_roster
+from fedveil_common.sealing import files, key_files, recipients
+from fedveil_common.sealing.header import Subject
+from fedveil_common.secret import Passphrase
+from fedveil_coordinator import founding
+
+from tests import model_samples, processes
+from tests.model_samples import OURS, THEIRS
+
+Capture = pytest.CaptureFixture[str]
+PLAN = model_samples.plan_for("logistic", "binary", "federated")
+PRINT = ("--fingerprint", OURS.fingerprint.hex())
+
+
+def run(capsys: Capture, *words: object) -> tuple[int, str, str]:
+    code = main.main(["model", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def value(capsys: Capture, *words: object) -> dict[str, Any]:
+    code, out, err = run(capsys, *words, "--json")
+    assert code == 0, err
+    return dict(json.loads(out))
+
+
+def refused(capsys: Capture, *words: object) -> tuple[int, str]:
+    """Exit and error code; nothing was printed as a result, and no file came or went."""
+    before = everything()
+    code, out, err = run(capsys, *words, "--json")
+    assert out == ""
+    assert everything() == before
+    return code, str(json.loads(err.splitlines()[-1])["error"]["code"])
+
+
+def everything() -> dict[str, bytes]:
+    return {name: Path(name).read_bytes() for name in sorted(os.listdir(".")) if Path(name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and keys of three people: an RSA key takes a while."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "m.safetensors").write_bytes(model_samples.signed_bytes(PLAN))
+    (folder / "word").write_text("a long passphrase\n")
+    for name, key in (
+        ("ann", key_files.new_x25519(SystemEntropy())),
+        ("bob", key_files.new_rsa()),
+        ("eve", key_files.new_x25519(SystemEntropy())),
+    ):
+        (folder / f"{name}.key").write_bytes(key_files.private_pem(key, None))
+        (folder / f"{name}.pub").write_bytes(key_files.public_pem(key.public_key()))
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDVEIL_HOME", str(tmp_path / "nobody"))
+    for one in made.iterdir():
+        shutil.copy(one, tmp_path)
+    return tmp_path
+
+
+def sealed(capsys: Capture, *recipients: str) -> dict[str, Any]:
+    return value(capsys, "seal", "m.safetensors", *(w for r in recipients for w in ("--for", r)), "--out", "m.sealed")
+
+
+# --- sealed -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_goes_to_somebody_who_has_the_fingerprint_and_a_key(place: Path, capsys: Capture) -> None:
+    made = sealed(capsys, "ann.pub", "bob.pub")
+    assert (made["kind"], made["federation"], made["object"]) == ("model", "hospitals", "run-1")
+    for key in ("ann.key", "bob.key"):
+        opened = value(capsys, "open", "m.sealed", "--key", key, *PRINT, "--out", "again")
+        assert (opened["verified"], opened["run_id"], opened["plan"]) == (True, "run-1", "sample")
+        assert Path("again").read_bytes() == Path("m.safetensors").read_bytes()
+        assert Path("again").stat().st_mode & 0o777 == 0o600
+        Path("again").unlink()
+    assert refused(capsys, "open", "m.sealed", "--key", "eve.key", *PRINT, "--out", "x") == (3, "not_a_recipient")
+    rewrap = ("rewrap", "m.sealed", "--key", "ann.key", "--for", "eve.pub")
+    code, _, err = run(capsys, *rewrap, "--out", "e.sealed")
+    assert code == 0
+    assert "still can" in err
+    assert value(capsys, "open", "e.sealed", "--key", "eve.key", *PRINT, "--out", "again")["verified"]
+    value(capsys, *rewrap, "--reencrypt", "--out", "f.sealed")
+    assert Path("f.sealed").read_bytes()[-64:] != Path("m.sealed").read_bytes()[-64:]
+    assert Path("e.sealed").read_bytes()[-64:] == Path("m.sealed").read_bytes()[-64:]
+    assert value(capsys, "open", "f.sealed", "--key", "eve.key", *PRINT, "--out", "again")["verified"]
+
+
+def test_a_passphrase_alone(place: Path, capsys: Capture) -> None:
+    value(capsys, "seal", "m.safetensors", "--passphrase-file", "word", "--out", "s")
+    words = ("open", "s", "--passphrase-file", "word", *PRINT, "--out", "again")
+    assert value(capsys, *words)["verified"]
+    Path("other").write_text("another one")
+    assert refused(capsys, "open", "s", "--passphrase-file", "other", *PRINT, "--out", "x") == (3, "passphrase_wrong")
+
+
+def seal_as(data: bytes, name: str, subject: Subject) -> None:
+    """A sealed file for ann by somebody who seals what pleases them: everybody has her public key."""
+    key = key_files.read_public(Path("ann.pub").read_bytes(), "")
+    out = Path(name).absolute()
+    wrap = lambda data_key: recipients.wrap_for([key], data_key, subject)  # noqa: E731
+    files.seal(io.BytesIO(data), len(data), out, subject, wrap, SystemEntropy())
+
+
+OWN = Subject("model", "hospitals", "run-1")
+
+
+def lies() -> dict[str, tuple[bytes, Subject, str]]:
+    """What was sealed, as what, and the code of the refusal."""
+    good = model_samples.signed(PLAN)
+    data = modelfile.write_model(good)
+    changed = modelfile.write_model(dataclasses.replace(good, model=good.model * 2))
+    naked = modelfile.write_model(dataclasses.replace(good, signatures=(), trust_chain="", roster=""))
+    theirs = model_samples.signed_bytes(PLAN, THEIRS)
+    older = OURS.sign(good, OURS.id, 3, OURS.roster(2))
+    stranger = signing.sign(THEIRS.coordinator_key, COORDINATOR, BlobType.MODEL, good.signatures[0].body)
+    return {
+        "tampered": (data[:-1] + bytes([data[-1] ^ 1]), OWN, "model_mismatch"),
+        "another model under its signature": (changed, OWN, "model_mismatch"),
+        "truncated": (data[:-4], OWN, "bad_model_file"),
+        "longer": (data + bytes(4), OWN, "bad_model_file"),
+        "no model": (b"columns,and,rows\n", OWN, "bad_model_file"),
+        "empty": (b"", OWN, "bad_model_file"),
+        "unsigned": (naked, OWN, "bad_model_file"),
+        "of another federation": (theirs, OWN, "fingerprint_mismatch"),
+        "a manifest of another federation": (
+            modelfile.write_model(model_samples.other_federation(good)),
+            OWN,
+            "wrong_federation",
+        ),
+        "downgraded to an older roster": (modelfile.write_model(older), OWN, "wrong_roster"),
+        "signed by a stranger": (
+            modelfile.write_model(dataclasses.replace(good, signatures=(stranger,))),
+            OWN,
+            "bad_signature",
+        ),
+        "swapped for another run's": (data, Subject("model", "hospitals", "run-2"), "sealed_model_mismatch"),
+        "swapped for another federation's": (data, Subject("model", "others", "run-1"), "sealed_model_mismatch"),
+        "called data": (data, Subject("data", "hospitals", "run-1"), "sealed_for_another"),
+    }
+
+
+@pytest.mark.parametrize("lie", lies())
+def test_nothing_that_does_not_verify_gets_a_name(lie: str, place: Path, capsys: Capture) -> None:
+    data, subject, code = lies()[lie]
+    seal_as(data, "m.sealed", subject)
+    Path("kept").write_text("before")
+    assert refused(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "new")[1] == code
+    assert refused(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "kept")[1] == code
+
+
+def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsys: Capture) -> None:
+    sealed(capsys, "ann.pub")
+    good = Path("m.sealed").read_bytes()
+    opening = ("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
+    for bad, code in (
+        (good[:-1] + bytes([good[-1] ^ 1]), "sealed_chunk_damaged"),
+        (good[:-1], "sealed_chunk_damaged"),
+        (good + b"\0", "sealed_chunk_damaged"),
+        (good[:40], "sealed_header_damaged"),
+        (good.replace(b'"object":"run-1"', b'"object":"run-2"'), "sealed_header_damaged"),
+        (good.replace(b"FVSEAL\x01", b"FVSEAL\x02"), "sealed_version_unknown"),
+        (b"", "not_sealed"),
+    ):
+        Path("m.sealed").write_bytes(bad)
+        assert refused(capsys, *opening)[1] == code
+    Path("m.sealed").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert "chunk 0 of 1" in run(capsys, *opening)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("seal", "none", "--for", "ann.pub", "--out", "x"), "file_unreadable"),
+        (("seal", "word", "--for", "ann.pub", "--out", "x"), "bad_model_file"),
+        (("seal", "m.safetensors", "--for", "ann.key", "--out", "x"), "bad_key_file"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--for", "ann.pub", "--out", "x"), "recipient_twice"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--out", "m.safetensors"), "output_refused"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--out", "no/x"), "output_refused"),
+        (("seal", "m.safetensors", "--out", "x"), "passphrase_missing"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--passphrase-file", "word", "--out", "x"), "recipient_mixed"),
+        (("open", "m.safetensors", "--key", "ann.key", *PRINT, "--out", "x"), "not_sealed"),
+        (("open", "m.sealed", "--key", "ann.key", "--out", "x"), "fingerprint_missing"),
+        (("open", "m.sealed", "--key", "ann.key", "--fingerprint", "9f2c", "--out", "x"), "bad_fingerprint"),
+        (
+            ("open", "m.sealed", "--key", "ann.key", "--fingerprint", THEIRS.fingerprint.hex(), "--out", "x"),
+            "fingerprint_mismatch",
+        ),
+        (("open", "m.sealed", "--key", "ann.pub", *PRINT, "--out", "x"), "bad_key_file"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "m.sealed"), "output_refused"),
+        (("rewrap", "m.sealed", "--key", "ann.key", "--out", "x"), "recipient_missing"),
+        (("rewrap", "d.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "x"), "sealed_for_another"),
+        (("open", "d.sealed", "--key", "ann.key", *PRINT, "--out", "x"), "sealed_for_another"),
+        (("jwe", "wrap", "d.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "x"), "sealed_for_another"),
+        (("jws", "sign", "m.safetensors", "--out", "x"), "not_initialised"),
+        (("export", "m.safetensors", "--to", "csv", "--out", "x"), "fingerprint_missing"),
+        (("export", "m.safetensors", "--to", "pickle", "--out", "x"), "usage"),
+        (("export", "m.safetensors", "--run", "run-1", *PRINT, "--out", "x"), "usage"),
+        (("export", "word", *PRINT, "--to", "onnx", "--out", "x"), "bad_model_file"),
+        (("card", "none.safetensors", *PRINT, "--out", "x"), "file_unreadable"),
+        (("card", "run-1", *PRINT, "--out", "x"), "not_joined"),
+    ],
+)
+def test_what_cannot_be_done_writes_nothing(place: Path, capsys: Capture, words: tuple[str, ...], code: str) -> None:
+    sealed(capsys, "ann.pub")
+    assert main.main(["data", "seal", "word", "--to", "ann.pub", "--out", "d.sealed"]) == 0
+    capsys.readouterr()
+    assert refused(capsys, *words)[1] == code
+
+
+def test_data_commands_do_not_rewrap_a_model(place: Path, capsys: Capture) -> None:
+    sealed(capsys, "ann.pub")
+    words = ["data", "rewrap", "m.sealed", "--key", "ann.key", "--to", "bob.pub", "--out", "x", "--json"]
+    assert main.main(words) == 2
+    assert "sealed_for_another" in capsys.readouterr().err
+
+
+def test_a_model_of_another_length_than_its_manifest_is_not_sealed(place: Path, capsys: Capture) -> None:
+    data = Path("m.safetensors").read_bytes()
+    for bad in (data[:-4], data + bytes(4), data[:100], data[:7], b"\xff" * 16):
+        Path("bad").write_bytes(bad)
+        assert refused(capsys, "seal", "bad", "--for", "ann.pub", "--out", "x") == (5, "bad_model_file")
+
+
+# --- JOSE -------------------------------------------------------------------------------------------------------------
+
+
+def wrapped(capsys: Capture) -> None:
+    sealed(capsys, "ann.pub")
+    made = value(capsys, "jwe", "wrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "bob.jwe")
+    assert made["object"] == "run-1"
+
+
+def opening(*, token: str = "bob.jwe", key: str = "bob.key", file: str = "m.sealed") -> tuple[str, ...]:
+    return ("jwe", "open", token, file, "--key", key, *PRINT, "--out", "x")
+
+
+def test_a_token_opens_one_file_for_one_reader(place: Path, capsys: Capture) -> None:
+    wrapped(capsys)
+    token = Path("bob.jwe").read_bytes()
+    assert len(token) < 2000, "the key and a digest, never the model"
+    assert refused(capsys, "open", "m.sealed", "--key", "bob.key", *PRINT, "--out", "x")[1] == "not_a_recipient"
+    assert value(capsys, *opening())["verified"]
+    assert Path("x").read_bytes() == Path("m.safetensors").read_bytes()
+    Path("x").unlink()
+    Path("lines.jwe").write_bytes(token + b"\r\n")
+    assert value(capsys, *opening(token="lines.jwe"))["run_id"] == "run-1"
+    Path("x").unlink()
+    assert refused(capsys, *opening(key="eve.key")) == (3, "not_a_recipient")
+    assert refused(capsys, *opening(token="m.sealed"))[1] == "jose_malformed"
+    Path("again").write_bytes(Path("m.sealed").read_bytes())
+    sealed(capsys, "ann.pub")  # another data key, the same model
+    assert refused(capsys, *opening()) == (5, "jose_mismatch")
+    assert value(capsys, *opening(file="again"))["verified"]
+    Path("x").unlink()
+    value(capsys, "rewrap", "again", "--key", "ann.key", "--for", "bob.pub", "--out", "rewrapped")
+    assert refused(capsys, *opening(file="rewrapped"))[1] == "jose_mismatch"
+
+
+@pytest.mark.parametrize("what", ["key", "digest", "subject", "kind"])
+def test_a_token_that_says_something_else_than_the_file(what: str, place: Path, capsys: Capture) -> None:
+    wrapped(capsys)
+    bob = key_files.read_private(Path("bob.key").read_bytes(), "", None)
+    said = jwe.open_token(Path("bob.jwe").read_bytes(), bob)
+    changes: dict[str, SealedKey] = {
+        "key": dataclasses.replace(said, key=type(said.key)(b"k" * 32)),
+        "digest": dataclasses.replace(said, digest=bytes(32)),
+        "subject": dataclasses.replace(said, subject=Subject("model", "hospitals", "run-2")),
+        "kind": dataclasses.replace(said, subject=Subject("data", "hospitals", "run-1")),
+    }
+    Path("bob.jwe").write_bytes(jwe.wrap(changes[what], bob.public_key()))
+    code = "sealed_header_damaged" if what == "key" else "jose_mismatch"
+    assert refused(capsys, *opening()) == (5, code)
+
+
+def test_a_token_for_a_model_that_does_not_verify_opens_nothing(place: Path, capsys: Capture) -> None:
+    data, subject, code = lies()["tampered"]
+    seal_as(data, "m.sealed", subject)
+    value(capsys, "jwe", "wrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "bob.jwe")
+    assert refused(capsys, *opening())[1] == code
+
+
+def operator(capsys: Capture) -> tuple[str, bytes]:
+    """An operator's home `op`, and a model that its coordinator signed: (fingerprint, model file)."""
+    for name in ("ca", "gov"):
+        Path(name).write_text(f"a long passphrase for {name}")
+        Path(name).chmod(0o600)
+    words = ["init", "hospitals", "--address", "127.0.0.1:7443", "--passphrase-file", "ca"]
+    assert main.main(["--home", "op", *words, "--governance-passphrase-file", "gov"]) == 0
+    capsys.readouterr()
+    federation = founding.load_federation(Path("op"))
+    key = federation.protocol_key()
+    head = Member(COORDINATOR, Role.COORDINATOR, signing.public_key(key))
+    governor = federation.governance_key(Passphrase(b"a long passphrase for gov"))
+    roster = sign_roster(Roster(federation.federation_id, 1, (head,)), [governor]).encode()
+    file = model_samples.unsigned(PLAN)
+    manifest = modelfile.manifest_for(file, federation.federation_id, RunId("run-1"), 3, 1, b"t" * 32)
+    blob = signing.sign(key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
+    signed = dataclasses.replace(
+        file,
+        signatures=(blob,),
+        roster=base64.b64encode(roster).decode(),
+        trust_chain=base64.b64encode(federation.trust_chain).decode(),
+    )
+    return federation.fingerprint.hex(), modelfile.write_model(signed)
+
+
+def test_a_manifest_as_a_token_is_the_operator_s_to_sign(place: Path, capsys: Capture) -> None:
+    fingerprint, data = operator(capsys)
+    Path("ours.safetensors").write_bytes(data)
+    made = value(capsys, "jws", "sign", "ours.safetensors", "--home", "op", "--out", "ours.jws")
+    body = modelfile.read_model(data).signatures[0].body
+    head, payload, _ = Path("ours.jws").read_bytes().split(b".")
+    assert jose.decode(payload, "payload") == body
+    assert json.loads(jose.decode(head, "header")) == {
+        "alg": "Ed25519",
+        "kid": jose.thumbprint(made["jwk"]),
+        "typ": "fedveil-manifest",
+    }
+    verify = ("jws", "verify", "ours.jws", "ours.safetensors", "--fingerprint", fingerprint)
+    assert value(capsys, *verify)["jwk"] == made["jwk"]
+    assert refused(capsys, *verify[:-1], OURS.fingerprint.hex())[1] == "fingerprint_mismatch"
+    # a model that another coordinator signed
+    assert refused(capsys, "jws", "sign", "m.safetensors", "--home", "op", "--out", "x")[1] == "fingerprint_mismatch"
+    # the token of another model of the same coordinator
+    file = modelfile.read_model(data)
+    manifest = dataclasses.replace(modelfile.parse_manifest(body), run_id=RunId("run-2"))
+    key = founding.load_federation(Path("op")).protocol_key()
+    blob = signing.sign(key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
+    other = dataclasses.replace(file, signatures=(blob,))
+    Path("other.safetensors").write_bytes(modelfile.write_model(other))
+    assert refused(capsys, *verify[:3], "other.safetensors", *verify[4:]) == (5, "jose_mismatch")
+    Path("forged.jws").write_bytes(
+        b".".join([head, payload.replace(payload[:4], b"eyJh"), Path("ours.jws").read_bytes().split(b".")[2]])
+    )
+    Path("cut.jws").write_bytes(Path("ours.jws").read_bytes()[:-3])
+    assert refused(capsys, *verify[:2], "cut.jws", *verify[3:])[1] == "jose_malformed"
+    # a coordinator that was given another key since
+    Path("op/coordinator/protocol.key").write_text("ab" * 32)
+    words = ("jws", "sign", "ours.safetensors", "--home", "op", "--out", "x")
+    assert refused(capsys, *words) == (2, "not_the_coordinators_key")
+
+
+def test_no_signature_of_the_protocol_reads_as_a_token() -> None:
+    """What the same key signs elsewhere begins with a length below 2^24; a token's input begins with "ey"."""
+    for kind in BlobType:
+        message = labelled(f"sig/{kind.value}", b"coordinator", b"body")
+        assert message[0] == 0
+        assert not message.startswith(b"ey")
+
+
+# --- other formats ----------------------------------------------------------------------------------------------------
+
+
+def test_every_format_of_a_model_file(place: Path, capsys: Capture) -> None:
+    for wanted in ("safetensors", "onnx", "sklearn", "torch", "csv"):
+        made = value(capsys, "export", "m.safetensors", "--to", wanted, *PRINT, "--out", f"x.{wanted}")
+        assert (made["format"], made["run_id"]) == (wanted, "run-1")
+        assert made["size_bytes"] == Path(f"x.{wanted}").stat().st_size
+    assert Path("x.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+    code, _, err = run(capsys, "export", "m.safetensors", "--to", "onnx", *PRINT, "--out", "again")
+    assert (code, Path("again").read_bytes()) == (0, Path("x.onnx").read_bytes())
+    assert "no signature covers" in err
+    assert "no signature covers" not in run(capsys, "export", "m.safetensors", *PRINT, "--out", "again")[2]
+
+
+def test_nothing_is_exported_of_a_model_that_does_not_verify(place: Path, capsys: Capture) -> None:
+    for lie in ("tampered", "of another federation", "unsigned", "signed by a stranger"):
+        data, _, code = lies()[lie]
+        Path("bad").write_bytes(data)
+        for wanted in ("onnx", "safetensors"):
+            assert refused(capsys, "export", "bad", "--to", wanted, *PRINT, "--out", "x")[1] == code
+        assert refused(capsys, "card", "bad", *PRINT, "--out", "x")[1] == code
+
+
+def test_a_trainer_s_model_has_one_format(place: Path, capsys: Capture) -> None:
+    Path("own").write_bytes(model_samples.signed_bytes(model_samples.plan_for("trainer", "binary")))
+    for wanted in ("onnx", "sklearn", "torch", "csv"):
+        assert refused(capsys, "export", "own", "--to", wanted, *PRINT, "--out", "x") == (2, "format_cannot_say")
+    assert value(capsys, "export", "own", *PRINT, "--out", "x")["format"] == "safetensors"
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_says_what_the_file_says(place: Path, capsys: Capture) -> None:
+    made = value(capsys, "card", "m.safetensors", *PRINT, "--out", "card.md")
+    verified = value(capsys, "verify", "m.safetensors", *PRINT)
+    assert made["model"]["run_id"] == verified["run_id"]
+    for name in ("fingerprint", "plan_hash", "model_hash", "roster_version"):
+        assert made["digests"][name] == verified[name]
+    assert made["digests"]["file_sha256"] == hashlib.sha256(Path("m.safetensors").read_bytes()).hexdigest()
+    assert [one["name"] for one in made["data"]["columns"]] == list(model_samples.FEATURES)
+    assert made["data"]["columns"][3] == {
+        "name": "größe",
+        "type": "float",
+        "range": [-5, 5],
+        "clamp": True,
+        "missing": 2.5,
+    }
+    assert (made["privacy"], made["record"], made["members"]) == ("none", None, [])
+    text = Path("card.md").read_text()
+    for wanted in ("# Model card: sample", "größe", "no differential privacy", made["digests"]["model_hash"]):
+        assert wanted in text
+    assert "Not in the signed file" not in text
+
+
+def facts_of(file: modelfile.ModelFile, record: Mapping[str, Any] | None = None, round: int = 2) -> card.Facts:
+    manifest, roster = model_files.check_origin(file, OURS.fingerprint)
+    manifest = dataclasses.replace(manifest, round=round)
+    return card.facts(file, manifest, roster, card.Origin(b"", OURS.fingerprint), record)
+
+
+def test_a_card_of_a_private_model_says_what_was_spent_and_what_is_not_hidden() -> None:
+    text = processes.PRIVATE
+    plan = parse_plan(text.encode(), "p")
+    file = model_samples.signed(plan)
+    privacy = facts_of(file)["privacy"]
+    assert isinstance(privacy, dict)
+    assert plan.privacy is not None
+    assert (privacy["unit"], privacy["max_epsilon"], privacy["delta"]) == ("record", 4.0, 1e-5)
+    spent = privacy["epsilon_of_the_sums_up_to_this_model"]
+    assert spent == private_sum.spent(plan, plan.privacy, 2)
+    assert 0 < spent <= 4.0
+    said = " ".join(card.limits(plan))
+    assert "up to epsilon 4" in said
+    assert "no differential privacy" not in said
+    assert "can subtract it" not in said
+    coordinators = parse_plan(text.replace("unit: record,", "unit: record, noise: coordinator,").encode(), "p")
+    said = " ".join(card.limits(coordinators))
+    assert "can subtract it" in said
+    assert "alone saw the exact sums" in said
+
+
+def test_a_card_of_a_trainer_s_model_and_of_a_later_roster() -> None:
+    plan = model_samples.plan_for("trainer", "binary")
+    assert "the trainer risk alone" in " ".join(card.limits(plan))
+    later = OURS.sign(model_samples.unsigned(plan), OURS.id, 2, OURS.roster(3))
+    found = facts_of(later)
+    assert found["members"] is None
+    assert "later roster" in card.markdown(found)
+
+
+NASTY = "</script><img src=x> [a](javascript:b) **b** `c` | d \\ https://e @f ![h](i) <!-- & # 1. - ~~k~~"
+
+
+def test_nothing_from_outside_is_markup_in_a_card() -> None:
+    more = f'purpose: {json.dumps(NASTY)}\ncontroller: "x"\ncontact: "a@b"\n'
+    features = {"<b>|`x`": "{type: float, range: [0, 1]}", "c": "{type: category, values: ['a|b', '<i>', '[x](y)']}"}
+    file = model_samples.signed(model_samples.plan_for("logistic", "binary", "range", features, more))
+    text = card.markdown(facts_of(file))
+    for line in text.splitlines():
+        plain = re.sub(r"\\[!-/:-@\[-`{-~]", "", line)  # what is escaped is no markup
+        if line.startswith("| "):
+            assert plain.count("|") == 5, line
+        assert not re.search(r"[<`\[\]*~]", plain), line
+        assert all(one.isprintable() for one in line)
+    assert "a\\|b" in text
+
+
+def test_control_characters_of_a_record_are_escaped() -> None:
+    file = model_samples.signed(PLAN)
+    text = card.markdown(facts_of(file, {"source": "x\x1b[8m\u202e\ny", "end": None, "steps": 3, "ok": True}))
+    assert "Not in the signed file" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "steps: 3" in text
+
+
+def test_the_record_of_a_run_is_set_apart() -> None:
+    one = {"number": 2, "purpose": "train", "survivors": ["acme"], "loss": 0.5, "accuracy": None, "auc": None, "x": 1}
+    report = {"code": "finished", "steps": 2, "privacy": "none", "rounds": [one], "missing": {}}
+    record = model_cards.record_of(report)
+    assert record["epsilon_spent"] is None
+    assert record["rounds"] == [{"round": 2, "purpose": "train", "in_the_sum": ["acme"], "loss": 0.5}]
+    assert model_cards.record_of({**report, "privacy": {"epsilon": 1.5}})["epsilon_spent"] == 1.5
+    found = facts_of(model_samples.signed(PLAN), record)
+    assert found["record"] == record
+    shown = card.markdown(found)
+    assert shown.index("Not in the signed file") > shown.index("How to verify")
+    assert "not signed" in shown
