@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli import options, reserved
+from fedveil_cli import commands_models, options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
 Fingerprint = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
+]
+StatusFile = Annotated[
+    pathlib.Path | None,
+    typer.Option("--status", metavar="FILE", help="The status list (else beside the model, or that of the home)."),
 ]
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
 
@@ -37,6 +41,7 @@ def register(app: typer.Typer) -> None:
     )
     model.command("export", epilog=example("fedveil model export --out sepsis.safetensors"))(model_export)
     model.command("list", epilog=example("fedveil model list --json"))(model_list)
+    commands_models.register(model)
     reserved.register(model, "model")
     app.add_typer(model, name="model")
 
@@ -109,27 +114,40 @@ def predict(
         pathlib.Path, typer.Option("--data", metavar="FILE", help="CSV, Parquet or a folder: the plan's features.")
     ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict with a model that verifies: one line per row, in the order of the rows."""
     from fedveil_cli import model_files
+    from fedveil_cli.world import real_world
 
-    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
-    model_files.predict(model, data, out, expected, Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked(folder, real_world().clock.wall_s(), status)
+    model_files.predict(model, data, out, expected, Output(as_json), asked)
 
 
 def model_verify(
     file: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="The model file.")],
+    status: StatusFile = None,
+    accept_operator_only: Annotated[
+        bool,
+        typer.Option("--accept-operator-only", help="Take a release that no participant could check."),
+    ] = False,
     fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that a model file is what the federation's coordinator signed."""
+    """Verify that a model file is what the federation signed, released or not, and that it was not withdrawn."""
     from fedveil_cli import model_files
+    from fedveil_cli.world import real_world
 
-    model_files.verify(file, model_files.expected_fingerprint(fingerprint, home_folder(home)), Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked(folder, real_world().clock.wall_s(), status, accept_operator_only)
+    model_files.verify(file, expected, Output(as_json), asked)
 
 
 def verify(
@@ -173,12 +191,12 @@ def verify(
 
 def model_export(
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the model file goes.")],
-    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of which run (else the last).")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="VERSION", help="Of which run (else the last).")] = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the final model of a run to a file."""
+    """Write a model to a file: a released one with its countersignatures, and the status list beside it."""
     from fedveil_cli import service_commands
     from fedveil_cli.passphrases import journal_passphrase
 

@@ -15,7 +15,7 @@ from fedveil_common.leaffile import RingShape, Shape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking import masks
 from fedveil_common.masking.ring import Ring, Signed, signed
-from fedveil_common.messages import SumRef
+from fedveil_common.messages import SignedBlob, SumRef
 from fedveil_common.ringfile import residues
 from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey, TagKey
@@ -361,6 +361,7 @@ class ParticipantMemory:
     updates: dict[SpentKey, UpdateMemory] = field(default_factory=dict)
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     statistics: dict[RunId, bytes] = field(default_factory=dict)
+    countersignatures: dict[RunId, SignedBlob] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
 
@@ -464,6 +465,19 @@ class ParticipantMemory:
         self.ends[run_id] = (plan_hash, code, model_file)
         if answers:
             self.statistics[run_id] = answers
+
+    def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+        """A countersignature, which no owner of a simulated member holds back."""
+        self.countersignatures[run_id] = blob
+
+    def countersignature(self, run_id: RunId) -> tuple[SignedBlob, ...]:
+        """The countersignature of a run's model, if there is one."""
+        found = self.countersignatures.get(run_id)
+        return (found,) if found is not None else ()
+
+    def countersignature_held(self, run_id: RunId) -> bool:
+        """Never."""
+        return False
 
     def has_end(self, run_id: RunId) -> bool:
         """Whether the end of a run is stored."""

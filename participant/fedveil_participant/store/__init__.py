@@ -10,12 +10,14 @@ from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
 from fedveil_common.ids import RunId
+from fedveil_common.messages import SignedBlob
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
+from fedveil_participant.store.countersignatures import CountersignatureFiles
 from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
@@ -46,6 +48,7 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
         Books.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
         self._statistics = StatisticsFiles(home)
+        self._countersignatures = CountersignatureFiles(home)
         self._drop_unnamed_models()
 
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
@@ -53,6 +56,18 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         if answers:
             self._statistics.put(run_id, answers)
         super().save_end(run_id, plan_hash, code, model_file)
+
+    def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+        """This participant vouches for the final model of a run; `held`: once its owner has said so."""
+        self._countersignatures.put(run_id, blob, held=held)
+
+    def countersignature(self, run_id: RunId) -> tuple[SignedBlob, ...]:
+        """What may leave of it; empty if there is none."""
+        return self._countersignatures.get(run_id)
+
+    def countersignature_held(self, run_id: RunId) -> bool:
+        """Whether the owner is still to decide."""
+        return self._countersignatures.held(run_id)
 
     def presumes_spent(self, dataset: str) -> bool:
         """Whether anything of this data set counts as spent only because of a re-key: what `forgive_spent` settles."""
@@ -119,6 +134,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "CountersignatureFiles",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",
