@@ -16,6 +16,7 @@ from fedveil_common.pki.governance import Trust, TrustDocument, decode_chain, en
 from fedveil_common.ports import Failpoints, NoFailpoints
 from fedveil_common.registry import release, status
 from fedveil_common.registry.identity import ModelRef
+from fedveil_common.registry.stages import Stage
 from fedveil_common.registry.status import StatusList
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey, Seed
@@ -92,13 +93,9 @@ class ReleaseOffice:
             self.registry.countersigned(org, self.countersignature(org, run_id))
 
     def candidate(self, run_id: RunId = RUN) -> Version:
-        from fedveil_common.registry.stages import Stage
-
         return self.registry.promote(run_id, Stage.CANDIDATE, OPERATOR, "")
 
     def released(self, run_id: RunId = RUN) -> Version:
-        from fedveil_common.registry.stages import Stage
-
         self.countersign(*(org for org in self.cluster.members), run_id=run_id)
         self.candidate(run_id)
         return self.registry.promote(run_id, Stage.RELEASED, OPERATOR, "")
@@ -152,6 +149,13 @@ def release_office(folder: Path, members: tuple[OrgId, ...] = FIVE, **settings: 
     plan = plan_bytes(**settings)
     cluster = federation(members, plan=plan)
     assert run(cluster, plan) == "finished"
+    with office_of(cluster, folder) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def office_of(cluster: Cluster, folder: Path) -> Iterator[ReleaseOffice]:
+    """The registry of a federation whose run has ended."""
     clock = WallClock()
     with contextlib.closing(open_store(folder / "op", clock, create=True)) as store:
         charter = cluster.charter

@@ -346,7 +346,7 @@ def model_export(
             raise _no_model()
         data = holdings.model(RunId(chosen))
     write_file(out, "the model file", data)
-    beside = companion(out) if document else None
+    beside = companion(out) if document and out.is_file() else None  # not beside a pipe or a device
     if beside is not None:
         write_file(beside, "the status list", document)
     value = {"run_id": chosen, "file": str(out), "size_bytes": len(data), "status": str(beside) if beside else None}

@@ -31,6 +31,7 @@ class RunResults:
         self._tell = tell
         self.asks = False
         self.take_status: Callable[[bytes], StatusList] | None = None
+        self._told = 0
 
     def store(self, ended: RunEnded, left: Results) -> bool:
         """The end of a run, with all that is left of it, is durable; whether that is a model."""
@@ -57,5 +58,8 @@ class RunResults:
         except PeerError as error:
             self._tell("alarm", {"code": error.code, "what": error.what})
             return
+        if found.sequence == self._told:
+            return
+        self._told = found.sequence
         withdrawn = sorted(str(one.model.run_id) for one in found.models if one.stage is Stage.WITHDRAWN)
         self._tell("status", {"sequence": str(found.sequence), "withdrawn": ",".join(withdrawn)})
