@@ -32,6 +32,7 @@ MEMBER_WRITES = (
     "save_plan",
     "save_roster",
     "save_newer_roster",
+    "put_countersignature",
     "save_end",
     "note",
     "discard_input",

@@ -20,6 +20,7 @@ from fedveil_coordinator import facts
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.key_shelf import KeyShelf
 from fedveil_coordinator.operations import Operations
+from fedveil_coordinator.registry import Registry
 from fedveil_coordinator.store import CoordinatorStore, open_store, tables
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
 from paillier_holders import Renewal, Table, holders_of, terms_of
@@ -134,7 +135,8 @@ def test_a_stored_key_that_changed_is_not_used(
 def test_a_database_from_before_keys_were_published(tmp_path: pathlib.Path) -> None:
     open_store(tmp_path / "home", SimulatedClock(), create=True).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "home" / "coordinator.db")) as database:
-        database.execute("DROP TABLE keys")
+        for table in ("keys", "stages", "status", "countersignatures"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("UPDATE alembic_version SET version_num = 'renewals'")
         database.commit()
     with contextlib.closing(open_store(tmp_path / "home", SimulatedClock())) as store:
@@ -178,8 +180,10 @@ def office(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def operations_of(office: Office) -> Operations:
     driver: Driver = Desk(office.store)  # type: ignore[assignment]
     shelf = KeyShelf(office.store.keys)
+    registry: Registry = None  # type: ignore[assignment]  # no model is asked for here
+    entropy = SeededEntropy(1, "ops")
     return Operations(
-        driver, office.store, office.in_force, office.allowed, office.clock, SeededEntropy(1, "ops"), "x", shelf
+        driver, office.store, office.in_force, office.allowed, office.clock, entropy, "x", shelf, registry
     )
 
 

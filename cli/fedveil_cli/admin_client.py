@@ -134,9 +134,31 @@ class AdminClient:
                 if error.code not in RENEWED or not self._line.changed():
                     raise
 
-    def export_model(self, run_id: str) -> bytes:
-        """The model file of an ended run."""
-        request = pb.ExportModelRequest(run_id=run_id)
+    def list_models(self) -> list[dict[str, Any]]:
+        """The final models of ended runs."""
+        answer = self._call("ListModels", pb.ListModelsRequest(), pb.ListModelsResponse)
+        models: list[dict[str, Any]] = json.loads(answer.models.json)
+        return models
+
+    def get_model(self, version: str) -> dict[str, Any]:
+        """One version of a model."""
+        answer = self._call("GetModel", pb.GetModelRequest(version=version), pb.GetModelResponse)
+        model: dict[str, Any] = json.loads(answer.model.json)
+        return model
+
+    def decide_model(self, move: str, version: str, to: str, reason: str) -> dict[str, Any]:
+        """Decide about a version; what it is afterwards."""
+        request = pb.DecideModelRequest(move=move, version=version, to=to, reason=reason)
+        model: dict[str, Any] = json.loads(self._call("DecideModel", request, pb.DecideModelResponse).model.json)
+        return model
+
+    def model_status(self) -> bytes:
+        """The status list in force, as its file."""
+        return bytes(self._call("GetModelStatus", pb.GetModelStatusRequest(), pb.GetModelStatusResponse).status)
+
+    def export_model(self, version: str) -> bytes:
+        """The model file of a version: RUN for the final one of a run, or RUN:ROUND."""
+        request = pb.ExportModelRequest(version=version)
         return b"".join(piece.data for piece in self._stream("ExportModel", request, pb.ExportModelResponse))
 
     def renew(self, csr: bytes) -> RenewalAnswer:

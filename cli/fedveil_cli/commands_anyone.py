@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 from fedveil_common.exchange.format_names import Format
 
-from fedveil_cli import commands_models, options, reserved
+from fedveil_cli import commands_exchange, commands_models, options, reserved
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
 
 Fingerprint = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
+]
+StatusFile = Annotated[
+    pathlib.Path | None,
+    typer.Option("--status", metavar="FILE", help="The status list (else beside the model, or that of the home)."),
 ]
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
 
@@ -45,6 +49,7 @@ def register(app: typer.Typer) -> None:
     )(model_export)
     model.command("list", epilog=example("fedveil model list --json"))(model_list)
     commands_models.register(model)
+    commands_exchange.register(model)
     reserved.register(model, "model")
     app.add_typer(model, name="model")
 
@@ -117,27 +122,40 @@ def predict(
         pathlib.Path, typer.Option("--data", metavar="FILE", help="CSV, Parquet or a folder: the plan's features.")
     ],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="CSV", help="Where the predictions go.")],
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict with a model that verifies: one line per row, in the order of the rows."""
     from fedveil_cli import model_files
+    from fedveil_cli.world import real_world
 
-    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
-    model_files.predict(model, data, out, expected, Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked(folder, real_world().clock.wall_s(), status)
+    model_files.predict(model, data, out, expected, Output(as_json), asked)
 
 
 def model_verify(
     file: Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="The model file.")],
+    status: StatusFile = None,
+    accept_operator_only: Annotated[
+        bool,
+        typer.Option("--accept-operator-only", help="Take a release that no participant could check."),
+    ] = False,
     fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that a model file is what the federation's coordinator signed."""
+    """Verify that a model file is what the federation signed, released or not, and that it was not withdrawn."""
     from fedveil_cli import model_files
+    from fedveil_cli.world import real_world
 
-    model_files.verify(file, model_files.expected_fingerprint(fingerprint, home_folder(home)), Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked(folder, real_world().clock.wall_s(), status, accept_operator_only)
+    model_files.verify(file, expected, Output(as_json), asked)
 
 
 def verify(
@@ -193,7 +211,9 @@ def model_export(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the final model of a run, or a model file, to a file: as it was signed, or for another program."""
+    """Write a model to a file: as it was signed, a released one with its countersignatures and the status list beside
+    it, or for another program.
+    """
     from fedveil_cli import model_files, service_commands
     from fedveil_cli.passphrases import journal_passphrase
 
@@ -207,7 +227,7 @@ def model_export(
 
     expected = model_files.expected_fingerprint(fingerprint, folder)
     if file is None:
-        _, data = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
+        _, data, _ = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
     else:
         data = model_exporting.read(file)
     model_exporting.export(data, to, out, expected, output)

@@ -70,11 +70,16 @@ def participate(
         bool,
         typer.Option("--reuse-key-epoch", help="Consent to several runs under one epoch of a Paillier key."),
     ] = False,
+    countersign: Annotated[
+        str, typer.Option("--countersign", metavar="auto|ask", help="Vouch for models derived here, or ask first.")
+    ] = "auto",
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Take part, in the plans that are accepted and in no other. Outbound connections only."""
+    if countersign not in {"auto", "ask"}:
+        raise typer.BadParameter(f"{countersign!r} is neither auto nor ask", param_hint="--countersign")
     from fedveil_cli import service_commands
     from fedveil_cli.passphrases import given_passphrase, journal_passphrase
 
@@ -90,4 +95,5 @@ def participate(
         reuse_key_epoch,
         None if data_key is None else (data_key, given_passphrase(data_passphrase_file, "data-passphrase", output)),
         options.without_isolation(isolation),
+        countersign == "ask",
     )

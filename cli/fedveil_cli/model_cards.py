@@ -32,7 +32,7 @@ def of_run(
     home: pathlib.Path, run: str, out: pathlib.Path, expected: bytes, passphrase: Passphrase | None, output: Output
 ) -> None:
     """`model card RUN`: with the run's record in the operator's home. ConfigError `no_model`, `unknown_run`."""
-    chosen, data = service_commands.final_model(home, run, passphrase)
+    chosen, data, _ = service_commands.final_model(home, run, passphrase)
     record: Mapping[str, Json] | None = None
     if service_commands.is_operator(home):
         from fedveil_cli import run_commands
@@ -64,7 +64,8 @@ def record_of(report: Mapping[str, Any]) -> dict[str, Json]:
 def _write(data: bytes, record: Mapping[str, Json] | None, out: pathlib.Path, expected: bytes, output: Output) -> None:
     file = read_model(data)
     check_release(file.plan)
-    manifest, roster = model_files.check_origin(file, expected)
+    origin = model_files.check_origin(file, expected)
+    manifest, roster = origin.manifest, origin.roster
     found = card.facts(file, manifest, roster, card.Origin(data, expected), record)
     write_file(out, "the model card", card.markdown(found).encode())
     output.result({"card": str(out), **found}, [f"{out}: card of run {manifest.run_id}, plan {file.plan.name}"])

@@ -24,7 +24,7 @@ def export(data: bytes, wanted: Format, out: pathlib.Path, expected: bytes, outp
     """
     file = read_model(data)
     check_release(file.plan)
-    manifest, _ = model_files.check_origin(file, expected)
+    manifest = model_files.check_origin(file, expected).manifest
     made = written(file, data, wanted)
     write_file(out, "the exported model", made)
     value = {

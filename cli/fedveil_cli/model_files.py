@@ -9,23 +9,45 @@ import csv
 import io
 import os
 import pathlib
+from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import prediction
 from fedveil_common.errors import ConfigError, PeerError
 from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
-from fedveil_common.pki.governance import fingerprint_text, verify_chain
+from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
+from fedveil_common.registry.identity import ModelRef
+from fedveil_common.registry.release import Release, accept_operator_only, read_release
 from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
 from fedveil_participant.data.csv_source import read_feature_table
 from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
 
+from fedveil_cli import model_status
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
+from fedveil_cli.model_status import Standing
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
 from fedveil_cli.service_commands import home_fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person asked for beside the file: another status list than those at hand, a release that only the operator
+    signed. `home`: where the organisation's own list is; `now_s`: the time, for lists that expire.
+    """
+
+    home: pathlib.Path
+    now_s: float
+    status: pathlib.Path | None = None
+    accept_operator_only: bool = False
+
+    def standing(self, path: pathlib.Path, expected: bytes, origin: "Origin") -> Standing | None:
+        """What the newest list says of the model in `path`. Raises as `model_status.newest` and `check`."""
+        found = model_status.newest(path, self.status, self.home, expected, origin.trust)
+        return model_status.check(found, ModelRef.of(origin.manifest), origin.release, self.now_s)
 
 
 def load(path: pathlib.Path) -> ModelFile:
@@ -35,13 +57,25 @@ def load(path: pathlib.Path) -> ModelFile:
     return file
 
 
-def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Roster]:
-    """What the coordinator of the federation with this fingerprint (32 bytes) signed, and under which roster.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model file comes from, proved: what the coordinator signed, under which roster and trust chain, and the
+    release that the file proves (None: it is the model of a run).
+    """
+
+    manifest: ModelManifest
+    roster: Roster
+    trust: Trust
+    release: Release | None
+
+
+def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
+    """What the coordinator of the federation with this fingerprint (32 bytes) signed, and what was released of it.
 
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
     `roster_of_its_time` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
-    `wrong_roster`.
+    `wrong_roster`, and those of `read_release`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
     roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
@@ -54,7 +88,7 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> tuple[ModelManifest, Ro
             "wrong_roster",
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
-    return manifest, roster
+    return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
 
 
 def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
@@ -74,10 +108,17 @@ def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
     return pinned
 
 
-def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
-    """Prints whose model this is; `expected` is the federation's fingerprint. Raises as `load` and `check_origin`."""
+def verify(path: pathlib.Path, expected: bytes, output: Output, asked: Asked) -> None:
+    """Prints whose model this is, and whether it may be used; `expected` is the federation's fingerprint.
+
+    Raises as `load`, `check_origin`, `model_status.newest` and `model_status.check`; PolicyRefusal
+    `operator_signed_only`.
+    """
     file = load(path)
-    manifest, roster = check_origin(file, expected)
+    origin = check_origin(file, expected)
+    standing = asked.standing(path, expected, origin)
+    accept_operator_only(origin.release, asked.accept_operator_only)
+    manifest, roster = origin.manifest, origin.roster
     same = roster.version == manifest.roster_version  # only that roster names those who were members at the signing
     people = list(roster.participants) if same else []
     members = ", ".join(people) if same else f"(the file carries version {roster.version}: its names are not shown)"
@@ -93,6 +134,8 @@ def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
             "model_hash": manifest.model_hash.hex(),
             "roster_version": manifest.roster_version,
             "participants": people,
+            "release": _release_value(origin.release),
+            "status": _status_value(standing),
         },
         [
             f"verified: signed by the coordinator of {manifest.federation_id}",
@@ -101,8 +144,57 @@ def verify(path: pathlib.Path, expected: bytes, output: Output) -> None:
             f"plan         {file.plan.name}, hash {manifest.plan_hash.hex()}",
             f"model hash   {manifest.model_hash.hex()}",
             f"roster       version {manifest.roster_version}: {members}",
+            f"release      {_release_text(origin.release)}",
+            f"status       {_status_text(standing)}",
         ],
     )
+    if warned := model_status.warning(standing):
+        output.warn(warned)
+
+
+def _release_value(release: Release | None) -> dict[str, object] | None:
+    if release is None:
+        return None
+    return {
+        "rests_on": release.facts.rests_on,
+        "countersigned": list(release.countersigned),
+        "cohort": list(release.cohort),
+        "quorum": release.quorum,
+        "released_by": release.statement.who,
+        "released_s": release.statement.made_s,
+        "facts": release.facts.to_json(),
+    }
+
+
+def _release_text(release: Release | None) -> str:
+    if release is None:
+        return "none in this file: it is the model of a run"
+    by = f"by {release.statement.who}, {model_status.date(release.statement.made_s)}"
+    if release.operator_only:
+        return f"{release.facts.rests_on}, {by}"
+    many, of = len(release.countersigned), len(release.cohort)
+    names = ", ".join(release.countersigned)
+    return f"{by}; countersigned by {many} of {of}, {release.quorum} must: {names}"
+
+
+def _status_value(standing: Standing | None) -> dict[str, object] | None:
+    if standing is None:
+        return None
+    return {
+        "sequence": standing.found.sequence,
+        "as_of_s": standing.found.as_of_s,
+        "not_after_s": standing.found.not_after_s,
+        "expired": standing.expired,
+        "stage": standing.stage.value if standing.stage is not None else None,
+    }
+
+
+def _status_text(standing: Standing | None) -> str:
+    if standing is None:
+        return "not known: no status list is here (--status FILE)"
+    stage = standing.stage.value if standing.stage is not None else "not released"
+    until = model_status.date(standing.found.not_after_s)
+    return f"{stage}, as of {standing.as_of} (list {standing.found.sequence}, good until {until})"
 
 
 def _carried(text: str, what: str) -> bytes:
@@ -121,19 +213,25 @@ def _carried(text: str, what: str) -> bytes:
     return data
 
 
-def predict(model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output) -> None:
+def predict(
+    model: pathlib.Path, data: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output, asked: Asked
+) -> None:
     """Writes `out`: `row,prediction` with rows from 1; the prediction is empty where the row lacks a value.
 
     A probability of the positive class, or a value in natural units; the shortest decimal that is the same double. For
     a category the likeliest class, then `probability:CLASS` of each.
-    `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `check_origin`,
-    before the data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
+    `expected` is the fingerprint of the federation whose model this must be. Raises as `load`, `check_origin`,
+    `model_status.newest` and `model_status.check`, before the data is read; DataError (`bad_data`), ConfigError,
+    StorageError `file_unwritable`.
     """
     for given in (model, data):
         if out.exists() and given.exists() and os.path.samefile(out, given):
             raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
     file = load(model)
-    manifest, _ = check_origin(file, expected)
+    origin = check_origin(file, expected)
+    standing, manifest = asked.standing(model, expected, origin), origin.manifest
+    if warned := model_status.warning(standing):
+        output.warn(warned)
     try:
         table = read_feature_table(table_files(data), str(data), file.plan)
     except OSError as error:

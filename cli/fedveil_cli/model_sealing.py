@@ -87,7 +87,8 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, home: pathlib.Path, output:
     """
     federation = founding.load_federation(home)
     file = model_files.load(model)
-    manifest, roster = model_files.check_origin(file, federation.fingerprint)
+    origin = model_files.check_origin(file, federation.fingerprint)
+    manifest, roster = origin.manifest, origin.roster
     key = federation.protocol_key()
     if signing.public_key(key) != roster.coordinator_key:
         raise ConfigError(
@@ -110,7 +111,8 @@ def jws_verify(token: pathlib.Path, model: pathlib.Path, expected: bytes, output
     PeerError `jose_*`, `bad_signature`; as `model verify`.
     """
     file = model_files.load(model)
-    manifest, roster = model_files.check_origin(file, expected)
+    origin = model_files.check_origin(file, expected)
+    manifest, roster = origin.manifest, origin.roster
     body = jws.verify(_token(token), roster.coordinator_key)
     if body != file.signatures[0].body:
         raise PeerError(
@@ -224,7 +226,7 @@ def _revealed(source: BinaryIO, unwrap: files.Unwrap, expected: bytes) -> tuple[
     opened.check_end()
     file = read_model(data)
     check_release(file.plan)
-    manifest, _ = model_files.check_origin(file, expected)
+    manifest = model_files.check_origin(file, expected).manifest
     sealed_model.check_subject(opened.header.subject, manifest)
     return data, file, manifest
 

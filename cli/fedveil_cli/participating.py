@@ -29,6 +29,7 @@ from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.isolation import probe
 from fedveil_participant.isolation.levels import Confinement
+from fedveil_participant.kept_status import KeptStatus
 from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.mask_pool import MaskPool
 from fedveil_participant.mask_source import InlineMasks, MaskSource
@@ -173,9 +174,11 @@ def participate(
     tell: Tell,
     make_bench: MakeBench | OwnBench = table_bench,
     reuse_key_epoch: bool = False,
+    ask_to_countersign: bool = False,
 ) -> dict[str, str]:
     """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
-    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key. `ask_to_countersign`: final
+    models are countersigned only once the owner says so (`model countersign`).
     """
     heap.share_one()
     member = membership.load_membership(home)
@@ -192,7 +195,18 @@ def participate(
             cipher = HomeCipher(keys, world.entropy, partial(make_masks, world.entropy))
             with contextlib.closing(cipher):
                 return _participate(
-                    member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench, cipher
+                    member,
+                    passphrase,
+                    store,
+                    data,
+                    accept,
+                    until_ended,
+                    world,
+                    software,
+                    tell,
+                    make_bench,
+                    cipher,
+                    ask_to_countersign,
                 )
         finally:
             store.close()
@@ -269,6 +283,7 @@ def _participate(
     tell: Tell,
     make_bench: MakeBench,
     cipher: HomeCipher,
+    ask_to_countersign: bool,
 ) -> dict[str, str]:
     once = _named_once(store, data)
     for digest in accept:
@@ -341,6 +356,9 @@ def _participate(
         world.failpoints,
         cipher,
     )
+
+    driver.results.asks = ask_to_countersign
+    driver.results.take_status = KeptStatus(member.home, lambda: pin.trust).take
 
     def listen(kind: str, facts: Mapping[str, str]) -> None:
         tell(kind, facts)

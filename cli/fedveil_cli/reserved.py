@@ -25,12 +25,6 @@ COMMANDS: Mapping[str, str] = {
     "export": "0.6",
     "unseal": "0.6",
     "backup": "0.6",
-    "model show": "0.6",
-    "model diff": "0.6",
-    "model promote": "0.6",
-    "model withdraw": "0.6",
-    "model retire": "0.6",
-    "model rollback": "0.6",
 }
 """Command -> release. A name without a blank may have commands of its own: they are reserved with it."""
 

@@ -30,6 +30,7 @@ from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
 
 if TYPE_CHECKING:
+    from fedveil_common.registry.status import Listed
     from fedveil_participant.bench import FindFiles
 
 HEALTH_TIMEOUT_S = 5.0
@@ -96,6 +97,7 @@ def participate(
     reuse_key_epoch: bool = False,
     data_key: tuple[pathlib.Path, Passphrase | None] | None = None,
     isolation_none: bool = False,
+    ask_to_countersign: bool = False,
 ) -> None:
     """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run. `data_key`: of sealed tables."""
     from fedveil_cli import participating
@@ -123,7 +125,17 @@ def participate(
             home, trainers or {}, accept, world.clock, tell, find_files, hidden, isolation_none
         )
     ended = participating.participate(
-        home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
+        home,
+        data,
+        accept,
+        passphrase,
+        until_ended,
+        world,
+        software(),
+        tell,
+        make_bench,
+        reuse_key_epoch,
+        ask_to_countersign,
     )
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 
@@ -273,7 +285,9 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
             return code == "finished" or (code == "budget_spent" and admin.get_run(run["run_id"])["steps"] > 0)
 
         ended = [(run["run_id"], run["code"], "yes" if has_model(run) else "") for run in admin.list_runs()]
-        found = [{"run_id": run, "code": code} for run, code, _ in ended]
+        known = {one["run_id"]: one for one in admin.list_models()}
+        stages = {run: str(one["stage"] or "") for run, one in known.items()}
+        found = [{"run_id": run, "code": code, **known.get(run, {})} for run, code, _ in ended]
     else:
         from fedveil_participant import membership
         from fedveil_participant.store import journal_key, open_holdings
@@ -282,21 +296,44 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
         membership.load_membership(home)
         ends = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy).ends()
         ended = [(str(end.run_id), end.code, "yes" if end.has_model else "") for end in ends]
-        found = [{"run_id": run, "code": code} for run, code, _ in ended]
-    output.result({"models": [dict(one) for one in found]}, [TextTable(("run", "end", "model"), ended)])
+        stages = {str(one.model.run_id): one.stage.value for one in _kept_list(home)}
+        found = [{"run_id": run, "code": code, "stage": stages.get(run)} for run, code, _ in ended]
+    rows = [(run, code, model, stages.get(run, "")) for run, code, model in ended]
+    output.result({"models": [dict(one) for one in found]}, [TextTable(("run", "end", "model", "stage"), rows)])
+
+
+def _kept_list(home: pathlib.Path) -> "tuple[Listed, ...]":
+    """What the newest status list that this organisation took names; it was verified before it was kept."""
+    from fedveil_common.registry import status
+    from fedveil_participant import membership
+    from fedveil_participant.kept_status import KeptStatus
+
+    document = KeptStatus(home, lambda: membership.load_membership(home).trust).document()
+    return status.contents(document).models if document else ()
 
 
 def model_export(
     home: pathlib.Path, run: str | None, out: pathlib.Path, passphrase: Passphrase | None, output: Output
 ) -> None:
-    """`model export`: the final model of a run (by default the last that has one) into a file."""
-    chosen, data = final_model(home, run, passphrase)
+    """`model export`: a version, by default the final model of the last run that has one, into a file; beside it the
+    newest status list that is here (`model_status.companion`).
+    """
+    from fedveil_cli.model_status import companion
+
+    chosen, data, document = final_model(home, run, passphrase)
     write_file(out, "the model file", data)
-    output.result({"run_id": chosen, "file": str(out), "size_bytes": len(data)}, [f"{out}: model of run {chosen}"])
+    beside = companion(out) if document and out.is_file() else None  # not beside a pipe or a device
+    if beside is not None:
+        write_file(beside, "the status list", document)
+    value = {"run_id": chosen, "file": str(out), "size_bytes": len(data), "status": str(beside) if beside else None}
+    output.result(value, [f"{out}: model of run {chosen}", *([f"{beside}: the status list"] if beside else [])])
 
 
-def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | None) -> tuple[str, bytes]:
-    """(run, model file) of the run, by default of the last that has one. ConfigError `no_model`, `unknown_run`."""
+def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | None) -> tuple[str, bytes, bytes]:
+    """(run, model file, newest status list or empty) of a version, by default of the last run that has a model.
+    ConfigError `no_model`, `unknown_run`.
+    """
+    document = b""
     if is_operator(home):
         from fedveil_cli import run_commands
 
@@ -311,19 +348,21 @@ def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | No
         )
         if chosen is None:
             raise _no_model()
-        data = admin.export_model(chosen)
+        data, document = admin.export_model(chosen), admin.model_status()
     else:
         from fedveil_participant import membership
+        from fedveil_participant.kept_status import KeptStatus
         from fedveil_participant.store import journal_key, open_holdings
 
         world = real_world()
         membership.load_membership(home)
+        document = KeptStatus(home, lambda: membership.load_membership(home).trust).document()
         holdings = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
         chosen = run or next((str(end.run_id) for end in reversed(holdings.ends()) if end.has_model), None)
         if chosen is None:
             raise _no_model()
         data = holdings.model(RunId(chosen))
-    return chosen, data
+    return chosen, data, document
 
 
 def _no_model() -> ConfigError:

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc.aio
 import structlog
 import uvicorn
+from fedveil_common import durable
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
@@ -24,11 +25,12 @@ from fedveil_common.leafspool import Announced
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.ports import LeafSpool
+from fedveil_common.registry import status
 from fedveil_common.ringfile import RingFile
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_in_force, roster_of_its_time
-from fedveil_coordinator import enrollment_http, enrollment_listener, founding
+from fedveil_coordinator import enrollment_http, enrollment_listener, founding, status_http
 from fedveil_coordinator.admin import AdminEdge
 from fedveil_coordinator.archive import Archive
 from fedveil_coordinator.archive_edge import ArchiveEdge
@@ -36,6 +38,7 @@ from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.issuing import Issuing
 from fedveil_coordinator.key_shelf import KeyShelf
 from fedveil_coordinator.operations import Operations
+from fedveil_coordinator.registry import Registry
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import CoordinatorStore, open_store
@@ -113,7 +116,19 @@ async def _serve(
     desk = open_desk(federation, store, issuing, in_force, world)
     allowed = desk.allowed
     allowed.listen(lambda org_id, code: driver.call(lambda: driver.end_session(org_id, code)))
-    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software, shelf)
+    registry = Registry(
+        driver.state_of,
+        driver.sums,
+        store.stages,
+        in_force,
+        lambda version: roster_of_its_time(store.records.rosters()[version], in_force.trust),
+        driver.office.signing_key,
+        world.clock,
+        world.failpoints,
+        lambda document: durable.write_file(federation.home / status.FILE, document),
+    )
+    driver.registry = registry
+    operations = Operations(driver, store, in_force, allowed, world.clock, world.entropy, software, shelf, registry)
 
     def open_spool(key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
         if quorum:
@@ -138,8 +153,9 @@ async def _serve(
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     bind(server, host, port, desk.rotation.server_credentials())
+    routes = [*desk.routes, status_http.route(registry)]
     application = enrollment_http.application(
-        in_force, store.members, allowed, issuing.current, world.clock, world.entropy, store.records, desk.routes
+        in_force, store.members, allowed, issuing.current, world.clock, world.entropy, store.records, routes
     )
     config = uvicorn.Config(
         application,

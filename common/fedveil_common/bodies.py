@@ -33,6 +33,8 @@ class BlobType(enum.StrEnum):
     PARTIAL = "partial"
     NOISE = "noise"
     FORGOTTEN = "forgotten"
+    COUNTERSIGNATURE = "countersignature"
+    STAGE = "stage"
 
 
 class Purpose(enum.StrEnum):
@@ -376,7 +378,9 @@ Body = (
     | Partial
     | Noise
 )
-"""Bodies in protobuf. The bodies of types `model` and `invite` are RFC 8785 JSON (see `modelfile`, `roster`)."""
+"""Bodies in protobuf. Those of types `model`, `invite`, `countersignature` and `stage` are RFC 8785 JSON (see
+`modelfile`, `roster`, `registry`).
+"""
 
 BODY_TYPES: dict[BlobType, type[Body]] = {
     BlobType.MANIFEST: Manifest,

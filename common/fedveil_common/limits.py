@@ -10,6 +10,9 @@ MAX_PLAN = 256 * 1024
 MAX_DOCUMENT = 1024 * 1024
 """A signed roster, a trust chain, a JSON document."""
 
+MAX_STATUS = 3 * 1024 * 1024
+"""A status list with the trust chain beside it."""
+
 MAX_MEMBERS = 256
 """Members of a cohort."""
 

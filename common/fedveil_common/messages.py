@@ -168,6 +168,13 @@ class ReceiptNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusNotice:
+    """The status list in force, as its file (`registry.status`); nothing in it is believed yet."""
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """How a run ended: `code` is `finished` or an error code; the signed model manifest if there is a final model, and
     the sum behind its standardisation (empty tuple: none).
@@ -197,6 +204,7 @@ CoordinatorMessage = (
     | ResultNotice
     | ReceiptNotice
     | RunEnded
+    | StatusNotice
 )
 
 
@@ -307,6 +315,7 @@ ParticipantMessage = (
     | RevealMessage
     | Refusal
     | RunEndedAck
+    | SignedBlob
 )
 
 __all__ = [
@@ -364,6 +373,7 @@ __all__ = [
     "ShareSet",
     "Shares",
     "SignedBlob",
+    "StatusNotice",
     "SumRef",
     "Vote",
     "VoteMessage",

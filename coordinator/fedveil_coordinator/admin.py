@@ -12,10 +12,10 @@ from fedveil_common import limits, wire
 from google.protobuf.message import DecodeError, Message
 
 from fedveil_coordinator.allowlist import Identity
-from fedveil_coordinator.driver import Watched
 from fedveil_coordinator.live_calls import LiveCalls
 from fedveil_coordinator.operations import Operations, iterate
 from fedveil_coordinator.server import Identify, guarded
+from fedveil_coordinator.watched import Watched
 
 SERVICE = "fedveil.v1.AdminService"
 FRAME = 1024 * 1024
@@ -68,10 +68,25 @@ class AdminEdge:
                 lambda r: pb.GetSpendingResponse(record=ops.spending_record(r.org_id)),
             ),
             "AbortRun": (pb.AbortRunRequest, self._abort),
+            "ListModels": (
+                pb.ListModelsRequest,
+                lambda r: pb.ListModelsResponse(models=_document(ops.models.list_models())),
+            ),
+            "GetModel": (
+                pb.GetModelRequest,
+                lambda r: pb.GetModelResponse(model=_document(ops.models.get_model(r.version))),
+            ),
+            "GetModelStatus": (
+                pb.GetModelStatusRequest,
+                lambda r: pb.GetModelStatusResponse(status=ops.models.status()),
+            ),
         }
         methods: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(self._unary(*entry)) for name, entry in unary.items()
         }
+        methods["DecideModel"] = grpc.unary_unary_rpc_method_handler(
+            guarded("operator", self._identify, self.decide, self._live)
+        )
         methods["WatchRun"] = grpc.unary_stream_rpc_method_handler(
             guarded("operator", self._identify, self.watch, self._live)
         )
@@ -101,6 +116,13 @@ class AdminEdge:
     def _abort(self, request: Any) -> Message:
         self._operations.abort_run(request.run_id)
         return pb.AbortRunResponse()
+
+    async def decide(self, data: bytes, context: object, identity: Identity) -> bytes:
+        """A decision about a model, in the name of the certificate that asks for it."""
+        request: Any = _parse(pb.DecideModelRequest, data)
+        asked = (request.move, request.version, request.to, request.reason, identity.org_id)
+        model = await asyncio.to_thread(self._operations.models.decide, *asked)
+        return pb.DecideModelResponse(model=_document(model)).SerializeToString()
 
     async def watch(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:
         """Every event of a run until it has ended."""
@@ -132,9 +154,9 @@ class AdminEdge:
             stop()
 
     async def export(self, data: bytes, context: grpc.aio.ServicerContext[Any, Any], identity: Identity) -> None:
-        """The model file of a run."""
+        """The model file of a version."""
         request: Any = _parse(pb.ExportModelRequest, data)
-        model = await asyncio.to_thread(self._operations.export_model, request.run_id)
+        model = await asyncio.to_thread(self._operations.models.export, request.version)
         for piece in iterate(model, FRAME):
             await context.write(pb.ExportModelResponse(data=piece).SerializeToString())
 

@@ -9,7 +9,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -17,11 +16,9 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import (
-    CipherHeader,
     CoordinatorHello,
     Header,
     Manifest,
-    Partial,
     ParticipantMessage,
     RosterNotice,
     RunEnded,
@@ -60,15 +57,14 @@ from fedveil_coordinator.events import (
     Tick,
     UploadRefused,
 )
-from fedveil_coordinator.intake import Due, due
+from fedveil_coordinator.intake import due
 from fedveil_coordinator.noising import NoiseSource, PlannedNoise
-from fedveil_coordinator.ports import Journal, Outlet, Workers
+from fedveil_coordinator.ports import Journal, Outlet, Releases, Workers
 from fedveil_coordinator.sums import Sums
+from fedveil_coordinator.upload import Upload
+from fedveil_coordinator.watched import WATCHED_BOUND, Watched
 
 log = structlog.get_logger("fedveil.coordinator")
-
-WATCHED_BOUND = 4096
-"""Announcements of a run that are kept for those who begin to watch later; the log has all."""
 
 REFUSED_BOUND = 64
 """Refused messages of one session before it is closed."""
@@ -76,25 +72,6 @@ REFUSED_BOUND = 64
 
 def _nobody() -> None:
     """Nobody waits for this to be taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload that may begin: for which attempt, under which signed header, and what it must be."""
-
-    attempt: attempts.Attempt
-    header: SignedBlob
-    body: Header | CipherHeader | Partial
-    due: Due
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """One announcement of a run, numbered from 1."""
-
-    number: int
-    kind: str
-    facts: tuple[tuple[str, str], ...]
 
 
 class Driver:
@@ -122,6 +99,7 @@ class Driver:
         self._ciphers = CipherDesk(keys, journal, entropy)
         self.sums = Sums(journal, self._ciphers, workers.pool)
         self.noise_source: NoiseSource | None = None
+        self.registry: Releases | None = None
         self._workers = workers
         self._clock = clock
         self._entropy = entropy
@@ -179,6 +157,8 @@ class Driver:
         """
         if isinstance(message, RunEndedAck):
             work = partial(self._end_stored, org_id, message.run_id)
+        elif isinstance(message, SignedBlob):
+            work = partial(self._countersigned, org_id, message)
         else:
             work = partial(self._receive, Received(org_id, message, self._clock.monotonic_s(), self._seed()))
         self._taking(taken, work)
@@ -197,7 +177,7 @@ class Driver:
         if not waiting:
             self.call(take)
 
-    def expect_upload(self, org_id: OrgId, header: SignedBlob) -> "Upload":
+    def expect_upload(self, org_id: OrgId, header: SignedBlob) -> Upload:
         """An upload that may begin; PeerError otherwise. Any thread: reads one immutable snapshot, and the machine
         checks again when the upload is complete.
         """
@@ -214,7 +194,7 @@ class Driver:
             raise PeerError("headers_not_due", "this attempt is not being opened", peer=org_id)
         return self._ciphers.headers(state.attempt, org_id)
 
-    def examine(self, org_id: OrgId, upload: "Upload") -> None:
+    def examine(self, org_id: OrgId, upload: Upload) -> None:
         """Under paillier: whether what is durable now is what its signed header promises. Any thread, up to seconds.
 
         PeerError naming the sender: the round goes on without it.
@@ -340,6 +320,22 @@ class Driver:
             self._journal.delivered(run_id, org_id)
             self._owed[org_id].discard(run_id)
 
+    def _countersigned(self, org_id: OrgId, blob: SignedBlob) -> None:
+        """A member derived the final model of a run and signs it; what does not fit is counted as refused."""
+        try:
+            if self.registry is not None:
+                self.registry.countersigned(org_id, blob)
+        except (PeerError, ConfigError) as error:
+            log.warning("message.refused", org=org_id, code=error.code)
+            self._count_refused(org_id)
+
+    def publish_status(self) -> None:
+        """Tell everyone which models are in force now."""
+        if self.registry is not None:
+            notice = self.registry.notice()
+            for outlet in self._outlets.values():
+                outlet.send(notice)
+
     def _refuse_upload(self, org_id: OrgId, error: FedveilError) -> None:
         for _, future in self._uploads.pop(org_id, []):
             future.set_exception(error)
@@ -415,6 +411,8 @@ class Driver:
         roster = self._rosters[max(self._rosters)]
         outlet.send(CoordinatorHello(self._software, (1,), roster.federation_id))
         outlet.send(self._notice)
+        if self.registry is not None:
+            outlet.send(self.registry.notice())
         owed = self._journal.owed(org_id)
         self._owed[org_id] = set(owed)
         for run_id in owed:

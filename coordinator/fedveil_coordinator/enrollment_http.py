@@ -1,8 +1,8 @@
 """Enrolment over HTTPS, without client certificates: who is not yet a member has none. No decision in here.
 
-GET /ca.pem, GET /trust, GET /time, GET /healthz, POST /join, and what `renewal_http` adds. Everything served is public;
-what is posted is public too (the invite's private key stays with the joiner). Bodies are bounded before they are read,
-in size and in time.
+GET /ca.pem, GET /trust, GET /time, GET /healthz, POST /join, and what `renewal_http` and `status_http` add. Everything
+served is public; what is posted is public too (the invite's private key stays with the joiner). Bodies are bounded
+before they are read, in size and in time.
 """
 
 import asyncio

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from fedveil_common import modelfile, spending_record
 from fedveil_common import plan as plans
+from fedveil_common import spending_record
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId, RunId, check_name
 from fedveil_common.messages import RosterNotice
@@ -23,14 +23,17 @@ from fedveil_common.succession import roster_in_force, roster_of_its_time
 
 from fedveil_coordinator import enrollment, facts, key_shelf, reporting
 from fedveil_coordinator.allowlist import AllowList
-from fedveil_coordinator.driver import Driver, Watched
+from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.key_shelf import KeyShelf, ShelvedKey
+from fedveil_coordinator.model_operations import ModelOperations
+from fedveil_coordinator.registry import Registry
 from fedveil_coordinator.reporting import Plain
 from fedveil_coordinator.spending_records import recorded_run
 from fedveil_coordinator.store import CoordinatorStore
 from fedveil_coordinator.store.journal import ENDED
 from fedveil_coordinator.store.members import Member as MemberRow
 from fedveil_coordinator.trust import TrustInForce
+from fedveil_coordinator.watched import Watched
 
 T = TypeVar("T")
 
@@ -58,6 +61,7 @@ class Operations:
         entropy: Entropy,
         software: str,
         shelf: KeyShelf,
+        registry: Registry,
     ) -> None:
         self._driver = driver
         self._store = store
@@ -67,6 +71,7 @@ class Operations:
         self._entropy = entropy
         self._software = software
         self._shelf = shelf
+        self.models = ModelOperations(self._ask, driver, registry, store, trust)
 
     def _ask(self, work: Callable[[], T]) -> T:
         """Run `work` on the driver's thread and wait for it."""
@@ -330,36 +335,6 @@ class Operations:
             )
 
         return self._ask(begin), stop
-
-    def export_model(self, run_id: str) -> bytes:
-        """The model file of an ended run, as its participants store it. ConfigError `no_model`."""
-
-        def make() -> bytes:
-            state = self._driver.state_of(RunId(run_id))
-            if state.ended is None or not state.ended.model:
-                raise ConfigError("no_model", f"run {run_id} has no final model", next_step="fedveil run show RUN")
-            blob = state.ended.model[0]
-            manifest = modelfile.parse_manifest(blob.body)
-            step = next(v.step for v in state.versions if v.model_hash == manifest.model_hash)
-            lineage = self._driver.sums.lineage_to(state, step)
-            rosters = self._store.records.rosters()
-            return modelfile.write_model(
-                modelfile.ModelFile(
-                    plan=state.plan,
-                    model=lineage.model,
-                    standardisation=lineage.standardisation,
-                    lineage=json.dumps(
-                        {"round": manifest.round, "run_id": run_id, "steps": step},
-                        separators=(",", ":"),
-                        sort_keys=True,
-                    ),
-                    signatures=(blob,),
-                    trust_chain=base64.b64encode(self._trust.trust_chain).decode(),
-                    roster=base64.b64encode(rosters[manifest.roster_version]).decode(),
-                )
-            )
-
-        return self._ask(make)
 
 
 def _fingerprint(opened: bytes) -> bytes | None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leaffile import Shape
 from fedveil_common.masking.ring import Signed
-from fedveil_common.messages import CoordinatorMessage, SumRef
+from fedveil_common.messages import CoordinatorMessage, SignedBlob, StatusNotice, SumRef
 from fedveil_common.ports import LeafSink, LeafSource
 
 from fedveil_coordinator.events import Event
@@ -56,6 +56,18 @@ class Journal(Protocol):
         quorum: tuple[int, ...] = (),
         holders: tuple[OrgId, ...] = (),
     ) -> None: ...
+
+
+class Releases(Protocol):
+    """What the driver knows of the registry of models; `registry.Registry` is it."""
+
+    def countersigned(self, org_id: OrgId, blob: SignedBlob) -> RunId:
+        """Keep a member's countersignature; of which run. PeerError or ConfigError: nothing was kept."""
+        ...
+
+    def notice(self) -> StatusNotice:
+        """The status list in force."""
+        ...
 
 
 class Workers(Protocol):

@@ -35,8 +35,8 @@ from fedveil_common.messages import (
     Refusal,
     RosterNotice,
     RunEnded,
-    RunEndedAck,
     SignedBlob,
+    StatusNotice,
 )
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
@@ -71,10 +71,10 @@ from fedveil_participant.events import (
 from fedveil_participant.lineage import Walk, Walker, basis_of
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.protection import Protection
+from fedveil_participant.run_results import RunResults
 from fedveil_participant.stages import Idle
 
 log = structlog.get_logger("fedveil.participant")
-
 
 VerifyRoster = Callable[[RosterNotice, Roster], Roster]
 """(notice, pinned) -> the roster to pin from now on: governance signatures, chain and version checked. FedveilError."""
@@ -137,6 +137,7 @@ class Driver:
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
+        self.results = RunResults(journal, link, self._tell)
         self.ended: dict[RunId, str] = {}
         self.listeners: list[Callable[[str, Mapping[str, str]], None]] = []
 
@@ -318,6 +319,8 @@ class Driver:
             case RunEnded():
                 self._handle(Received(message, now, self._seed()))
                 self._run_ended(message)
+            case StatusNotice():
+                self.results.status(message)
             case ReceiptNotice():
                 self._receipt(message.receipt, message.receipt.body)
             case _:
@@ -610,7 +613,7 @@ class Driver:
         A run that was not accepted here, or ended before it was offered, ends here without a model.
         """
         if self._journal.has_end(message.run_id):
-            self._link.send(RunEndedAck(message.run_id))
+            self.results.acknowledge(message.run_id)
             return
         if message.run_id in self._reading:
             self._held_ends[message.run_id] = message
@@ -620,14 +623,14 @@ class Driver:
 
         def work() -> None:
             try:
-                data, answers = finish.results(message, accepted, self._walker, state, *chain)
-                self._journal.save_end(message.run_id, message.plan_hash, message.code, data, answers)
+                left = finish.results(message, accepted, self._walker, state, *chain)
+                with_model = self.results.store(message, left)
             except FedveilError as error:
                 code, what = error.code, error.what
                 self._note_dispute(error, message.run_id)
                 self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
                 return
-            self.call(lambda: self._stored(message, bool(data)))
+            self.call(lambda: self._stored(message, with_model))
 
         self._workers.submit(work)
 
@@ -635,14 +638,9 @@ class Driver:
         self._walker.forget(message.run_id)
         self._handle(EndStored(message.run_id))
         self._drop_snapshots()
-        if idle(self.state):
+        if isinstance(self.state.stage, Idle):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
         self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
-        self._link.send(RunEndedAck(message.run_id))
+        self.results.acknowledge(message.run_id)
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
-
-
-def idle(state: round.State) -> bool:
-    """Whether no attempt is open."""
-    return isinstance(state.stage, Idle)

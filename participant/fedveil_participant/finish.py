@@ -6,16 +6,28 @@ Source: FLSA/1 section 2.6; A18 (docs/protocol.md).
 """
 
 import base64
+from dataclasses import dataclass
 
 from fedveil_common import decode, jcs, layout, modelfile
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import COORDINATOR, FederationId
-from fedveil_common.messages import BlobType, Purpose, RunEnded
-from fedveil_common.provenance import Lineage
+from fedveil_common.messages import BlobType, Purpose, RunEnded, SignedBlob
 from fedveil_common.statistics import answers as reading
 
 from fedveil_participant import checks, round
-from fedveil_participant.lineage import Walker, basis_of
+from fedveil_participant.countersigning import countersign
+from fedveil_participant.lineage import Walk, Walker, basis_of
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run left here: a model file, or the answers of a statistics run, as they are stored; and this
+    participant's countersignature of the model, if it vouches for it.
+    """
+
+    model: bytes = b""
+    answers: bytes = b""
+    countersignature: tuple[SignedBlob, ...] = ()
 
 
 def results(
@@ -25,13 +37,13 @@ def results(
     state: round.State,
     signed_roster: bytes,
     trust_chain: bytes,
-) -> tuple[bytes, bytes]:
-    """The final model and the answers to store, each empty if there is none. Raises as `final_model` and `answers`."""
+) -> Results:
+    """What there is to store. Raises as `final_model` and `answers`."""
     if accepted is not None and message.model:
-        return final_model(message, accepted, walker, state, signed_roster, trust_chain), b""
+        return final_model(message, accepted, walker, state, signed_roster, trust_chain)
     if accepted is None or accepted.plan.statistics is None or message.code != "finished" or not message.standardise:
-        return b"", b""
-    return b"", answers(message, accepted, walker, state)
+        return Results()
+    return Results(answers=answers(message, accepted, walker, state))
 
 
 def final_model(
@@ -41,8 +53,10 @@ def final_model(
     state: round.State,
     signed_roster: bytes,
     trust_chain: bytes,
-) -> bytes:
-    """The model file to store. Raises PeerError `model_not_derived` or `bad_signature`: then nothing is stored."""
+) -> Results:
+    """The model file to store, and the countersignature. PeerError `model_not_derived` or `bad_signature`: nothing is
+    stored then.
+    """
     plan = accepted.plan
     checks.not_disputed(message.run_id, state.disputed)
     blob, standardise = message.model[0], message.standardise
@@ -55,13 +69,14 @@ def final_model(
     if accepted.plan_hash != message.plan_hash or not 1 <= step <= plan.training.rounds:
         raise PeerError("wrong_transcript", f"the signed model is of step {step} of another plan", peer=COORDINATOR)
 
-    def walked(to: int) -> Lineage:
-        return walker.walk(plan, message.run_id, standardise, to, (), basis_of(state)).lineage
+    def walked(to: int) -> Walk:
+        return walker.walk(plan, message.run_id, standardise, to, (), basis_of(state))
 
-    lineage = walked(step)
+    walk = walked(step)
+    lineage = walk.lineage
     checks.not_stopped(lineage)
     if message.code == "finished":
-        checks.final_step(walked(plan.training.rounds) if plan.evaluation.stop else lineage, step)
+        checks.final_step(walked(plan.training.rounds).lineage if plan.evaluation.stop else lineage, step)
     elif message.code == "budget_spent":
         checks.final_private_step(plan, step)
     file = modelfile.ModelFile(
@@ -83,7 +98,7 @@ def final_model(
             not_done="the model was not stored",
             next_step="keep the participant's folder and call the operator",
         ) from error
-    return modelfile.write_model(file)
+    return Results(modelfile.write_model(file), countersignature=countersign(manifest, walk.last[0], state))
 
 
 def answers(message: RunEnded, accepted: checks.AcceptedPlan, walker: Walker, state: round.State) -> bytes:

@@ -15,7 +15,7 @@ from fedveil_common.ids import RunId
 from fedveil_common.masking import checksum, quorum
 from fedveil_common.masking.packing import unpack
 from fedveil_common.masking.ring import Signed, signed, signed_zeros
-from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SumRef
+from fedveil_common.messages import BlobType, Manifest, Purpose, Result, SignedBlob, SumRef
 from fedveil_common.plan import Plan, canonical, plan_hash
 from fedveil_common.ringfile import leaf_count, leaf_length
 from fedveil_common.roster import Roster
@@ -71,10 +71,13 @@ def basis_of(state: State) -> Basis:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A re-derived model, and the sums it was derived from, as their Results say."""
+    """A re-derived model, and the sums it was derived from, as their Results say. `last`: the signed manifest of the
+    last train round, empty before the first.
+    """
 
     lineage: provenance.Lineage
     sums: tuple[OpenedSum, ...]
+    last: tuple[SignedBlob, ...] = ()
 
 
 def fetch(
@@ -185,7 +188,7 @@ class Walker:
         own = bool(standardise) and standardise[0].run_id == run_id
         if known is None or known.lineage.step > step:
             known = self._begin(plan, standardise, basis, audited=own and step == 0)
-        lineage, sums = known.lineage, list(known.sums)
+        lineage, sums, newest = known.lineage, list(known.sums), known.last
         first = 2 if own else 1
         while lineage.step < step and not lineage.verdict.stopped:
             number = first + lineage.step
@@ -196,9 +199,9 @@ class Walker:
                 raise PeerError("wrong_sum", "the last train sum is not the one the manifest names")
             after = provenance.advance(lineage, downloaded.settled)
             self._checker.check(downloaded, found, _key(found, basis), audited=last or after.verdict.stopped)
-            lineage = after
+            lineage, newest = after, (downloaded.manifest,)
             sums.append(found)
-        return Walk(lineage, tuple(sums))
+        return Walk(lineage, tuple(sums), newest)
 
     def _begin(self, plan: Plan, standardise: tuple[SumRef, ...], basis: Basis, *, audited: bool) -> Walk:
         """The first model of the run: drawn from the seed, or walked through the runs that the plan continues."""

@@ -151,6 +151,12 @@ class Journal(Protocol):
         """How a run ended; its final model, and the answers of a statistics run, each empty if there is none."""
         ...
 
+    def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+        """This participant vouches for the model of a run; `held`: once its owner has said so."""
+        ...
+
+    def countersignature(self, run_id: RunId) -> tuple[SignedBlob, ...]: ...  # noqa: D102
+    def countersignature_held(self, run_id: RunId) -> bool: ...  # noqa: D102
     def has_end(self, run_id: RunId) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
     def keep_receipt(self, receipt: SignedBlob, key: bytes, due: bytes) -> bool:

@@ -364,6 +364,7 @@ class ParticipantMemory:
     ends: dict[RunId, tuple[bytes, str, bytes]] = field(default_factory=dict)
     statistics: dict[RunId, bytes] = field(default_factory=dict)
     sketches: dict[bytes, bytes] = field(default_factory=dict)
+    countersignatures: dict[RunId, SignedBlob] = field(default_factory=dict)
     roster: bytes = b""
     newer: bytes = b""
 
@@ -474,6 +475,19 @@ class ParticipantMemory:
         self.ends[run_id] = (plan_hash, code, model_file)
         if answers:
             self.statistics[run_id] = answers
+
+    def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+        """A countersignature, which no owner of a simulated member holds back."""
+        self.countersignatures[run_id] = blob
+
+    def countersignature(self, run_id: RunId) -> tuple[SignedBlob, ...]:
+        """The countersignature of a run's model, if there is one."""
+        found = self.countersignatures.get(run_id)
+        return (found,) if found is not None else ()
+
+    def countersignature_held(self, run_id: RunId) -> bool:
+        """Never."""
+        return False
 
     def has_end(self, run_id: RunId) -> bool:
         """Whether the end of a run is stored."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fedveil_common import jcs
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import is_name
+from fedveil_common.ids import OrgId, is_name
 from fedveil_common.limits import MAX_DOCUMENT
 
 
@@ -44,6 +44,14 @@ def rows(value: jcs.Json, what: str, limit: int) -> Sequence[jcs.Json]:
     return value
 
 
+def names(value: jcs.Json, what: str, limit: int) -> tuple[OrgId, ...]:
+    """`value` as a list of at most `limit` ids, sorted and unique."""
+    found = tuple(OrgId(item) for item in rows(value, what, limit) if isinstance(item, str) and is_name(item))
+    if len(found) != len(rows(value, what, limit)) or list(found) != sorted(set(found)):
+        raise bad(what, "a sorted list of distinct ids was expected")
+    return found
+
+
 class Fields:
     """A JSON object with exactly the members `names`."""
 
@@ -74,9 +82,13 @@ class Fields:
 
     def integer(self, name: str) -> int:
         """A positive integer below 2^53."""
+        return self.whole(name, least=1)
+
+    def whole(self, name: str, least: int = 0) -> int:
+        """An integer from `least` on, below 2^53."""
         value = self._members[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise bad(self._what, f"{name} is not a positive integer")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise bad(self._what, f"{name} is not {'a positive integer' if least else 'a whole number'}")
         return value
 
     def hex(self, name: str, size: int) -> bytes:

@@ -337,6 +337,7 @@ OUTWARD: dict[str, tuple[type[Any], Table]] = {
             "model": _many(m.SignedBlob, SIGNED_BLOB, 1),
         },
     ),
+    "status": (m.StatusNotice, {"document": Bytes(most=limits.MAX_STATUS)}),
 }
 """Coordinator -> participant, by the name of its case in SessionResponse."""
 
@@ -353,5 +354,6 @@ INWARD: dict[str, tuple[type[Any], Table]] = {
     "reveal": (m.RevealMessage, {"reveal": BLOB}),
     "refusal": (m.Refusal, {"key": KEY_FIELD, "code": CODE}),
     "run_ended_ack": (m.RunEndedAck, {"run_id": NAME}),
+    "countersignature": (m.SignedBlob, SIGNED_BLOB),
 }
 """Participant -> coordinator, by the name of its case in SessionRequest."""

@@ -14,6 +14,7 @@ from fedveil_coordinator.store.members import Members
 from fedveil_coordinator.store.published_keys import PublishedKeys
 from fedveil_coordinator.store.records import Records
 from fedveil_coordinator.store.renewals import Renewals
+from fedveil_coordinator.store.stages import KeptStatus, Stages
 
 FILE = "coordinator.db"
 
@@ -28,6 +29,7 @@ class CoordinatorStore:
     records: Records
     renewals: Renewals
     keys: PublishedKeys
+    stages: Stages
 
     def close(self) -> None:
         """Every connection is closed."""
@@ -50,16 +52,19 @@ def open_store(home: Path, clock: Clock, *, create: bool = False, keep_bytes: in
         Records(database, BlobStore(home / "blobs"), clock),
         Renewals(database, clock),
         PublishedKeys(database, clock),
+        Stages(database, clock),
     )
 
 
 __all__ = [
     "CoordinatorJournal",
     "CoordinatorStore",
+    "KeptStatus",
     "Members",
     "PublishedKeys",
     "Records",
     "Renewals",
     "RunRow",
+    "Stages",
     "open_store",
 ]

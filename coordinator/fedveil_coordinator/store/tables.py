@@ -17,6 +17,9 @@ RENEWALS = CheckedTable("renewals", "serial", "predecessor", "made_s", "used_s",
 FREEZES = CheckedTable("freezes", "role", "org_id", "serial", "frozen_s")
 EVIDENCE = AppendOnlyTable("evidence", "wall_s", "run_id", "org_id", "code", "blobs")
 KEYS = CheckedTable("keys", "key_id", "epoch", "fingerprint", "terms", "record", "published_s")
+STAGES = AppendOnlyTable("stages", "statement")
+STATUS = CheckedTable("status", "one", "sequence", "document")
+COUNTERSIGNATURES = CheckedTable("countersignatures", "run_id", "org_id", "blob")
 AUDIT = AppendOnlyTable("audit", "wall_s", "who", "what", "detail")
 
 ALL: tuple[CheckedTable, ...] = (
@@ -32,6 +35,9 @@ ALL: tuple[CheckedTable, ...] = (
     RENEWALS,
     FREEZES,
     KEYS,
+    STAGES,
+    STATUS,
+    COUNTERSIGNATURES,
     EVIDENCE,
     AUDIT,
 )

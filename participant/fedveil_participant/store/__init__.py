@@ -14,6 +14,7 @@ from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
 from fedveil_common.ids import RunId
+from fedveil_common.messages import SignedBlob
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
@@ -21,6 +22,7 @@ from fedveil_common.secret import Seed
 
 from fedveil_participant.store import snapshots, tables
 from fedveil_participant.store.checkpoints import Checked, CheckpointRows
+from fedveil_participant.store.countersignatures import CountersignatureFiles
 from fedveil_participant.store.data_sets import FORGOTTEN, DataSets
 from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing
@@ -88,6 +90,7 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         self.clock, self.entropy = clock, entropy
         self.shelf = Snapshots(database, SealedFiles(home / snapshots.FOLDER, key, entropy))
         self._statistics = StatisticsFiles(home)
+        self._countersignatures = CountersignatureFiles(home)
         self._drop_unnamed_models()
 
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
@@ -125,6 +128,18 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
             tables.TRAIL.append(connection, [self._trail(FORGOTTEN, facts)])
         self._database.erase_history()
         return replace(found, runs=len(self.runs_over(dataset)))
+
+    def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+        """This participant vouches for the final model of a run; `held`: once its owner has said so."""
+        self._countersignatures.put(run_id, blob, held=held)
+
+    def countersignature(self, run_id: RunId) -> tuple[SignedBlob, ...]:
+        """What may leave of it; empty if there is none."""
+        return self._countersignatures.get(run_id)
+
+    def countersignature_held(self, run_id: RunId) -> bool:
+        """Whether the owner is still to decide."""
+        return self._countersignatures.held(run_id)
 
     def presumes_spent(self, dataset: str) -> bool:
         """Whether anything of this data set counts as spent only because of a re-key: what `forgive_spent` settles."""
@@ -192,6 +207,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 __all__ = [
     "Books",
     "Checked",
+    "CountersignatureFiles",
     "DataSets",
     "Forgotten",
     "IsolationNote",

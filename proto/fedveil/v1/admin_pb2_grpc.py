@@ -104,6 +104,26 @@ class AdminServiceStub:
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.AbortRunRequest.SerializeToString,
                 response_deserializer=fedveil_dot_v1_dot_admin__pb2.AbortRunResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/fedveil.v1.AdminService/ListModels',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/fedveil.v1.AdminService/GetModel',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.GetModelResponse.FromString,
+                _registered_method=True)
+        self.DecideModel = channel.unary_unary(
+                '/fedveil.v1.AdminService/DecideModel',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.DecideModelRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.DecideModelResponse.FromString,
+                _registered_method=True)
+        self.GetModelStatus = channel.unary_unary(
+                '/fedveil.v1.AdminService/GetModelStatus',
+                request_serializer=fedveil_dot_v1_dot_admin__pb2.GetModelStatusRequest.SerializeToString,
+                response_deserializer=fedveil_dot_v1_dot_admin__pb2.GetModelStatusResponse.FromString,
+                _registered_method=True)
         self.ExportModel = channel.unary_stream(
                 '/fedveil.v1.AdminService/ExportModel',
                 request_serializer=fedveil_dot_v1_dot_admin__pb2.ExportModelRequest.SerializeToString,
@@ -198,6 +218,30 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -276,6 +320,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AbortRun,
                     request_deserializer=fedveil_dot_v1_dot_admin__pb2.AbortRunRequest.FromString,
                     response_serializer=fedveil_dot_v1_dot_admin__pb2.AbortRunResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.ListModelsRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.GetModelRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.GetModelResponse.SerializeToString,
+            ),
+            'DecideModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideModel,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.DecideModelRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.DecideModelResponse.SerializeToString,
+            ),
+            'GetModelStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelStatus,
+                    request_deserializer=fedveil_dot_v1_dot_admin__pb2.GetModelStatusRequest.FromString,
+                    response_serializer=fedveil_dot_v1_dot_admin__pb2.GetModelStatusResponse.SerializeToString,
             ),
             'ExportModel': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportModel,
@@ -661,6 +725,114 @@ class AdminService:
             '/fedveil.v1.AdminService/AbortRun',
             fedveil_dot_v1_dot_admin__pb2.AbortRunRequest.SerializeToString,
             fedveil_dot_v1_dot_admin__pb2.AbortRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/ListModels',
+            fedveil_dot_v1_dot_admin__pb2.ListModelsRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/GetModel',
+            fedveil_dot_v1_dot_admin__pb2.GetModelRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/DecideModel',
+            fedveil_dot_v1_dot_admin__pb2.DecideModelRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.DecideModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedveil.v1.AdminService/GetModelStatus',
+            fedveil_dot_v1_dot_admin__pb2.GetModelStatusRequest.SerializeToString,
+            fedveil_dot_v1_dot_admin__pb2.GetModelStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class AdminServiceStub:
     GetSpending: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetSpendingRequest, _admin_pb2.GetSpendingResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]
     AbortRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListModelsRequest, _admin_pb2.ListModelsResponse]
+    GetModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetModelRequest, _admin_pb2.GetModelResponse]
+    DecideModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DecideModelRequest, _admin_pb2.DecideModelResponse]
+    GetModelStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetModelStatusRequest, _admin_pb2.GetModelStatusResponse]
     ExportModel: _grpc.UnaryStreamMultiCallable[_admin_pb2.ExportModelRequest, _admin_pb2.ExportModelResponse]
 
 @_typing.type_check_only
@@ -68,6 +72,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetSpending: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetSpendingRequest, _admin_pb2.GetSpendingResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.WatchRunResponse]  # type: ignore[assignment]
     AbortRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.AbortRunRequest, _admin_pb2.AbortRunResponse]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListModelsRequest, _admin_pb2.ListModelsResponse]  # type: ignore[assignment]
+    GetModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetModelRequest, _admin_pb2.GetModelResponse]  # type: ignore[assignment]
+    DecideModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.DecideModelRequest, _admin_pb2.DecideModelResponse]  # type: ignore[assignment]
+    GetModelStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetModelStatusRequest, _admin_pb2.GetModelStatusResponse]  # type: ignore[assignment]
     ExportModel: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportModelRequest, _admin_pb2.ExportModelResponse]  # type: ignore[assignment]
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -168,6 +176,34 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.AbortRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AbortRunResponse, _abc.Awaitable[_admin_pb2.AbortRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _admin_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListModelsResponse, _abc.Awaitable[_admin_pb2.ListModelsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetModel(
+        self,
+        request: _admin_pb2.GetModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetModelResponse, _abc.Awaitable[_admin_pb2.GetModelResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DecideModel(
+        self,
+        request: _admin_pb2.DecideModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DecideModelResponse, _abc.Awaitable[_admin_pb2.DecideModelResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetModelStatus(
+        self,
+        request: _admin_pb2.GetModelStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetModelStatusResponse, _abc.Awaitable[_admin_pb2.GetModelStatusResponse]]: ...
 
     @_abc_1.abstractmethod
     def ExportModel(

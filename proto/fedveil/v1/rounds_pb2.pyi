@@ -47,11 +47,13 @@ class _BlobTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlobType.Val
     BLOB_TYPE_MODEL: _BlobType.ValueType  # 13
     BLOB_TYPE_INVITE: _BlobType.ValueType  # 14
     BLOB_TYPE_COUNTERSIGNATURE: _BlobType.ValueType  # 15
-    """Reserved for a release's countersignatures (a quorum of the final round's cohort)."""
+    """Of a release: a member of the final round's cohort derived the same model. The body is RFC 8785 JSON."""
     BLOB_TYPE_KEY_ADVERT: _BlobType.ValueType  # 16
     BLOB_TYPE_CIPHER_HEADER: _BlobType.ValueType  # 17
     BLOB_TYPE_PARTIAL: _BlobType.ValueType  # 18
     BLOB_TYPE_NOISE: _BlobType.ValueType  # 19
+    BLOB_TYPE_STAGE: _BlobType.ValueType  # 20
+    """Stage changes of models, as the coordinator signs them (docs/registry.md)."""
 
 class BlobType(_BlobType, metaclass=_BlobTypeEnumTypeWrapper):
     """What kind of body a SignedBlob carries; part of what is signed."""
@@ -72,11 +74,13 @@ BLOB_TYPE_RECEIPT: BlobType.ValueType  # 12
 BLOB_TYPE_MODEL: BlobType.ValueType  # 13
 BLOB_TYPE_INVITE: BlobType.ValueType  # 14
 BLOB_TYPE_COUNTERSIGNATURE: BlobType.ValueType  # 15
-"""Reserved for a release's countersignatures (a quorum of the final round's cohort)."""
+"""Of a release: a member of the final round's cohort derived the same model. The body is RFC 8785 JSON."""
 BLOB_TYPE_KEY_ADVERT: BlobType.ValueType  # 16
 BLOB_TYPE_CIPHER_HEADER: BlobType.ValueType  # 17
 BLOB_TYPE_PARTIAL: BlobType.ValueType  # 18
 BLOB_TYPE_NOISE: BlobType.ValueType  # 19
+BLOB_TYPE_STAGE: BlobType.ValueType  # 20
+"""Stage changes of models, as the coordinator signs them (docs/registry.md)."""
 Global___BlobType: _TypeAlias = BlobType  # noqa: Y015
 
 class _Purpose:
@@ -1627,6 +1631,28 @@ class RunEnded(_message.Message):
 Global___RunEnded: _TypeAlias = RunEnded  # noqa: Y015
 
 @_typing.final
+class StatusNotice(_message.Message):
+    """Which released models are in force: the signed status list, when a session begins and after each change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """Canonical JSON, at most 3 MiB."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusNotice: _TypeAlias = StatusNotice  # noqa: Y015
+
+@_typing.final
 class SessionResponse(_message.Message):
     """One message of the coordinator on a session."""
 
@@ -1648,6 +1674,7 @@ class SessionResponse(_message.Message):
     RECEIPT_NOTICE_FIELD_NUMBER: _builtins.int
     RUN_ENDED_FIELD_NUMBER: _builtins.int
     QUORUM_CALL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___CoordinatorHello: ...
     @_builtins.property
@@ -1680,6 +1707,8 @@ class SessionResponse(_message.Message):
     def run_ended(self) -> Global___RunEnded: ...
     @_builtins.property
     def quorum_call(self) -> Global___QuorumCall: ...
+    @_builtins.property
+    def status(self) -> Global___StatusNotice: ...
     def __init__(
         self,
         *,
@@ -1699,12 +1728,13 @@ class SessionResponse(_message.Message):
         receipt_notice: Global___ReceiptNotice | None = ...,
         run_ended: Global___RunEnded | None = ...,
         quorum_call: Global___QuorumCall | None = ...,
+        status: Global___StatusNotice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_notice", b"abort_notice", "abort_order", b"abort_order", "certificate", b"certificate", "hello", b"hello", "key_set", b"key_set", "message", b"message", "offer", b"offer", "opening_request", b"opening_request", "plan_offer", b"plan_offer", "proposal", b"proposal", "quorum_call", b"quorum_call", "receipt_notice", b"receipt_notice", "result_notice", b"result_notice", "roster", b"roster", "run_ended", b"run_ended", "share_delivery", b"share_delivery", "share_set", b"share_set", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "roster", "plan_offer", "offer", "key_set", "share_delivery", "opening_request", "share_set", "proposal", "certificate", "abort_order", "abort_notice", "result_notice", "receipt_notice", "run_ended", "quorum_call"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "roster", "plan_offer", "offer", "key_set", "share_delivery", "opening_request", "share_set", "proposal", "certificate", "abort_order", "abort_notice", "result_notice", "receipt_notice", "run_ended", "quorum_call", "status"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -2054,7 +2084,7 @@ class SessionRequest(_message.Message):
     def run_ended_ack(self) -> Global___RunEndedAck: ...
     @_builtins.property
     def countersignature(self) -> Global___SignedBlob:
-        """A countersignature of a release (a later release)."""
+        """A countersignature of a run's final model, once it was derived here; a blob of that type."""
 
     def __init__(
         self,

@@ -1,0 +1,46 @@
+"""The highest status list that this organisation has seen: HOME/status.json.
+
+Promise: it is only ever replaced by a later one of the coordinator in force in which nothing that was withdrawn comes
+back. Whoever predicts here asks this file. Source: docs/registry.md, section 4.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fedveil_common import durable
+from fedveil_common.limits import MAX_STATUS
+from fedveil_common.pki.governance import Trust
+from fedveil_common.registry import status
+from fedveil_common.registry.status import StatusList
+
+
+class KeptStatus:
+    """One home's list. Any thread."""
+
+    def __init__(self, home: Path, trust: Callable[[], Trust]) -> None:
+        """`trust`: the chain that is pinned now."""
+        self._path = home / status.FILE
+        self._trust = trust
+
+    def document(self) -> bytes:
+        """The file; empty if there is none yet. StorageError."""
+        with durable.storing(self._path):
+            if not self._path.exists():
+                return b""
+            with self._path.open("rb") as stream:
+                return stream.read(MAX_STATUS + 1)
+
+    def take(self, document: bytes) -> StatusList:
+        """The list in `document`, kept durably if it is later than the one that is here.
+
+        PeerError: those of `status.read` and `status.check_follows`; what is kept stays then.
+        """
+        trust, before = self._trust(), self.document()
+        found = status.read(document, trust.fingerprint, [trust])
+        if before:
+            known = status.contents(before)
+            status.check_follows(known, found)
+            if known.sequence == found.sequence:
+                return found
+        durable.write_file(self._path, document)
+        return found

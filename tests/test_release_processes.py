@@ -1,0 +1,113 @@
+"""A model from its run to its withdrawal, by the commands of real processes: mutual TLS, and kill -9 between."""
+
+import json
+import shutil
+import ssl
+import urllib.request
+from pathlib import Path
+
+from fedveil_common.pki.invites import split_address
+from fedveil_common.registry import status
+
+from tests.processes import NAMES, House, house, plan_text
+
+REASON = "the units of one table were wrong"
+
+
+def refused(home: House, *arguments: str, at: str = "op") -> tuple[int, str]:
+    """(exit code, error code) of a command that must not succeed, and prints nothing on stdout."""
+    done = home.run(*arguments, "--json", home=at)
+    assert (done.returncode != 0, done.stdout) == (True, ""), done
+    return done.returncode, json.loads(done.stderr.strip().splitlines()[-1])["error"]["code"]
+
+
+def stage(home: House, run: str) -> str:
+    return str(home.json("model", "show", run)["stage"])
+
+
+def countersigned(home: House, run: str) -> list[str]:
+    return list(home.json("model", "show", run)["countersigned"])
+
+
+def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.found()
+        plan_hash = home.plan(plan_text(standardise="range"))
+        for name in NAMES:
+            assert home.run("join", "-", stdin=home.invite(name), home=name).returncode == 0
+            home.participate(name, plan_hash, *(("--countersign", "ask") if name == NAMES[0] else ()))
+        home.until(lambda: home.connected() == list(NAMES), "the organisations' connection")
+        run = str(home.json("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt")["run_id"])
+
+        home.until(lambda: countersigned(home, run) == list(NAMES[1:]), "two countersignatures")
+        assert stage(home, run) == "draft"
+        assert refused(home, "model", "promote", run, "--to", "released") == (2, "stage_jump")
+        assert refused(home, "model", "promote", f"{run}:1", "--to", "candidate") == (2, "not_final_model")
+        assert refused(home, "model", "withdraw", run, "--reason", " ") == (2, "reason_missing")
+        promoted = home.json("model", "promote", run, "--to", "candidate", "--reason", "looks good")
+        assert (promoted["stage"], promoted["decisions"][0]["who"]) == ("candidate", "operator")
+        assert refused(home, "model", "promote", run, "--to", "released") == (4, "release_without_quorum")
+
+        acme = NAMES[0]
+        home.until((home.folder / acme / "countersignatures" / f"{run}.held").exists, "a question")
+        assert home.json("model", "countersign", home=acme) == {"waiting": [run]}
+        assert home.json("model", "countersign", run, home=acme) == {"run_id": run, "countersigned": True}
+        home.end(acme)
+        home.participate(acme, plan_hash)
+        home.until(lambda: countersigned(home, run) == list(NAMES), "the last countersignature")
+
+        home.end("coordinator")
+        for point, left in (("coordinator.before.stage", "candidate"), ("coordinator.after.stage", "released")):
+            home.serve(environment={"FEDVEIL_FAILPOINT": point})
+            assert home.run("model", "promote", run, "--to", "released").returncode != 0
+            assert home.running.pop("coordinator").wait(timeout=20) == -9
+            home.serve()
+            assert stage(home, run) == left
+            home.end("coordinator")
+        home.serve()
+
+        out = home.json("model", "export", "--run", run, "--out", "model.safetensors")
+        fingerprint = str(home.json("fingerprint")["fingerprint_hex"])
+        outside = ("model.safetensors", "--fingerprint", fingerprint)
+        verified = home.json("model", "verify", *outside, home="nobody")
+        assert verified["release"]["countersigned"] == list(NAMES)
+        assert (verified["release"]["quorum"], verified["release"]["released_by"]) == (3, "operator")
+        assert verified["status"]["stage"] == "released"
+        shown = home.run("model", "verify", *outside, home="nobody").stdout
+        assert "countersigned by 3 of 3, 3 must: acme, borealis, cygnus" in shown
+        assert "released, as of 20" in shown
+        listed = json.loads(home.run("model", "list", "--json").stdout)["models"]
+        assert [(one["run_id"], one["stage"]) for one in listed] == [(run, "released")]
+        differed = home.json("model", "diff", f"{run}:1", run)
+        assert (differed["same_data"], differed["plan"]) == (True, [])
+        assert differed["distance"][-1]["l2"] > 0
+        assert differed["second"]["steps"] == 2
+
+        old = home.folder / "old.json"
+        shutil.copy(home.folder / out["status"], old)
+        assert home.json("model", "withdraw", run, "--reason", REASON)["stage"] == "withdrawn"
+        kept = home.folder / acme / status.FILE
+        home.until(lambda: '\\"withdrawn\\"' in kept.read_text(), "the list at a participant")
+        prediction = ("predict", "--model", "model.safetensors", "--data", f"{acme}.csv", "--out", "scores.csv")
+        assert refused(home, *prediction, at=acme) == (4, "model_withdrawn")
+        assert refused(home, *prediction, "--status", "old.json", at=acme) == (5, "status_rollback")
+        assert refused(home, "model", "verify", "model.safetensors", at=acme) == (4, "model_withdrawn")
+        assert not (home.folder / "scores.csv").exists()
+        answered = fetched(home)
+        assert status.read(answered, bytes.fromhex(fingerprint)) == status.contents(kept.read_bytes())
+        home.json("model", "verify", *outside, home="nobody")  # its list is the old one: it cannot know
+        (home.folder / "new.json").write_bytes(answered)
+        assert refused(home, "model", "verify", *outside, "--status", "new.json", at="nobody") == (4, "model_withdrawn")
+        assert refused(home, "model", "rollback", run, "--reason", "no") == (2, "stage_jump")
+        said = home.run("model", "show", run).stdout
+        assert "released -> withdrawn" in said
+        assert REASON in said
+
+
+def fetched(home: House) -> bytes:
+    """GET /status of the enrolment port, its authority pinned."""
+    member = json.loads((home.folder / NAMES[0] / "participant.json").read_text())
+    host, port = split_address(member["address"])
+    context = ssl.create_default_context(cadata=(home.folder / NAMES[0] / "ca.pem").read_text())
+    with urllib.request.urlopen(f"https://{host}:{port + 1}/status", context=context, timeout=10) as answer:
+        return bytes(answer.read())
