@@ -99,6 +99,9 @@ class MarkedBench:
     def accept(self, plan: Plan) -> bytes:
         return self._bench.accept(plan)
 
+    def rows(self, plan: Plan) -> int:
+        return self._bench.rows(plan)
+
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:

@@ -110,7 +110,7 @@ class WholeBench:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.accept, self.encode = bench.accept, bench.encode
+        self.accept, self.encode, self.rows = bench.accept, bench.encode, bench.rows
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]

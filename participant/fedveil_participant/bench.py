@@ -56,6 +56,10 @@ class TableBench:
         self._trainers.accept(plan)
         return source.version
 
+    def rows(self, plan: Plan) -> int:
+        """How many rows of the data set are left after all filters, as the next input would have them."""
+        return self._current(plan).table.rows
+
     def contribution(
         self,
         plan: Plan,

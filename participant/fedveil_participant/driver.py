@@ -8,7 +8,7 @@ A simulation calls `pump` itself, with its own ports.
 
 import contextlib
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -22,7 +22,7 @@ from fedveil_common.errors import (
     Unreachable,
     heard,
 )
-from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
@@ -40,17 +40,19 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round, spending
+from fedveil_participant import checks, finish, round, spending, withdrawing
 from fedveil_participant.checking import Checker, PastRoster
-from fedveil_participant.consent import Consent, key_for
+from fedveil_participant.consent import Consenting, Word, key_for
 from fedveil_participant.events import (
     Action,
     AnswerQuorum,
     Connected,
+    ConsentChanged,
     DiscardInput,
     EncryptUpdate,
     EndStored,
     Event,
+    InputsHeld,
     Note,
     Persist,
     PrepareUpdate,
@@ -81,6 +83,9 @@ RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 30.0
 UPLOAD_TRIES = 5
 """Uploads of one input over one session before this participant says that it will send none (then the others go on)."""
 
+HOURS_S = 15.0
+"""How often it is looked whether the hours in which inputs are given have begun or ended."""
+
 RETRY_S = 1.0
 """How long after a failed upload or download, with the session standing, it is tried again."""
 
@@ -91,7 +96,7 @@ class Driver:
     def __init__(
         self,
         state: round.State,
-        consent: Consent,
+        consent: Consenting,
         verify_roster: VerifyRoster,
         chain: bytes,
         past_roster: PastRoster,
@@ -112,6 +117,9 @@ class Driver:
         self._newer = b""
         self._reading: frozenset[RunId] = frozenset()
         self._held_ends: dict[RunId, RunEnded] = {}
+        self._offers: dict[RunId, PlanOffer] = {}
+        self._asked: dict[RunId, int] = {}
+        self._leaving, self._sat_out, self._look_at = False, False, 0.0
         self._software = software
         self._journal = journal
         self._bench = bench
@@ -155,10 +163,64 @@ class Driver:
         """Let `serve` return after what is queued."""
         self._inbox.put(None)
 
+    # --- consent, on the driver's thread ------------------------------------------------------------------------------
+
+    def reconsider(self, plan_hash: bytes) -> None:
+        """Something was said about a plan: answer again what is offered of it. A run that was sat out is offered anew
+        in a new session.
+        """
+        offers = [one for one in self._offers.values() if plans.plan_hash(one.canonical_plan) == plan_hash]
+        if offers and self._sat_out:
+            self._open_session()
+            return
+        for offer in offers:
+            self._plan(offer)
+
+    def withdraw(self, run_ids: Iterable[RunId], code: str) -> dict[RunId, int]:
+        """No input of these runs from now on. Which of them have voted already, and in which round: too late for it."""
+        late = {run: found for run in run_ids if (found := withdrawing.too_late_for(self.state, run)) is not None}
+        for run_id in run_ids:
+            self._close_run(run_id, code)
+        return late
+
+    def leave(self) -> None:
+        """Finish the open attempt, take part in no other, then `serve` returns."""
+        self._leaving = True
+        self._refresh_hold()
+        self._stop_if_left()
+
+    def refresh_hold(self) -> None:
+        """Whether inputs are held back may have changed."""
+        self._refresh_hold()
+
+    def _refresh_hold(self) -> None:
+        """Tell the machine, and the coordinator, whether inputs are made at this time."""
+        self._look_at = self._clock.monotonic_s() + HOURS_S
+        code = withdrawing.LEAVING if self._leaving else self._consent.hold(self._clock.wall_s())
+        if code == self.state.held:
+            return
+        self._handle(InputsHeld(code))
+        self._tell("held" if code else "resumed", {"code": code} if code else {})
+        if not code and self._sat_out:
+            self._open_session()
+        else:
+            for offer in list(self._offers.values()):
+                self._plan(offer)
+
+    def _close_run(self, run_id: RunId, code: str) -> None:
+        if self.state.closed.get(run_id, "") != code:
+            self._handle(ConsentChanged(run_id, code))
+
+    def _stop_if_left(self) -> None:
+        if self._leaving and idle(self.state):
+            self._tell("left", {})
+            self.stop()
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Take up what the journal holds and begin a session. Before `serve`."""
+        self._refresh_hold()
         self._handle(Resumed(self._clock.monotonic_s()))
         self._open_session()
 
@@ -188,6 +250,8 @@ class Driver:
     def tick(self) -> None:
         """A deadline has passed: reconnect, or tell the machine."""
         now = self._clock.monotonic_s()
+        if self._consent.watches_clock and now >= self._look_at:
+            self._refresh_hold()
         if self._reconnect_at is not None and now >= self._reconnect_at:
             self._open_session()
         ready = [action for time, action in self._retries if time <= now]
@@ -198,21 +262,28 @@ class Driver:
         due = round.deadline(self.state)
         if due is not None and now >= due:
             self._handle(Tick(now))
+        self._stop_if_left()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the monotonic clock."""
         times = [time for time in (round.deadline(self.state), self._reconnect_at) if time is not None]
         times.extend(time for time, _ in self._retries)
+        if self._consent.watches_clock:
+            times.append(self._look_at)
         return min(times) if times else None
 
     def _work(self, item: "Callable[[], None] | Event") -> None:
+        if self._consent.watches_clock:
+            self._refresh_hold()  # before each event: none of them makes an input outside of the hours
         if callable(item):
             item()
         else:
             self._handle(item)
+        self._stop_if_left()
 
     def _handle(self, event: Event) -> None:
         """One event into the machine; a refusal is logged, told by its code, and moves nothing."""
+        before = self.state
         try:
             self.state, actions = round.step(self.state, event)
         except FedveilError as error:
@@ -223,8 +294,17 @@ class Driver:
             if said is not None:
                 self._link.send(said.message)
             return
-        for action in actions:
-            self._perform(action)
+        try:
+            for action in actions:
+                self._perform(action)
+        except PolicyRefusal as error:  # of the transaction that writes an advert: nothing of the step was done
+            if not isinstance(event, UpdateReady):
+                raise
+            self.state = before
+            self._tell("refused", {"code": error.code, "what": error.what})
+            self._handle(UpdateFailed(event.key, error.code, self._clock.monotonic_s()))
+            self._ask_again(event.key.run_id)
+            return
         if self._newer and self.state.newer is None:  # the attempt that it waited for is over
             self._journal.save_roster(self._newer)
             self._newer = b""
@@ -234,6 +314,7 @@ class Driver:
             case Persist():
                 self._persist(action)
             case Send():
+                self._sat_out = self._sat_out or isinstance(action.message, Refusal)
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
                 self._link.send(action.message)
             case PrepareUpdate():
@@ -253,6 +334,8 @@ class Driver:
                 if action.update is not None:
                     self._journal.drop_update(action.update)
             case Note():
+                if action.code == "policy_refused":
+                    self._journal.note("policy_refused", (("what", action.text),))
                 self._tell(action.code, {"text": action.text})
 
     def _persist(self, action: Persist) -> None:
@@ -277,6 +360,7 @@ class Driver:
         self._session += 1
         number = self._session
         self._reconnect_at, self.connected = None, False
+        self._offers, self._sat_out = {}, False
 
         def on_message(message: CoordinatorMessage) -> None:
             self.call(lambda: self._message(number, message))
@@ -349,40 +433,82 @@ class Driver:
 
     def _plan(self, message: PlanOffer) -> None:
         digest, run_id = plans.plan_hash(message.canonical_plan), message.run_id
-        if digest not in self._consent.accepted:
-            self._decline(digest, "consent_missing", "no --accept was given for this plan hash")
+        self._offers[run_id] = message
+        if self.state.held:
+            self._answer(digest, self.state.held)
             return
         known = self.state.plans.get(run_id)
+        members = tuple(self.state.roster.participants)
         if known is not None and known.plan_hash == digest and run_id in self.state.high_water:
-            self._answer(digest, "")  # in the middle of this run: the data version was fixed when it was accepted
+            # in the middle of this run: the data version was fixed when it was accepted
+            self._answer_known(message, known, members)
             return
 
+        number = self._asked[run_id] = self._asked.get(run_id, 0) + 1
         self._reading = self._reading | {run_id}
+
+        def read(answer: Callable[[], None]) -> None:
+            self.call(lambda: self._read(run_id, digest, number, answer))
 
         def work() -> None:
             try:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
+                word = self._consent.decide(run_id, message.canonical_plan, plan, members)
+                if word.code:
+                    read(lambda: self._refuse(run_id, digest, word))
+                    return
                 version = self._bench.accept(plan)
-                members = len(self.state.roster.participants)
-                keys = key_for(plan, run_id, members, self._cipher)
+                self._consent.check_rows(plan, lambda: self._bench.rows(plan))
+                keys = key_for(plan, run_id, len(members), self._cipher)
                 if run_id not in self.state.high_water and plan.privacy is None:
                     self._journal.admit_version(plan.data.dataset, version)
                 elif run_id not in self.state.high_water:
                     self._journal.admit_ledger(plan.data.dataset)
             except FedveilError as error:
-                code, what, said = error.code, str(error), heard(error)
-                self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
+                refused = Word(error.code, str(error), heard(error))
+                read(lambda: self._refuse(run_id, digest, refused))
                 return
             accepted = checks.AcceptedPlan(plan, digest, version, keys)
-            self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted)))
+            read(lambda: self._accept(run_id, accepted))
 
         self._workers.submit(work)
 
-    def _read(self, run_id: RunId, answer: Callable[[], None]) -> None:
-        """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
+    def _answer_known(self, message: PlanOffer, known: checks.AcceptedPlan, members: tuple[OrgId, ...]) -> None:
+        """A run that goes on here: by consent and policy as they are now."""
+        try:
+            word = self._consent.decide(message.run_id, message.canonical_plan, known.plan, members)
+        except FedveilError as error:
+            word = Word(error.code, str(error), heard(error))
+        if word.code:
+            self._refuse(message.run_id, known.plan_hash, word)
+            return
+        self._close_run(message.run_id, "")
+        self._answer(known.plan_hash, "")
+
+    def _refuse(self, run_id: RunId, digest: bytes, word: Word) -> None:
+        """The answer is no, or not yet; a run that went on here makes no further input."""
+        if run_id in self.state.plans:
+            self._close_run(run_id, word.said)
+        self._decline(digest, word.code, word.what, word.said)
+
+    def _ask_again(self, run_id: RunId) -> None:
+        """The consent that a run rested on is gone: what is offered of it is looked at anew."""
+        offer = self._offers.get(run_id)
+        if offer is not None:
+            self._plan(offer)
+
+    def _read(self, run_id: RunId, digest: bytes, number: int, answer: Callable[[], None]) -> None:
+        """The plan of a run was read against the data; an end of it that came meanwhile is taken up now. If it was
+        asked again meanwhile, the later one answers.
+        """
+        if self._asked.get(run_id) != number:
+            return
         self._reading = self._reading - {run_id}
-        answer()
+        if self.state.held:
+            self._answer(digest, self.state.held)
+        else:
+            answer()
         held = self._held_ends.pop(run_id, None)
         if held is not None:
             self._run_ended(held)
@@ -402,6 +528,7 @@ class Driver:
                 return
         self._journal.save_plan(run_id, accepted.plan_hash, plans.canonical(plan), accepted.version)
         self.state = replace(self.state, plans={**self.state.plans, run_id: accepted})
+        self._close_run(run_id, "")
         self._answer(accepted.plan_hash, "")
 
     def _decline(self, digest: bytes, code: str, what: str, said: str = "") -> None:
@@ -423,6 +550,7 @@ class Driver:
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
             if not self._is_kept(action.update_key, model_hash):
+                self._consent.check_rows(accepted.plan, lambda: self._bench.rows(accepted.plan))
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
@@ -430,7 +558,9 @@ class Driver:
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
-            event: Event = UpdateReady(manifest.key, model_hash, self._clock.monotonic_s(), self._seed(), walked)
+            admission = self._consent.admission(manifest.key.run_id, accepted.plan, accepted.plan_hash)
+            now = self._clock.monotonic_s()
+            event: Event = UpdateReady(manifest.key, model_hash, now, self._seed(), walked, admission)
         except KeyError:
             event = UpdateFailed(manifest.key, "plan_not_accepted", self._clock.monotonic_s())
         except Unreachable as error:
@@ -442,6 +572,8 @@ class Driver:
             self._note_dispute(error, manifest.key.run_id)
             facts = {"round": str(manifest.key.round), "code": error.code, "what": error.what}
             self.call(lambda: self._tell("update_refused", facts))
+            if error.code == "approval_gone":
+                self.call(lambda: self._ask_again(manifest.key.run_id))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
@@ -586,6 +718,7 @@ class Driver:
 
     def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
+        self._offers.pop(message.run_id, None)
         self._handle(EndStored(message.run_id))
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal

@@ -154,6 +154,10 @@ class Bench(Protocol):
         """The version label of the registered data set under this plan. Raises FedveilError if it does not fit."""
         ...
 
+    def rows(self, plan: Plan) -> int:
+        """How many rows of the data set an input of this plan is made from, after all filters. Raises FedveilError."""
+        ...
+
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:

@@ -34,7 +34,8 @@ class State:
     `plans`: the runs this organisation agreed to take part in, each with its plan and the data version it is for.
     `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
     sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here. `ledgers`,
-    `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all.
+    `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all. `held`: why no
+    input is made at the moment, in any run; `closed`: why none is made in these runs.
     """
 
     me: OrgId
@@ -50,6 +51,8 @@ class State:
     disputed: frozenset[RunId] = frozenset()
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
+    held: str = ""
+    closed: Mapping[RunId, str] = field(default_factory=dict)
     stage: Stage = field(default_factory=Idle)
     progress_at: float = 0.0
 

@@ -20,6 +20,7 @@ class LetIn:
     """A run that was let in: by what (`by` is the rule's name or another approval), and what its plan may use."""
 
     run_id: str
+    plan_hash: bytes
     dataset: str
     by: str
     rounds: int

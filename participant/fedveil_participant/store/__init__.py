@@ -16,6 +16,7 @@ from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
+from fedveil_participant.store.consents import Consents, Shown, StoredOffer
 from fedveil_participant.store.holdings import Holdings, Sent, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing, TrailRow
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
@@ -28,11 +29,12 @@ FILE = "journal.db"
 _CHECK = "key_check"
 
 
-class Books(PrivacyLedgers, Holdings):
+class Books(PrivacyLedgers, Holdings, Consents):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
+        Consents.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
 
 
@@ -119,14 +121,17 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 
 __all__ = [
     "Books",
+    "Consents",
     "LedgerRow",
     "LimitChange",
     "ParticipantStore",
     "PrivacyLedgers",
     "Sent",
+    "Shown",
     "Standing",
     "StatisticsFiles",
     "StoredEnd",
+    "StoredOffer",
     "StoredPlan",
     "StoredUpdate",
     "TrailRow",

@@ -21,6 +21,15 @@ ENDS = CheckedTable("ends", "run_id", "plan_hash", "code", "model", "wall_s")
 LEDGER = AppendOnlyTable("ledger", "wall_s", "dataset", "entry")
 LIFETIMES = CheckedTable("lifetimes", "dataset", "max_epsilon", "delta")
 OUTBOX = AppendOnlyTable("outbox", "wall_s", "kind", "size_bytes", "content")
+OFFERS = CheckedTable("offers", "run_id", "plan_hash", "canonical", "dataset", "binding", "wall_s")
+APPROVALS = CheckedTable(
+    "approvals", "number", "plan_hash", "dataset", "binding", "run_id", "runs", "until_s", "need", "open", "wall_s"
+)
+APPROVERS = CheckedTable("approvers", "number", "uid", "name", "shown", "wall_s")
+DENIALS = CheckedTable("denials", "plan_hash", "uid", "name", "reason", "wall_s")
+ADMISSIONS = CheckedTable(
+    "admissions", "run_id", "plan_hash", "dataset", "approved_by", "number", "binding", "rounds", "epsilon", "wall_s"
+)
 
 ALL: tuple[CheckedTable, ...] = (
     STAGE,
@@ -42,4 +51,9 @@ ALL: tuple[CheckedTable, ...] = (
     LEDGER,
     LIFETIMES,
     OUTBOX,
+    OFFERS,
+    APPROVALS,
+    APPROVERS,
+    DENIALS,
+    ADMISSIONS,
 )
