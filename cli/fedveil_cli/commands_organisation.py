@@ -69,11 +69,19 @@ def participate(
         bool,
         typer.Option("--reuse-key-epoch", help="Consent to several runs under one epoch of a Paillier key."),
     ] = False,
+    policy: Annotated[
+        pathlib.Path | None,
+        typer.Option("--policy", metavar="FILE", help="The organisation's policy (else policy.yaml in the home)."),
+    ] = None,
+    consent_socket: Annotated[
+        pathlib.Path | None,
+        typer.Option("--consent-socket", metavar="PATH", help="Where approvers reach it (else in the home)."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take part, in the plans that are accepted and in no other. Outbound connections only."""
+    """Take part, in the plans that the organisation consented to and in no other. Outbound connections only."""
     from fedveil_cli import service_commands
     from fedveil_cli.passphrases import given_passphrase, journal_passphrase
 
@@ -88,4 +96,6 @@ def participate(
         options.trainer_files(trainer or []),
         reuse_key_epoch,
         None if data_key is None else (data_key, given_passphrase(data_passphrase_file, "data-passphrase", output)),
+        policy,
+        consent_socket,
     )

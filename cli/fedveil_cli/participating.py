@@ -1,6 +1,7 @@
 """`fedveil participate`: the composition of a running participant. Outbound connections only."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -20,9 +21,13 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
+from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk, limits_of
+from fedveil_participant.approval.orders import Orders
+from fedveil_participant.approval.people import MachineAccounts
+from fedveil_participant.approval.service import ConsentService, LiveDriver
 from fedveil_participant.bench import FindFiles, TableBench
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.consent import restored_plan
 from fedveil_participant.data.folder import table_files
 from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
@@ -41,7 +46,9 @@ from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import ISOLATION, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import governing, heap, mask_process, renewing
+from fedveil_cli import governing, heap, mask_process, organisation_policy, renewing
+from fedveil_cli.house_bindings import HouseBindings
+from fedveil_cli.organisation_policy import ConsentPlaces
 from fedveil_cli.workers import ParticipantWorkers, stop_process
 from fedveil_cli.world import World
 
@@ -99,12 +106,16 @@ def participate(
     tell: Tell,
     make_bench: MakeBench = table_bench,
     reuse_key_epoch: bool = False,
+    places: ConsentPlaces | None = None,
 ) -> dict[str, str]:
-    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
-    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    """Take part until SIGTERM, SIGINT, `fedveil leave` or (with `until_ended`) the end of the first run that was taken
+    part in; ends by run id. `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    `places`: where policy and consent socket are, and whose trainers an approval covers.
     """
     heap.share_one()
     member = membership.load_membership(home)
+    places = places or ConsentPlaces.of(home)
+    policy = organisation_policy.final_policy(places.policy, accept)
     with FolderLock(home):
         key = _journal_key(member, passphrase, world.entropy, tell)
         store = open_store(home, key, world.clock, world.entropy)
@@ -114,8 +125,22 @@ def participate(
             tell_keys(keys, tell)
             cipher = HomeCipher(keys, world.entropy, partial(make_masks, world.entropy))
             with contextlib.closing(cipher):
+                bindings = HouseBindings(home, store.datasets, places.trainers, places.find_files)
+                desk = ConsentDesk(OrgId(member.org_id), policy, store, bindings, world.clock, cipher)
                 return _participate(
-                    member, passphrase, store, data, accept, until_ended, world, software, tell, make_bench, cipher
+                    member,
+                    passphrase,
+                    store,
+                    data,
+                    accept,
+                    until_ended,
+                    world,
+                    software,
+                    tell,
+                    make_bench,
+                    cipher,
+                    desk,
+                    places,
                 )
         finally:
             store.close()
@@ -172,6 +197,8 @@ def _participate(
     tell: Tell,
     make_bench: MakeBench,
     cipher: HomeCipher,
+    desk: ConsentDesk,
+    places: ConsentPlaces,
 ) -> dict[str, str]:
     for name, path in data.items():
         store.save_dataset(name, path.absolute())
@@ -210,11 +237,14 @@ def _participate(
         stored.run_id: restored_plan(stored.canonical, stored.plan_hash, stored.version, cipher)
         for stored in store.plans()
     }
+    consents = store.standing_consents()
     state = State(
         OrgId(member.org_id),
         signing_key,
         roster,
         newer,
+        limits=limits_of(desk.policy),
+        closed={run_id: WITHDRAWN for run_id, plan in accepted.items() if consents.denial(plan.plan_hash)},
         plans=accepted,
         high_water=standing.high_water,
         spent=standing.spent,
@@ -228,7 +258,7 @@ def _participate(
     link = CoordinatorLink(renewing.channel(member, passphrase), store)
     driver = Driver(
         state,
-        Consent(store.accepted()),
+        desk,
         verify,
         pin.chain,
         pin.roster,
@@ -266,13 +296,20 @@ def _participate(
         except BaseException as error:  # noqa: BLE001 - the last resort of the driver's thread
             failure.append(error)
 
+    orders = Orders(
+        desk, store, LiveDriver(driver), lambda: tuple(driver.state.roster.participants), world.clock, os.geteuid()
+    )
+    gid = organisation_policy.socket_group(desk.policy)
+    service = ConsentService(places.socket, orders, MachineAccounts(), world.clock, stop_process, gid)
     thread = threading.Thread(target=drive, name="fedveil-driver", daemon=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: driver.stop())
     thread.start()
+    service.start()
     while thread.is_alive():
         thread.join(0.5)  # in slices, so that a signal is handled
         renewer.tick()
+    service.close()
     link.close()
     if failure:
         stop_process(failure[0])

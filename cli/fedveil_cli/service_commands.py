@@ -95,9 +95,14 @@ def participate(
     trainers: Mapping[str, tuple[pathlib.Path, bytes | None]] | None = None,
     reuse_key_epoch: bool = False,
     data_key: tuple[pathlib.Path, Passphrase | None] | None = None,
+    policy: pathlib.Path | None = None,
+    consent_socket: pathlib.Path | None = None,
 ) -> None:
-    """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run. `data_key`: of sealed tables."""
+    """`participate`: until SIGTERM, SIGINT, `leave` or, with `until_ended`, the end of a run. `data_key`: of sealed
+    tables. `policy`, `consent_socket`: where they are, if not in the home.
+    """
     from fedveil_cli import participating
+    from fedveil_cli.organisation_policy import ConsentPlaces
 
     check_writable(home)
     configure_logging(logging.WARNING)  # what happens is told below, in words
@@ -115,11 +120,13 @@ def participate(
 
     world = real_world()
     make_bench: participating.MakeBench = participating.table_bench
+    places = ConsentPlaces.of(home, policy, consent_socket)
     if trainers or data_key is not None:
         find_files = _finding(home, data_key)
         make_bench = participating.bench_with(home, trainers or {}, accept, world.clock, tell, find_files)
+        places = places.with_house({name: path for name, (path, _) in (trainers or {}).items()}, find_files)
     ended = participating.participate(
-        home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch
+        home, data, accept, passphrase, until_ended, world, software(), tell, make_bench, reuse_key_epoch, places
     )
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 

@@ -8,7 +8,7 @@ A simulation calls `pump` itself, with its own ports.
 
 import contextlib
 import queue
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -176,8 +176,11 @@ class Driver:
         for offer in offers:
             self._plan(offer)
 
-    def withdraw(self, run_ids: Iterable[RunId], code: str) -> dict[RunId, int]:
-        """No input of these runs from now on. Which of them have voted already, and in which round: too late for it."""
+    def withdraw(self, plan_hash: bytes, code: str) -> dict[RunId, int]:
+        """No input under a plan from now on. Its runs in which a sum was voted for, and in which round: too late for
+        that one.
+        """
+        run_ids = [run for run, accepted in self.state.plans.items() if accepted.plan_hash == plan_hash]
         late = {run: found for run in run_ids if (found := withdrawing.too_late_for(self.state, run)) is not None}
         for run_id in run_ids:
             self._close_run(run_id, code)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fedveil_common import plan as plans
-from fedveil_common.errors import PolicyRefusal
+from fedveil_common.errors import FedveilError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.paillier.round_shape import shape_of_plan
 from fedveil_common.plan import Plan
@@ -76,18 +76,22 @@ class ConsentDesk:
             codes = ",".join(one.code for one in refusals)
             self._note(run_id, "policy_refused", (("plan", digest.hex()), ("rules", codes), *self._policy_fact()))
             return Word(refusals[0].code, error.what, SAID)
-        binding = self.bound(plan, digest)
         standing = self.standing()
-        decision = self._decision(run_id, plan, binding, standing)
-        match decision:
-            case Agreed():
+        try:
+            binding = self.bound(plan, digest)
+        except FedveilError as error:
+            if digest in standing.accepted and standing.denial(digest) is None:
+                return Word()  # what is wrong is found, and said, where the data is read
+            return Word(error.code, str(error), PENDING)
+        match self._decision(run_id, plan, binding, standing):
+            case Agreed() as decision:
                 self._note(run_id, "consent_applies", (("by", decision.by), *binding.facts()))
                 return Word()
-            case Denied():
+            case Denied() as decision:
                 let_in = any(one.run_id == run_id for one in standing.let_in)
                 said = WITHDRAWN if let_in else DENIED
                 return Word(said, f"{decision.denial.person.name} denied this plan", said)
-            case Waiting():
+            case Waiting() as decision:
                 if not self._store.keep_offer(run_id, canonical, binding):
                     return Word("too_many_pending", "too many plans wait already; this one is not kept", PENDING)
                 return Word(PENDING, decision.why, PENDING)
