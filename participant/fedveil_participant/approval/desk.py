@@ -36,7 +36,9 @@ DEFAULT_CHANGED_ROWS = 10
 class ConsentStore(Protocol):
     """What the desk keeps; `store.ParticipantStore` in production."""
 
-    def keep_offer(self, run_id: RunId, canonical: bytes, binding: Binding) -> bool: ...  # noqa: D102
+    def keep_offer(  # noqa: D102
+        self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ...
+    ) -> bool: ...
     def standing_consents(self) -> Standing: ...  # noqa: D102
     def is_paused(self) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
@@ -88,6 +90,7 @@ class ConsentDesk:
                 self._note(run_id, "consent_applies", (("by", decision.by), *binding.facts()))
                 return Word()
             case Denied() as decision:
+                self._store.keep_offer(run_id, canonical, binding, "denied_plan_offered")
                 let_in = any(one.run_id == run_id for one in standing.let_in)
                 said = WITHDRAWN if let_in else DENIED
                 return Word(said, f"{decision.denial.person.name} denied this plan", said)

@@ -51,6 +51,14 @@ def receive(connection: socket.socket, most: int, limit_s: float, clock: Clock) 
     return value
 
 
+def drop_rest(connection: socket.socket) -> None:
+    """Reads on what nobody wants: what is unread when a socket is closed takes the answer with it. OSError."""
+    connection.shutdown(socket.SHUT_WR)
+    left = 2 * MAX_REQUEST
+    while left > 0 and (part := connection.recv(left)):
+        left -= len(part)
+
+
 def error_value(error: FedveilError) -> dict[str, Json]:
     """An error as an answer."""
     return {

@@ -145,6 +145,8 @@ class Orders:
         }
 
     def _state(self, offer: StoredOffer, plan: Plan) -> str:
+        if self._store.has_end(offer.run_id):
+            return "ended"
         if self._desk.judged(offer.run_id, plan, self._members()):
             return "refused by the policy"
         found = self._desk.decision(offer.run_id, plan, self._desk.bound(plan, offer.binding.plan_hash))

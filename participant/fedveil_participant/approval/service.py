@@ -146,6 +146,8 @@ class ConsentService:
                 found = frames.error_value(error)
             connection.settimeout(REQUEST_S)
             frames.send(connection, found)
+            if "error" in found:
+                frames.drop_rest(connection)
         except OSError:
             return  # who asked is gone: the order is carried out, its answer is lost
 

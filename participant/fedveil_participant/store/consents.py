@@ -60,8 +60,10 @@ class Consents:
 
     # --- what was offered ---------------------------------------------------------------------------------------------
 
-    def keep_offer(self, run_id: RunId, canonical: bytes, binding: Binding) -> bool:
-        """The offer waits for somebody's word; the first time that it came stays. False if too many wait already."""
+    def keep_offer(self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = "consent_pending") -> bool:
+        """The offer waits for somebody's word, or for another one than was said; the first time that it came stays.
+        `kind`: what stands in the trail. False if too many wait already.
+        """
         with self._database.write() as connection:
             known = tables.OFFERS.one(connection, run_id=run_id)
             if known is None and len(_waiting(connection)) >= MAX_OFFERS:
@@ -76,7 +78,7 @@ class Consents:
                 wall_s=self._clock.wall_s() if known is None else known.real("wall_s"),
             )
             if known is None or known.blob("binding") != binding.to_bytes():
-                self._trail(connection, "consent_pending", (("run", run_id), *binding.facts()))
+                self._trail(connection, kind, (("run", run_id), *binding.facts()))
         return True
 
     def offers(self) -> list[StoredOffer]:
