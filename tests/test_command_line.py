@@ -55,7 +55,7 @@ revoke, fingerprint, status, run start, run list, run show, run watch, run pause
 show, round close, audit, backup, unseal, join, participate, leave, pause, resume, pending, show,
 data key, data seal, data open, data rewrap, data show, data add, data mask, data check, data preview,
 data forget, data exclude,
-approve, deny, policy, outbox, budget show, budget set, budget history, budget record,
+approve, deny, policy check, outbox, budget show, budget set, budget history, budget record,
 budget carry, model list, model show, model diff,
 model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
 model retire, model rollback, model rewrap, governance key, governance show, governance propose, governance sign,

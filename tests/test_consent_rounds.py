@@ -130,7 +130,7 @@ def test_a_run_starts_with_those_who_agreed_and_the_others_may_join_later_rounds
         if isinstance(said, RevealMessage) and not once:  # the first sum opens: now the people say yes
             once.append(1)
             mind.word = Word()
-            cluster.members[VICTIM].driver.reconsider(plans.plan_hash(plan))  # type: ignore[union-attr]
+            cluster.members[VICTIM].driver.answers.reconsider(plans.plan_hash(plan))  # type: ignore[union-attr]
         return [said]
 
     cluster.route = Tap(change)
@@ -205,8 +205,8 @@ def withdrawn_at(kind: str, plan: bytes | None = None) -> tuple[Cluster, dict[Ru
             mind.word = Word("consent_withdrawn", "denied", "consent_withdrawn")
             driver = cluster.members[VICTIM].driver
             assert driver is not None
-            driver.call(lambda: late.update(driver.withdraw(plans.plan_hash(plan), "consent_withdrawn")))
-            driver.call(lambda: driver.reconsider(plans.plan_hash(plan)))
+            driver.call(lambda: late.update(driver.answers.withdraw(plans.plan_hash(plan), "consent_withdrawn")))
+            driver.call(lambda: driver.answers.reconsider(plans.plan_hash(plan)))
 
     journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
     assert finish(cluster, plan) == "finished"
@@ -306,7 +306,7 @@ def test_a_member_killed_after_the_approval_and_before_its_advert_goes_on_by_the
 
 
 def held_at(kind: str, code: str = "paused") -> tuple[Cluster, Mind]:
-    """Inputs are held back in the moment in which the victim's journal says `kind` in round 1, until round 2 is voted."""
+    """Inputs are held back in the moment in which the victim's journal says `kind` in round 1, until round 2 votes."""
     plan = plan_bytes(rounds=2)
     cluster, mind = minded(FOUR, plan)
     done: list[int] = []
@@ -317,14 +317,14 @@ def held_at(kind: str, code: str = "paused") -> tuple[Cluster, Mind]:
             mind.held = code
             driver = cluster.members[VICTIM].driver
             assert driver is not None
-            driver.call(driver.refresh_hold)
+            driver.call(driver.answers.refresh_hold)
 
     def resumed(said: str, key: object) -> None:
         if said == "vote" and getattr(key, "round", 0) == 2 and mind.held:
             mind.held = ""
             driver = cluster.members[VICTIM].driver
             assert driver is not None
-            driver.call(driver.refresh_hold)
+            driver.call(driver.answers.refresh_hold)
 
     journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
     journal(cluster, FIVE[0]).on_save = resumed  # type: ignore[assignment]
@@ -370,7 +370,7 @@ def test_leaving_finishes_the_open_attempt_and_joins_no_other() -> None:
         assert driver is not None
         if said == "advert" and getattr(key, "round", 0) == 1 and not told:
             driver.listeners.append(lambda kind, facts: told.append(kind))
-            driver.call(driver.leave)
+            driver.call(driver.answers.leave)
 
     journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
     assert finish(cluster, plan) == "finished"

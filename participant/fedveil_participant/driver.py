@@ -9,11 +9,9 @@ A simulation calls `pump` itself, with its own ports.
 import contextlib
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import structlog
 from fedveil_common import layout
-from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
     IntegrityError,
@@ -22,13 +20,12 @@ from fedveil_common.errors import (
     Unreachable,
     heard,
 )
-from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
     Manifest,
     ParticipantHello,
-    PlanAnswer,
     PlanOffer,
     ReceiptNotice,
     Refusal,
@@ -40,19 +37,17 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round, spending, withdrawing
+from fedveil_participant import checks, finish, round
 from fedveil_participant.checking import Checker, PastRoster
-from fedveil_participant.consent import Consenting, Word, key_for
+from fedveil_participant.consent import Consenting
 from fedveil_participant.events import (
     Action,
     AnswerQuorum,
     Connected,
-    ConsentChanged,
     DiscardInput,
     EncryptUpdate,
     EndStored,
     Event,
-    InputsHeld,
     Note,
     Persist,
     PrepareUpdate,
@@ -68,6 +63,7 @@ from fedveil_participant.events import (
     UploadInput,
 )
 from fedveil_participant.lineage import Walk, Walker, basis_of
+from fedveil_participant.plan_answers import PlanAnswers
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.protection import Protection
 from fedveil_participant.stages import Idle
@@ -82,9 +78,6 @@ RECONNECT_FIRST_S, RECONNECT_LAST_S = 0.5, 30.0
 
 UPLOAD_TRIES = 5
 """Uploads of one input over one session before this participant says that it will send none (then the others go on)."""
-
-HOURS_S = 15.0
-"""How often it is looked whether the hours in which inputs are given have begun or ended."""
 
 RETRY_S = 1.0
 """How long after a failed upload or download, with the session standing, it is tried again."""
@@ -111,15 +104,10 @@ class Driver:
         cipher: Cipher,
     ) -> None:
         self.state = state
-        self._consent = consent
+        self.answers = PlanAnswers(self, consent, journal, bench, link, workers, clock, cipher)
         self._verify_roster = verify_roster
         self._roster_bytes, self._chain = b"", chain
         self._newer = b""
-        self._reading: frozenset[RunId] = frozenset()
-        self._held_ends: dict[RunId, RunEnded] = {}
-        self._offers: dict[RunId, PlanOffer] = {}
-        self._asked: dict[RunId, int] = {}
-        self._leaving, self._sat_out, self._look_at = False, False, 0.0
         self._software = software
         self._journal = journal
         self._bench = bench
@@ -157,75 +145,19 @@ class Driver:
 
     def reopen_session(self) -> None:
         """Begin a session over the link as it is now (it has another certificate); the one before ends."""
-        self.call(self._open_session)
+        self.call(self.open_session)
 
     def stop(self) -> None:
         """Let `serve` return after what is queued."""
         self._inbox.put(None)
 
-    # --- consent, on the driver's thread ------------------------------------------------------------------------------
-
-    def reconsider(self, plan_hash: bytes) -> None:
-        """Something was said about a plan: answer again what is offered of it. A run that was sat out is offered anew
-        in a new session.
-        """
-        offers = [one for one in self._offers.values() if plans.plan_hash(one.canonical_plan) == plan_hash]
-        if offers and self._sat_out:
-            self._open_session()
-            return
-        for offer in offers:
-            self._plan(offer)
-
-    def withdraw(self, plan_hash: bytes, code: str) -> dict[RunId, int]:
-        """No input under a plan from now on. Its runs in which a sum was voted for, and in which round: too late for
-        that one.
-        """
-        run_ids = [run for run, accepted in self.state.plans.items() if accepted.plan_hash == plan_hash]
-        late = {run: found for run in run_ids if (found := withdrawing.too_late_for(self.state, run)) is not None}
-        for run_id in run_ids:
-            self._close_run(run_id, code)
-        return late
-
-    def leave(self) -> None:
-        """Finish the open attempt, take part in no other, then `serve` returns."""
-        self._leaving = True
-        self._refresh_hold()
-        self._stop_if_left()
-
-    def refresh_hold(self) -> None:
-        """Whether inputs are held back may have changed."""
-        self._refresh_hold()
-
-    def _refresh_hold(self) -> None:
-        """Tell the machine, and the coordinator, whether inputs are made at this time."""
-        self._look_at = self._clock.monotonic_s() + HOURS_S
-        code = withdrawing.LEAVING if self._leaving else self._consent.hold(self._clock.wall_s())
-        if code == self.state.held:
-            return
-        self._handle(InputsHeld(code))
-        self._tell("held" if code else "resumed", {"code": code} if code else {})
-        if not code and self._sat_out:
-            self._open_session()
-        else:
-            for offer in list(self._offers.values()):
-                self._plan(offer)
-
-    def _close_run(self, run_id: RunId, code: str) -> None:
-        if self.state.closed.get(run_id, "") != code:
-            self._handle(ConsentChanged(run_id, code))
-
-    def _stop_if_left(self) -> None:
-        if self._leaving and idle(self.state):
-            self._tell("left", {})
-            self.stop()
-
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Take up what the journal holds and begin a session. Before `serve`."""
-        self._refresh_hold()
-        self._handle(Resumed(self._clock.monotonic_s()))
-        self._open_session()
+        self.answers.refresh_hold()
+        self.handle(Resumed(self._clock.monotonic_s()))
+        self.open_session()
 
     def serve(self) -> None:
         """Until `stop`: wait for what comes or for the next deadline, then pump."""
@@ -253,10 +185,10 @@ class Driver:
     def tick(self) -> None:
         """A deadline has passed: reconnect, or tell the machine."""
         now = self._clock.monotonic_s()
-        if self._consent.watches_clock and now >= self._look_at:
-            self._refresh_hold()
+        if self.answers.looks_at is not None and now >= self.answers.looks_at:
+            self.answers.refresh_hold()
         if self._reconnect_at is not None and now >= self._reconnect_at:
-            self._open_session()
+            self.open_session()
         ready = [action for time, action in self._retries if time <= now]
         self._retries = [entry for entry in self._retries if entry[0] > now]
         if ready and self.connected:
@@ -264,27 +196,27 @@ class Driver:
                 self._perform(action)
         due = round.deadline(self.state)
         if due is not None and now >= due:
-            self._handle(Tick(now))
-        self._stop_if_left()
+            self.handle(Tick(now))
+        self.answers.stop_if_left()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the monotonic clock."""
         times = [time for time in (round.deadline(self.state), self._reconnect_at) if time is not None]
         times.extend(time for time, _ in self._retries)
-        if self._consent.watches_clock:
-            times.append(self._look_at)
+        if self.answers.looks_at is not None:
+            times.append(self.answers.looks_at)
         return min(times) if times else None
 
     def _work(self, item: "Callable[[], None] | Event") -> None:
-        if self._consent.watches_clock:
-            self._refresh_hold()  # before each event: none of them makes an input outside of the hours
+        if self.answers.looks_at is not None:
+            self.answers.refresh_hold()  # before each event: none of them makes an input outside of the hours
         if callable(item):
             item()
         else:
-            self._handle(item)
-        self._stop_if_left()
+            self.handle(item)
+        self.answers.stop_if_left()
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """One event into the machine; a refusal is logged, told by its code, and moves nothing."""
         before = self.state
         try:
@@ -292,7 +224,7 @@ class Driver:
         except FedveilError as error:
             log.warning("refused", code=error.code, what=error.what)
             self._journal.note("refused", (("code", error.code), ("event", type(event).__name__)))
-            self._tell("refused", {"code": error.code, "what": error.what})
+            self.tell("refused", {"code": error.code, "what": error.what})
             said = round.refusal(self.state, error)
             if said is not None:
                 self._link.send(said.message)
@@ -304,9 +236,9 @@ class Driver:
             if not isinstance(event, UpdateReady):
                 raise
             self.state = before
-            self._tell("refused", {"code": error.code, "what": error.what})
-            self._handle(UpdateFailed(event.key, error.code, self._clock.monotonic_s()))
-            self._ask_again(event.key.run_id)
+            self.tell("refused", {"code": error.code, "what": error.what})
+            self.handle(UpdateFailed(event.key, error.code, self._clock.monotonic_s()))
+            self.answers.ask_again(event.key.run_id)
             return
         if self._newer and self.state.newer is None:  # the attempt that it waited for is over
             self._journal.save_roster(self._newer)
@@ -317,7 +249,8 @@ class Driver:
             case Persist():
                 self._persist(action)
             case Send():
-                self._sat_out = self._sat_out or isinstance(action.message, Refusal)
+                if isinstance(action.message, Refusal):
+                    self.answers.sat_out()
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
                 self._link.send(action.message)
             case PrepareUpdate():
@@ -339,7 +272,7 @@ class Driver:
             case Note():
                 if action.code == "policy_refused":
                     self._journal.note("policy_refused", (("what", action.text),))
-                self._tell(action.code, {"text": action.text})
+                self.tell(action.code, {"text": action.text})
 
     def _persist(self, action: Persist) -> None:
         key = round.attempt_of(self.state) or self._last_key
@@ -347,9 +280,10 @@ class Driver:
         self._journal.save(key, self.state.stage, action.kind, action.trail, action.changes)
         self._failpoints.hit(f"participant.after.{action.kind}")
         self._last_key = key
-        self._tell(action.kind, {"run": key.run_id, "round": str(key.round), "attempt": str(key.attempt)})
+        self.tell(action.kind, {"run": key.run_id, "round": str(key.round), "attempt": str(key.attempt)})
 
-    def _tell(self, kind: str, facts: Mapping[str, str]) -> None:
+    def tell(self, kind: str, facts: Mapping[str, str]) -> None:
+        """What happened, for this organisation's people."""
         log.info(f"participant.{kind}", **facts)
         for listener in list(self.listeners):
             listener(kind, facts)
@@ -359,11 +293,12 @@ class Driver:
 
     # --- the session --------------------------------------------------------------------------------------------------
 
-    def _open_session(self) -> None:
+    def open_session(self) -> None:
+        """Begin a session; the one before ends. On the driver's thread."""
         self._session += 1
         number = self._session
         self._reconnect_at, self.connected = None, False
-        self._offers, self._sat_out = {}, False
+        self.answers.begin_session()
 
         def on_message(message: CoordinatorMessage) -> None:
             self.call(lambda: self._message(number, message))
@@ -381,7 +316,7 @@ class Driver:
         jitter = int.from_bytes(self._entropy.take(2), "big") / 65_535
         self._reconnect_at = self._clock.monotonic_s() + self._backoff_s * (0.5 + jitter)
         self._backoff_s = min(2 * self._backoff_s, RECONNECT_LAST_S)
-        self._tell("disconnected", {"code": error.code, "what": error.what})
+        self.tell("disconnected", {"code": error.code, "what": error.what})
 
     def _message(self, number: int, message: CoordinatorMessage) -> None:
         if number != self._session:
@@ -393,23 +328,23 @@ class Driver:
             case RosterNotice():
                 self._roster(message)
             case PlanOffer():
-                self._plan(message)
+                self.answers.offered(message)
             case RunEnded():
-                self._handle(Received(message, now, self._seed()))
-                self._run_ended(message)
+                self.handle(Received(message, now, self._seed()))
+                self.run_ended(message)
             case ReceiptNotice():
                 pass  # kept with the outbox once there is one; the reveal was journaled before it was sent
             case _:
-                self._handle(Received(message, now, self._seed()))
+                self.handle(Received(message, now, self._seed()))
 
     def _hello(self, message: CoordinatorHello, now: float) -> None:
         if message.federation_id != self.state.roster.federation_id or 1 not in message.protocols:
-            self._tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
+            self.tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
             return
         self.connected, self._backoff_s = True, RECONNECT_FIRST_S
         self._uploading, self._upload_failures = None, 0
-        self._tell("connected", {"federation": message.federation_id, "software": message.software})
-        self._handle(Connected(now))
+        self.tell("connected", {"federation": message.federation_id, "software": message.software})
+        self.handle(Connected(now))
 
     def _roster(self, message: RosterNotice) -> None:
         """A governance-signed higher version is taken; added members are named to the operator (A7)."""
@@ -417,7 +352,7 @@ class Driver:
         try:
             roster = self._verify_roster(message, before)
         except FedveilError as error:
-            self._tell("alarm", {"code": error.code, "what": error.what})
+            self.tell("alarm", {"code": error.code, "what": error.what})
             return
         self._roster_bytes, self._chain = message.signed_roster, message.trust_chain
         if roster.version == before.version:
@@ -430,118 +365,7 @@ class Driver:
             self._newer = message.signed_roster
         added = sorted(set(roster.participants) - set(before.participants))
         removed = sorted(set(before.participants) - set(roster.participants))
-        self._tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
-
-    # --- plans --------------------------------------------------------------------------------------------------------
-
-    def _plan(self, message: PlanOffer) -> None:
-        digest, run_id = plans.plan_hash(message.canonical_plan), message.run_id
-        self._offers[run_id] = message
-        if self.state.held:
-            self._answer(digest, self.state.held)
-            return
-        known = self.state.plans.get(run_id)
-        members = tuple(self.state.roster.participants)
-        if known is not None and known.plan_hash == digest and run_id in self.state.high_water:
-            # in the middle of this run: the data version was fixed when it was accepted
-            self._answer_known(message, known, members)
-            return
-
-        number = self._asked[run_id] = self._asked.get(run_id, 0) + 1
-        self._reading = self._reading | {run_id}
-
-        def read(answer: Callable[[], None]) -> None:
-            self.call(lambda: self._read(run_id, digest, number, answer))
-
-        def work() -> None:
-            try:
-                plan = plans.parse_canonical(message.canonical_plan)
-                plans.check_release(plan)
-                word = self._consent.decide(run_id, message.canonical_plan, plan, members)
-                if word.code:
-                    read(lambda: self._refuse(run_id, digest, word))
-                    return
-                version = self._bench.accept(plan)
-                self._consent.check_rows(plan, lambda: self._bench.rows(plan))
-                keys = key_for(plan, run_id, len(members), self._cipher)
-                if run_id not in self.state.high_water and plan.privacy is None:
-                    self._journal.admit_version(plan.data.dataset, version)
-                elif run_id not in self.state.high_water:
-                    self._journal.admit_ledger(plan.data.dataset)
-            except FedveilError as error:
-                refused = Word(error.code, str(error), heard(error))
-                read(lambda: self._refuse(run_id, digest, refused))
-                return
-            accepted = checks.AcceptedPlan(plan, digest, version, keys)
-            read(lambda: self._accept(run_id, accepted))
-
-        self._workers.submit(work)
-
-    def _answer_known(self, message: PlanOffer, known: checks.AcceptedPlan, members: tuple[OrgId, ...]) -> None:
-        """A run that goes on here: by consent and policy as they are now."""
-        try:
-            word = self._consent.decide(message.run_id, message.canonical_plan, known.plan, members)
-        except FedveilError as error:
-            word = Word(error.code, str(error), heard(error))
-        if word.code:
-            self._refuse(message.run_id, known.plan_hash, word)
-            return
-        self._close_run(message.run_id, "")
-        self._answer(known.plan_hash, "")
-
-    def _refuse(self, run_id: RunId, digest: bytes, word: Word) -> None:
-        """The answer is no, or not yet; a run that went on here makes no further input."""
-        if run_id in self.state.plans:
-            self._close_run(run_id, word.said)
-        self._decline(digest, word.code, word.what, word.said)
-
-    def _ask_again(self, run_id: RunId) -> None:
-        """The consent that a run rested on is gone: what is offered of it is looked at anew."""
-        offer = self._offers.get(run_id)
-        if offer is not None:
-            self._plan(offer)
-
-    def _read(self, run_id: RunId, digest: bytes, number: int, answer: Callable[[], None]) -> None:
-        """The plan of a run was read against the data; an end of it that came meanwhile is taken up now. If it was
-        asked again meanwhile, the later one answers.
-        """
-        if self._asked.get(run_id) != number:
-            return
-        self._reading = self._reading - {run_id}
-        if self.state.held:
-            self._answer(digest, self.state.held)
-        else:
-            answer()
-        held = self._held_ends.pop(run_id, None)
-        if held is not None:
-            self._run_ended(held)
-
-    def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan) -> None:
-        """The plan fits the data and the limits; what is spent already is refused before any round."""
-        plan = accepted.plan
-        known = self.state.plans.get(run_id)
-        if known is not None and known.plan_hash != accepted.plan_hash:
-            self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
-            return
-        if run_id not in self.state.high_water:
-            try:
-                spending.check_plan(self.state, run_id, accepted)
-            except PolicyRefusal as error:
-                self._decline(accepted.plan_hash, error.code, error.what)
-                return
-        self._journal.save_plan(run_id, accepted.plan_hash, plans.canonical(plan), accepted.version)
-        self.state = replace(self.state, plans={**self.state.plans, run_id: accepted})
-        self._close_run(run_id, "")
-        self._answer(accepted.plan_hash, "")
-
-    def _decline(self, digest: bytes, code: str, what: str, said: str = "") -> None:
-        """`said`: what the coordinator hears, if it is not the code."""
-        self._tell("plan_declined", {"plan": digest.hex(), "code": code, "what": what})
-        self._answer(digest, said or code)
-
-    def _answer(self, digest: bytes, code: str) -> None:
-        self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
-        self._link.send(PlanAnswer(digest, not code, code))
+        self.tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
 
     # --- long work ----------------------------------------------------------------------------------------------------
 
@@ -553,7 +377,7 @@ class Driver:
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
             if not self._is_kept(action.update_key, model_hash):
-                self._consent.check_rows(accepted.plan, lambda: self._bench.rows(accepted.plan))
+                self.answers.consent.check_rows(accepted.plan, lambda: self._bench.rows(accepted.plan))
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
@@ -561,7 +385,7 @@ class Driver:
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
-            admission = self._consent.admission(manifest.key.run_id, accepted.plan, accepted.plan_hash)
+            admission = self.answers.consent.admission(manifest.key.run_id, accepted.plan, accepted.plan_hash)
             now = self._clock.monotonic_s()
             event: Event = UpdateReady(manifest.key, model_hash, now, self._seed(), walked, admission)
         except KeyError:
@@ -574,9 +398,9 @@ class Driver:
             log.warning("prepare.failed", code=error.code, what=error.what)
             self._note_dispute(error, manifest.key.run_id)
             facts = {"round": str(manifest.key.round), "code": error.code, "what": error.what}
-            self.call(lambda: self._tell("update_refused", facts))
+            self.call(lambda: self.tell("update_refused", facts))
             if error.code == "approval_gone":
-                self.call(lambda: self._ask_again(manifest.key.run_id))
+                self.call(lambda: self.answers.ask_again(manifest.key.run_id))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
@@ -599,7 +423,7 @@ class Driver:
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
-        self._handle(event)
+        self.handle(event)
 
     def _again(self, action: PrepareUpdate | UploadInput | AnswerQuorum) -> None:
         """What failed for want of a connection is tried again: soon if the session stands, else at the next one."""
@@ -649,7 +473,7 @@ class Driver:
 
     def _answered(self, place: tuple[AttemptKey, tuple[int, ...]], event: Event) -> None:
         self._answering.discard(place)
-        self._handle(event)
+        self.handle(event)
 
     def _upload(self, action: UploadInput) -> None:
         if self._uploading == (action.key, action.quorum) or not self.connected:
@@ -682,7 +506,7 @@ class Driver:
             self._upload_failures = self._upload_failures + 1 if failed else 0
             if failed and round.attempt_of(self.state) == action.key:
                 self._try_again(action, code)
-        self._tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
+        self.tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
 
     def _try_again(self, action: UploadInput, code: str) -> None:
         """The session stands and the upload failed: again after a pause; after some times the others need not wait."""
@@ -692,7 +516,7 @@ class Driver:
             return
         self._retries.append((self._clock.monotonic_s() + RETRY_S * 2 ** (self._upload_failures - 1), action))
 
-    def _run_ended(self, message: RunEnded) -> None:
+    def run_ended(self, message: RunEnded) -> None:
         """Store the end of a run; its final model only if it is the one derived here and the signature is right.
 
         A run that was not accepted here, or ended before it was offered, ends here without a model.
@@ -700,8 +524,7 @@ class Driver:
         if self._journal.has_end(message.run_id):
             self._link.send(RunEndedAck(message.run_id))
             return
-        if message.run_id in self._reading:
-            self._held_ends[message.run_id] = message
+        if self.answers.holds_end(message):
             return
         accepted = self.state.plans.get(message.run_id)
         state, chain = self.state, (self._roster_bytes, self._chain)
@@ -713,7 +536,7 @@ class Driver:
             except FedveilError as error:
                 code, what = error.code, error.what
                 self._note_dispute(error, message.run_id)
-                self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
+                self.call(lambda: self.tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
                 return
             self.call(lambda: self._stored(message, bool(data)))
 
@@ -721,13 +544,13 @@ class Driver:
 
     def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
-        self._offers.pop(message.run_id, None)
-        self._handle(EndStored(message.run_id))
+        self.answers.ended(message.run_id)
+        self.handle(EndStored(message.run_id))
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
         self._link.send(RunEndedAck(message.run_id))
-        self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
+        self.tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
 
 
 def idle(state: round.State) -> bool:

@@ -53,19 +53,19 @@ class LiveDriver:
 
     def reconsider(self, plan_hash: bytes) -> None:
         """Answered again before this returns."""
-        self._ask(lambda: self._driver.reconsider(plan_hash))
+        self._ask(lambda: self._driver.answers.reconsider(plan_hash))
 
     def withdraw(self, plan_hash: bytes, code: str) -> Mapping[RunId, int]:
         """No input of it is made once this returned."""
-        return self._ask(lambda: self._driver.withdraw(plan_hash, code))
+        return self._ask(lambda: self._driver.answers.withdraw(plan_hash, code))
 
     def hold_changed(self) -> None:
         """No input is made once this returned, if inputs are held back."""
-        self._ask(self._driver.refresh_hold)
+        self._ask(self._driver.answers.refresh_hold)
 
     def leave(self) -> None:
         """The driver ends when its attempt has."""
-        self._ask(self._driver.leave)
+        self._ask(self._driver.answers.leave)
 
     def _ask(self, work: Callable[[], T]) -> T:
         """`work` on the driver's thread. Unreachable `participant_stopping`."""
