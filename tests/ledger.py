@@ -102,6 +102,9 @@ class MarkedBench:
     def sketch(self, version: bytes) -> bytes:
         return self._bench.sketch(version)
 
+    def rows(self, plan: Plan, version: bytes) -> int:
+        return self._bench.rows(plan, version)
+
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:
@@ -117,9 +120,6 @@ class MarkedBench:
                 case layouts.HOLDOUT:
                     values[where] = rows
         return [values]
-
-    def rows(self) -> int:
-        return self._bench.rows()
 
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         assert start == 0, "a story's vector is one piece"

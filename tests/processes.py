@@ -26,7 +26,7 @@ from tests.nursery import nursery
 
 NAMES = ("acme", "borealis", "cygnus")
 LIMIT_S = 60.0
-GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "round", "run")
+GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy", "round", "run")
 """Commands whose second word says which."""
 
 PRIVATE = """

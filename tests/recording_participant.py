@@ -38,13 +38,13 @@ class RecordingBench:
     def sketch(self, version: bytes) -> bytes:
         return self._bench.sketch(version)
 
+    def rows(self, plan: Plan, version: bytes) -> int:
+        return self._bench.rows(plan, version)
+
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
     ) -> Sequence[NDArray[np.float64]]:
         return self._bench.contribution(plan, version, purpose, lineage, fresh)
-
-    def rows(self) -> int:
-        return self._bench.rows()
 
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         made = self._bench.encode(plan, manifest, values, coins, start)

@@ -67,8 +67,8 @@ class LeakingBench:
     def accept(self, plan: Plan) -> bytes:
         return self._bench.accept(plan)
 
-    def rows(self) -> int:
-        return self._bench.rows()
+    def rows(self, plan: Plan, version: bytes) -> int:
+        return self._bench.rows(plan, version)
 
     def contribution(
         self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]

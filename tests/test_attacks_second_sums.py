@@ -358,7 +358,7 @@ def test_an_update_made_under_one_plan_is_not_sent_under_another() -> None:
         assert member.driver is not None
         both = frozenset({plans.plan_hash(first), plans.plan_hash(second)})
         member.accepted = both
-        member.driver._consent = replace(member.driver._consent, accepted=both)
+        member.driver.answers.consent = replace(member.driver.answers.consent, accepted=both)
     honest = cluster.route
     cluster.route = Tap(lambda packet, message: () if isinstance(message, Shares) else (message,))
     cluster.start_run(RUN, first)

@@ -56,7 +56,7 @@ show, round close, backup, unseal, join, participate, leave, pause, resume, pend
 data key, data seal, data open, data rewrap, data show, data add, data list, data mask, data check, data preview,
  data masking-key, data unmask,
 data forget, data exclude,
-approve, deny, policy, outbox, budget show, budget set, budget history, budget record,
+approve, deny, policy check, outbox, budget show, budget set, budget history, budget record,
 budget carry, model list, model show, model diff,
 model export, model promote, model withdraw, model seal, model open, renew, report, health, export, roster,
 model retire, model rollback, model countersign,

@@ -285,5 +285,5 @@ def test_a_run_that_waited_in_vain_says_who_was_missing_also_after_a_restart() -
     assert run(cluster, canonical) == "not_enough_participants"
     for _ in range(2):
         report = run_report(state(cluster), "ended", cluster.clock.monotonic_s(), {})
-        assert report["missing"] == {FIVE[2]: "consent_missing", FIVE[3]: ""}
+        assert report["missing"] == {FIVE[2]: "consent_pending", FIVE[3]: ""}
         cluster.restart_coordinator()

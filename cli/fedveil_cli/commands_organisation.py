@@ -73,11 +73,19 @@ def participate(
     countersign: Annotated[
         str, typer.Option("--countersign", metavar="auto|ask", help="Vouch for models derived here, or ask first.")
     ] = "auto",
+    policy: Annotated[
+        pathlib.Path | None,
+        typer.Option("--policy", metavar="FILE", help="The organisation's policy (else policy.yaml in the home)."),
+    ] = None,
+    consent_socket: Annotated[
+        pathlib.Path | None,
+        typer.Option("--consent-socket", metavar="PATH", help="Where approvers reach it (else in the home)."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take part, in the plans that are accepted and in no other. Outbound connections only."""
+    """Take part, in the plans that the organisation consented to and in no other. Outbound connections only."""
     if countersign not in {"auto", "ask"}:
         raise typer.BadParameter(f"{countersign!r} is neither auto nor ask", param_hint="--countersign")
     from fedveil_cli import service_commands
@@ -96,4 +104,6 @@ def participate(
         None if data_key is None else (data_key, given_passphrase(data_passphrase_file, "data-passphrase", output)),
         options.without_isolation(isolation),
         countersign == "ask",
+        policy,
+        consent_socket,
     )

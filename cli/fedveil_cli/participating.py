@@ -1,6 +1,7 @@
 """`fedveil participate`: the composition of a running participant. Outbound connections only."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,15 @@ from fedveil_common.ports import Clock, Entropy
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase, Seed
 from fedveil_participant import membership
+from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk, limits_of
+from fedveil_participant.approval.orders import Orders
+from fedveil_participant.approval.people import MachineAccounts
+from fedveil_participant.approval.service import ConsentService, LiveDriver
 from fedveil_participant.bench import FindFiles, MaskOf, TableBench, unmasked
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.consent import restored_plan
 from fedveil_participant.data.folder import table_files
+from fedveil_participant.data.registration import FileSource, Registration
 from fedveil_participant.driver import Driver
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.isolation import probe
@@ -34,6 +40,8 @@ from fedveil_participant.key_ring import KeyRing
 from fedveil_participant.mask_pool import MaskPool
 from fedveil_participant.mask_source import InlineMasks, MaskSource
 from fedveil_participant.membership import Membership
+from fedveil_participant.policy import Policy
+from fedveil_participant.policy.rules import Countersign, Isolation
 from fedveil_participant.ports import Bench
 from fedveil_participant.round import State
 from fedveil_participant.stages import Idle
@@ -46,7 +54,9 @@ from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import BUILT_IN, TrainerConfig, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import data_sources, governing, heap, mask_process, renewing
+from fedveil_cli import data_sources, governing, heap, mask_process, organisation_policy, renewing
+from fedveil_cli.house_bindings import HouseBindings
+from fedveil_cli.organisation_policy import ConsentPlaces
 from fedveil_cli.output import Output
 from fedveil_cli.record_seal import RecordSeal
 from fedveil_cli.workers import ParticipantWorkers, stop_process
@@ -58,13 +68,15 @@ Tell = Callable[[str, Mapping[str, str]], None]
 MakeBench = Callable[[Mapping[str, Path], ParticipantStore], Bench]
 
 
-def table_bench(datasets: Mapping[str, Path], store: ParticipantStore) -> Bench:
-    """The bench of the product: data sets registered by name, and `datasets`, files that a start named."""
-    return _bench(datasets, store, table_files, BUILT_IN)
+def table_bench(datasets: Mapping[str, Path], store: ParticipantStore, release: bool = False) -> Bench:
+    """The bench of the product: data sets registered by name, and `datasets`, files that a start named. `release`:
+    thresholds of masking rules hold for training too.
+    """
+    return _bench(datasets, store, table_files, BUILT_IN, release=release)
 
 
 def _bench(
-    datasets: Mapping[str, Path], store: ParticipantStore, find_files: FindFiles, trainers: Trainers
+    datasets: Mapping[str, Path], store: ParticipantStore, find_files: FindFiles, trainers: Trainers, *, release: bool
 ) -> TableBench:
     return TableBench(
         datasets,
@@ -73,20 +85,20 @@ def _bench(
         trainers,
         sources=store.added(),
         open_source=data_sources.opening(store.home, store.clock, find_files),
-        mask_of=_masks(store),
+        mask_of=_masks(store, release=release),
         excluded=store.excluded,
         shelf=store.shelf,
     )
 
 
-def _masks(store: ParticipantStore) -> MaskOf:
+def _masks(store: ParticipantStore, *, release: bool) -> MaskOf:
     """The masks of the registered data sets; read now, so that no key stays in the environment."""
     sources = store.added().values()
     if all(one.rules is None for one in sources):
         return unmasked
     from fedveil_cli.home_masks import masks_of  # pyarrow, which other data sets do without
 
-    return masks_of(sources, store.entropy, Output(as_json=False), store.note)
+    return masks_of(sources, store.entropy, Output(as_json=False), store.note, release=release)
 
 
 def bench_with(
@@ -98,10 +110,11 @@ def bench_with(
     find_files: FindFiles = table_files,
     hidden: Sequence[Path] = (),
     isolation_none: bool = False,
+    policy: Policy | None = None,
 ) -> "OwnBench":
     """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is
     approved for `accept`). `hidden`: what no trainer may reach, beside the home. `isolation_none`: the organisation's
-    policy lets a trainer run where nothing keeps it apart.
+    policy lets a trainer run where nothing keeps it apart. `policy`: whose `isolation` and `training_release` hold.
 
     ConfigError `trainer_config`, `trainer_python`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
     """
@@ -109,6 +122,7 @@ def bench_with(
     configs = {name: read_config(name, path) for name, (path, _) in trainers.items()}
     approvals = ApprovalFile(home)
     held: dict[str, tuple[TrainerConfig, Confinement]] = {}
+    none_allowed = isolation_none or (policy is not None and policy.isolation is Isolation.NONE)
     codes: list[tuple[str, bytes]] = []
     notes: list[IsolationNote] = []
     refusal: PolicyRefusal | None = None
@@ -116,7 +130,8 @@ def bench_with(
         found, approved = code_tree.digest(config.code), trainers[name][1]
         codes.append((name, found))
         try:
-            confinement = probe.find(config.python, (home, *hidden), none_allowed=isolation_none)
+            confinement = probe.find(config.python, (home, *hidden), none_allowed=none_allowed)
+            organisation_policy.check_isolation(policy, confinement.level)
         except PolicyRefusal as error:
             refusal = error
             notes.append(IsolationNote(clock.wall_s(), name, REFUSED, error.what))
@@ -136,9 +151,13 @@ def bench_with(
             )
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
+    release = policy is not None and policy.training_release
     own = Trainers(held, approvals, clock, TrainerLogs(home).write)
     return OwnBench(
-        lambda datasets, store: _bench(datasets, store, find_files, own), tuple(codes), tuple(notes), refusal
+        lambda datasets, store: _bench(datasets, store, find_files, own, release=release),
+        tuple(codes),
+        tuple(notes),
+        refusal,
     )
 
 
@@ -175,13 +194,18 @@ def participate(
     make_bench: MakeBench | OwnBench = table_bench,
     reuse_key_epoch: bool = False,
     ask_to_countersign: bool = False,
+    places: ConsentPlaces | None = None,
 ) -> dict[str, str]:
-    """Take part until SIGTERM, SIGINT or (with `until_ended`) the end of the first accepted run; ends by run id.
-    `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key. `ask_to_countersign`: final
-    models are countersigned only once the owner says so (`model countersign`).
+    """Take part until SIGTERM, SIGINT, `fedveil leave` or (with `until_ended`) the end of the first run that was taken
+    part in; ends by run id. `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
+    `ask_to_countersign`: final models are countersigned only once the owner says so (`model countersign`). `places`:
+    where policy and consent socket are, and whose trainers an approval covers.
     """
     heap.share_one()
     member = membership.load_membership(home)
+    places = places or ConsentPlaces.of(home)
+    policy = organisation_policy.final_policy(places.policy, accept)
+    ask_to_countersign = ask_to_countersign or (policy is not None and policy.countersign is Countersign.ASK)
     with FolderLock(home):
         key = _journal_key(member, passphrase, world.entropy, tell)
         store = open_store(home, key, world.clock, world.entropy)
@@ -190,15 +214,26 @@ def participate(
             if isinstance(make_bench, OwnBench):
                 make_bench.admit(store)
                 make_bench = make_bench.make
+            elif policy is not None and policy.training_release:
+                make_bench = partial(table_bench, release=True)
             keys = KeyRing(HolderFiles(home, key, world.entropy), reuse=reuse_key_epoch)
             tell_keys(keys, tell)
             cipher = HomeCipher(keys, world.entropy, partial(make_masks, world.entropy))
             with contextlib.closing(cipher):
+                once = _named_once(store, data)
+
+                def registrations() -> Mapping[str, Registration]:
+                    """What this start uses of each name."""
+                    return {**store.registrations(), **{one: Registration(one, FileSource(once[one])) for one in once}}
+
+                opened = data_sources.opening(home, world.clock, places.find_files)
+                bindings = HouseBindings(registrations, opened, places.trainers)
+                desk = ConsentDesk(OrgId(member.org_id), policy, store, bindings, world.clock, cipher)
                 return _participate(
                     member,
                     passphrase,
                     store,
-                    data,
+                    once,
                     accept,
                     until_ended,
                     world,
@@ -207,6 +242,8 @@ def participate(
                     make_bench,
                     cipher,
                     ask_to_countersign,
+                    desk,
+                    places,
                 )
         finally:
             store.close()
@@ -275,7 +312,7 @@ def _participate(
     member: Membership,
     passphrase: Passphrase | None,
     store: ParticipantStore,
-    data: Mapping[str, Path],
+    once: Mapping[str, Path],
     accept: frozenset[bytes],
     until_ended: bool,
     world: World,
@@ -284,8 +321,9 @@ def _participate(
     make_bench: MakeBench,
     cipher: HomeCipher,
     ask_to_countersign: bool,
+    desk: ConsentDesk,
+    places: ConsentPlaces,
 ) -> dict[str, str]:
-    once = _named_once(store, data)
     for digest in accept:
         store.accept_plan(digest)
     signing_key = store.protocol_key()
@@ -321,11 +359,14 @@ def _participate(
         stored.run_id: restored_plan(stored.canonical, stored.plan_hash, stored.version, cipher)
         for stored in store.plans()
     }
+    consents = store.standing_consents()
     state = State(
         OrgId(member.org_id),
         signing_key,
         roster,
         newer,
+        limits=limits_of(desk.policy),
+        closed={run_id: WITHDRAWN for run_id, plan in accepted.items() if consents.denial(plan.plan_hash)},
         plans=accepted,
         high_water=standing.high_water,
         spent=standing.spent,
@@ -342,7 +383,7 @@ def _participate(
     link = CoordinatorLink(renewing.channel(member, passphrase), store)
     driver = Driver(
         state,
-        Consent(store.accepted()),
+        desk,
         verify,
         pin.chain,
         pin.roster,
@@ -383,14 +424,21 @@ def _participate(
         except BaseException as error:  # noqa: BLE001 - the last resort of the driver's thread
             failure.append(error)
 
+    orders = Orders(
+        desk, store, LiveDriver(driver), lambda: tuple(driver.state.roster.participants), world.clock, os.geteuid()
+    )
+    gid = organisation_policy.socket_group(desk.policy)
+    service = ConsentService(places.socket, orders, MachineAccounts(), world.clock, stop_process, gid)
     thread = threading.Thread(target=drive, name="fedveil-driver", daemon=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: driver.stop())
     thread.start()
+    service.start()
     while thread.is_alive():
         thread.join(0.5)  # in slices, so that a signal is handled
         renewer.tick()
         seal.tick()
+    service.close()
     link.close()
     seal.put("stop")
     if failure:

@@ -98,9 +98,14 @@ def participate(
     data_key: tuple[pathlib.Path, Passphrase | None] | None = None,
     isolation_none: bool = False,
     ask_to_countersign: bool = False,
+    policy: pathlib.Path | None = None,
+    consent_socket: pathlib.Path | None = None,
 ) -> None:
-    """`participate`: until SIGTERM, SIGINT or, with `until_ended`, the end of a run. `data_key`: of sealed tables."""
+    """`participate`: until SIGTERM, SIGINT, `leave` or, with `until_ended`, the end of a run. `data_key`: of sealed
+    tables. `policy`, `consent_socket`: where they are, if not in the home.
+    """
     from fedveil_cli import participating
+    from fedveil_cli.organisation_policy import ConsentPlaces
 
     check_writable(home)
     configure_logging(logging.WARNING)  # what happens is told below, in words
@@ -118,12 +123,14 @@ def participate(
 
     world = real_world()
     make_bench: participating.MakeBench | participating.OwnBench = participating.table_bench
+    places = ConsentPlaces.of(home, policy, consent_socket)
     if trainers or data_key is not None:
         find_files = _finding(home, data_key)
         hidden = [*data.values(), *([] if data_key is None else [data_key[0]])]
         make_bench = participating.bench_with(
-            home, trainers or {}, accept, world.clock, tell, find_files, hidden, isolation_none
+            home, trainers or {}, accept, world.clock, tell, find_files, hidden, isolation_none, places.rules()
         )
+        places = places.with_house({name: path for name, (path, _) in (trainers or {}).items()}, find_files)
     ended = participating.participate(
         home,
         data,
@@ -136,6 +143,7 @@ def participate(
         make_bench,
         reuse_key_epoch,
         ask_to_countersign,
+        places,
     )
     output.result({"ended": dict(ended)}, [f"run {run} ended: {code}" for run, code in ended.items()])
 

@@ -66,6 +66,12 @@ from fedveil_coordinator.opened_round import RoundRecord, record_of
 FINAL_ANSWERS = frozenset({"model_spent", "budget_spent", "not_in_this_release", "bad_plan"})
 """Codes of a plan answer that will not change while the run waits."""
 
+OUT = "refused"
+"""What stands for the answer of an organisation that is not invited again until it has reconnected."""
+
+MAX_ANSWERS = 64
+"""Answers to one plan that are heard in one session: consent comes and goes, and not a thousand times."""
+
 MAX_ATTEMPTS = 16
 """Attempts of one round before the run ends: members that cannot make an update would be asked for ever."""
 
@@ -119,6 +125,7 @@ class RunState:
     ended: facts.Ended | None = None
     connected: frozenset[OrgId] = frozenset()
     answers: Mapping[OrgId, str] = field(default_factory=dict)
+    heard: Mapping[OrgId, int] = field(default_factory=dict)
     slow: frozenset[OrgId] = frozenset()
     waiting_since: float = 0.0
     working: bool = False
@@ -298,7 +305,8 @@ def step(state: RunState, event: Event) -> Step:
     match event:
         case Connected():
             answers = {org: code for org, code in state.answers.items() if org != event.org_id}
-            state = replace(state, connected=state.connected | {event.org_id}, answers=answers)
+            heard = {org: many for org, many in state.heard.items() if org != event.org_id}
+            state = replace(state, connected=state.connected | {event.org_id}, answers=answers, heard=heard)
             actions.append(Send(event.org_id, PlanOffer(state.run_id, state.canonical)))
             if state.attempt is not None:
                 told = rounds.outstanding(state.attempt, event.org_id, state.office.signing_key)
@@ -308,11 +316,8 @@ def step(state: RunState, event: Event) -> Step:
             state, more = _round_step(state, event)
             actions.extend(more)
         case Received(message=PlanAnswer() as answer):
-            first = event.org_id not in state.answers  # of a session; also for one that is out until it has reconnected
-            if answer.plan_hash == state.plan_hash and first:
-                code = "" if answer.accepted else answer.code
-                state = replace(state, answers={**state.answers, event.org_id: code})
-                actions.append(Announce("plan_answer", (("org", event.org_id), ("code", code or "accepted"))))
+            state, more = _answered(state, event.org_id, answer)
+            actions.extend(more)
         case RosterChanged():
             state = replace(state, roster=event.roster)
         case SumProcessed():
@@ -325,7 +330,7 @@ def step(state: RunState, event: Event) -> Step:
             state, more = _ordered_to_end(state, event)
             actions.extend(more)
         case Resumed():
-            state = replace(state, waiting_since=event.at, connected=frozenset(), answers={}, working=False)
+            state = replace(state, waiting_since=event.at, connected=frozenset(), answers={}, heard={}, working=False)
             state, more = _round_step(state, event)
             actions.extend(more)
         case _:
@@ -333,6 +338,20 @@ def step(state: RunState, event: Event) -> Step:
             actions.extend(more)
     state, more = _advance(state, event)
     return state, (*actions, *more)
+
+
+def _answered(state: RunState, org_id: OrgId, answer: PlanAnswer) -> Step:
+    """The latest answer of a session counts: an organisation may agree later, or no longer. One that is out of the
+    attempts is out until it has reconnected, whatever it says.
+    """
+    code, many, before = "" if answer.accepted else answer.code, state.heard.get(org_id, 0), state.answers.get(org_id)
+    attempt = state.attempt
+    out = attempt is not None and org_id in attempt.refused | attempt.excluded | attempt.overdue
+    barred = before == OUT or (out and before is not None)  # nothing was heard of it since it connected: it is not
+    if answer.plan_hash != state.plan_hash or barred or many >= MAX_ANSWERS or before == code:
+        return state, ()
+    state = replace(state, answers={**state.answers, org_id: code}, heard={**state.heard, org_id: many + 1})
+    return state, (Announce("plan_answer", (("org", org_id), ("code", code or "accepted"))),)
 
 
 def _round_step(state: RunState, event: Event) -> Step:
@@ -352,7 +371,7 @@ def _round_step(state: RunState, event: Event) -> Step:
                 attempt=None,
                 certificates=(*state.certificates, certificate),
                 waiting_since=event.at,
-                answers={**state.answers, **dict.fromkeys(out, "refused")},
+                answers={**state.answers, **dict.fromkeys(out, OUT)},
             )
             return state, (*actions, announce)
         case attempts.Dead():

@@ -128,6 +128,10 @@ class TableBench:
         """Of a version that was accepted here, by which it is told from one with few other rows (`difference`)."""
         return self._sketches.get(version, b"")
 
+    def rows(self, plan: Plan, version: bytes) -> int:
+        """How many rows of the data set are left after all filters, as the next input would have them."""
+        return self._accepted(plan, version).table.rows
+
     def contribution(
         self,
         plan: Plan,
@@ -156,10 +160,6 @@ class TableBench:
         secret = fresh() if plan.privacy is not None else None
         clip = 1.0 if lineage is None else lineage.clip
         return update.contribution(plan, purpose, step, source, model, scaling, trainer, secret, clip)
-
-    def rows(self) -> int:
-        """Rows of the table that was read last; 0 before the first. The organisation's own figure."""
-        return 0 if self._loaded is None else len(self._loaded[1].positions)
 
     def encode(self, plan: Plan, manifest: Manifest, values: NDArray[np.float64], coins: Coins, start: int) -> Signed:
         """Coordinates start .. start+len(values) as integers under the sum's layout, with this participant's own noise

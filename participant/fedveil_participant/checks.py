@@ -48,7 +48,9 @@ MIN_CHANGED_ROWS = 10
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this organisation insists on, whatever the plan says. The floors are the protocol's own.
+    """What this organisation insists on, whatever the plan says. The floors are the protocol's own; what follows
+    `corrupt` is its policy's: the fewest members of a cohort and of a sum, how many `known` organisations besides it
+    must be in each, and the most bytes of a masked input (0: no limit).
 
     `min_changed_rows`: without differential privacy, what was asked of one version of the data is asked of another only
     if at least so many rows were added or removed; 1 .. `difference.MOST_ROWS`.
@@ -58,6 +60,12 @@ class Limits:
     min_survivors: int = 3
     corrupt: int = 1
     min_changed_rows: int = MIN_CHANGED_ROWS
+    smallest_cohort: int = 3
+    smallest_sum: int = 3
+    known: frozenset[OrgId] = frozenset()
+    known_in_cohort: int = 0
+    known_in_sum: int = 0
+    input_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,43 @@ def manifest_cohort_size(manifest: Manifest, plan: Plan) -> None:
         raise PeerError(
             "cohort_too_small", f"{len(manifest.cohort)} invited, the plan asks for {plan.cohort.min_participants}"
         )
+
+
+def manifest_within_policy(manifest: Manifest, limits: Limits, me: OrgId) -> None:
+    """The cohort is one that this organisation's policy lets it be in, and the input no larger than it allows (A7).
+    The text of the refusal stays with its own people.
+    """
+    members, known = len(manifest.cohort), len(set(manifest.cohort) & limits.known - {me})
+    size = 0 if manifest.encryption else -(-manifest.length * manifest.ring_bits // 8)
+    for asked, least, what in (
+        (members, limits.smallest_cohort, "invited"),
+        (known, limits.known_in_cohort, "known organisations invited"),
+    ):
+        if asked < least:
+            raise _outside_policy(f"{asked} {what}, the policy asks for {least}")
+    if 0 < limits.input_bytes < size:
+        raise _outside_policy(f"an input of {size} bytes, the policy allows {limits.input_bytes}")
+
+
+def survivors_within_policy(survivors: Iterable[OrgId], limits: Limits, me: OrgId) -> None:
+    """The sum is over enough organisations, and over enough that this one knows (A7)."""
+    names = set(survivors)
+    known = len(names & limits.known - {me})
+    for asked, least, what in (
+        (len(names), limits.smallest_sum, "in the sum"),
+        (known, limits.known_in_sum, "known organisations in the sum"),
+    ):
+        if asked < least:
+            raise _outside_policy(f"{asked} {what}, the policy asks for {least}")
+
+
+def _outside_policy(what: str) -> PolicyRefusal:
+    return PolicyRefusal(
+        "policy_refused",
+        what,
+        not_done="nothing was sent for it",
+        next_step="the policy is the organisation's own; the others may go on without it",
+    )
 
 
 def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:

@@ -1,28 +1,95 @@
-"""What this organisation agreed to: plans by their hash, and the key that a plan under paillier is encrypted under.
+"""What this organisation agreed to: what the driver asks before a plan is answered with yes and before each input, and
+the key that a plan under paillier is encrypted under.
 
 Promise: a plan is taken part in only under the key that this organisation pinned itself, and one that the corrupt
 members which the plan reckons with cannot open by themselves.
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from fedveil_common import plan as plans
 from fedveil_common.errors import PolicyRefusal
-from fedveil_common.ids import RunId
+from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.round_shape import shape_of_plan
 
 from fedveil_participant import checks, encrypted_checks
+from fedveil_participant.events import Admission
 from fedveil_participant.ports import Cipher
+
+PENDING = "consent_pending"
+"""What the coordinator hears of a plan that waits for somebody's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is answered to an offered plan. `code` is "" for yes; `what` is for this organisation's people; `said` is
+    what the coordinator hears.
+    """
+
+    code: str = ""
+    what: str = ""
+    said: str = ""
+
+
+class Consenting(Protocol):
+    """Who decides for this organisation. Any thread."""
+
+    def decide(self, run_id: RunId, canonical: bytes, plan: plans.Plan, members: tuple[OrgId, ...]) -> Word:
+        """The answer to a plan that is offered for a run, `members` being in the roster. Raises FedveilError."""
+        ...
+
+    def check_rows(self, plan: plans.Plan, rows: Callable[[], int]) -> None:
+        """At every request: enough rows are left after all filters. `rows` counts them. LocalRefusal
+        `policy_refused`, and what `rows` raises.
+        """
+        ...
+
+    def admission(self, run_id: RunId, plan: plans.Plan, plan_hash: bytes) -> Admission | None:
+        """What the next input of a run rests on; None where nothing is kept. PolicyRefusal `approval_gone`."""
+        ...
+
+    def hold(self, wall_s: float) -> str:
+        """Why no input is made at `wall_s`, in any run; "" if inputs are made."""
+        ...
+
+    @property
+    def watches_clock(self) -> bool:
+        """Whether `hold` changes with the time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What this organisation agreed to beforehand: plans by hash."""
+    """Plans that were agreed to beforehand, by hash, and nothing else: for simulations."""
 
     accepted: frozenset[bytes]
+
+    def decide(self, run_id: RunId, canonical: bytes, plan: plans.Plan, members: tuple[OrgId, ...]) -> Word:
+        """Yes to these plans."""
+        if plans.plan_hash(canonical) in self.accepted:
+            return Word()
+        return Word(PENDING, "nobody has approved this plan", PENDING)
+
+    def check_rows(self, plan: plans.Plan, rows: Callable[[], int]) -> None:
+        """Any number."""
+
+    def admission(self, run_id: RunId, plan: plans.Plan, plan_hash: bytes) -> Admission | None:
+        """Nothing is kept."""
+        return None
+
+    def hold(self, wall_s: float) -> str:
+        """Inputs are made at any time."""
+        return ""
+
+    @property
+    def watches_clock(self) -> bool:
+        """Never."""
+        return False
 
 
 def key_for(plan: plans.Plan, run_id: RunId, members: int, cipher: Cipher) -> tuple[KeyUse, ...]:

@@ -9,11 +9,9 @@ A simulation calls `pump` itself, with its own ports.
 import contextlib
 import queue
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import structlog
 from fedveil_common import layout
-from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
     IntegrityError,
@@ -29,7 +27,6 @@ from fedveil_common.messages import (
     CoordinatorMessage,
     Manifest,
     ParticipantHello,
-    PlanAnswer,
     PlanOffer,
     ReceiptNotice,
     Refusal,
@@ -38,14 +35,14 @@ from fedveil_common.messages import (
     SignedBlob,
     StatusNotice,
 )
-from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, labels, receipts, round, spending
+from fedveil_participant import checks, finish, labels, receipts, round
 from fedveil_participant.checking import Checker, PastRoster
-from fedveil_participant.consent import Consent, key_for
+from fedveil_participant.consent import Consenting
+from fedveil_participant.data_reads import note_read
 from fedveil_participant.events import (
     Action,
     AnswerQuorum,
@@ -69,6 +66,7 @@ from fedveil_participant.events import (
     UploadInput,
 )
 from fedveil_participant.lineage import Walk, Walker, basis_of
+from fedveil_participant.plan_answers import PlanAnswers
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.protection import Protection
 from fedveil_participant.run_results import RunResults
@@ -94,7 +92,7 @@ class Driver:
     def __init__(
         self,
         state: round.State,
-        consent: Consent,
+        consent: Consenting,
         verify_roster: VerifyRoster,
         chain: bytes,
         past_roster: PastRoster,
@@ -109,12 +107,10 @@ class Driver:
         cipher: Cipher,
     ) -> None:
         self.state = state
-        self._consent = consent
+        self.answers = PlanAnswers(self, consent, journal, bench, link, workers, clock, cipher)
         self._verify_roster = verify_roster
         self._roster_bytes, self._chain = b"", chain
         self._newer = b""
-        self._reading: frozenset[RunId] = frozenset()
-        self._held_ends: dict[RunId, RunEnded] = {}
         self._software = software
         self._journal = journal
         self._bench = bench
@@ -137,7 +133,7 @@ class Driver:
         self._retries: list[tuple[float, Action]] = []
         self._last_key = round.attempt_of(state) or AttemptKey(RunId(""), 0, 0)
         self.connected = False
-        self.results = RunResults(journal, link, self._tell)
+        self.results = RunResults(journal, link, self.tell)
         self.ended: dict[RunId, str] = {}
         self.listeners: list[Callable[[str, Mapping[str, str]], None]] = []
 
@@ -153,7 +149,7 @@ class Driver:
 
     def reopen_session(self) -> None:
         """Begin a session over the link as it is now (it has another certificate); the one before ends."""
-        self.call(self._open_session)
+        self.call(self.open_session)
 
     def stop(self) -> None:
         """Let `serve` return after what is queued."""
@@ -163,9 +159,10 @@ class Driver:
 
     def start(self) -> None:
         """Take up what the journal holds and begin a session. Before `serve`."""
-        self._handle(Resumed(self._clock.monotonic_s()))
-        self._drop_snapshots()
-        self._open_session()
+        self.answers.refresh_hold()
+        self.handle(Resumed(self._clock.monotonic_s()))
+        self.answers.drop_snapshots()
+        self.open_session()
 
     def serve(self) -> None:
         """Until `stop`: wait for what comes or for the next deadline, then pump."""
@@ -193,8 +190,10 @@ class Driver:
     def tick(self) -> None:
         """A deadline has passed: reconnect, or tell the machine."""
         now = self._clock.monotonic_s()
+        if self.answers.looks_at is not None and now >= self.answers.looks_at:
+            self.answers.refresh_hold()
         if self._reconnect_at is not None and now >= self._reconnect_at:
-            self._open_session()
+            self.open_session()
         ready = [action for time, action in self._retries if time <= now]
         self._retries = [entry for entry in self._retries if entry[0] > now]
         if ready and self.connected:
@@ -202,34 +201,50 @@ class Driver:
                 self._perform(action)
         due = round.deadline(self.state)
         if due is not None and now >= due:
-            self._handle(Tick(now))
+            self.handle(Tick(now))
+        self.answers.stop_if_left()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the monotonic clock."""
         times = [time for time in (round.deadline(self.state), self._reconnect_at) if time is not None]
         times.extend(time for time, _ in self._retries)
+        if self.answers.looks_at is not None:
+            times.append(self.answers.looks_at)
         return min(times) if times else None
 
     def _work(self, item: "Callable[[], None] | Event") -> None:
+        if self.answers.looks_at is not None:
+            self.answers.refresh_hold()  # before each event: none of them makes an input outside of the hours
         if callable(item):
             item()
         else:
-            self._handle(item)
+            self.handle(item)
+        self.answers.stop_if_left()
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """One event into the machine; a refusal is logged, told by its code, and moves nothing."""
+        before = self.state
         try:
             self.state, actions = round.step(self.state, event)
         except FedveilError as error:
             log.warning("refused", code=error.code, what=error.what)
             self._journal.note("refused", (("code", error.code), ("event", type(event).__name__)))
-            self._tell("refused", {"code": error.code, "what": error.what})
+            self.tell("refused", {"code": error.code, "what": error.what})
             said = round.refusal(self.state, error)
             if said is not None:
                 self._send(said)
             return
-        for action in actions:
-            self._perform(action)
+        try:
+            for action in actions:
+                self._perform(action)
+        except PolicyRefusal as error:  # of the transaction that writes an advert: nothing of the step was done
+            if not isinstance(event, UpdateReady):
+                raise
+            self.state = before
+            self.tell("refused", {"code": error.code, "what": error.what})
+            self.handle(UpdateFailed(event.key, error.code, self._clock.monotonic_s()))
+            self.answers.ask_again(event.key.run_id)
+            return
         if self._newer and self.state.newer is None:  # the attempt that it waited for is over
             self._journal.save_roster(self._newer)
             self._newer = b""
@@ -239,6 +254,8 @@ class Driver:
             case Persist():
                 self._persist(action)
             case Send():
+                if isinstance(action.message, Refusal):
+                    self.answers.sat_out()
                 self._failpoints.hit(f"participant.send.{type(action.message).__name__}")
                 self._send(action)
             case PrepareUpdate():
@@ -258,7 +275,9 @@ class Driver:
                 if action.update is not None:
                     self._journal.drop_update(action.update)
             case Note():
-                self._tell(action.code, {"text": action.text})
+                if action.code == "policy_refused":
+                    self._journal.note("policy_refused", (("what", action.text),))
+                self.tell(action.code, {"text": action.text})
 
     def _send(self, action: Send) -> None:
         key = round.attempt_of(self.state) or self._last_key
@@ -270,9 +289,10 @@ class Driver:
         self._journal.save(key, self.state.stage, action.kind, action.trail, action.changes)
         self._failpoints.hit(f"participant.after.{action.kind}")
         self._last_key = key
-        self._tell(action.kind, {"run": key.run_id, "round": str(key.round), "attempt": str(key.attempt)})
+        self.tell(action.kind, {"run": key.run_id, "round": str(key.round), "attempt": str(key.attempt)})
 
-    def _tell(self, kind: str, facts: Mapping[str, str]) -> None:
+    def tell(self, kind: str, facts: Mapping[str, str]) -> None:
+        """What happened, for this organisation's people."""
         log.info(f"participant.{kind}", **facts)
         for listener in list(self.listeners):
             listener(kind, facts)
@@ -282,10 +302,12 @@ class Driver:
 
     # --- the session --------------------------------------------------------------------------------------------------
 
-    def _open_session(self) -> None:
+    def open_session(self) -> None:
+        """Begin a session; the one before ends. On the driver's thread."""
         self._session += 1
         number = self._session
         self._reconnect_at, self.connected = None, False
+        self.answers.begin_session()
 
         def on_message(message: CoordinatorMessage) -> None:
             self.call(lambda: self._message(number, message))
@@ -303,7 +325,7 @@ class Driver:
         jitter = int.from_bytes(self._entropy.take(2), "big") / 65_535
         self._reconnect_at = self._clock.monotonic_s() + self._backoff_s * (0.5 + jitter)
         self._backoff_s = min(2 * self._backoff_s, RECONNECT_LAST_S)
-        self._tell("disconnected", {"code": error.code, "what": error.what})
+        self.tell("disconnected", {"code": error.code, "what": error.what})
 
     def _message(self, number: int, message: CoordinatorMessage) -> None:
         if number != self._session:
@@ -315,25 +337,25 @@ class Driver:
             case RosterNotice():
                 self._roster(message)
             case PlanOffer():
-                self._plan(message)
+                self.answers.offered(message)
             case RunEnded():
-                self._handle(Received(message, now, self._seed()))
-                self._run_ended(message)
+                self.handle(Received(message, now, self._seed()))
+                self.run_ended(message)
             case StatusNotice():
                 self.results.status(message)
             case ReceiptNotice():
                 self._receipt(message.receipt, message.receipt.body)
             case _:
-                self._handle(Received(message, now, self._seed()))
+                self.handle(Received(message, now, self._seed()))
 
     def _hello(self, message: CoordinatorHello, now: float) -> None:
         if message.federation_id != self.state.roster.federation_id or 1 not in message.protocols:
-            self._tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
+            self.tell("refused", {"code": "wrong_federation", "what": f"this is federation {message.federation_id}"})
             return
         self.connected, self._backoff_s = True, RECONNECT_FIRST_S
         self._uploading, self._upload_failures = None, 0
-        self._tell("connected", {"federation": message.federation_id, "software": message.software})
-        self._handle(Connected(now))
+        self.tell("connected", {"federation": message.federation_id, "software": message.software})
+        self.handle(Connected(now))
 
     def _roster(self, message: RosterNotice) -> None:
         """A governance-signed higher version is taken; added members are named to the operator (A7)."""
@@ -341,7 +363,7 @@ class Driver:
         try:
             roster = self._verify_roster(message, before)
         except FedveilError as error:
-            self._tell("alarm", {"code": error.code, "what": error.what})
+            self.tell("alarm", {"code": error.code, "what": error.what})
             return
         self._roster_bytes, self._chain = message.signed_roster, message.trust_chain
         if roster.version == before.version:
@@ -354,88 +376,7 @@ class Driver:
             self._newer = message.signed_roster
         added = sorted(set(roster.participants) - set(before.participants))
         removed = sorted(set(before.participants) - set(roster.participants))
-        self._tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
-
-    # --- plans --------------------------------------------------------------------------------------------------------
-
-    def _plan(self, message: PlanOffer) -> None:
-        digest, run_id = plans.plan_hash(message.canonical_plan), message.run_id
-        if digest not in self._consent.accepted:
-            self._decline(digest, "consent_missing", "no --accept was given for this plan hash")
-            return
-        known = self.state.plans.get(run_id)
-        if known is not None and known.plan_hash == digest and run_id in self.state.high_water:
-            self._answer(digest, "")  # in the middle of this run: the data version was fixed when it was accepted
-            return
-
-        self._reading = self._reading | {run_id}
-
-        def work() -> None:
-            try:
-                plan = plans.parse_canonical(message.canonical_plan)
-                plans.check_release(plan)
-                version = self._bench.accept(plan)
-                self._note_read(run_id, plan, "accept")
-                members = len(self.state.roster.participants)
-                keys = key_for(plan, run_id, members, self._cipher)
-                if run_id not in self.state.high_water and plan.privacy is None:
-                    self._journal.admit_version(plan.data.dataset, version)
-                elif run_id not in self.state.high_water:
-                    self._journal.admit_ledger(plan.data.dataset)
-            except FedveilError as error:
-                code, what, said = error.code, str(error), heard(error)
-                self.call(lambda: self._read(run_id, lambda: self._decline(digest, code, what, said)))
-                return
-            accepted = checks.AcceptedPlan(plan, digest, version, keys)
-            sketch = self._bench.sketch(version) if plan.privacy is None else b""  # D6: nothing depends on records
-            self.call(lambda: self._read(run_id, lambda: self._accept(run_id, accepted, sketch)))
-
-        self._workers.submit(work)
-
-    def _read(self, run_id: RunId, answer: Callable[[], None]) -> None:
-        """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
-        self._reading = self._reading - {run_id}
-        answer()
-        self._drop_snapshots()
-        held = self._held_ends.pop(run_id, None)
-        if held is not None:
-            self._run_ended(held)
-
-    def _drop_snapshots(self) -> None:
-        """Accepted data is kept for runs that have not ended. While a plan is being read, its data has no run yet."""
-        if not self._reading:
-            open_runs = [one for run, one in self.state.plans.items() if not self._journal.has_end(run)]
-            self._journal.keep_snapshots([(one.plan_hash, one.version) for one in open_runs])
-
-    def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan, sketch: bytes) -> None:
-        """The plan fits the data and the limits; what is spent already is refused before any round."""
-        plan = accepted.plan
-        if sketch and accepted.version not in self.state.sketches:
-            self._journal.save_sketch(accepted.version, sketch)
-            self.state = replace(self.state, sketches={**self.state.sketches, accepted.version: sketch})
-        known = self.state.plans.get(run_id)
-        if known is not None and known.plan_hash != accepted.plan_hash:
-            self._decline(accepted.plan_hash, "plan_not_accepted", f"run {run_id} is already known with another plan")
-            return
-        if run_id not in self.state.high_water:
-            try:
-                spending.check_plan(self.state, run_id, accepted)
-            except PolicyRefusal as error:
-                self._decline(accepted.plan_hash, error.code, error.what)
-                return
-        self._journal.save_plan(run_id, accepted.plan_hash, plans.canonical(plan), accepted.version)
-        self.state = replace(self.state, plans={**self.state.plans, run_id: accepted})
-        self._answer(accepted.plan_hash, "")
-
-    def _decline(self, digest: bytes, code: str, what: str, said: str = "") -> None:
-        """`said`: what the coordinator hears, if it is not the code."""
-        self._tell("plan_declined", {"plan": digest.hex(), "code": code, "what": what})
-        self._answer(digest, said or code)
-
-    def _answer(self, digest: bytes, code: str) -> None:
-        self._journal.note("plan_answered", (("plan", digest.hex()), ("code", code or "accepted")))
-        self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
-        self._link.send(PlanAnswer(digest, not code, code))
+        self.tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
 
     # --- long work ----------------------------------------------------------------------------------------------------
 
@@ -447,15 +388,20 @@ class Driver:
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
             if not self._is_kept(action.update_key, model_hash):
+                self.answers.consent.check_rows(
+                    accepted.plan, lambda: self._bench.rows(accepted.plan, accepted.version)
+                )
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
-                self._note_read(manifest.key.run_id, accepted.plan, manifest.purpose.value, manifest.key.round)
+                self._note_read(accepted, manifest)
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
-            event: Event = UpdateReady(manifest.key, model_hash, self._clock.monotonic_s(), self._seed(), walked)
+            admission = self.answers.consent.admission(manifest.key.run_id, accepted.plan, accepted.plan_hash)
+            now = self._clock.monotonic_s()
+            event: Event = UpdateReady(manifest.key, model_hash, now, self._seed(), walked, admission)
         except KeyError:
             event = UpdateFailed(manifest.key, "plan_not_accepted", self._clock.monotonic_s())
         except Unreachable as error:
@@ -466,15 +412,15 @@ class Driver:
             log.warning("prepare.failed", code=error.code, what=error.what)
             self._note_dispute(error, manifest.key.run_id)
             facts = {"round": str(manifest.key.round), "code": error.code, "what": error.what}
-            self.call(lambda: self._tell("update_refused", facts))
+            self.call(lambda: self.tell("update_refused", facts))
+            if error.code == "approval_gone":
+                self.call(lambda: self.answers.ask_again(manifest.key.run_id))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
-    def _note_read(self, run_id: RunId, plan: Plan, why: str, number: int = 0) -> None:
-        """The data set was read for a run: to see whether it fits, or for what enters the sum of a round."""
-        place = (("run", run_id), ("round", str(number)), ("why", why))
-        what = (("dataset", plan.data.dataset), ("rows", str(self._bench.rows())))
-        self._journal.note("data_read", (*place, *what, ("plan", plans.plan_hash(plans.canonical(plan)).hex())))
+    def _note_read(self, accepted: checks.AcceptedPlan, manifest: Manifest) -> None:
+        plan, key, why = accepted.plan, manifest.key, manifest.purpose.value
+        note_read(self._journal, self._bench, key.run_id, plan, accepted.version, why, key.round)
 
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
         """A false sum ends the run here, for good: before anything else follows from the error."""
@@ -495,7 +441,7 @@ class Driver:
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
-        self._handle(event)
+        self.handle(event)
 
     def _again(self, action: PrepareUpdate | UploadInput | AnswerQuorum) -> None:
         """What failed for want of a connection is tried again: soon if the session stands, else at the next one."""
@@ -545,7 +491,7 @@ class Driver:
 
     def _answered(self, place: tuple[AttemptKey, tuple[int, ...]], event: Event) -> None:
         self._answering.discard(place)
-        self._handle(event)
+        self.handle(event)
 
     def _upload(self, action: UploadInput) -> None:
         if self._uploading == (action.key, action.quorum) or not self.connected:
@@ -585,7 +531,7 @@ class Driver:
             receipts.check(receipt, key, due)
         except PeerError as error:
             code, what = error.code, error.what
-            self.call(lambda: self._tell("alarm", {"code": code, "what": what}))
+            self.call(lambda: self.tell("alarm", {"code": code, "what": what}))
             return
         if not kept:
             log.info("receipt.not_awaited")  # said twice, or about what never left
@@ -597,7 +543,7 @@ class Driver:
             self._upload_failures = self._upload_failures + 1 if failed else 0
             if failed and round.attempt_of(self.state) == action.key:
                 self._try_again(action, code)
-        self._tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
+        self.tell("uploaded" if not code else "upload_failed", {"round": str(action.key.round), "code": code})
 
     def _try_again(self, action: UploadInput, code: str) -> None:
         """The session stands and the upload failed: again after a pause; after some times the others need not wait."""
@@ -607,7 +553,7 @@ class Driver:
             return
         self._retries.append((self._clock.monotonic_s() + RETRY_S * 2 ** (self._upload_failures - 1), action))
 
-    def _run_ended(self, message: RunEnded) -> None:
+    def run_ended(self, message: RunEnded) -> None:
         """Store the end of a run; its final model only if it is the one derived here and the signature is right.
 
         A run that was not accepted here, or ended before it was offered, ends here without a model.
@@ -615,8 +561,7 @@ class Driver:
         if self._journal.has_end(message.run_id):
             self.results.acknowledge(message.run_id)
             return
-        if message.run_id in self._reading:
-            self._held_ends[message.run_id] = message
+        if self.answers.holds_end(message):
             return
         accepted = self.state.plans.get(message.run_id)
         state, chain = self.state, (self._roster_bytes, self._chain)
@@ -628,7 +573,7 @@ class Driver:
             except FedveilError as error:
                 code, what = error.code, error.what
                 self._note_dispute(error, message.run_id)
-                self.call(lambda: self._tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
+                self.call(lambda: self.tell("model_refused", {"run": message.run_id, "code": code, "what": what}))
                 return
             self.call(lambda: self._stored(message, with_model))
 
@@ -636,11 +581,12 @@ class Driver:
 
     def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
-        self._handle(EndStored(message.run_id))
-        self._drop_snapshots()
+        self.answers.ended(message.run_id)
+        self.handle(EndStored(message.run_id))
+        self.answers.drop_snapshots()
         if isinstance(self.state.stage, Idle):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
         self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
         self.results.acknowledge(message.run_id)
-        self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
+        self.tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})

@@ -13,6 +13,8 @@ from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMes
 from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey, Seed
 
+from fedveil_participant.approval.binding import Binding
+
 # --- standing facts ---------------------------------------------------------------------------------------------------
 
 
@@ -60,9 +62,24 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """A run is let in: by which consent (`approved_by`; `number` of the approval, 0 if it is none), bound to what, and
+    what its plan may use of the data set: rounds, and epsilon (0 where sums are exact).
+    """
+
+    run_id: RunId
+    binding: Binding
+    approved_by: str
+    number: int
+    rounds: int
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What one transition adds to the standing facts; applied in the transaction that stores the stage. `checked`: keys
-    of sums that were checked, which are erased.
+    of sums that were checked, which are erased. `admission`: the consent that an advert rests on, looked at again in
+    that transaction.
     """
 
     high_water: AttemptKey | None = None
@@ -74,6 +91,7 @@ class Changes:
     disputed: tuple[RunId, ...] = ()
     roster: Roster | None = None
     ledger: tuple[LedgerEntry, ...] = ()
+    admission: Admission | None = None
 
     def applied_to(self, keys: tuple[TagKey, ...]) -> tuple[TagKey, ...]:
         """The checksum keys after these changes: one for each (run, round, T3)."""
@@ -121,7 +139,7 @@ class Received:
 @dataclass(frozen=True, slots=True)
 class UpdateReady:
     """The update of an attempt is computed and stored. `model_hash` is the hash of the model re-derived here, `walked`
-    the sums that it was derived from.
+    the sums that it was derived from, `admission` the consent that it rests on.
     """
 
     key: AttemptKey
@@ -129,6 +147,7 @@ class UpdateReady:
     at: float
     seed: Seed
     walked: tuple[OpenedSum, ...] = ()
+    admission: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +232,21 @@ class EndStored:
 
 
 @dataclass(frozen=True, slots=True)
+class InputsHeld:
+    """From now on no input is made: `code` says why (paused, out of hours, leaving); "" lifts it."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentChanged:
+    """From now on no input is made for a run: `code` says why; "" lets it go on."""
+
+    run_id: RunId
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class SumDisputed:
     """The published inputs of a run's round do not add up to the sum that the coordinator signed."""
 
@@ -233,6 +267,8 @@ Event = (
     | Tick
     | EndStored
     | SumDisputed
+    | InputsHeld
+    | ConsentChanged
 )
 
 

@@ -175,6 +175,11 @@ class Bench(Protocol):
 
     def sketch(self, version: bytes) -> bytes:
         """Of a version that `accept` gave: tells it from one with few other rows. Empty if there is none."""
+
+    def rows(self, plan: Plan, version: bytes) -> int:
+        """How many rows an input of this plan is made from, after all filters; `version` is what was accepted. The
+        organisation's own figure. Raises FedveilError.
+        """
         ...
 
     def contribution(
@@ -184,12 +189,6 @@ class Bench(Protocol):
 
         `lineage` is None for purpose standardise. `fresh` draws the 32 bytes that choose the sample and its rounding
         where the plan has differential privacy. PolicyRefusal `data_changed` if the data is no longer `version`.
-        """
-        ...
-
-    def rows(self) -> int:
-        """Rows of the table that was read last, those not counted that the plan drops; 0 before the first. For this
-        organisation's own record.
         """
         ...
 

@@ -58,7 +58,7 @@ from fedveil_common.messages import (
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, encrypted, encrypted_checks, spending
+from fedveil_participant import checks, encrypted, encrypted_checks, spending, withdrawing
 from fedveil_participant.events import (
     Action,
     AnswerFailed,
@@ -66,10 +66,12 @@ from fedveil_participant.events import (
     Changes,
     CiphertextsReady,
     Connected,
+    ConsentChanged,
     DiscardInput,
     EndStored,
     Event,
     InputReady,
+    InputsHeld,
     LedgerEntry,
     Note,
     OpenedSum,
@@ -149,6 +151,10 @@ def step(state: State, event: Event) -> Step:
             return _without_keys(after, event.run_id), actions
         case EndStored():
             return _without_keys(state, event.run_id), ()
+        case InputsHeld():
+            return withdrawing.hold(state, event.code)
+        case ConsentChanged():
+            return withdrawing.change(state, event.run_id, event.code)
         case SumDisputed():
             changes = Changes(disputed=(event.run_id,))
             trail = (("run", event.run_id), ("what", event.what))
@@ -383,6 +389,9 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     if accepted is None:
         raise PeerError("plan_not_accepted", "the manifest is for a run this organisation did not accept")
     checks.not_disputed(manifest.key.run_id, state.disputed)
+    said_no = withdrawing.refusal_of(state, manifest)
+    if said_no:
+        return pinned, said_no
     checks.manifest_quorum(manifest, state.roster, state.limits, accepted.plan.cohort.max_corrupt)
     checks.manifest_corrupt(manifest, state.roster, accepted.plan.cohort.max_corrupt)
     checks.manifest_cohort_size(manifest, accepted.plan)
@@ -438,7 +447,7 @@ def _advertise(state: State, stage: Preparing, event: UpdateReady) -> Step:
     checks.derived_model(stage.frame.manifest, event.model_hash)
     walked = {(one.run_id, one.round) for one in event.walked}
     checked = tuple(one for one in state.tag_keys if (one.run_id, one.round) in walked)
-    changes = Changes(opened=event.walked, checked=checked)
+    changes = Changes(opened=event.walked, checked=checked, admission=event.admission)
     if stage.frame.manifest.encryption:
         return encrypted.announce(state, stage, event, changes)
     draws, frame = Draws(event.seed), stage.frame
@@ -683,6 +692,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
         checks.header_of(blob, stage.t2, members, manifest, state.roster)
     checks.own_header(headers, state.me, stage.header if isinstance(stage, Inputting) else None)
     checks.enough_survivors(len(headers), manifest, state.limits)
+    checks.survivors_within_policy(headers, state.limits, state.me)
     t3 = _t3_of(message)
     vote = sign(state, BlobType.VOTE, Vote(t3))
     survivor = state.me in headers

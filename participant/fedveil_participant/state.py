@@ -35,7 +35,8 @@ class State:
     `newer`: a roster version that came while an attempt is open; that attempt finishes under `roster`. `tag_keys`: for
     sums that are still to be checked. `disputed`: runs in which a false sum was signed; they are over here. `ledgers`,
     `lifetimes`: by data set, what its records have spent, and what its owner lets them spend in all. `sketches`: of the
-    data versions that plans with exact sums were accepted for (`data.difference`).
+    data versions that plans with exact sums were accepted for (`data.difference`). `held`: why no input is made at the
+    moment, in any run; `closed`: why none is made in these runs.
     """
 
     me: OrgId
@@ -52,6 +53,8 @@ class State:
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     lifetimes: Mapping[str, LifetimeLimit] = field(default_factory=dict)
     sketches: Mapping[bytes, bytes] = field(default_factory=dict)
+    held: str = ""
+    closed: Mapping[RunId, str] = field(default_factory=dict)
     stage: Stage = field(default_factory=Idle)
     progress_at: float = 0.0
 

@@ -31,7 +31,8 @@ from fedveil_participant import driver as participant
 from fedveil_participant import round as participant_round
 from fedveil_participant.bench import TableBench
 from fedveil_participant.checking import SumDownload
-from fedveil_participant.consent import Consent, restored_plan
+from fedveil_participant.checks import Limits
+from fedveil_participant.consent import Consent, Consenting, restored_plan
 from fedveil_participant.data.in_memory import in_memory
 from fedveil_participant.home_cipher import HomeCipher
 from fedveil_participant.mask_source import InlineMasks
@@ -144,7 +145,9 @@ class Session:
 
 @dataclass(slots=True)
 class Member:
-    """One organisation: its journal stays when its driver is killed."""
+    """One organisation: its journal stays when its driver is killed. `consent`: who decides for it, if it is not the
+    list of accepted plans; `limits`: what its policy insists on.
+    """
 
     org_id: OrgId
     data: Mapping[str, bytes]
@@ -152,6 +155,8 @@ class Member:
     memory: ParticipantMemory = field(default_factory=ParticipantMemory)
     driver: participant.Driver | None = None
     lives: int = 0
+    consent: Consenting | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 class Cluster:
@@ -237,6 +242,7 @@ class Cluster:
             ledgers=spent_by({}, memory.kept.ledger),
             sketches=dict(memory.sketches),
             stage=memory.load(),
+            limits=member.limits,
         )
         workers = _MemberWorkers()
         self._tasks[org_id] = workers
@@ -244,7 +250,7 @@ class Cluster:
         by_path = {files[name]: data for name, data in member.data.items()}
         member.driver = participant.Driver(
             state,
-            Consent(member.accepted),
+            member.consent or Consent(member.accepted),
             self.charter.verifier(org_id),
             self.charter.notice.trust_chain,
             self.charter.past_roster,

@@ -68,6 +68,11 @@ class Section:
         """Whether the field stands in the plan, as a mapping."""
         return isinstance(self._members.get(key), Fields)
 
+    def is_text(self, key: str, text: str) -> bool:
+        """Whether the field stands there as exactly this text."""
+        node = self._members.get(key)
+        return isinstance(node, Scalar) and node.value == text
+
     def line_of(self, key: str) -> int:
         """The line of a field, or of the section if the field is absent."""
         return self._lines.get(key, self.line)

@@ -22,6 +22,7 @@ from fedveil_common.secret import Seed
 
 from fedveil_participant.store import snapshots, tables
 from fedveil_participant.store.checkpoints import Checked, CheckpointRows
+from fedveil_participant.store.consents import Consents, Shown, StoredOffer
 from fedveil_participant.store.countersignatures import CountersignatureFiles
 from fedveil_participant.store.data_sets import FORGOTTEN, DataSets
 from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
@@ -53,7 +54,7 @@ class Forgotten:
     runs: int
 
 
-class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings, TrainerNotes):
+class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings, TrainerNotes, Consents):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
     def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
@@ -62,6 +63,7 @@ class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Hol
         OutboxRows.__init__(self, database, clock)
         CheckpointRows.__init__(self, database, clock)
         TrailRows.__init__(self, database, clock)
+        Consents.__init__(self, database, clock)
         Holdings.__init__(self, database, models, sealer, clock, entropy)
         TrainerNotes.__init__(self, database)
 
@@ -207,6 +209,7 @@ def _check_key(database: Database, sealer: Sealer) -> None:
 __all__ = [
     "Books",
     "Checked",
+    "Consents",
     "CountersignatureFiles",
     "DataSets",
     "Forgotten",
@@ -216,10 +219,12 @@ __all__ = [
     "ParticipantStore",
     "PrivacyLedgers",
     "Sent",
+    "Shown",
     "Snapshots",
     "Standing",
     "StatisticsFiles",
     "StoredEnd",
+    "StoredOffer",
     "StoredPlan",
     "StoredReceipt",
     "StoredUpdate",

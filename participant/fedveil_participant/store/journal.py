@@ -29,7 +29,7 @@ from fedveil_common.snapshot import SnapshotCodec
 from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey, TagKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.state import LifetimeLimit
-from fedveil_participant.store import tables
+from fedveil_participant.store import consents, tables
 from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.trail import facts_text
 from fedveil_participant.store.updates import spent_columns
@@ -86,8 +86,13 @@ class RoundJournal:
     def save(
         self, key: AttemptKey, stage: Stage, kind: str, trail: tuple[tuple[str, str], ...], changes: Changes
     ) -> None:
-        """Replace the stage (Idle: none is open), apply the changes, append to the trail: together or not at all."""
+        """Replace the stage (Idle: none is open), apply the changes, append to the trail: together or not at all.
+        PolicyRefusal `approval_gone` if the admission among the changes no longer holds.
+        """
         with self._database.write() as connection:
+            if changes.admission is not None:
+                consents.admit(connection, changes.admission, self._clock.wall_s())
+                trail = (*trail, *consents.admission_facts(changes.admission))
             tables.STAGE.delete(connection)
             if not isinstance(stage, Idle):
                 name = type(stage).__name__

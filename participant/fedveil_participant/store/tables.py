@@ -29,6 +29,15 @@ OUTBOX = AppendOnlyTable(
 )
 RECEIPTS = AppendOnlyTable("receipts", "wall_s", "message", "signer_id", "signer_key", "body", "sig")
 CHECKPOINTS = AppendOnlyTable("checkpoints", "wall_s", "statement", "sig")
+OFFERS = CheckedTable("offers", "run_id", "plan_hash", "canonical", "dataset", "binding", "wall_s")
+APPROVALS = CheckedTable(
+    "approvals", "number", "plan_hash", "dataset", "binding", "run_id", "runs", "until_s", "need", "open", "wall_s"
+)
+APPROVERS = CheckedTable("approvers", "number", "uid", "name", "shown", "wall_s")
+DENIALS = CheckedTable("denials", "plan_hash", "uid", "name", "reason", "wall_s")
+ADMISSIONS = CheckedTable(
+    "admissions", "run_id", "plan_hash", "dataset", "approved_by", "number", "binding", "rounds", "epsilon", "wall_s"
+)
 
 ALL: tuple[CheckedTable, ...] = (
     STAGE,
@@ -56,4 +65,9 @@ ALL: tuple[CheckedTable, ...] = (
     SNAPSHOTS,
     RECEIPTS,
     CHECKPOINTS,
+    OFFERS,
+    APPROVALS,
+    APPROVERS,
+    DENIALS,
+    ADMISSIONS,
 )

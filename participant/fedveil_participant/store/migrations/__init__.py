@@ -1,4 +1,4 @@
 """The schema of a participant's journal, step by step. A step that was released is never edited again."""
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision: a database that is at it needs no alembic at start."""
