@@ -136,9 +136,23 @@ def test_an_admission_is_looked_at_again_in_the_transaction_that_writes_the_adve
         assert code_of(advert, number=0, approved_by="accept") == "approval_gone"
         home.store.deny(plans.plan_hash(EXACT), Person(1, "x"), "")
         assert code_of(advert) == "approval_gone"
+        home.store.accept_plan(plans.plan_hash(EXACT))
+        assert code_of(advert, number=0, approved_by="accept") == "approval_gone", "a denial outweighs the command line"
         assert home.store.standing().high_water == {}, "nothing of the step was written"
         home.orders.approve(OWNER, plan_hash=digest())
         assert code_of(advert) == "approval_gone", "an ended approval does not come back"
+
+
+def test_the_number_of_runs_is_counted_in_the_transaction_too(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.offer("r1", NOISY)
+        home.orders.approve(OWNER, plan_hash=digest(NOISY), runs=1, until_s=home.clock.wall_s() + LATER)
+        plan = plans.parse_canonical(NOISY)
+        first, second = (home.desk.admission(RunId(run), plan, plans.plan_hash(NOISY)) for run in ("r1", "r2"))
+        for admission, run in ((first, "r1"), (first, "r1")):
+            home.store.save(AttemptKey(RunId(run), 1, 1), Idle(), "advert", (), Changes(admission=admission))
+        key = AttemptKey(RunId("r2"), 1, 1)
+        assert code_of(home.store.save, key, Idle(), "advert", (), Changes(admission=second)) == "approval_gone"
 
 
 def test_several_runs_until_a_day(tmp_path: Path) -> None:

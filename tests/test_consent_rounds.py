@@ -12,6 +12,7 @@ from fedveil_common.errors import LocalRefusal, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import (
     AdvertMessage,
+    Offer,
     PlanAnswer,
     Refusal,
     RevealMessage,
@@ -23,7 +24,7 @@ from fedveil_coordinator.run import MAX_ANSWERS
 from fedveil_participant import withdrawing
 from fedveil_participant.checks import Limits
 from fedveil_participant.consent import Word
-from fedveil_participant.events import Admission
+from fedveil_participant.events import Admission, Send
 from fedveil_participant.policy import hours
 from fedveil_participant.policy.rules import HoursRules
 from fedveil_simulation.cluster import Cluster, Packet
@@ -37,6 +38,7 @@ from tests.federation import (
     die_after,
     federation,
     journal,
+    manifest_of,
     parse,
     plan_bytes,
     run,
@@ -281,6 +283,7 @@ def test_consent_that_is_gone_in_the_transaction_of_the_advert_makes_no_advert()
     memory.save = refusing  # type: ignore[method-assign, assignment]
     assert finish(cluster, plan) == "finished"
     assert len(tried) == 1
+    assert "update_failed" in trail(cluster, VICTIM, 1), "from the stage that is in the journal"
     assert not sent(cluster, AdvertMessage)
     assert memory.stage is None
     assert answers(cluster) == ["accepted", "consent_pending"]
@@ -434,6 +437,25 @@ def test_too_late_is_said_of_this_run_alone() -> None:
     driver = cluster.members[VICTIM].driver
     assert driver is not None
     assert withdrawing.too_late_for(driver.state, RunId("run-2")) is None
+
+
+def test_a_manifest_of_a_run_that_is_closed_or_held_is_refused_by_its_code() -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, _ = minded(FOUR, plan)
+    assert finish(cluster, plan) == "finished"
+    driver = cluster.members[VICTIM].driver
+    assert driver is not None
+    offer = next(said for said in map(parse, cluster.sent) if isinstance(said, Offer))
+    manifest = manifest_of(offer.manifest)
+
+    def refusal(**changes: object) -> list[str]:
+        found = withdrawing.refusal_of(replace(driver.state, **changes), manifest)  # type: ignore[arg-type]
+        return [one.message.code for one in found if isinstance(one, Send) and isinstance(one.message, Refusal)]
+
+    assert refusal() == []
+    assert refusal(closed={RUN: "consent_withdrawn"}) == ["consent_withdrawn"]
+    assert refusal(closed={RunId("run-2"): "consent_withdrawn"}) == []
+    assert refusal(held="paused") == ["paused"]
 
 
 # --- rows, at each request --------------------------------------------------------------------------------------------
