@@ -187,16 +187,16 @@ def test_without_differential_privacy_a_standing_approval_needs_changed_rows(tmp
         assert home.offer("r2").code == "", "a person's own word for that very run"
     with house(
         tmp_path,
-        "min_changed_rows: 100\n"
+        "min_changed_rows: 50\n"
         "approve: [{dataset: visits, privacy: none, plans: [{name: triage}], runs: 9, rounds: 99}]",
     ) as home:
         assert home.offer("r5").code == "consent_pending", "r1 was of this plan too"
-        home.bindings.changed = {"r1": 100}
+        home.bindings.changed = {"r1": 50}
         assert home.offer("r5").code == ""
         home.admit("r5")
-        home.bindings.changed = {"r1": 100, "r5": 99}
+        home.bindings.changed = {"r1": 50, "r5": 49}
         assert home.offer("r6").code == "consent_pending"
-        home.bindings.changed = {"r1": 100, "r5": 100}
+        home.bindings.changed = {"r1": 50, "r5": 50}
         assert home.offer("r6").code == ""
 
 

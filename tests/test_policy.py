@@ -99,7 +99,7 @@ models: {kinds: [mlp, linear, logistic, softmax], first_layer: guarded, units_pe
 min_cell: 1
 min_changed_rows: 10
 timezone: UTC
-isolation: bwrap
+isolation: landlock
 """
     )
     assert short == long

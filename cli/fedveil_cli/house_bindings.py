@@ -19,7 +19,8 @@ Registrations = Callable[[], Mapping[str, Registration]]
 
 class HouseBindings:
     """`registrations`: the data sets by name, as they are registered at the moment; `open_source` opens one.
-    `trainers`: own trainers' code by name. A file's header is read again once the file is another; a database's once a start.
+    `trainers`: own trainers' code by name. A file's header is read again once the file is another; that of
+    a database once a start.
     """
 
     def __init__(
