@@ -90,13 +90,25 @@ def test_a_missing_sensitive_value_makes_the_distance_equal() -> None:
 
 
 def test_many_wide_columns_do_not_run_over() -> None:
-    """Codes of eight columns of 1000 values each do not fit into 64 bits together."""
-    generator = np.random.Generator(np.random.PCG64(5))
-    columns = [cells([str(v) for v in generator.integers(0, 1000, 4000)]) for _ in range(8)]
-    classes = classes_of(columns, 4000)
-    assert (classes.k, len(classes.sizes)) == (1, 4000)
-    doubled = [Cells(np.concatenate([one.codes, one.codes]), one.values) for one in columns]
-    assert set(classes_of(doubled, 8000).sizes.tolist()) == {2}
+    """Codes of fourteen columns of 1024 values each do not fit into 64 bits: a shift would lose the first ones."""
+    values = cells([str(value) for value in range(1023)]).values
+    rows = np.arange(8184)
+    constant = np.zeros(8184, dtype=np.int32)
+    first = [Cells((rows // 8).astype(np.int32), values), Cells((rows % 8).astype(np.int32), values)]
+    classes = classes_of([*first, *[Cells(constant, values)] * 12], 8184)
+    assert (classes.k, len(classes.sizes)) == (1, 8184)
+    doubled = [Cells(np.concatenate([one.codes, one.codes]), one.values) for one in first]
+    assert set(classes_of(doubled, 2 * 8184).sizes.tolist()) == {2}
+
+
+def test_rows_that_rules_left_out_are_no_room_for_the_release() -> None:
+    """A tenth may go; the rules took it, so the class of one row must not go too."""
+    columns = {"q": "class: quasi, do: suppress, values: [x], what: row"}
+    table = texts({"q": ["x", *["a"] * 8, "b"]})
+    release = "release: {k: 2, max_suppression: 0.1, on_fail: suppress}"
+    error = refused(release, table, columns)
+    assert [one.measure for one in error.report.release or ()] == ["k"]
+    assert masked(columns, table, release.replace("0.1", "0.2"), release=True).report.suppression == 0.2
 
 
 # --- report -----------------------------------------------------------------------------------------------------------

@@ -178,9 +178,8 @@ class _Work:
         return done
 
     def _mend(self, release: Release) -> None:
-        most = int(release.max_suppression * self._table.num_rows + TOLERANCE) - (
-            self._table.num_rows - len(self._kept)
-        )
+        gone = self._table.num_rows - len(self._kept)
+        most = int(release.max_suppression * self._table.num_rows + TOLERANCE) - gone
         while True:
             classes, spreads = self._measured()
             if not shortfalls(release, classes, spreads, 0.0) or release.on_fail is OnFail.REFUSE:
