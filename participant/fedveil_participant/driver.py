@@ -16,7 +16,6 @@ from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
-    IntegrityError,
     PolicyRefusal,
     RoundAborted,
     Unreachable,
@@ -40,7 +39,7 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, round, spending
+from fedveil_participant import checks, finish, kept, round, spending
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
@@ -58,7 +57,6 @@ from fedveil_participant.events import (
     Received,
     Resumed,
     Send,
-    SpentKey,
     SumDisputed,
     Tick,
     UpdateFailed,
@@ -160,7 +158,7 @@ class Driver:
     def start(self) -> None:
         """Take up what the journal holds and begin a session. Before `serve`."""
         self._handle(Resumed(self._clock.monotonic_s()))
-        self._drop_snapshots()
+        kept.drop_snapshots(self.state, self._journal, self._reading)
         self._open_session()
 
     def serve(self) -> None:
@@ -385,16 +383,10 @@ class Driver:
         """The plan of a run was read against the data; an end of it that came meanwhile is taken up now."""
         self._reading = self._reading - {run_id}
         answer()
-        self._drop_snapshots()
+        kept.drop_snapshots(self.state, self._journal, self._reading)
         held = self._held_ends.pop(run_id, None)
         if held is not None:
             self._run_ended(held)
-
-    def _drop_snapshots(self) -> None:
-        """Accepted data is kept for runs that have not ended. While a plan is being read, its data has no run yet."""
-        if not self._reading:
-            open_runs = [one for run, one in self.state.plans.items() if not self._journal.has_end(run)]
-            self._journal.keep_snapshots([(one.plan_hash, one.version) for one in open_runs])
 
     def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan, sketch: bytes) -> None:
         """The plan fits the data and the limits; what is spent already is refused before any round."""
@@ -434,7 +426,7 @@ class Driver:
             accepted = self.state.plans[manifest.key.run_id]
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
-            if not self._is_kept(action.update_key, model_hash):
+            if not kept.is_kept(self._journal, action.update_key, model_hash):
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
@@ -461,18 +453,6 @@ class Driver:
         """A false sum ends the run here, for good: before anything else follows from the error."""
         if error.code == "sum_disputed":
             self.post(SumDisputed(run_id, error.what))
-
-    def _is_kept(self, key: SpentKey, model_hash: bytes) -> bool:
-        """Whether the update made from this model is kept; a file of another format is replaced."""
-        try:
-            known = self._journal.open_update(key)
-        except IntegrityError as error:
-            log.warning("update.unreadable", code=error.code, what=error.what)
-            return False
-        if known is None:
-            return False
-        with contextlib.closing(known):
-            return known.model_hash == model_hash
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
@@ -599,7 +579,7 @@ class Driver:
     def _stored(self, message: RunEnded, with_model: bool) -> None:
         self._walker.forget(message.run_id)
         self._handle(EndStored(message.run_id))
-        self._drop_snapshots()
+        kept.drop_snapshots(self.state, self._journal, self._reading)
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
