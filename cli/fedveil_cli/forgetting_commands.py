@@ -11,7 +11,6 @@ import pathlib
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PolicyRefusal
-from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.secret import Passphrase
 from fedveil_participant import membership
 from fedveil_participant.store import Forgotten
@@ -20,6 +19,9 @@ from fedveil_cli import data_home
 from fedveil_cli.files import write_file
 from fedveil_cli.output import Output
 from fedveil_cli.world import real_world
+
+LABEL = "data-forgotten"
+"""Under which a receipt is signed, over the organisation's id and the bytes of `statement`."""
 
 
 def forget(
@@ -42,8 +44,11 @@ def forget(
             )
         found = store.forget_dataset(name)
         body = jcs.dumps(_statement(member.federation_id, member.org_id, name, world.clock.wall_s(), found))
-        blob = signing.sign(signing_key, member.org_id, BlobType.FORGOTTEN, body)
-    receipt = receipt_of(blob)
+        receipt: dict[str, jcs.Json] = {
+            "org": member.org_id,
+            "statement": body.decode(),
+            "sig": signing.sign_bytes(signing_key, LABEL, member.org_id.encode(), body).hex(),
+        }
     if out is not None:
         write_file(out, "the receipt", jcs.dumps(receipt))
     output.result(
@@ -57,11 +62,6 @@ def forget(
             f"receipt: {jcs.dumps(receipt).decode()}",
         ],
     )
-
-
-def receipt_of(blob: SignedBlob) -> dict[str, jcs.Json]:
-    """A signed statement as JSON: verified by `signing.verify` over the bytes of `statement`, as type `forgotten`."""
-    return {"signer": blob.signer_id, "type": blob.type.value, "statement": blob.body.decode(), "sig": blob.sig.hex()}
 
 
 def _statement(federation: str, org: str, name: str, wall_s: float, found: Forgotten) -> dict[str, jcs.Json]:

@@ -32,7 +32,6 @@ class BlobType(enum.StrEnum):
     CIPHER_HEADER = "cipher_header"
     PARTIAL = "partial"
     NOISE = "noise"
-    FORGOTTEN = "forgotten"
     COUNTERSIGNATURE = "countersignature"
     STAGE = "stage"
 

@@ -14,7 +14,6 @@ import structlog
 from fedveil_common import layout
 from fedveil_common.errors import (
     FedveilError,
-    IntegrityError,
     PeerError,
     PolicyRefusal,
     RoundAborted,
@@ -39,7 +38,7 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, labels, receipts, round
+from fedveil_participant import checks, finish, kept, labels, receipts, round
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consenting
 from fedveil_participant.data_reads import note_read
@@ -58,7 +57,6 @@ from fedveil_participant.events import (
     Received,
     Resumed,
     Send,
-    SpentKey,
     SumDisputed,
     Tick,
     UpdateFailed,
@@ -387,10 +385,9 @@ class Driver:
             accepted = self.state.plans[manifest.key.run_id]
             walk = self._walk(manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
-            if not self._is_kept(action.update_key, model_hash):
-                self.answers.consent.check_rows(
-                    accepted.plan, lambda: self._bench.rows(accepted.plan, accepted.version)
-                )
+            if not kept.is_kept(self._journal, action.update_key, model_hash):
+                read = accepted.plan, accepted.version
+                self.answers.consent.check_rows(accepted.plan, lambda: self._bench.rows(*read))
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
@@ -426,18 +423,6 @@ class Driver:
         """A false sum ends the run here, for good: before anything else follows from the error."""
         if error.code == "sum_disputed":
             self.post(SumDisputed(run_id, error.what))
-
-    def _is_kept(self, key: SpentKey, model_hash: bytes) -> bool:
-        """Whether the update made from this model is kept; a file of another format is replaced."""
-        try:
-            known = self._journal.open_update(key)
-        except IntegrityError as error:
-            log.warning("update.unreadable", code=error.code, what=error.what)
-            return False
-        if known is None:
-            return False
-        with contextlib.closing(known):
-            return known.model_hash == model_hash
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None

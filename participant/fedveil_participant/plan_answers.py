@@ -15,7 +15,7 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import PlanAnswer, PlanOffer, RunEnded
 from fedveil_common.ports import Clock
 
-from fedveil_participant import checks, spending, withdrawing
+from fedveil_participant import checks, kept, spending, withdrawing
 from fedveil_participant.consent import Consenting, Word, key_for
 from fedveil_participant.data_reads import note_read
 from fedveil_participant.events import ConsentChanged, Event, InputsHeld
@@ -229,10 +229,8 @@ class PlanAnswers:
             self._engine.run_ended(held)
 
     def drop_snapshots(self) -> None:
-        """Accepted data is kept for runs that have not ended. While a plan is being read, its data has no run yet."""
-        if not self._reading:
-            open_runs = [one for run, one in self._engine.state.plans.items() if not self._journal.has_end(run)]
-            self._journal.keep_snapshots([(one.plan_hash, one.version) for one in open_runs])
+        """Accepted data of runs that have ended goes (`kept`)."""
+        kept.drop_snapshots(self._engine.state, self._journal, self._reading)
 
     def _accept(self, run_id: RunId, accepted: checks.AcceptedPlan, sketch: bytes) -> None:
         """The plan fits the data and the limits; what is spent already is refused before any round."""

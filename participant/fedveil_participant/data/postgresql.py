@@ -12,6 +12,7 @@ decides what a cell reads as.
 """
 
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -138,7 +139,7 @@ def _opened(address: SqlAddress, statement: str, shown: str, password: Passphras
 
 def _driver() -> ModuleType:
     try:
-        import psycopg
+        return importlib.import_module("psycopg")
     except ImportError:
         raise ConfigError(
             "driver_missing",
@@ -146,7 +147,6 @@ def _driver() -> ModuleType:
             not_done="nothing was connected to",
             next_step="pip install 'fedveil[postgresql]'",
         ) from None
-    return psycopg
 
 
 def _engine(address: SqlAddress, password: Passphrase | None) -> sa.Engine:
@@ -182,14 +182,13 @@ def _check_peer(connection: sa.Connection, shown: str) -> None:
 
 def _prepare(connection: sa.Connection) -> None:
     """Settings for this transaction; every type reads as text. Begins the snapshot's transaction."""
-    from psycopg.types.string import TextLoader
-
+    loader = importlib.import_module("psycopg.types.string").TextLoader
     found = connection.connection.driver_connection
     assert found is not None, "it is open"
     for kind in found.adapters.types:
         for oid in (kind.oid, kind.array_oid):
             if oid:
-                found.adapters.register_loader(oid, TextLoader)
+                found.adapters.register_loader(oid, loader)
     for setting in _SETTINGS:
         connection.exec_driver_sql(f"SET LOCAL {setting}")
 
