@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
-from fedveil_common import layout
 from fedveil_common import plan as plans
 from fedveil_common.errors import (
     FedveilError,
-    IntegrityError,
     PeerError,
     PolicyRefusal,
     RoundAborted,
@@ -27,7 +25,6 @@ from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
-    Manifest,
     ParticipantHello,
     PlanAnswer,
     PlanOffer,
@@ -38,12 +35,11 @@ from fedveil_common.messages import (
     RunEndedAck,
     SignedBlob,
 )
-from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, labels, receipts, round, spending
+from fedveil_participant import checks, derivation, finish, labels, round, spending
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consent, key_for
 from fedveil_participant.events import (
@@ -61,14 +57,14 @@ from fedveil_participant.events import (
     Received,
     Resumed,
     Send,
-    SpentKey,
     SumDisputed,
     Tick,
     UpdateFailed,
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.lineage import Walk, Walker, basis_of
+from fedveil_participant.house_record import HouseRecord
+from fedveil_participant.lineage import Walker
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.protection import Protection
 from fedveil_participant.stages import Idle
@@ -118,6 +114,7 @@ class Driver:
         self._software = software
         self._journal = journal
         self._bench = bench
+        self._record = HouseRecord(journal, bench)
         self._link = link
         self._workers = workers
         self._clock = clock
@@ -371,7 +368,7 @@ class Driver:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
                 version = self._bench.accept(plan)
-                self._note_read(run_id, plan, "accept")
+                self._record.read(run_id, plan, "accept")
                 members = len(self.state.roster.participants)
                 keys = key_for(plan, run_id, members, self._cipher)
                 if run_id not in self.state.high_water and plan.privacy is None:
@@ -418,7 +415,7 @@ class Driver:
         self._answer(digest, said or code)
 
     def _answer(self, digest: bytes, code: str) -> None:
-        self._journal.note("plan_answered", (("plan", digest.hex()), ("code", code or "accepted")))
+        self._record.answered(digest, code or "accepted")
         self._tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
         self._link.send(PlanAnswer(digest, not code, code))
 
@@ -429,14 +426,14 @@ class Driver:
         manifest = action.manifest
         try:
             accepted = self.state.plans[manifest.key.run_id]
-            walk = self._walk(manifest, accepted)
+            walk = derivation.derive(self._walker, self.state, manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
-            if not self._is_kept(action.update_key, model_hash):
+            if not derivation.is_kept(self._journal, action.update_key, model_hash):
                 lineage = None if walk is None else walk.lineage
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
-                self._note_read(manifest.key.run_id, accepted.plan, manifest.purpose.value, manifest.key.round)
+                self._record.read(manifest.key.run_id, accepted.plan, manifest.purpose.value, manifest.key.round)
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
@@ -455,28 +452,10 @@ class Driver:
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
-    def _note_read(self, run_id: RunId, plan: Plan, why: str, number: int = 0) -> None:
-        """The data set was read for a run: to see whether it fits, or for what enters the sum of a round."""
-        place = (("run", run_id), ("round", str(number)), ("why", why))
-        what = (("dataset", plan.data.dataset), ("rows", str(self._bench.rows())))
-        self._journal.note("data_read", (*place, *what, ("plan", plans.plan_hash(plans.canonical(plan)).hex())))
-
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
         """A false sum ends the run here, for good: before anything else follows from the error."""
         if error.code == "sum_disputed":
             self.post(SumDisputed(run_id, error.what))
-
-    def _is_kept(self, key: SpentKey, model_hash: bytes) -> bool:
-        """Whether the update made from this model is kept; a file of another format is replaced."""
-        try:
-            known = self._journal.open_update(key)
-        except IntegrityError as error:
-            log.warning("update.unreadable", code=error.code, what=error.what)
-            return False
-        if known is None:
-            return False
-        with contextlib.closing(known):
-            return known.model_hash == model_hash
 
     def _prepared(self, event: Event) -> None:
         self._preparing = None
@@ -492,24 +471,6 @@ class Driver:
             self._uploading = None
         if self.connected:
             self._retries.append((self._clock.monotonic_s() + RETRY_S, action))
-
-    def _walk(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> Walk | None:
-        """The model that a sum is about, derived here; None for a question. PeerError `model_not_derived`."""
-        if layout.is_query(manifest.purpose):
-            return None
-        walk = self._walker.walk(
-            accepted.plan,
-            manifest.key.run_id,
-            manifest.standardise,
-            manifest.step,
-            manifest.previous,
-            basis_of(self.state),
-        )
-        checks.not_stopped(walk.lineage)
-        checks.derived_model(manifest, walk.lineage.model_hash)
-        checks.derived_state(manifest, walk.lineage.state_hash)
-        self._walker.keep(manifest.key.run_id, walk)
-        return walk
 
     def _protect(self, action: ProtectUpdate | EncryptUpdate) -> None:
         accepted, me = self.state.plans[action.manifest.key.run_id], self.state.me
@@ -559,21 +520,13 @@ class Driver:
         self._workers.submit(work)
 
     def _receipt(self, receipt: SignedBlob, due: bytes) -> None:
-        """A receipt that came for what awaits one with the body `due`: kept beside it, also one that is false, which is
-        an alarm and moves nothing: what it is about has left. Any thread.
-        """
-        if not due:
-            return  # the attempt was over when its upload began anew: nothing waits for the answer
-        key = self.state.roster.coordinator_key
+        """A receipt for what awaits the body `due`. A false one is an alarm and moves nothing. Any thread."""
         try:
-            kept = self._journal.keep_receipt(receipt, key, due)
-            receipts.check(receipt, key, due)
+            if not self._record.receipt(receipt, self.state.roster.coordinator_key, due):
+                log.info("receipt.not_awaited")  # said twice, or about what never left
         except PeerError as error:
-            code, what = error.code, error.what
-            self.call(lambda: self._tell("alarm", {"code": code, "what": what}))
-            return
-        if not kept:
-            log.info("receipt.not_awaited")  # said twice, or about what never left
+            facts = {"code": error.code, "what": error.what}
+            self.call(lambda: self._tell("alarm", facts))
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == (action.key, action.quorum) and session == self._session:
@@ -625,7 +578,7 @@ class Driver:
         if idle(self.state):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
-        self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
+        self._record.ended(message.run_id, message.code, with_model)
         self._link.send(RunEndedAck(message.run_id))
         self._tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})
 
