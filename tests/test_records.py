@@ -385,3 +385,20 @@ def test_the_record_of_processing(home: House, run_id: str, ended: Path) -> None
     home.json("audit", "export", "--dpo", "--out", "dpo.json", home=ACME)
     assert json.loads((home.folder / "dpo.json").read_text())["processings"] == record["processings"]
     home.json("audit", "export", "--dpo", home=ACME)
+
+
+def test_the_retention_table_of_the_page_is_that_of_the_program() -> None:
+    from fedveil_participant.retention import RETENTION, WHY_FOR_GOOD
+    from fedveil_participant.store import tables
+
+    page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text()
+    for one in RETENTION:
+        where, _, rest = one.where.partition(": ")
+        place = f"`{where}`: {rest}" if rest else f"`{where}`"
+        assert f"| {place} | {one.what} | {one.until} |" in page
+    assert WHY_FOR_GOOD in page
+    named = " ".join(one.where for one in RETENTION).replace(",", "").split()
+    missing = {table.name for table in tables.ALL} - set(named)
+    assert missing == {"presumed_spent", "forgiven", "disputed", "marks", "updates", "ends"}, (
+        "a table nobody accounts for"
+    )

@@ -1,4 +1,4 @@
-"""A federation over registered data sets, in real processes: three kinds of sources; one changes, one person objects."""
+"""A federation over registered data sets, in real processes: three kinds of sources; one changes, a person objects."""
 
 import json
 import sqlite3

@@ -11,7 +11,6 @@ import queue
 from collections.abc import Callable, Mapping
 
 import structlog
-from fedveil_common import layout
 from fedveil_common.errors import (
     FedveilError,
     PeerError,
@@ -24,7 +23,6 @@ from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.messages import (
     CoordinatorHello,
     CoordinatorMessage,
-    Manifest,
     ParticipantHello,
     PlanOffer,
     ReceiptNotice,
@@ -38,10 +36,9 @@ from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, finish, kept, labels, receipts, round
+from fedveil_participant import derivation, finish, kept, labels, round
 from fedveil_participant.checking import Checker, PastRoster
 from fedveil_participant.consent import Consenting
-from fedveil_participant.data_reads import note_read
 from fedveil_participant.events import (
     Action,
     AnswerQuorum,
@@ -63,7 +60,8 @@ from fedveil_participant.events import (
     UpdateReady,
     UploadInput,
 )
-from fedveil_participant.lineage import Walk, Walker, basis_of
+from fedveil_participant.house_record import HouseRecord
+from fedveil_participant.lineage import Walker
 from fedveil_participant.plan_answers import PlanAnswers
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.protection import Protection
@@ -105,13 +103,14 @@ class Driver:
         cipher: Cipher,
     ) -> None:
         self.state = state
-        self.answers = PlanAnswers(self, consent, journal, bench, link, workers, clock, cipher)
         self._verify_roster = verify_roster
         self._roster_bytes, self._chain = b"", chain
         self._newer = b""
         self._software = software
         self._journal = journal
         self._bench = bench
+        self._record = HouseRecord(journal, bench)
+        self.answers = PlanAnswers(self, consent, journal, bench, link, workers, clock, cipher, self._record)
         self._link = link
         self._workers = workers
         self._clock = clock
@@ -383,7 +382,7 @@ class Driver:
         manifest = action.manifest
         try:
             accepted = self.state.plans[manifest.key.run_id]
-            walk = self._walk(manifest, accepted)
+            walk = derivation.derive(self._walker, self.state, manifest, accepted)
             model_hash = b"" if walk is None else walk.lineage.model_hash
             if not kept.is_kept(self._journal, action.update_key, model_hash):
                 read = accepted.plan, accepted.version
@@ -392,7 +391,7 @@ class Driver:
                 asked = (accepted.plan, accepted.version, manifest.purpose, lineage, self._seed)
                 if sum(map(len, blocks := self._bench.contribution(*asked))) != manifest.length:
                     raise ValueError("the contribution does not fit the layout of the sum")
-                self._note_read(accepted, manifest)
+                self._record.read(manifest.key.run_id, *read, manifest.purpose.value, manifest.key.round)
                 self._journal.put_update(action.update_key, model_hash, blocks)
                 del blocks
             walked = () if walk is None else walk.sums
@@ -415,10 +414,6 @@ class Driver:
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))
 
-    def _note_read(self, accepted: checks.AcceptedPlan, manifest: Manifest) -> None:
-        plan, key, why = accepted.plan, manifest.key, manifest.purpose.value
-        note_read(self._journal, self._bench, key.run_id, plan, accepted.version, why, key.round)
-
     def _note_dispute(self, error: FedveilError, run_id: RunId) -> None:
         """A false sum ends the run here, for good: before anything else follows from the error."""
         if error.code == "sum_disputed":
@@ -438,24 +433,6 @@ class Driver:
             self._uploading = None
         if self.connected:
             self._retries.append((self._clock.monotonic_s() + RETRY_S, action))
-
-    def _walk(self, manifest: Manifest, accepted: checks.AcceptedPlan) -> Walk | None:
-        """The model that a sum is about, derived here; None for a question. PeerError `model_not_derived`."""
-        if layout.is_query(manifest.purpose):
-            return None
-        walk = self._walker.walk(
-            accepted.plan,
-            manifest.key.run_id,
-            manifest.standardise,
-            manifest.step,
-            manifest.previous,
-            basis_of(self.state),
-        )
-        checks.not_stopped(walk.lineage)
-        checks.derived_model(manifest, walk.lineage.model_hash)
-        checks.derived_state(manifest, walk.lineage.state_hash)
-        self._walker.keep(manifest.key.run_id, walk)
-        return walk
 
     def _protect(self, action: ProtectUpdate | EncryptUpdate) -> None:
         accepted, me = self.state.plans[action.manifest.key.run_id], self.state.me
@@ -505,21 +482,13 @@ class Driver:
         self._workers.submit(work)
 
     def _receipt(self, receipt: SignedBlob, due: bytes) -> None:
-        """A receipt that came for what awaits one with the body `due`: kept beside it, also one that is false, which is
-        an alarm and moves nothing: what it is about has left. Any thread.
-        """
-        if not due:
-            return  # the attempt was over when its upload began anew: nothing waits for the answer
-        key = self.state.roster.coordinator_key
+        """A receipt for what awaits the body `due`. A false one is an alarm and moves nothing. Any thread."""
         try:
-            kept = self._journal.keep_receipt(receipt, key, due)
-            receipts.check(receipt, key, due)
+            if not self._record.receipt(receipt, self.state.roster.coordinator_key, due):
+                log.info("receipt.not_awaited")  # said twice, or about what never left
         except PeerError as error:
-            code, what = error.code, error.what
-            self.call(lambda: self.tell("alarm", {"code": code, "what": what}))
-            return
-        if not kept:
-            log.info("receipt.not_awaited")  # said twice, or about what never left
+            facts = {"code": error.code, "what": error.what}
+            self.call(lambda: self.tell("alarm", facts))
 
     def _uploaded(self, session: int, action: UploadInput, code: str) -> None:
         if self._uploading == (action.key, action.quorum) and session == self._session:
@@ -572,6 +541,6 @@ class Driver:
         if isinstance(self.state.stage, Idle):
             self._journal.drop_updates()  # of attempts that never came to a reveal
         self.ended[message.run_id] = message.code
-        self._journal.note("run_ended", (("run", message.run_id), ("code", message.code), ("model", str(with_model))))
+        self._record.ended(message.run_id, message.code, with_model)
         self.results.acknowledge(message.run_id)
         self.tell("run_ended", {"run": message.run_id, "code": message.code, "model": str(with_model)})

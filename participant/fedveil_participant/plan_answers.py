@@ -17,8 +17,8 @@ from fedveil_common.ports import Clock
 
 from fedveil_participant import checks, kept, spending, withdrawing
 from fedveil_participant.consent import Consenting, Word, key_for
-from fedveil_participant.data_reads import note_read
 from fedveil_participant.events import ConsentChanged, Event, InputsHeld
+from fedveil_participant.house_record import HouseRecord
 from fedveil_participant.ports import Bench, Cipher, Journal, Link, Workers
 from fedveil_participant.stages import Idle
 from fedveil_participant.state import State
@@ -53,6 +53,7 @@ class PlanAnswers:
         workers: Workers,
         clock: Clock,
         cipher: Cipher,
+        record: HouseRecord,
     ) -> None:
         self.consent = consent
         self._engine = engine
@@ -62,6 +63,7 @@ class PlanAnswers:
         self._workers = workers
         self._clock = clock
         self._cipher = cipher
+        self._record = record
         self._reading: frozenset[RunId] = frozenset()
         self._held_ends: dict[RunId, RunEnded] = {}
         self._offers: dict[RunId, PlanOffer] = {}
@@ -183,7 +185,7 @@ class PlanAnswers:
                     read(lambda: self._refuse(run_id, digest, word))
                     return
                 version = self._bench.accept(plan)
-                note_read(self._journal, self._bench, run_id, plan, version, "accept")
+                self._record.read(run_id, plan, version, "accept")
                 self.consent.check_rows(plan, lambda: self._bench.rows(plan, version))
                 keys = key_for(plan, run_id, len(members), self._cipher)
                 if run_id not in self._engine.state.high_water and plan.privacy is None:
@@ -265,6 +267,6 @@ class PlanAnswers:
         self._answer(digest, said or code)
 
     def _answer(self, digest: bytes, code: str) -> None:
-        self._journal.note("plan_answered", (("plan", digest.hex()), ("code", code or "accepted")))
+        self._record.answered(digest, code or "accepted")
         self._engine.tell("plan_answer", {"plan": digest.hex(), "code": code or "accepted"})
         self._link.send(PlanAnswer(digest, not code, code))
