@@ -27,6 +27,8 @@ from fedveil_common.plan import CategoryTarget, FloatFeature, ModelKind, Plan
 from fedveil_common.plan.section import MISSING_MARKS
 from fedveil_participant.data.csv_source import read_features
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from tests import model_samples
 from tests.model_samples import BUILT_IN, STANDARDISE
@@ -132,6 +134,31 @@ def test_a_row_that_predict_refuses_is_nan_in_onnx_and_spoils_no_other(kind: str
     if labels:
         assert set(labels[0].ravel().tolist()[1:-1]) <= {"", -1}
         assert not {"", -1} & set(labels[0].ravel().tolist()[:1])
+
+
+class ForgetfulRelu(OpRun):  # type: ignore[misc]
+    """A runtime's own max(0, z), which makes 0 of a NaN, as the C function fmax does."""
+
+    op_domain = ""
+
+    def _run(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64]]:
+        return (np.fmax(values, 0.0),)
+
+
+ForgetfulRelu.__name__ = "Relu"
+
+
+@pytest.mark.parametrize(("kind", "target"), [one for one in BUILT_IN if one[0] == "mlp"])
+def test_no_runtime_makes_a_number_of_a_row_that_cannot_be_used(kind: str, target: str) -> None:
+    file = model_samples.signed(model_samples.plan_for(kind, target, "federated"))
+    model = onnx.load_model_from_string(onnx_graph.to_onnx(file, {}))
+    mixed = [GOOD[0], *REFUSED, GOOD[1]]
+    for ops in ([], [ForgetfulRelu]):
+        first, *labels = ReferenceEvaluator(model, new_ops=ops).run(None, fed(file.plan, mixed))
+        rows = first.reshape(len(mixed), -1)
+        assert np.isnan(rows[1:-1]).all()
+        np.testing.assert_allclose(rows[[0, -1]], predicted(file, GOOD[:2]).reshape(2, -1), rtol=0, atol=1e-12)
+        assert all(set(one.ravel().tolist()[1:-1]) <= {"", -1} for one in labels)
 
 
 def test_onnx_of_values_that_overflow_an_exponential_stays_a_probability() -> None:
