@@ -59,6 +59,9 @@ def test_a_list_is_made_anew_after_a_day_and_when_the_trust_grows(office: Releas
     assert not second.expired(second.as_of_s + 30 * DAY)
     assert second.expired(second.as_of_s + 30 * DAY + 1)
     assert office.published[-1] == office.registry.status()
+    after = office.handed_over()
+    third = status.read(after.registry.status(), office.fingerprint)
+    assert (third.trust_sequence, third.sequence) == (2, second.sequence + 1)
 
 
 def test_a_restored_database_goes_on_above_what_was_seen(office: ReleaseOffice, tmp_path: Path) -> None:
