@@ -24,7 +24,7 @@ from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_o
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReleaseOffice]:
-    """A model released, retired, released again by roll-back, and withdrawn; each list is kept in `published`."""
+    """A model that was released, retired, brought back, and withdrawn; each list is kept in `published`."""
     with release_office(tmp_path_factory.mktemp("status")) as office:
         office.registry.status()
         office.clock.now += 10

@@ -9,26 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federation import FIVE, RUN, plan_bytes, run, signed
-from fedveil_common import jcs, modelfile, wire
+from fedveil_common import modelfile, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking import quorum
-from fedveil_common.messages import BlobType, RunEndedAck, SignedBlob, StatusNotice, Vote
+from fedveil_common.messages import BlobType, RunEndedAck, SignedBlob, Vote
 from fedveil_common.modelfile import ModelFile
-from fedveil_common.pki.governance import decode_chain, encode_chain, sign_trust, verify_chain
 from fedveil_common.registry import comparison, countersignature, release, statement, status
 from fedveil_common.registry.countersignature import Countersigned
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.release import Release
 from fedveil_common.registry.stages import Move, Stage, allowed
-from fedveil_common.secret import PrivateKey
 from fedveil_coordinator.store import open_store
 from fedveil_participant.consent import Consent
-from fedveil_participant.kept_status import KeptStatus
-from fedveil_participant.run_results import RunResults
-from fedveil_participant.store.countersignatures import CountersignatureFiles
 
 from tests.release_office import DAY, OPERATOR, ReleaseOffice, release_office
 
@@ -460,171 +455,3 @@ def test_two_decisions_at_once_are_not_both_taken(office: ReleaseOffice) -> None
     first, second = office.open(), office.open()
     first.promote(RUN, Stage.CANDIDATE, OPERATOR, "")
     assert code(lambda: second.promote(RUN, Stage.CANDIDATE, OPERATOR, ""), ConfigError) == "stage_changed"
-
-
-# --- freshness --------------------------------------------------------------------------------------------------------
-
-
-def test_a_list_is_made_anew_after_a_day_and_when_the_trust_grows(office: ReleaseOffice) -> None:
-    first = office.registry.status()
-    assert office.registry.status() == first
-    office.clock.now += DAY - 2
-    assert office.registry.status() == first
-    office.clock.now += 3
-    second = office.list()
-    assert second.sequence > status.contents(first).sequence
-    assert second.not_after_s - second.as_of_s == 30 * DAY
-    assert not second.expired(second.as_of_s + 30 * DAY)
-    assert second.expired(second.as_of_s + 30 * DAY + 1)
-    assert office.published[-1] == office.registry.status()
-
-
-def test_a_restored_database_goes_on_above_what_was_seen(office: ReleaseOffice, tmp_path: Path) -> None:
-    """The number is the time: a copy of the database from before signs no list that members would refuse."""
-    seen = [office.list().sequence]
-    for _ in range(3):
-        office.clock.now += 2 * DAY
-        seen.append(office.list().sequence)
-    empty = open_store(tmp_path / "copy", office.clock, create=True)
-    office.clock.now += 60
-    restored = ReleaseOffice(office.cluster, empty, office.trust, office.key, office.clock)
-    assert restored.list().sequence > max(seen)
-    office.clock.now -= 30 * DAY
-    before = office.list().sequence
-    office.registry.promote(RUN, Stage.CANDIDATE, OPERATOR, "")
-    assert office.list().sequence == before + 1, "nor one that goes back with the clock"
-    empty.close()
-
-
-def kept_by(office: ReleaseOffice, folder: Path) -> KeptStatus:
-    folder.mkdir()
-    return KeptStatus(folder, lambda: office.trust.trust)
-
-
-def rewritten(document: bytes, office: ReleaseOffice, **changes: object) -> bytes:
-    """The list in force with changes, signed by the coordinator."""
-    made = replace(status.contents(document), **changes)  # type: ignore[arg-type]
-    return status.to_file(made, office.key, office.trust.trust_chain)
-
-
-def test_a_participant_keeps_the_highest_list(office: ReleaseOffice, tmp_path: Path) -> None:
-    kept = kept_by(office, tmp_path / "acme")
-    ref = ModelRef.of(office.released().manifest)
-    old = office.registry.status()
-    assert kept.take(old).stage_of(ref) is Stage.RELEASED
-    office.registry.withdraw(RUN, OPERATOR, "wrong units")
-    new = office.registry.status()
-    assert kept.take(new).stage_of(ref) is Stage.WITHDRAWN
-    assert kept.take(new) == status.contents(new), "the same again"
-    higher = status.contents(new).sequence + 1
-    refused = {
-        "status_rollback": old,
-        "status_fork": rewritten(new, office, as_of_s=1),
-        "withdrawal_undone": rewritten(new, office, sequence=higher, models=()),
-        "wrong_federation": rewritten(new, office, federation_id="another", sequence=higher),
-        "trust_document_missing": rewritten(new, office, trust_sequence=2, sequence=higher),
-        "bad_document": new[:-1] + b" }",
-    }
-    for wanted, document in refused.items():
-        assert code(lambda document=document: kept.take(document)) == wanted, wanted  # type: ignore[misc]
-    stolen = office.cluster.charter.member_keys[FIVE[0]]
-    made = status.to_file(status.contents(new), stolen, office.trust.trust_chain)
-    assert code(lambda: kept.take(made)) == "bad_signature"
-    assert kept.document() == new
-    back = rewritten(new, office, sequence=higher)
-    assert kept.take(back).sequence == higher
-    other = office.cluster.charter.fingerprint[::-1]
-    assert code(lambda: status.read(new, other)) == "fingerprint_mismatch"
-
-
-def test_lists_that_do_not_parse_are_refused(office: ReleaseOffice) -> None:
-    office.released()
-    document = office.registry.status()
-    outer = json.loads(document)
-    inner = json.loads(outer["status"])
-
-    def verdict(**changes: object) -> str:
-        body = jcs.dumps({**inner, **changes})
-        sig = signing.sign_bytes(office.key, "registry/status", body).hex()
-        text = jcs.dumps({**outer, "status": body.decode(), "sig": sig})
-        return code(lambda: status.read(text, office.fingerprint))
-
-    (model,) = inner["models"]
-    assert verdict(models=[model, model]) == "bad_document"
-    assert verdict(models=[{**model, "stage": "draft"}]) == "bad_document"
-    assert verdict(models=[{**model, "stage": "gone"}]) == "bad_document"
-    assert verdict(models=[{**model, "more": 1}]) == "bad_document"
-    assert verdict(sequence=0) == "bad_document"
-    assert verdict(not_after_s=-1) == "bad_document"
-    assert verdict(more=1) == "bad_document"
-    bad = jcs.dumps({**outer, "trust_chain": "?"})
-    assert code(lambda: status.read(bad, office.fingerprint)) == "bad_document"
-    assert code(lambda: status.read(b" " * (3 * 1024 * 1024 + 1), office.fingerprint)) == "bad_document"
-
-
-def test_two_branches_of_trust_are_a_fork(office: ReleaseOffice) -> None:
-    one = office.handed_over()
-    key = office.cluster.charter.member_keys[FIVE[1]]
-    before = one.trust.trust.last
-    branch = replace(before, coordinator=signing.public_key(key))
-    first = decode_chain(office.trust.trust_chain)
-    chain = encode_chain([*first, sign_trust(branch, [office.cluster.charter.governance_key])])
-    other = verify_chain(chain, office.fingerprint)
-    assert code(lambda: status.read(one.registry.status(), office.fingerprint, [other])) == "trust_fork"
-
-
-def test_members_are_told_when_they_connect_and_after_a_decision(office: ReleaseOffice, tmp_path: Path) -> None:
-    cluster, acme = office.cluster, FIVE[0]
-    member = cluster.members[acme]
-    assert member.driver is not None
-    kept = kept_by(office, tmp_path / "acme")
-    told: list[tuple[str, dict[str, str]]] = []
-    member.driver.listeners.append(lambda kind, facts: told.append((kind, dict(facts))))
-    member.driver.results.take_status = kept.take
-    office.clock.now += DAY
-    cluster.coordinator.publish_status()
-    cluster.settle()
-    assert status.contents(kept.document()) == office.list()
-    old = office.registry.status()
-    office.registry.withdraw(RUN, OPERATOR, "wrong units")
-    cluster.coordinator.publish_status()
-    cluster.settle()
-    assert ("status", {"sequence": str(office.list().sequence), "withdrawn": RUN}) in told
-    member.driver._message(member.driver._session, StatusNotice(old))
-    assert ("alarm", "status_rollback") in [(kind, facts.get("code")) for kind, facts in told]
-    assert status.contents(kept.document()) == office.list()
-    sent = len(cluster.sent)
-    member.driver.reopen_session()
-    cluster.settle()
-    notices = [wire.parse_coordinator(one.data) for one in cluster.sent[sent:] if one.outward and one.org_id == acme]
-    assert [one for one in notices if isinstance(one, StatusNotice)] == [StatusNotice(office.registry.status())]
-
-
-def test_a_member_is_asked_before_it_vouches(tmp_path: Path) -> None:
-    """The end of the run is told again at each session until the owner has decided."""
-    files, said, told = CountersignatureFiles(tmp_path), [], []
-    key = PrivateKey(b"k" * 32)
-    blob = signing.sign(key, FIVE[0], BlobType.COUNTERSIGNATURE, b"{}")
-
-    class Journal:
-        put_countersignature = staticmethod(files.put)
-        countersignature = staticmethod(files.get)
-        countersignature_held = staticmethod(files.held)
-
-    class Link:
-        send = staticmethod(said.append)
-
-    results = RunResults(Journal(), Link(), lambda kind, facts: told.append(kind))  # type: ignore[arg-type]
-    files.put(RUN, blob, held=True)
-    results.acknowledge(RUN)
-    assert (said, told, files.waiting()) == ([], ["countersign_asks"], [RUN])
-    files.decide(RUN, sign=True)
-    assert code(lambda: files.decide(RUN, sign=True), ConfigError) == "not_held"
-    files.put(RUN, blob, held=True)
-    results.acknowledge(RUN)
-    assert said == [blob, RunEndedAck(RUN)]
-    files.put(OTHER, blob, held=True)
-    files.decide(OTHER, sign=False)
-    results.acknowledge(OTHER)
-    assert said[2:] == [RunEndedAck(OTHER)], "declined: nothing but the acknowledgement"
-    assert code(lambda: files.held(RunId("../x")), ConfigError) == "bad_name"

@@ -1,4 +1,4 @@
 """The schema of the coordinator's database, step by step. A step that was released is never edited again."""
 
-HEAD = "published_keys"
+HEAD = "stages"
 """The newest revision: a database that is at it needs no alembic at start."""
