@@ -1,4 +1,4 @@
-"""A federation over registered data sets, in real processes: three kinds of sources; one changes, a person objects."""
+"""A federation over registered data sets, in real processes: a source that changes, and a person who objects."""
 
 import json
 import sqlite3

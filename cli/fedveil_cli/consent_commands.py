@@ -210,7 +210,8 @@ def _roster_of(home: pathlib.Path) -> tuple[OrgId | None, tuple[OrgId, ...] | No
     if not membership.has_membership(home):
         return None, None
     member = membership.load_membership(home)
-    return OrgId(member.org_id), _members(home, b"")
+    me, members = OrgId(member.org_id), _members(home, b"")
+    return me, members if me in members else None  # a roster from before this organisation says nothing yet
 
 
 def _members(home: pathlib.Path, signed: bytes) -> tuple[OrgId, ...]:
