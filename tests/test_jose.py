@@ -19,7 +19,7 @@ from fedveil_common.sealing import key_files
 from fedveil_common.sealing.header import Subject
 from fedveil_common.sealing.recipients import PrivateRecipient
 from fedveil_common.secret import PrivateKey, Seed
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import jose as reference
@@ -162,6 +162,7 @@ def test_rfc_3394_section_4_6() -> None:
 ANY = st.one_of(st.binary(max_size=300), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 
 
+@settings(max_examples=40)
 @given(ANY)
 def test_no_bytes_end_in_anything_but_a_refusal(token: bytes) -> None:
     assert code_of(token, None)
@@ -169,6 +170,7 @@ def test_no_bytes_end_in_anything_but_a_refusal(token: bytes) -> None:
         assert code_of(token, READERS[name])
 
 
+@settings(max_examples=60)
 @given(st.data())
 def test_no_change_of_a_token_goes_unnoticed(data: st.DataObject) -> None:
     reader = data.draw(st.sampled_from([None, "x25519", "rsa"]))

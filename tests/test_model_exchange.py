@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -64,13 +65,14 @@ def everything() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and keys of three people: an RSA key takes a while."""
+    """A model, and keys of four people: an RSA key takes a while."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "m.safetensors").write_bytes(model_samples.signed_bytes(PLAN))
     (folder / "word").write_text("a long passphrase\n")
     for name, key in (
         ("ann", key_files.new_x25519(SystemEntropy())),
-        ("bob", key_files.new_rsa()),
+        ("bob", key_files.new_x25519(SystemEntropy())),
+        ("rsa", key_files.new_rsa()),
         ("eve", key_files.new_x25519(SystemEntropy())),
     ):
         (folder / f"{name}.key").write_bytes(key_files.private_pem(key, None))
@@ -95,9 +97,9 @@ def sealed(capsys: Capture, *recipients: str) -> dict[str, Any]:
 
 
 def test_a_model_goes_to_somebody_who_has_the_fingerprint_and_a_key(place: Path, capsys: Capture) -> None:
-    made = sealed(capsys, "ann.pub", "bob.pub")
+    made = sealed(capsys, "ann.pub", "rsa.pub")
     assert (made["kind"], made["federation"], made["object"]) == ("model", "hospitals", "run-1")
-    for key in ("ann.key", "bob.key"):
+    for key in ("ann.key", "rsa.key"):
         opened = value(capsys, "open", "m.sealed", "--key", key, *PRINT, "--out", "again")
         assert (opened["verified"], opened["run_id"], opened["plan"]) == (True, "run-1", "sample")
         assert Path("again").read_bytes() == Path("m.safetensors").read_bytes()
@@ -134,6 +136,7 @@ def seal_as(data: bytes, name: str, subject: Subject) -> None:
 OWN = Subject("model", "hospitals", "run-1")
 
 
+@functools.cache
 def lies() -> dict[str, tuple[bytes, Subject, str]]:
     """What was sealed, as what, and the code of the refusal."""
     good = model_samples.signed(PLAN)

@@ -40,7 +40,7 @@ def test_a_model_opens_and_predicts_at_an_outsider_s(home: House) -> None:
     fingerprint = home.json("fingerprint")["fingerprint_hex"]
     # the outsider makes a key and sends the public half; so does a second one, later
     home.json("data", "key", "--out", "clinic", home="nobody")
-    home.json("data", "key", "--rsa", "--out", "lab", home="nobody")
+    home.json("data", "key", "--out", "lab", home="nobody")
     # the operator exports, seals, signs
     home.json("model", "export", "--out", "model.safetensors")
     home.json("model", "seal", "model.safetensors", "--for", "clinic.pub", "--out", "model.sealed")
