@@ -178,7 +178,7 @@ def test_code_that_cannot_be_private_is_refused_whatever_the_rows(tmp_path: path
 @pytest.mark.parametrize("what", ["none", "mean of the chunk", "an error"])
 def test_it_is_refused_when_the_plan_is_accepted(tmp_path: pathlib.Path, what: str) -> None:
     own(tmp_path, WRONG[what][0])
-    configs = {"risk": read_config("risk", config_file(tmp_path))}
+    configs = {"risk": (read_config("risk", config_file(tmp_path)), best())}
     trainers = Trainers(configs, MemoryApprovals(), LookedAt(), lambda name, data: None)
     with pytest.raises(LocalRefusal) as caught:
         trainers.accept(PLAN)
@@ -292,7 +292,7 @@ def test_a_private_federation_trains_with_each_ones_own_code(tmp_path: pathlib.P
     """One member's code mixes rows: it declines, and the coordinator hears no more than of any other trouble."""
     plan, run = plan_of(("rounds: 20", "rounds: 2")), RunId("run-1")
     own(tmp_path, NORMALISED)
-    configs = {"risk": read_config("risk", config_file(tmp_path))}
+    configs = {"risk": (read_config("risk", config_file(tmp_path)), best())}
     bad = Trainers(configs, MemoryApprovals(), LookedAt(), lambda name, data: None)
     trainers = {**{org: good(org) for org in ORGS}, ORGS[1]: bad}
     cluster = Cluster(make_charter(ORGS, 3), 3, tables(), canonical(plan), trainers)
