@@ -299,7 +299,7 @@ def test_reasons_are_codes_and_none_is_local() -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", code) for code in REASONS)
     assert not any(character.isdigit() for code in REASONS for character in code), "no counts"
     assert not REASONS & codes_of(["LocalRefusal"])
-    assert {"no_update", "consent_missing", "model_spent", "bad_data", "too_few_rows"} <= REASONS
+    assert {"no_update", "consent_pending", "model_spent", "bad_data", "too_few_rows"} <= REASONS
 
 
 @pytest.mark.parametrize("code", ["rows_83", "mrs_example", "trainer_failed", "Bad Data", "passphrase_wrong"])
