@@ -127,7 +127,8 @@ def _order(program: Program, folder: Path, keep: list[int], patience: Patience) 
     ours = [(str(shim), bubblewrap.SHIM), (str(program.code), bubblewrap.CODE)]
     places = [place if held.level is Isolation.BWRAP else source for source, place in ours]
     python = held.interpreter
-    words = [python.python, "-I", "-u", f"{places[0]}/main.py", *map(str, keep), places[1], str(PROCESSES)]
+    inside = PROCESSES if held.level is Isolation.BWRAP else 0  # elsewhere others of this user count too: `Order`
+    words = [python.python, "-I", "-u", f"{places[0]}/main.py", *map(str, keep), places[1], str(inside)]
     return Order(
         level=held.level.value,
         command=words,

@@ -1,8 +1,9 @@
 """Runs an organisation's own trainer for one call; the program that `child` starts, under the organisation's Python.
 
 Run as `PYTHON -I -u FILE IN OUT ROWS CODE PROCESSES`: descriptors to read the job from, to answer on, and of the rows
-(read-only); the folder with the code; how many processes it may have, with their threads. It needs numpy and imports
-nothing of Fedveil; what it is confined by was set before it began (`confine`), and it works in an empty folder.
+(read-only); the folder with the code; how many processes it may have, with their threads, where it has a namespace of
+its own (0: as it is). It needs numpy and imports nothing of Fedveil. What it is confined by was set before it began
+(`confine`), and it works in an empty folder.
 
 The trainer, or what an adapter beside this file makes of the organisation's code, is a class without arguments, with
 methods that get a `Job`:
@@ -209,8 +210,9 @@ def main(arguments: list[str]) -> None:
     """The whole program."""
     source, out, rows, code, processes = int(arguments[0]), int(arguments[1]), int(arguments[2]), *arguments[3:5]
     os.environ.clear()
-    most = min(int(processes), resource.getrlimit(resource.RLIMIT_NPROC)[1])
-    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    if int(processes):
+        most = min(int(processes), resource.getrlimit(resource.RLIMIT_NPROC)[1])
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     for descriptor in (source, out, rows):
         os.set_inheritable(descriptor, False)  # what the trainer starts answers for nobody
     done = threading.Event()
