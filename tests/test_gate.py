@@ -115,6 +115,8 @@ LINES_OUT = {
     "participant/fedveil_participant/enrolment.py": {"http"},  # the type of a connection
     "cli/fedveil_cli/renewing.py": {"grpc"},  # makes the channel that goes into the link
     "cli/fedveil_cli/verifying.py": {"grpc"},  # the same, for `verify`
+    "participant/fedveil_participant/approval/service.py": {"socket"},  # listens to this machine's people, AF_UNIX alone
+    "participant/fedveil_participant/approval/frames.py": {"socket"},  # what they say
     "cli/fedveil_cli/doctor_network.py": {"socket"},  # looks whether a port answers, sends nothing over TLS
 }
 """Where a participant's side touches the network, and with what."""
@@ -147,6 +149,10 @@ def test_nothing_else_of_a_participant_touches_the_network() -> None:
                 assert not called & STUBS, f"{name} makes stubs of its own"
             if name != "participant/fedveil_participant/enrolment_client.py":
                 assert not called & {"getresponse", "putrequest", "urlopen"}, name
+    for name in ("service", "frames"):
+        local = (ROOT / f"participant/fedveil_participant/approval/{name}.py").read_text()
+        assert local.count("socket.socket(") == local.count("socket.socket(socket.AF_UNIX"), name
+        assert "create_connection" not in local, name
     source = (ROOT / "participant/fedveil_participant/enrolment_client.py").read_text()
     assert source.count(".request(") == 1
     assert source.index("gate.https(") < source.index(".request("), "on record, then sent"
