@@ -234,21 +234,7 @@ def test_what_is_not_registered(home: Home, capsys: Capture, words: tuple[str, .
     assert home.json(capsys, "list") == {"datasets": []}
 
 
-def test_rules_are_registered_by_their_digest_and_never_passed_by(home: Home, capsys: Capture) -> None:
-    rules = home.folder / "masking.yaml"
-    rules.write_text("version: 1\n")
-    found = home.json(capsys, "add", "d", "--source", home.table, "--rules", rules)
-    assert len(found["rules_digest"]) == 64
-    store = home.store()
-    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
-    with pytest.raises(ConfigError) as caught:
-        participating.table_bench({}, store).accept(plan)
-    assert caught.value.code == "mask_missing"
-    with pytest.raises(ConfigError) as caught:
-        participating._named_once(store, {"d": home.table})
-    assert caught.value.code == "dataset_guarded"
-    store.close()
-    assert home.refused(capsys, "check", "d", "--plan", home.folder / "plan.yaml") == (2, "mask_missing")
+def test_no_file_comes_past_rules_or_filters(home: Home, capsys: Capture) -> None:
     home.json(capsys, "add", "d", "--source", home.table, "--where", "c=F", "--replace")
     store = home.store()
     with pytest.raises(ConfigError) as caught:

@@ -1,0 +1,209 @@
+"""Registered data sets behind their masking rules: in training, in the commands, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedveil_cli import participating
+from fedveil_common import plan as plans
+from fedveil_common.errors import ConfigError, FedveilError
+from fedveil_participant.bench import TableBench
+from fedveil_participant.data.registration import FileSource, Registration, Rules
+from fedveil_participant.store import ParticipantStore
+from pyarrow import csv
+from test_data_set_commands import Capture, Home, plan_file
+from test_data_set_commands import home as home  # noqa: PLC0414 - a fixture
+
+RULES = """\
+version: 1
+dataset: d
+key_ref: file:masking.key
+columns:
+  id: {class: identifier, do: pseudonym}
+  a: {class: quasi, do: [{clamp: {min: 2, max: 7}}, {generalise: {width: 2, show: middle}}]}
+  c: {class: quasi, do: keep}
+  note: {class: free_text, do: drop}
+  y: {class: sensitive, do: keep}
+"""
+PRIVATE = (
+    (
+        "privacy: none",
+        "privacy: {unit: record, rows: 40, clip_norm: 1, noise_multiplier: 9, delta: 1.0e-3, "
+        "sample_rate: 1.0, max_epsilon: 9}",
+    ),
+    ("range: [0, 10]", "range: [0, 10], clamp: true"),
+    (", weight_cap: 100", ""),
+)
+
+
+def rules(home: Home, text: str = RULES) -> Path:
+    path = home.folder / "masking.yaml"
+    path.write_text(text)
+    key = home.folder / "masking.key"
+    key.write_bytes(bytes(range(100, 132)).hex().encode())
+    key.chmod(0o600)
+    return path
+
+
+def code_of(call: Any) -> str:
+    with pytest.raises(FedveilError) as caught:
+        call()
+    return caught.value.code
+
+
+def accepted(store: ParticipantStore, plan: plans.Plan, **options: Any) -> tuple[TableBench, bytes]:
+    bench = participating.table_bench({}, store, **options)
+    assert isinstance(bench, TableBench)
+    return bench, bench.accept(plan)
+
+
+def test_a_plan_sees_the_masked_table_and_the_version_is_of_the_true_one(home: Home, capsys: Capture) -> None:
+    plain = home.json(capsys, "add", "e", "--source", home.table)
+    found = home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home))
+    assert len(found["rules_digest"]) == 64
+    assert found["version"] == plain["version"]
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    store = home.store()
+    bench, version = accepted(store, plan)
+    assert version.hex().startswith(found["version"])
+    source = bench._accepted(plan, version)
+    assert set(source.table.numbers["a"].tolist()) == {3.0, 5.0, 7.0}, "middles of the ranges, none of the true values"
+    (note,) = [dict(row.facts) for row in store.trail() if row.kind == "data_masked"]
+    assert (note["dataset"], note["rows"], note["rows_left"], note["noise"]) == ("d", "40", "40", "[]")
+    assert note["masking"] == found["rules_digest"]
+    assert json.loads(note["columns"])["a"] == ["clamp", "generalise"]
+    # after a restart the rounds go on from what was masked then, also if key and rules are gone
+    (home.folder / "masking.key").unlink()
+    again = participating.table_bench({}, store)
+    assert isinstance(again, TableBench)
+    assert again._accepted(plan, version).table.numbers["a"].tolist() == source.table.numbers["a"].tolist()
+    assert code_of(lambda: participating.table_bench({}, store).accept(plan)) == "file_unreadable"
+    assert home.json(capsys, "check", "e", "--plan", plan_file(home.folder, ("dataset: d", "dataset: e")))["fulfils"]
+    store.close()
+
+
+def test_other_rules_than_those_that_were_registered_mask_nothing(home: Home, capsys: Capture) -> None:
+    path = rules(home)
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", path)
+    plan = plan_file(home.folder)
+    path.write_text(RULES + "# a remark changes nothing\n")
+    assert home.json(capsys, "check", "d", "--plan", plan)["fulfils"] is True
+    path.write_text(RULES.replace("min: 2", "min: 1"))
+    assert home.refused(capsys, "check", "d", "--plan", plan) == (2, "masking_changed")
+    for words in (("preview", "d"), ("check", "d"), ("mask", "d", "--out", home.folder / "out.csv")):
+        assert home.refused(capsys, *words) == (2, "masking_changed")
+    assert not (home.folder / "out.csv").exists()
+    store = home.store()
+    bench = participating.table_bench({}, store)
+    found = plans.parse_plan(plan.read_bytes(), "p")
+    assert code_of(lambda: bench.accept(found)) == "masking_changed"
+    with pytest.raises(ConfigError) as caught:
+        participating._named_once(store, {"d": home.table})
+    assert caught.value.code == "dataset_guarded"
+    store.close()
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", path, "--replace")
+    assert home.json(capsys, "check", "d", "--plan", plan)["fulfils"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("version: 1\n", "bad_masking_rules"),
+        (RULES.replace("dataset: d", "dataset: other"), "masking_dataset"),
+    ],
+)
+def test_rules_that_cannot_be_are_not_registered(home: Home, capsys: Capture, text: str, code: str) -> None:
+    assert home.refused(capsys, "add", "d", "--source", home.table, "--rules", rules(home, text)) == (2, code)
+    assert home.json(capsys, "list") == {"datasets": []}
+
+
+def test_a_broken_mask_holds_up_its_own_data_set_alone(home: Home, capsys: Capture) -> None:
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home))
+    home.json(capsys, "add", "e", "--source", home.table)
+    (home.folder / "masking.yaml").unlink()
+    store = home.store()
+    other = plans.parse_plan(plan_file(home.folder, ("dataset: d", "dataset: e")).read_bytes(), "p")
+    accepted(store, other)
+    bench = participating.table_bench({}, store)
+    assert (
+        code_of(lambda: bench.accept(plans.parse_plan(plan_file(home.folder).read_bytes(), "p"))) == "file_unreadable"
+    )
+    store.close()
+
+
+MIXING = {
+    "microaggregate of a": RULES.replace("{generalise: {width: 2, show: middle}}", "{microaggregate: {k: 4}}"),
+    "suppress of c": RULES.replace("c: {class: quasi, do: keep}", "c: {class: quasi, do: suppress, rarer_than: 3}"),
+}
+
+
+@pytest.mark.parametrize("what", MIXING)
+def test_what_looks_beyond_a_row_is_refused_where_single_records_are_protected(
+    home: Home, capsys: Capture, what: str
+) -> None:
+    """Adding one record would move what others contribute, and the epsilon that is charged would be too small."""
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home, MIXING[what]))
+    exact = plan_file(home.folder)
+    assert home.json(capsys, "check", "d", "--plan", exact)["fulfils"] is True
+    private = plan_file(home.folder, *PRIVATE)
+    code, out, err = home.run(capsys, "check", "d", "--plan", private)
+    assert (code, out) == (4, "")
+    assert "mask_mixes_rows" in err
+    assert what in err
+    store = home.store()
+    bench = participating.table_bench({}, store)
+    assert code_of(lambda: bench.accept(plans.parse_plan(private.read_bytes(), "p"))) == "mask_mixes_rows"
+    store.close()
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home), "--replace")
+    assert home.json(capsys, "check", "d", "--plan", private)["fulfils"] is True
+
+
+def test_thresholds_hold_for_training_where_the_policy_says_so(home: Home, capsys: Capture) -> None:
+    text = RULES + "release: {k: 9, on_fail: refuse}\n"
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home, text))
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    store = home.store()
+    accepted(store, plan)
+    strict = participating.table_bench({}, store, release=True)
+    assert code_of(lambda: strict.accept(plan)) == "release_below_thresholds"
+    private = plans.parse_plan(plan_file(home.folder, *PRIVATE).read_bytes(), "p")
+    assert code_of(lambda: strict.accept(private)) == "mask_mixes_rows", "a refusal by other rows is about them too"
+    accepted(store, private)
+    store.close()
+
+
+def test_the_commands_take_a_registered_name_with_its_filters(home: Home, capsys: Capture) -> None:
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home), "--where", "c=F")
+    home.json(capsys, "add", "e", "--source", home.table)
+    shown = home.json(capsys, "preview", "d")
+    assert (len(shown["rows"]), shown["rows_masked"], shown["dropped"]) == (5, 20, ["note"])
+    assert home.json(capsys, "check", "d")["rows"] == 20
+    out = home.folder / "out.csv"
+    assert home.json(capsys, "mask", "d", "--out", out)["report"]["rows"] == 20
+    masked = csv.read_csv(out)
+    assert set(masked["c"].to_pylist()) == {"F"}
+    assert not any(one.startswith("p1") and len(one) < 5 for one in masked["id"].to_pylist())
+    (home.folder / "ids.txt").write_text("p3\n")
+    home.json(capsys, "exclude", "d", "--ids", home.folder / "ids.txt", "--column", "id")
+    assert home.json(capsys, "check", "d")["rows"] == 19
+    for words, code in (
+        (("check", "e"), "rules_missing"),
+        (("check", "nobody"), "unknown_dataset"),
+        (("check", "d", "--data-key", home.table), "usage"),
+        (("check", "d", "--plan", home.table, "--rules", home.folder / "masking.yaml"), "usage"),
+        (("mask", "d", "--out", home.table), "output_refused"),
+        (("mask", "d", "--out", home.folder / "masking.yaml"), "output_refused"),
+    ):
+        assert home.refused(capsys, *words) == (2, code), words
+    assert home.table.read_text().startswith("a,c,y")
+
+
+def test_without_a_mask_at_hand_rules_are_never_passed_by(home: Home) -> None:
+    """A bench that was built without masks: nothing of such a data set is read."""
+    store = home.store()
+    registration = Registration("d", FileSource(home.table), Rules(home.folder / "r", bytes(32)))
+    bench = TableBench({}, store.data_version_key(), sources={"d": registration})
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    assert code_of(lambda: bench.accept(plan)) == "mask_missing"
+    store.close()
