@@ -29,8 +29,7 @@ NOISY = plans.parse_plan(PRIVATE.encode(), "plan.yaml")
 MLP = plans.parse_plan(
     plan_text().replace("{kind: logistic, l2: 0.001}", "{kind: mlp, hidden: [9, 4]}").encode(), "plan.yaml"
 )
-ASKED = plans.parse_plan(
-    b"""
+ASKED_TEXT = b"""
 version: 1
 name: counts
 kind: statistics
@@ -43,9 +42,8 @@ statistics: {queries: [{mean: age}], max_rows: 1000, min_cell: 5}
 cohort: {min_participants: 3}
 protection: {kind: masked}
 privacy: none
-""",
-    "plan.yaml",
-)
+"""
+ASKED = plans.parse_plan(ASKED_TEXT, "plan.yaml")
 SHORT = """
 version: 1
 privacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}
@@ -315,6 +313,18 @@ def test_a_rule_lets_what_is_just_inside_through_and_nothing_else(
     facts = Facts(ACME, ROSTER, input_bytes=SIZE)
     assert codes(read(SHORT + inside), plan, facts) == set()
     assert code in codes(read(SHORT + outside), plan, facts)
+
+
+def test_exact_statistics_about_few_rows_are_refused() -> None:
+    """Under differential privacy a true count decides nothing, and the rule does not apply."""
+    for most, found in (("5", set()), ("6", {"min_cell_below_policy"})):
+        assert codes(read(SHORT + f"min_cell: {most}"), ASKED, Facts(ACME, ROSTER)) & {"min_cell_below_policy"} == found
+    noise = b"privacy: {unit: record, rows: 1000, noise_multiplier: 9, delta: 1.0e-5, max_epsilon: 4}"
+    noisy = plans.parse_plan(
+        ASKED_TEXT.replace(b"privacy: none", noise).replace(b"range: [0, 120]", b"range: [0, 120], clamp: true"),
+        "plan.yaml",
+    )
+    assert "min_cell_below_policy" not in codes(read(SHORT + "min_cell: 999"), noisy, Facts(ACME, ROSTER))
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,12 @@ def _data(policy: Policy, plan: Plan, facts: Facts) -> Iterator[Finding]:
             f"the columns {_listed(missing or columns)}",
             "all columns" if allowed is None else _listed(allowed),
         )
+    if plan.statistics is not None and plan.privacy is None:
+        least = plan.statistics.min_cell
+        fits = least >= policy.min_cell
+        yield _finding(
+            "min_cell_below_policy", "min_cell", fits, f"cells of {least} rows", f"at least {policy.min_cell}"
+        )
     yield _finding(
         "rows_below_policy",
         f"data.{name}.min_rows",
