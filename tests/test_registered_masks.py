@@ -135,6 +135,9 @@ def test_a_broken_mask_holds_up_its_own_data_set_alone(home: Home, capsys: Captu
 MIXING = {
     "microaggregate of a": RULES.replace("{generalise: {width: 2, show: middle}}", "{microaggregate: {k: 4}}"),
     "suppress of c": RULES.replace("c: {class: quasi, do: keep}", "c: {class: quasi, do: suppress, rarer_than: 3}"),
+    "noise of a": RULES.replace(
+        "{generalise: {width: 2, show: middle}}", "{noise: {discrete_laplace: {scale: 0.1, grid: 1}}}"
+    ),
 }
 
 
@@ -157,6 +160,22 @@ def test_what_looks_beyond_a_row_is_refused_where_single_records_are_protected(
     store.close()
     home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home), "--replace")
     assert home.json(capsys, "check", "d", "--plan", private)["fulfils"] is True
+
+
+def test_one_row_more_gives_all_others_new_noise(home: Home, capsys: Capture) -> None:
+    """Why noise counts as looking beyond a row: whether a row came shows in what the others contribute."""
+    text = RULES.replace("{generalise: {width: 2, show: middle}}", "{noise: {discrete_laplace: {scale: 2, grid: 1}}}")
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home, text))
+    plan = plans.parse_plan(plan_file(home.folder, ("range: [0, 10]", "range: [-99, 99]")).read_bytes(), "p")
+    store = home.store()
+    bench, version = accepted(store, plan)
+    before = bench._accepted(plan, version).table.numbers["a"]
+    lines = home.table.read_text().splitlines()
+    home.table.write_text("\n".join([*lines, lines[1].replace("p0", "p99")]) + "\n")
+    bench, version = accepted(store, plan)
+    after = bench._accepted(plan, version).table.numbers["a"][: len(before)]
+    assert (before != after).sum() > 20
+    store.close()
 
 
 def test_thresholds_hold_for_training_where_the_policy_says_so(home: Home, capsys: Capture) -> None:

@@ -102,7 +102,7 @@ def check_row_wise(rules: Rules, plan: Plan, *, release: bool) -> None:
             f"the plan protects single records, and in the masking rules of {rules.dataset} what becomes of a row "
             f"depends on other rows: {', '.join(mixing)}",
             not_done="the plan was not accepted",
-            next_step="use operators that look at one cell at a time (generalise, truncate, clamp, pseudonym, noise)",
+            next_step="use operators that look at one cell at a time (generalise, truncate, clamp, pseudonym)",
         )
 
 

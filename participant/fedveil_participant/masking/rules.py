@@ -262,13 +262,14 @@ class Rules:
 
     def mixing(self, *, release: bool) -> tuple[str, ...]:
         """What of these rules looks beyond the row it masks, for people; empty if each row is masked by itself. With
-        `release` the thresholds count too. Equal values get equal surrogates, whatever other rows there are.
+        `release` the thresholds count too. Noise is drawn for a version of the whole table: a row that comes gives all
+        others new noise. Equal values get equal surrogates, whatever other rows there are.
         """
         found = [
             f"{step.NAME} of {rule.name}"
             for rule in self.columns.values()
             for step in rule.steps
-            if isinstance(step, Microaggregate) or (isinstance(step, Suppress) and step.rarer_than is not None)
+            if isinstance(step, Microaggregate | Noise) or (isinstance(step, Suppress) and step.rarer_than is not None)
         ]
         if self.aggregate is not None:
             found.append("aggregate")
