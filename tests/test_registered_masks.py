@@ -1,6 +1,7 @@
 """Registered data sets behind their masking rules: in training, in the commands, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,22 @@ def test_what_looks_beyond_a_row_is_refused_where_single_records_are_protected(
     store.close()
     home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home), "--replace")
     assert home.json(capsys, "check", "d", "--plan", private)["fulfils"] is True
+
+
+def test_two_data_sets_share_a_key_of_the_environment(
+    home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = rules(home, RULES.replace("file:masking.key", "env:MASKS")), home.folder / "other.yaml"
+    other.write_text(path.read_text().replace("dataset: d", "dataset: e"))
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", path)
+    home.json(capsys, "add", "e", "--source", home.table, "--rules", other)
+    monkeypatch.setenv("MASKS", bytes(range(100, 132)).hex())
+    store = home.store()
+    bench = participating.table_bench({}, store)
+    assert "MASKS" not in os.environ
+    for name in ("d", "e"):
+        bench.accept(plans.parse_plan(plan_file(home.folder, ("dataset: d", f"dataset: {name}")).read_bytes(), "p"))
+    store.close()
 
 
 def test_one_row_more_gives_all_others_new_noise(home: Home, capsys: Capture) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from fedveil_common.errors import ConfigError
 from fedveil_common.ports import Entropy
 from fedveil_participant.data.registration import Registration
-from fedveil_participant.masking import Rules
+from fedveil_participant.masking import MaskingKey, Rules, parse_key_reference
 from fedveil_participant.masking.registered import Loaded, Note, RegisteredMasks
 
 from fedveil_cli.masking_commands import read_rules
@@ -21,12 +21,21 @@ from fedveil_cli.output import Output
 def masks_of(
     registrations: Iterable[Registration], entropy: Entropy, output: Output, note: Note, *, release: bool = False
 ) -> RegisteredMasks:
-    """The masks of those that have rules."""
+    """The masks of those that have rules; several may name one key."""
+    held: dict[str, MaskingKey | None] = {}
+
+    def key_of(rules: Rules, path: pathlib.Path) -> MaskingKey | None:
+        """Of the environment once: it is deleted there."""
+        if rules.key_ref is None or parse_key_reference(rules.key_ref).kind != "env":
+            return find_key(rules.key_ref, path, output)
+        if rules.key_ref not in held:
+            held[rules.key_ref] = find_key(rules.key_ref, path, output)
+        return held[rules.key_ref]
 
     def load(registration: Registration) -> Loaded:
         assert registration.rules is not None, "only data sets with rules are loaded"
         rules = read_rules(registration.rules.path)
-        key = find_key(rules.key_ref, registration.rules.path, output) if rules.needs_key else None
+        key = key_of(rules, registration.rules.path) if rules.needs_key else None
         return Loaded(rules, key)
 
     return RegisteredMasks(registrations, load, entropy, note, release=release)
