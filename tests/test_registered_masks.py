@@ -1,7 +1,9 @@
 """Registered data sets behind their masking rules: in training, in the commands, and what is refused."""
 
+import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,28 @@ def test_two_data_sets_share_a_key_of_the_environment(
     for name in ("d", "e"):
         bench.accept(plans.parse_plan(plan_file(home.folder, ("dataset: d", f"dataset: {name}")).read_bytes(), "p"))
     store.close()
+
+
+def test_no_output_takes_the_place_of_what_is_read(home: Home, capsys: Capture) -> None:
+    """Nor does it lie in the folder of the table, which would have its rows twice then."""
+    text = RULES.replace("c: {class: quasi, do: keep}", "c: {class: quasi, do: hierarchy, file: c.csv, level: 1}")
+    (home.folder / "c.csv").write_text("F,x\nM,x\n")
+    base, folder = home.folder / "t.db", home.folder / "folder"
+    folder.mkdir()
+    (folder / "one.csv").write_text(home.table.read_text())
+    with contextlib.closing(sqlite3.connect(base)) as connection, connection:
+        connection.execute("CREATE TABLE t (id TEXT, a REAL, c TEXT, note TEXT, y INT)")
+        connection.execute("INSERT INTO t VALUES ('p1', 3, 'F', 'n', 1)")
+    home.json(capsys, "add", "d", "--source", f"sqlite:///{base}", "--table", "t", "--rules", rules(home, text))
+    for out in (base, home.folder / "masking.key", home.folder / "c.csv"):
+        before = out.read_bytes()
+        assert home.refused(capsys, "mask", "d", "--out", out) == (2, "output_refused"), out
+        assert home.refused(capsys, "check", "d", "--report", out) == (2, "output_refused"), out
+        assert out.read_bytes() == before
+    home.json(capsys, "add", "d", "--source", folder, "--rules", rules(home, text), "--replace")
+    assert home.refused(capsys, "mask", "d", "--out", folder / "two.csv") == (2, "output_refused")
+    assert [one.name for one in folder.iterdir()] == ["one.csv"]
+    home.json(capsys, "mask", "d", "--out", home.folder / "two.csv")
 
 
 def test_one_row_more_gives_all_others_new_noise(home: Home, capsys: Capture) -> None:

@@ -15,7 +15,7 @@ from fedveil_participant.bench import FindFiles, OpenSource
 from fedveil_participant.data.folder import table_files
 from fedveil_participant.data.postgresql import postgresql_table
 from fedveil_participant.data.records import TableFile
-from fedveil_participant.data.registration import FileSource, Registration, SqlSource
+from fedveil_participant.data.registration import FileSource, Origin, Registration, SqlSource
 from fedveil_participant.data.sql_address import SQLITE
 from fedveil_participant.data.sqlite import sqlite_table
 
@@ -47,6 +47,17 @@ def opening(home: pathlib.Path, clock: Clock, find_files: FindFiles = table_file
                 return [postgresql_table(address, selected, _secret(password_file, "database-password"))]
 
     return opened
+
+
+def places(source: Origin) -> list[pathlib.Path]:
+    """The files and folders of this machine that a source is read from, with those of its secrets."""
+    match source:
+        case FileSource(path=path, key=key, passphrase_file=passphrase_file):
+            return [path, *(one for one in (key, passphrase_file) if one is not None)]
+        case SqlSource(address=address, password_file=password_file):
+            found = [] if password_file is None else [password_file]
+            database = sa.make_url(address.url).database if address.dialect == SQLITE else None
+            return [*found, *([] if database is None else [pathlib.Path(database)])]
 
 
 def _secret(path: pathlib.Path | None, name: str) -> Passphrase | None:

@@ -25,14 +25,24 @@ from fedveil_common.sealing import header, key_files, recipients
 from fedveil_common.secret import Passphrase
 from fedveil_participant.data.folder import PARQUET, Reveal, table_files, unreadable
 from fedveil_participant.data.selection import PersonDigests, Selection
-from fedveil_participant.masking import Masked, ReleaseRefused, RiskReport, Rules, mask_table, parse_rules, unmask_table
+from fedveil_participant.masking import (
+    Masked,
+    ReleaseRefused,
+    RiskReport,
+    Rules,
+    mask_table,
+    parse_key_reference,
+    parse_rules,
+    unmask_table,
+)
 from fedveil_participant.masking.hierarchy import MAX_BYTES as MAX_HIERARCHY
 from fedveil_participant.masking.registered import changed
+from fedveil_participant.masking.rules import Lookup
 from fedveil_participant.masking.source import read_texts, read_typed
 from pyarrow import csv, parquet
 
 from fedveil_cli import data_home
-from fedveil_cli.data_sources import opening
+from fedveil_cli.data_sources import opening, places
 from fedveil_cli.files import read_file
 from fedveil_cli.masking_keys import find_key, missing
 from fedveil_cli.output import Output, TextTable
@@ -46,8 +56,9 @@ FORMATS = ("csv", "parquet")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is masked, and by which rules. `inputs`: the files that are read. `digest`: the masking digest that was
-    registered, if any was. `read`: the whole table; raises DataError, OSError.
+    """What is masked, and by which rules. `inputs`: the files and the folder that are read, keys of sealed
+    ones too. `digest`: the masking digest that was registered, if any was. `read`: the whole table; raises DataError,
+    OSError.
     """
 
     shown: str
@@ -75,7 +86,7 @@ def subject(
             return read_typed(paths, source)
         return read_texts(files, source)
 
-    return Subject(source, rules_file, paths, read)
+    return Subject(source, rules_file, (path, *paths, *([] if data_key is None else [data_key])), read)
 
 
 def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | None, output: Output) -> Subject:
@@ -93,7 +104,7 @@ def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | N
     selection = Selection(registration.where, books.excluded(name), PersonDigests(books.data_version_key()))
     files = opening(home, world.clock)(registration)
     shown = registration.source.shown
-    inputs = tuple(pathlib.Path(file.name) for file in files)
+    inputs = (*places(registration.source), *(pathlib.Path(file.name) for file in files))
     return Subject(
         shown, registration.rules.path, inputs, lambda: read_texts(files, shown, selection), registration.rules.digest
     )
@@ -104,8 +115,7 @@ def mask(
 ) -> None:
     """`data mask`. Errors as `mask_table`, with the thresholds; ConfigError `output_refused`, `bad_format`."""
     write = _writer(out, format_)
-    for path in (out, *(() if report_file is None else (report_file,))):
-        _check_out(what, path)
+    _check_out(what, out, *(() if report_file is None else (report_file,)))
     done = _masked(what, output, release=True, report_file=report_file)
     write(done.table)
     if report_file is not None:
@@ -217,12 +227,29 @@ def _reveal(data_key: pathlib.Path, passphrase_file: pathlib.Path | None, output
     return reveal
 
 
-def _check_out(what: Subject, out: pathlib.Path) -> None:
-    """ConfigError `output_refused` for a place that must not be replaced."""
-    read = [*what.inputs, what.rules_file]
-    why = ""
-    if out.exists() and any(path.exists() and path.samefile(out) for path in read):
+def _check_out(what: Subject, *outs: pathlib.Path) -> None:
+    """ConfigError `output_refused` for a place that must not be replaced, or that would be read as the table."""
+    read = [*what.inputs, what.rules_file, *_beside(what.rules_file)]
+    for out in outs:
+        _check_place(out, [path for path in read if path.exists()])
+
+
+def _beside(rules_file: pathlib.Path) -> list[pathlib.Path]:
+    """The key and the hierarchies that the rules name."""
+    rules = read_rules(rules_file)
+    names = [step.file for one in rules.columns.values() for step in one.steps if isinstance(step, Lookup)]
+    reference = None if rules.key_ref is None else parse_key_reference(rules.key_ref)
+    if reference is not None and reference.kind == "file":
+        names.append(reference.name)
+    return [rules_file.parent / name for name in names]
+
+
+def _check_place(out: pathlib.Path, read: list[pathlib.Path]) -> None:
+    why, folder = "", out.resolve().parent
+    if out.exists() and any(path.samefile(out) for path in read):
         why = "it is a file that is read"
+    elif folder.is_dir() and any(path.is_dir() and path.samefile(folder) for path in read):
+        why = "it lies in the folder that is read, and would be a part of the table"
     elif out.exists() and not out.is_file():
         why = "it is no regular file"
     elif not out.absolute().parent.is_dir():
