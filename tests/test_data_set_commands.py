@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fedveil_cli import main, participating
+from fedveil_cli import main, participating, processing_record
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
@@ -501,6 +501,20 @@ def test_the_path_that_a_start_named_is_forgotten_too(home: Home, capsys: Captur
     store.close()
     assert json.loads(home.json(capsys, "forget", "d")["receipt"]["statement"])["erased"]["registration"] is True
     assert home.json(capsys, "list") == {"datasets": []}
+
+
+def test_the_record_of_processing_has_what_was_registered_and_who_objected(home: Home, capsys: Capture) -> None:
+    home.json(capsys, "add", "d", "--source", home.table)
+    (home.folder / "ids.txt").write_text("p3\n")
+    home.json(capsys, "exclude", "d", "--ids", home.folder / "ids.txt", "--column", "id")
+    home.json(capsys, "exclude", "d", "--ids", home.folder / "ids.txt", "--column", "id", "--undo")
+    books = home.store()
+    assert processing_record._names(books, {}) == ["d"], "also what no plan read yet"
+    found: Any = processing_record._data_set("d", books, {}, books.trail())
+    assert found["source"] == str(home.table)
+    assert [one["kind"] for one in found["registered"]] == ["data_registered"]
+    assert [one["kind"] for one in found["masks_and_exclusions"]] == ["persons_excluded", "persons_admitted"]
+    books.close()
 
 
 def test_the_names_of_the_new_tables_are_all_verified_at_the_start() -> None:

@@ -16,7 +16,7 @@ from fedveil_common.plan import Plan
 from fedveil_common.succession import roster_of_its_time
 from fedveil_participant.membership import Membership
 from fedveil_participant.retention import RETENTION, WHY_FOR_GOOD
-from fedveil_participant.store import Books, Sent, TrailRow
+from fedveil_participant.store import Books, Sent, TrailRow, data_sets
 
 from fedveil_cli import outbox_commands
 from fedveil_cli.spending_report import DataSetBook, timestamp
@@ -28,7 +28,7 @@ ANSWERS = frozenset({"plan_answered"})
 """Notes about a plan that say what the coordinator heard, and are no decision of a person."""
 
 WITHDRAWN = frozenset({"plan_withdrawn"})
-DATA_RULES = frozenset({"data_masked", "data_excluded", "data_forgotten"})
+DATA_RULES = frozenset({"data_masked", data_sets.EXCLUDED, data_sets.ADMITTED, data_sets.FORGOTTEN})
 
 
 def collect(member: Membership, books: Books, now_s: float) -> Record:
@@ -135,7 +135,7 @@ def _run(run: RunId, plan: Plan, books: Books, trail: Sequence[TrailRow], sent: 
 
 
 def _names(books: Books, known: Mapping[RunId, Plan]) -> list[str]:
-    return sorted({*books.datasets(), *(plan.data.dataset for plan in known.values())})
+    return sorted({*books.registrations(), *(plan.data.dataset for plan in known.values())})
 
 
 def _data_set(name: str, books: Books, known: Mapping[RunId, Plan], trail: Sequence[TrailRow]) -> Record:
@@ -143,11 +143,11 @@ def _data_set(name: str, books: Books, known: Mapping[RunId, Plan], trail: Seque
     ledger = budget.fold(row.entry for row in books.ledger_rows() if row.dataset == name)
     book = DataSetBook(name, ledger, limit, known, ())
     about = [row for row in trail if name in {row.fact("dataset"), row.fact("name"), row.fact("data")}]
-    source = books.datasets().get(name)
+    registered = books.registrations().get(name)
     return {
         "name": name,
-        "source": None if source is None else str(source),
-        "registered": [_note(row) for row in about if row.kind in {"data_registered", "data_added"}],
+        "source": None if registered is None else registered.source.shown,
+        "registered": [_note(row) for row in about if row.kind == data_sets.REGISTERED],
         "masks_and_exclusions": [_note(row) for row in about if row.kind in DATA_RULES],
         "epsilon_spent": book.spent if math.isfinite(book.spent) else None,
         "delta": book.delta,
