@@ -267,3 +267,25 @@ def test_without_a_mask_at_hand_rules_are_never_passed_by(home: Home) -> None:
     plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
     assert code_of(lambda: bench.accept(plan)) == "mask_missing"
     store.close()
+
+
+def test_a_plan_that_is_read_meanwhile_lends_no_other_plan_its_rows(home: Home, capsys: Capture) -> None:
+    """Two threads read the same version for two plans: what was read last may be another plan's at any step."""
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home))
+    one = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    other = plans.parse_plan(plan_file(home.folder, ("seed: 7", "seed: 8")).read_bytes(), "p")
+    store = home.store()
+    bench, version = accepted(store, one)
+    own = bench._accepted(one, version).positions
+
+    class Meanwhile(tuple[Any, ...]):
+        __slots__ = ()
+
+        def __getitem__(self, place: Any) -> Any:
+            if place == 0:
+                bench.accept(other)
+            return super().__getitem__(place)
+
+    bench._loaded = Meanwhile(bench._loaded or ())
+    assert bench._accepted(one, version).positions.tolist() == own.tolist()
+    store.close()

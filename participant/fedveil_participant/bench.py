@@ -173,7 +173,8 @@ class TableBench:
     def _accepted(self, plan: Plan, version: bytes) -> Source:
         """The data as it was accepted, if it is kept; else as it is now."""
         key = canonical(plan)
-        loaded = None if self._loaded is None or self._loaded[0] != key else self._loaded[1]
+        last = self._loaded  # looked at once: another thread may read for another plan meanwhile
+        loaded = None if last is None or last[0] != key else last[1]
         if loaded is not None and (loaded.version == version or self._shelf is None):
             return loaded
         found = self._kept(plan, version)
