@@ -399,6 +399,6 @@ def test_the_retention_table_of_the_page_is_that_of_the_program() -> None:
     assert WHY_FOR_GOOD in page
     named = " ".join(one.where for one in RETENTION).replace(",", "").split()
     missing = {table.name for table in tables.ALL} - set(named)
-    assert missing == {"presumed_spent", "forgiven", "disputed", "marks", "updates", "ends"}, (
+    assert missing == {"presumed_spent", "forgiven", "disputed", "marks", "updates", "snapshots", "ends"}, (
         "a table nobody accounts for"
     )
