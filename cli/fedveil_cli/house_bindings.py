@@ -11,7 +11,7 @@ from fedveil_participant.approval.binding import NOTHING, LocalDigests
 from fedveil_participant.bench import OpenSource
 from fedveil_participant.data.folder import unreadable
 from fedveil_participant.data.problems import Problems
-from fedveil_participant.data.registration import FileSource, Registration
+from fedveil_participant.data.registration import FileSource, Registration, SqlSource
 from fedveil_participant.training import code_tree
 
 Registrations = Callable[[], Mapping[str, Registration]]
@@ -55,7 +55,7 @@ class HouseBindings:
         return NOTHING if folder is None else code_tree.digest(folder)
 
     def _schema(self, registration: Registration) -> bytes:
-        """Of the names of all columns, in whatever order they stand, and of the filters."""
+        """Of the names of all columns, in whatever order they stand, and of the filters: a database's are its query."""
         try:
             seen = _state_of(registration)
             known = self._columns.get(registration)
@@ -64,6 +64,8 @@ class HouseBindings:
         except OSError as error:
             raise unreadable(Path(registration.source.shown), error) from error
         where = [f"{column}={value}" for column, value in registration.where]
+        if isinstance(registration.source, SqlSource):
+            where.append(registration.source.selected.statement)
         return h("approval/schema", registration.name.encode(), *(one.encode() for one in (*known[1], *where)))
 
     def _header(self, registration: Registration) -> tuple[str, ...]:
