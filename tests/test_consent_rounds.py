@@ -305,6 +305,27 @@ def test_a_member_killed_after_the_approval_and_before_its_advert_goes_on_by_the
         assert bool(sent(cluster, AdvertMessage)) == adverts
 
 
+@pytest.mark.parametrize("kind", ["advert", "shares", "ack", "dealers", "input"])
+def test_a_plan_that_is_denied_while_its_member_is_down_gets_no_input_and_no_vote_from_the_open_attempt(
+    kind: str,
+) -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(plan=plan)
+
+    def again() -> None:
+        mind.word = Word("consent_withdrawn", "denied", "consent_withdrawn")
+        cluster.members[VICTIM].closed = {RUN: "consent_withdrawn"}
+        cluster.start_member(VICTIM)
+
+    died = die_after(cluster, VICTIM, kind, 1, again)
+    assert finish(cluster, plan) == "finished"
+    assert died
+    said = trail(cluster, VICTIM, 1)
+    assert said[-1] == "sat_out"
+    assert not {"vote", "reveal"} & set(said)
+    assert ("input" in said) == (kind == "input"), "its header is out only if it was before"
+
+
 # --- holding back -----------------------------------------------------------------------------------------------------
 
 
