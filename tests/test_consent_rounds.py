@@ -403,6 +403,28 @@ def test_leaving_finishes_the_open_attempt_and_joins_no_other() -> None:
     assert "input" not in trail(cluster, VICTIM, 2)
 
 
+@pytest.mark.parametrize("code", ["paused", "outside_hours"])
+def test_whoever_leaves_still_gives_no_input_while_inputs_are_held_back(code: str) -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(FOUR, plan)
+    told: list[str] = []
+
+    def saved(said: str, key: object) -> None:
+        driver = cluster.members[VICTIM].driver
+        assert driver is not None
+        if said == "advert" and getattr(key, "round", 0) == 1 and not told:
+            driver.listeners.append(lambda kind, facts: told.append(kind))
+            driver.call(driver.answers.leave)
+            mind.held = code
+            driver.call(driver.answers.refresh_hold)
+
+    journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
+    assert finish(cluster, plan) == "finished"
+    assert "left" in told
+    assert "sat_out" in trail(cluster, VICTIM, 1)
+    assert not {"input", "vote"} & set(trail(cluster, VICTIM))
+
+
 # --- the policy against manifests -------------------------------------------------------------------------------------
 
 

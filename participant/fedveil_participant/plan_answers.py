@@ -148,7 +148,7 @@ class PlanAnswers:
     def refresh_hold(self) -> None:
         """Tell the machine, and the coordinator, whether inputs are made at this time."""
         self._look_at = self._clock.monotonic_s() + HOURS_S
-        code = withdrawing.LEAVING if self._leaving else self.consent.hold(self._clock.wall_s())
+        code = self.consent.hold(self._clock.wall_s()) or (withdrawing.LEAVING if self._leaving else "")
         if code == self._engine.state.held:
             return
         self._engine.handle(InputsHeld(code))
