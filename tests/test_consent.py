@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from fedveil_common import plan as plans
-from fedveil_common.errors import FedveilError, PolicyRefusal, Unreachable
+from fedveil_common.errors import ConfigError, FedveilError, PolicyRefusal, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.plan import Plan
 from fedveil_participant.approval import people
 from fedveil_participant.approval.binding import LocalDigests
 from fedveil_participant.approval.decisions import Person
@@ -261,8 +262,58 @@ def test_a_denial_outweighs_everything_before_it_and_its_reason_stays_here(tmp_p
     with house(tmp_path) as home:
         home.store.accept_plan(plans.plan_hash(EXACT))
         assert home.offer("r1").code == "consent_withdrawn", "the same command line again is no new word"
-        home.orders.approve(OWNER, plan_hash=digest(), run=None)
+        assert code_of(home.orders.approve, OWNER, plan_hash=digest()) == "which_run", "that which went on, or r2"
+        home.orders.approve(OWNER, plan_hash=digest(), run="r1")
         assert home.offer("r1").code == ""
+        assert home.offer("r2").code == "consent_pending", "the word on the command line was before the denial"
+
+
+def test_an_approval_after_a_denial_revives_no_earlier_word(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.store.accept_plan(plans.plan_hash(EXACT))
+        assert home.offer("r1").code == ""
+        home.orders.deny(OWNER, plan_hash=digest())
+        home.offer("r1")
+        home.orders.approve(OWNER, plan_hash=digest())
+        assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
+
+
+def test_who_approves_once_more_what_goes_on_lets_in_no_other_run(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.offer("r1", NOISY)
+        home.orders.approve(OWNER, plan_hash=digest(NOISY))
+        home.admit("r1", NOISY)
+        assert code_of(home.orders.approve, OWNER, plan_hash=digest(NOISY)) == "unknown_offer"
+        assert home.offer("r2", NOISY).code == "consent_pending"
+        home.orders.deny(OWNER, plan_hash=digest(NOISY))
+        home.orders.approve(OWNER, plan_hash=digest(NOISY), run="r1")
+        assert home.offer("r1", NOISY).code == "", "a withdrawal is taken back for the run that it was about"
+
+
+def test_one_plan_that_cannot_be_looked_at_hides_no_other(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.offer("r1")
+        home.offer("r2", NOISY)
+        of = home.bindings.of
+
+        def gone(plan: Plan) -> LocalDigests:
+            if plan.privacy is not None:
+                raise ConfigError("dataset_missing", "it is gone")
+            return of(plan)
+
+        home.bindings.of = gone  # type: ignore[method-assign]
+        states = [row["state"] for row in home.orders.pending(OWNER)["pending"]]  # type: ignore[union-attr, index, call-overload]
+        assert states == ["pending: nobody has approved this plan", "not possible here: it is gone"]
+
+
+def test_a_policy_that_changed_holds_for_a_run_that_is_offered_no_more(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.store.accept_plan(plans.plan_hash(EXACT))
+        home.offer("r1")
+        home.admit("r1")
+    with house(tmp_path, "min_cell: 1\nprotections: [paillier]\n") as home:
+        assert code_of(home.admit, "r1") == "policy_refused", "whatever the command line accepted"
+        assert "policy_refused" in home.notes()
 
 
 def test_what_is_no_plan_hash_or_no_reason(tmp_path: Path) -> None:
@@ -359,6 +410,18 @@ def test_the_month_of_the_policy_counts_runs_that_were_let_in(tmp_path: Path) ->
         assert home.offer("r2", NOISY).code == "", "a run does not stand in its own way"
         home.clock.advance_to(home.clock.monotonic_s() + 32 * 86_400)
         assert home.offer("r3", NOISY).code == ""
+
+
+def test_the_month_holds_for_runs_that_were_offered_before_another_was_let_in(tmp_path: Path) -> None:
+    with house(tmp_path, "min_cell: 1") as home:
+        assert home.policy is not None
+        data = {"visits": replace(home.policy.data["visits"], epsilon_per_month=4.0)}
+        home.desk.policy = replace(home.policy, data=data)
+        home.store.accept_plan(bytes.fromhex(digest(NOISY)))
+        assert [home.offer(run, NOISY).code for run in ("r1", "r2")] == ["", ""]
+        home.admit("r1", NOISY)
+        assert code_of(home.admit, "r2", NOISY) == "policy_refused"
+        home.admit("r1", NOISY)
 
 
 def test_accounts_of_the_machine_know_their_groups() -> None:

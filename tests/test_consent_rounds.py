@@ -305,6 +305,27 @@ def test_a_member_killed_after_the_approval_and_before_its_advert_goes_on_by_the
         assert bool(sent(cluster, AdvertMessage)) == adverts
 
 
+@pytest.mark.parametrize("kind", ["advert", "shares", "ack", "dealers", "input"])
+def test_a_plan_that_is_denied_while_its_member_is_down_gets_no_input_and_no_vote_from_the_open_attempt(
+    kind: str,
+) -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(plan=plan)
+
+    def again() -> None:
+        mind.word = Word("consent_withdrawn", "denied", "consent_withdrawn")
+        cluster.members[VICTIM].closed = {RUN: "consent_withdrawn"}
+        cluster.start_member(VICTIM)
+
+    died = die_after(cluster, VICTIM, kind, 1, again)
+    assert finish(cluster, plan) == "finished"
+    assert died
+    said = trail(cluster, VICTIM, 1)
+    assert said[-1] == "sat_out"
+    assert not {"vote", "reveal"} & set(said)
+    assert ("input" in said) == (kind == "input"), "its header is out only if it was before"
+
+
 # --- holding back -----------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +403,28 @@ def test_leaving_finishes_the_open_attempt_and_joins_no_other() -> None:
     assert "input" not in trail(cluster, VICTIM, 2)
 
 
+@pytest.mark.parametrize("code", ["paused", "outside_hours"])
+def test_whoever_leaves_still_gives_no_input_while_inputs_are_held_back(code: str) -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(FOUR, plan)
+    told: list[str] = []
+
+    def saved(said: str, key: object) -> None:
+        driver = cluster.members[VICTIM].driver
+        assert driver is not None
+        if said == "advert" and getattr(key, "round", 0) == 1 and not told:
+            driver.listeners.append(lambda kind, facts: told.append(kind))
+            driver.call(driver.answers.leave)
+            mind.held = code
+            driver.call(driver.answers.refresh_hold)
+
+    journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
+    assert finish(cluster, plan) == "finished"
+    assert "left" in told
+    assert "sat_out" in trail(cluster, VICTIM, 1)
+    assert not {"input", "vote"} & set(trail(cluster, VICTIM))
+
+
 # --- the policy against manifests -------------------------------------------------------------------------------------
 
 
@@ -408,7 +451,8 @@ def test_a_manifest_outside_of_the_policy_is_sat_out_before_anything_is_sent_for
         assert bool(sent(cluster, AdvertMessage)) == takes_part
         refusals = {one.code for one in sent(cluster, Refusal) if isinstance(one, Refusal)}
         assert refusals == (set() if takes_part else {"policy_refused"})
-        assert bool(journal(cluster, VICTIM).notes) != takes_part, "it is on record"
+        kinds = {kind for kind, _ in journal(cluster, VICTIM).records}
+        assert ("policy_refused" in kinds) != takes_part, "it is on record"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ def test_another_account_is_refused_by_what_the_kernel_says(tmp_path: Path, uid:
         (frame({"order": "approve", "plan_hash": {"x": 1}}), "bad_plan_hash"),
         (frame({"order": "approve", "plan_hash": digest(), "run": 7}), "unknown_offer"),
         (frame({"order": "approve", "plan_hash": digest(), "runs": 1e300, "until_s": 1}), "bad_term"),
+        (frame({"order": "approve", "plan_hash": digest(), "runs": 1, "until_s": 1e300}), "bad_term"),
+        (frame({"order": "approve", "plan_hash": digest(), "runs": 1, "until_s": 253_402_300_800}), "bad_term"),
+        (frame({"order": "deny", "plan_hash": digest(), "reason": "\ud800"}), "bad_frame"),
     ],
 )
 def test_garbage_is_answered_with_an_error_and_stops_nothing(tmp_path: Path, data: bytes, code: str) -> None:
@@ -162,3 +165,24 @@ def test_an_answer_that_is_none_is_an_error() -> None:
     with pytest.raises(FedveilError) as strange:
         frames.answer_of({"error": {"code": "x", "exit": 99}})
     assert strange.value.exit_code == 70
+
+
+def test_what_is_not_wanted_is_read_on_for_a_bounded_time() -> None:
+    ours, theirs = socket.socketpair()
+    with frames.closing(ours), frames.closing(theirs):
+        theirs.sendall(b"x")
+        frames.drop_rest(ours, 1.5, LateClock())
+        theirs.sendall(b"y")
+        ours.setblocking(False)
+        assert ours.recv(2) == b"y", "a second of the 1.5 went by with each piece: no other was waited for"
+
+
+def test_a_file_in_the_place_of_the_socket_is_not_removed(tmp_path: Path) -> None:
+    file, link = tmp_path / "precious", tmp_path / "link"
+    file.write_text("kept")
+    link.symlink_to(file)
+    for path in (file, link):
+        with pytest.raises(ConfigError) as caught:
+            service._listen(path, None)
+        assert caught.value.code == "socket_unusable"
+    assert (file.read_text(), link.is_symlink()) == ("kept", True)

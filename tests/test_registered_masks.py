@@ -7,13 +7,16 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fedveil_cli import data_sources, participating
 from fedveil_cli.house_bindings import HouseBindings
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError
+from fedveil_common.messages import Purpose
 from fedveil_participant.bench import TableBench
 from fedveil_participant.data.registration import FileSource, Registration, Rules
+from fedveil_participant.events import SpentKey
 from fedveil_participant.store import ParticipantStore
 from fedveil_simulation.ports import SimulatedClock
 from pyarrow import csv
@@ -86,6 +89,47 @@ def test_a_plan_sees_the_masked_table_and_the_version_is_of_the_true_one(home: H
     assert code_of(lambda: participating.table_bench({}, store).accept(plan)) == "file_unreadable"
     assert home.json(capsys, "check", "e", "--plan", plan_file(home.folder, ("dataset: d", "dataset: e")))["fulfils"]
     store.close()
+
+
+def test_a_run_that_goes_on_reads_anew_once_other_rules_are_registered(home: Home, capsys: Capture) -> None:
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    for old, new, before, after in (
+        ("width: 2", "width: 5", {3.0, 5.0, 7.0}, {2.5, 7.5}),  # the approval after it is for the rules as they are now
+        ("width: 5", "width: 5", {2.5, 7.5}, {2.5, 7.5}),
+    ):
+        home.json(
+            capsys,
+            "add",
+            "d",
+            "--replace",
+            "--source",
+            home.table,
+            "--rules",
+            rules(home, RULES.replace("width: 2", old)),
+        )
+        store = home.store()
+        bench, version = accepted(store, plan)
+        assert set(bench._accepted(plan, version).table.numbers["a"].tolist()) == before
+        store.put_update(SpentKey("d", version, Purpose.TRAIN, b"model"), b"model", [np.ones(3)])
+        store.close()
+        home.json(
+            capsys,
+            "add",
+            "d",
+            "--replace",
+            "--source",
+            home.table,
+            "--rules",
+            rules(home, RULES.replace("width: 2", new)),
+        )
+        store = home.store()
+        again = participating.table_bench({}, store)
+        assert isinstance(again, TableBench)
+        kept = store.shelf.get(plans.plan_hash(plans.canonical(plan)), version)
+        assert (kept is None) == (old != new), "with the same rules what was drawn stays as it was drawn"
+        assert (store.open_update(SpentKey("d", version, Purpose.TRAIN, b"model")) is None) == (old != new)
+        assert set(again._accepted(plan, version).table.numbers["a"].tolist()) == after
+        store.close()
 
 
 def test_other_rules_than_those_that_were_registered_mask_nothing(home: Home, capsys: Capture) -> None:

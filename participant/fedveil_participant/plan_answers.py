@@ -109,6 +109,13 @@ class PlanAnswers:
         for offer in offers:
             self.offered(offer)
 
+    def close_denied(self) -> None:
+        """At a start: what was denied while nobody was told of it has its effect on the attempt that the journal holds,
+        before anything of that attempt is taken up.
+        """
+        for run_id, code in self._engine.state.closed.items():
+            self._engine.handle(ConsentChanged(run_id, code))
+
     def ask_again(self, run_id: RunId) -> None:
         """The consent that a run rested on is gone: what is offered of it is looked at anew."""
         offer = self._offers.get(run_id)
@@ -141,7 +148,7 @@ class PlanAnswers:
     def refresh_hold(self) -> None:
         """Tell the machine, and the coordinator, whether inputs are made at this time."""
         self._look_at = self._clock.monotonic_s() + HOURS_S
-        code = withdrawing.LEAVING if self._leaving else self.consent.hold(self._clock.wall_s())
+        code = self.consent.hold(self._clock.wall_s()) or (withdrawing.LEAVING if self._leaving else "")
         if code == self._engine.state.held:
             return
         self._engine.handle(InputsHeld(code))

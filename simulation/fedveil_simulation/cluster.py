@@ -146,7 +146,7 @@ class Session:
 @dataclass(slots=True)
 class Member:
     """One organisation: its journal stays when its driver is killed. `consent`: who decides for it, if it is not the
-    list of accepted plans; `limits`: what its policy insists on.
+    list of accepted plans; `limits`: what its policy insists on; `closed`: runs that are denied at its next start.
     """
 
     org_id: OrgId
@@ -157,6 +157,7 @@ class Member:
     lives: int = 0
     consent: Consenting | None = None
     limits: Limits = field(default_factory=Limits)
+    closed: Mapping[RunId, str] = field(default_factory=dict)
 
 
 class Cluster:
@@ -233,6 +234,7 @@ class Cluster:
             org_id,
             self.charter.member_keys[org_id],
             self.charter.roster,
+            closed=member.closed,
             plans=accepted,
             high_water=memory.kept.high_water,
             spent=memory.kept.spent,

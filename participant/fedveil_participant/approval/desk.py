@@ -23,7 +23,7 @@ from fedveil_participant.events import Admission
 from fedveil_participant.policy import SAID, Facts, Policy, Refusal, judge, policy_digest, refused
 from fedveil_participant.policy import hours as hours_of_day
 from fedveil_participant.policy.automatic import month_epsilon
-from fedveil_participant.policy.judging import input_bytes, rounds_of
+from fedveil_participant.policy.judging import MONTH_SPENT, input_bytes, rounds_of
 from fedveil_participant.ports import Cipher
 
 DENIED, WITHDRAWN, PAUSED, OUTSIDE_HOURS = "consent_denied", "consent_withdrawn", "paused", "outside_hours"
@@ -108,9 +108,10 @@ class ConsentDesk:
             raise refused((Refusal("rows_below_policy", where, f"{found} rows", f"at least {rule.min_rows}"),))
 
     def admission(self, run_id: RunId, plan: Plan, plan_hash: bytes) -> Admission | None:
-        """`Consenting.admission`."""
-        binding = self.bound(plan, plan_hash)
-        decision = self._decision(run_id, plan, binding, self.standing())
+        """`Consenting.admission`. LocalRefusal `policy_refused` too."""
+        binding, standing = self.bound(plan, plan_hash), self.standing()
+        self._check_policy(run_id, plan, standing)
+        decision = self._decision(run_id, plan, binding, standing)
         if not isinstance(decision, Agreed):
             why = decision.why if isinstance(decision, Waiting) else "the plan was denied"
             raise PolicyRefusal(
@@ -167,6 +168,20 @@ class ConsentDesk:
             spent = month_epsilon(self.policy, plan.data.dataset, run_id, self._store.standing_consents().let_in, now)
         size = None if members is None else self._input_bytes(plan, len(members))
         return Facts(self._me, members, None, spent, size, now)
+
+    def _check_policy(self, run_id: RunId, plan: Plan, standing: Standing) -> None:
+        """The policy as it is now, beside the runs that were let in since the offer: a coordinator may send a manifest
+        without offering anew. What a month may spend is asked of a run that is not let in yet. LocalRefusal
+        `policy_refused`.
+        """
+        if self.policy is None:
+            return
+        let_in = any(one.run_id == run_id for one in standing.let_in)
+        found = judge(self.policy, plan, self.facts(run_id, plan, None))
+        if refusals := tuple(one for one in found if not (let_in and one.code == MONTH_SPENT)):
+            codes = ",".join(one.code for one in refusals)
+            self._note(run_id, "policy_refused", (("rules", codes), *self._policy_fact()))
+            raise refused(refusals)
 
     def _input_bytes(self, plan: Plan, members: int) -> int | None:
         if not plan.protection.key:

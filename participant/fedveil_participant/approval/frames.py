@@ -44,6 +44,7 @@ def receive(connection: socket.socket, most: int, limit_s: float, clock: Clock) 
     body = _exactly(connection, size, end, clock)
     try:
         value = jcs.loads(body)
+        jcs.dumps(value)  # a text that has no UTF-8 form could be stored nowhere
     except ValueError:
         raise _bad_frame("what came is not JSON") from None
     if not isinstance(value, dict):
@@ -51,11 +52,18 @@ def receive(connection: socket.socket, most: int, limit_s: float, clock: Clock) 
     return value
 
 
-def drop_rest(connection: socket.socket) -> None:
-    """Reads on what nobody wants: what is unread when a socket is closed takes the answer with it. OSError."""
+def drop_rest(connection: socket.socket, limit_s: float, clock: Clock) -> None:
+    """Reads on what nobody wants, for `limit_s` seconds in all: what is unread when a socket is closed takes the answer
+    with it. OSError.
+    """
     connection.shutdown(socket.SHUT_WR)
+    end = clock.monotonic_s() + limit_s
     left = 2 * MAX_REQUEST
-    while left > 0 and (part := connection.recv(left)):
+    while left > 0 and (wait_s := end - clock.monotonic_s()) > 0:
+        connection.settimeout(wait_s)
+        part = connection.recv(left)
+        if not part:
+            return
         left -= len(part)
 
 

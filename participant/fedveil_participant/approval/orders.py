@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fedveil_common import plan as plans
 from fedveil_common.dp import budget
-from fedveil_common.errors import ConfigError, Unreachable
+from fedveil_common.errors import ConfigError, FedveilError, Unreachable
 from fedveil_common.ids import OrgId, RunId, is_name
 from fedveil_common.jcs import Json
 from fedveil_common.plan import Plan
@@ -27,6 +27,8 @@ from fedveil_participant.store import Books, StoredOffer
 
 MAX_REASON = 2_000
 MAX_RUNS = 1_000_000
+LAST_S = 253_402_300_799.0
+"""The last second of the year 9999 (UTC): what people can be shown as a day ends there."""
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}\Z")
 
@@ -149,7 +151,11 @@ class Orders:
             return "ended"
         if self._desk.judged(offer.run_id, plan, self._members()):
             return "refused by the policy"
-        found = self._desk.decision(offer.run_id, plan, self._desk.bound(plan, offer.binding.plan_hash))
+        try:
+            binding = self._desk.bound(plan, offer.binding.plan_hash)
+        except FedveilError as error:
+            return f"not possible here: {error.what}"  # of this one alone: the others are listed all the same
+        found = self._desk.decision(offer.run_id, plan, binding)
         match found:
             case Agreed():
                 return f"approved ({found.by})"
@@ -250,13 +256,18 @@ class Orders:
     def _terms(self, digest: bytes, run: Json, runs: Json, until_s: Json) -> tuple[str, int, float]:
         """Which run, or how many, and until when."""
         waiting = [one.run_id for one in self._store.waiting() if one.binding.plan_hash == digest]
+        waiting += [run for run in self._withdrawn(digest) if run not in waiting]
         if (runs is None) != (until_s is None) or (run is not None and runs is not None):
             raise _bad_term("an approval is for one run, or for --runs N --until DATE")
         if runs is not None:
             if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= MAX_RUNS:
                 raise _bad_term(f"--runs is a whole number from 1 to {MAX_RUNS}")
-            if isinstance(until_s, bool) or not isinstance(until_s, int | float) or not until_s > self._clock.wall_s():
-                raise _bad_term("--until is a day that is still to come")
+            if (
+                isinstance(until_s, bool)
+                or not isinstance(until_s, int | float)
+                or (not self._clock.wall_s() < until_s <= LAST_S)
+            ):
+                raise _bad_term("--until is a day that is still to come, of the year 9999 at most")
             return "", runs, float(until_s)
         if run is not None:
             if not isinstance(run, str) or not is_name(run) or run not in waiting:
@@ -274,7 +285,22 @@ class Orders:
                 not_done="nothing was approved",
                 next_step="approve one of them: --run RUN; or several: --runs N --until DATE",
             )
-        return (waiting[0] if waiting else ""), 1, math.inf
+        if not waiting:  # who approves once more what goes on already does not mean another run
+            raise ConfigError(
+                "unknown_offer",
+                "no run of this plan waits here",
+                not_done="nothing was approved",
+                next_step="wait until it is offered: fedveil pending; or approve ahead: --runs N --until DATE",
+            )
+        return waiting[0], 1, math.inf
+
+    def _withdrawn(self, digest: bytes) -> list[RunId]:
+        """The runs of a denied plan that had been let in and have not ended."""
+        standing = self._desk.standing()
+        if standing.denial(digest) is None:
+            return []
+        runs = [RunId(one.run_id) for one in standing.let_in if one.plan_hash == digest]
+        return [run for run in runs if not self._store.has_end(run)]
 
     # --- holding back -------------------------------------------------------------------------------------------------
 

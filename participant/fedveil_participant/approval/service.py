@@ -5,8 +5,10 @@ goes wrong with one connection ends that connection. Nothing but the orders of `
 """
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -147,7 +149,7 @@ class ConsentService:
             connection.settimeout(REQUEST_S)
             frames.send(connection, found)
             if "error" in found:
-                frames.drop_rest(connection)
+                frames.drop_rest(connection, REQUEST_S, self._clock)
         except OSError:
             return  # who asked is gone: the order is carried out, its answer is lost
 
@@ -159,7 +161,7 @@ def _listen(path: Path, gid: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        path.unlink(missing_ok=True)
+        _remove_left_over(path)
         with _short(path) as short:
             listener.bind(short)
         if gid is not None:
@@ -177,6 +179,14 @@ def _listen(path: Path, gid: int | None) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def _remove_left_over(path: Path) -> None:
+    """OSError for what is no socket: that is somebody's file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
+        path.unlink()
 
 
 def ask(path: Path, request: Mapping[str, Json], clock: Clock, limit_s: float) -> dict[str, Json] | None:

@@ -23,6 +23,9 @@ from fedveil_participant.policy.rules import Policy
 SAID = "policy_refused"
 """All that the coordinator hears of a refusal."""
 
+MONTH_SPENT = "month_spent"
+"""The rule over a month: the only one that depends on what other runs did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -214,7 +217,7 @@ def _privacy(policy: Policy, plan: Plan, facts: Facts) -> Iterator[Finding]:
         after = None if spent is None else spent + privacy.max_epsilon
         beside = "" if spent is None else f" beside {spent:g} of other runs of this month"
         yield _finding(
-            "month_spent",
+            MONTH_SPENT,
             f"data.{plan.data.dataset}.epsilon_per_month",
             after <= most if after is not None else None,
             f"epsilon {privacy.max_epsilon:g}{beside}",

@@ -20,6 +20,7 @@ from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
 from fedveil_common.secret import Seed
 
+from fedveil_participant.data.registration import Registration
 from fedveil_participant.store import snapshots, tables
 from fedveil_participant.store.checkpoints import Checked, CheckpointRows
 from fedveil_participant.store.consents import Consents, Shown, StoredOffer
@@ -105,10 +106,17 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         """Accepted data is kept for these (plan hash, version) alone."""
         self.shelf.keep_only(wanted)
 
-    def forget_dataset(self, dataset: str) -> Forgotten:
-        """Erases the registration of a data set and everything made from its rows; the rest of the record stays. What
-        is written over in the database is emptied before this returns. Hold the `FolderLock`.
+    def register(self, registration: Registration) -> None:
+        """See `DataSets.register`. With other masking rules or filters, what was made from the rows as they were masked
+        and filtered before is erased first: a run that goes on reads them anew. Hold the `FolderLock`.
         """
+        before = self.registrations().get(registration.name)
+        if before is not None and _seen_through(before) != _seen_through(registration):
+            self._erase_rows(registration.name)
+        super().register(registration)
+
+    def _erase_rows(self, dataset: str) -> tuple[int, int]:
+        """Accepted data and updates of a data set; how many there were of each."""
         erased = self.shelf.forget(dataset)
         with self._database.read() as connection:
             updates = tables.UPDATES.select(connection, dataset=dataset)
@@ -116,17 +124,25 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
             self._files.delete(row.blob("blob"))
         with self._database.write() as connection:
             tables.UPDATES.delete(connection, dataset=dataset)
+        return erased, len(updates)
+
+    def forget_dataset(self, dataset: str) -> Forgotten:
+        """Erases the registration of a data set and everything made from its rows; the rest of the record stays. What
+        is written over in the database is emptied before this returns. Hold the `FolderLock`.
+        """
+        erased, updates = self._erase_rows(dataset)
+        with self._database.write() as connection:
             named = tables.SOURCES.delete(connection, name=dataset) + tables.DATASETS.delete(connection, name=dataset)
             found = Forgotten(
                 named > 0,
                 erased,
-                len(updates),
+                updates,
                 len(tables.SPENT.select(connection, dataset=dataset)),
                 len(tables.LEDGER.select(connection, dataset=dataset)),
                 len(tables.EXCLUDED.select(connection, dataset=dataset)),
                 0,
             )
-            facts = [["dataset", dataset], ["snapshots", str(erased)], ["updates", str(len(updates))]]
+            facts = [["dataset", dataset], ["snapshots", str(erased)], ["updates", str(updates)]]
             tables.TRAIL.append(connection, [self._trail(FORGOTTEN, facts)])
         self._database.erase_history()
         return replace(found, runs=len(self.runs_over(dataset)))
@@ -157,6 +173,11 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
     def close(self) -> None:
         """Every connection is closed."""
         self._database.close()
+
+
+def _seen_through(registration: Registration) -> tuple[object, ...]:
+    """What stands between the rows of a data set and a plan, and is not in the version of the rows."""
+    return None if registration.rules is None else registration.rules.digest, registration.where
 
 
 def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create: bool = False) -> ParticipantStore:

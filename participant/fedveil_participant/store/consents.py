@@ -132,8 +132,9 @@ class Consents:
             stored = tables.APPROVALS.one(connection, number=number)
             assert stored is not None, "written above"
             approval = _approval(connection, stored)
-            if approval.complete:
+            if approval.complete and tables.DENIALS.one(connection, plan_hash=binding.plan_hash) is not None:
                 tables.DENIALS.delete(connection, plan_hash=binding.plan_hash)
+                tables.ACCEPTED.delete(connection, plan_hash=binding.plan_hash)  # it was given before the denial
             terms = (
                 ("approval", str(number)),
                 ("run", run_id),
