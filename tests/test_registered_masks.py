@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedveil_cli import participating
+from fedveil_cli import data_sources, participating
+from fedveil_cli.house_bindings import HouseBindings
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError
 from fedveil_participant.bench import TableBench
 from fedveil_participant.data.registration import FileSource, Registration, Rules
 from fedveil_participant.store import ParticipantStore
+from fedveil_simulation.ports import SimulatedClock
 from pyarrow import csv
 from test_data_set_commands import Capture, Home, plan_file
 from test_data_set_commands import home as home  # noqa: PLC0414 - a fixture
@@ -203,6 +205,23 @@ def test_no_output_takes_the_place_of_what_is_read(home: Home, capsys: Capture) 
     home.json(capsys, "mask", "d", "--out", home.folder / "two.csv")
 
 
+def test_an_approval_is_for_the_query_that_was_registered(home: Home, capsys: Capture) -> None:
+    """A query is the filter of a database: without its condition other people's rows are read."""
+    base, plan = home.folder / "t.db", plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    with contextlib.closing(sqlite3.connect(base)) as connection, connection:
+        connection.execute("CREATE TABLE t (id TEXT, a REAL, c TEXT, y INT, agreed INT)")
+        connection.execute("INSERT INTO t VALUES ('p1', 3, 'F', 1, 1)")
+    found = []
+    for condition in (" WHERE agreed = 1", "", ""):
+        query = f"SELECT id, a, c, y FROM t{condition}"
+        home.json(capsys, "add", "d", "--source", f"sqlite:///{base}", "--query", query, "--replace")
+        store = home.store()
+        opened = data_sources.opening(home.home, SimulatedClock())
+        found.append(HouseBindings(store.registrations, opened).of(plan).schema)
+        store.close()
+    assert found[0] != found[1] == found[2]
+
+
 def test_one_row_more_gives_all_others_new_noise(home: Home, capsys: Capture) -> None:
     """Why noise counts as looking beyond a row: whether a row came shows in what the others contribute."""
     text = RULES.replace("{generalise: {width: 2, show: middle}}", "{noise: {discrete_laplace: {scale: 2, grid: 1}}}")
@@ -231,6 +250,12 @@ def test_thresholds_hold_for_training_where_the_policy_says_so(home: Home, capsy
     assert code_of(lambda: strict.accept(private)) == "mask_mixes_rows", "a refusal by other rows is about them too"
     accepted(store, private)
     store.close()
+    assert home.run(capsys, "check", "d", "--plan", plan_file(home.folder))[0] == 0
+    budget = "privacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\n"
+    policy = f"version: 1\n{budget}data: {{d: {{min_rows: 1}}}}\ntraining_release: true\n"
+    (home.home / "policy.yaml").write_text(policy)
+    code, _, err = home.run(capsys, "check", "d", "--plan", plan_file(home.folder))
+    assert (code, "release_below_thresholds" in err) == (4, True), "what a check says holds for the training"
 
 
 def test_the_commands_take_a_registered_name_with_its_filters(home: Home, capsys: Capture) -> None:

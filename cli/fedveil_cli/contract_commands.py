@@ -19,6 +19,7 @@ from fedveil_cli import data_home
 from fedveil_cli.data_commands import VERSION_DIGITS
 from fedveil_cli.data_sources import opening
 from fedveil_cli.files import MAX_PLAN, read_file
+from fedveil_cli.organisation_policy import ConsentPlaces
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
 
@@ -47,7 +48,9 @@ def check_plan(
         )
     key = books.data_version_key()
     selection = Selection(registration.where, books.excluded(name), PersonDigests(key))
-    mask = _mask(registration, plan, world.entropy, output)
+    policy = ConsentPlaces.of(home).rules()
+    release = policy is not None and policy.training_release
+    mask = _mask(registration, plan, world.entropy, output, release=release)
     files = opening(home, world.clock)(registration)
     try:
         found = check_contract(files, registration.source.shown, plan, key.expose(), selection, mask)
@@ -105,12 +108,14 @@ def _lines(name: str, plan: plans.Plan, found: Contract) -> list[str | TextTable
     ]
 
 
-def _mask(registration: Registration, plan: plans.Plan, entropy: Entropy, output: Output) -> Mask | None:
+def _mask(
+    registration: Registration, plan: plans.Plan, entropy: Entropy, output: Output, *, release: bool
+) -> Mask | None:
     if registration.rules is None:
         return None
     from fedveil_cli.home_masks import masks_of  # pyarrow, which other data sets do without
 
-    return masks_of([registration], entropy, output, _unrecorded)(registration, plan)
+    return masks_of([registration], entropy, output, _unrecorded, release=release)(registration, plan)
 
 
 def _unrecorded(kind: str, facts: tuple[tuple[str, str], ...]) -> None:
