@@ -403,7 +403,7 @@ def test_a_spent_budget_ends_run_start_with_4_and_keeps_the_model(federation: Ho
     (ended,) = federation.json("run", "list")["runs"]
     run = str(ended["run_id"])
     assert ended["code"] == "budget_spent"
-    assert federation.run("model", "list").stdout.splitlines()[-1].split() == [run, "budget_spent", "yes"]
+    assert federation.run("model", "list").stdout.splitlines()[-1].split() == [run, "budget_spent", "yes", "draft"]
     shown = federation.run("run", "show", run, "--opened").stdout
     opened = [line.split()[2:6] for line in shown.splitlines() if " update " in line]
     assert opened == [["train", "update", "3", "training"]] * steps

@@ -24,7 +24,7 @@ def test_certificates_are_renewed_in_the_middle_of_a_run(home: House) -> None:
         home.participate(name, plan_hash, "--until-ended")
     home.until(lambda: home.connected() == list(NAMES), "the organisations' connection")
     before = home.folder / "before"
-    shutil.copytree(home.folder / "acme", before, ignore=shutil.ignore_patterns("lock"))
+    shutil.copytree(home.folder / "acme", before, ignore=shutil.ignore_patterns("lock", "*.sock"))
     home.start("run", "run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt", "--json", home="op")
     home.until(lambda: "round" in home.err("run"), "the first round")
     home.running["borealis"].send_signal(signal.SIGSTOP)  # the run goes on, and cannot end before the renewal

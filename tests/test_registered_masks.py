@@ -295,9 +295,9 @@ def test_thresholds_hold_for_training_where_the_policy_says_so(home: Home, capsy
     accepted(store, private)
     store.close()
     assert home.run(capsys, "check", "d", "--plan", plan_file(home.folder))[0] == 0
-    (home.home / "policy.yaml").write_text(
-        "version: 1\nprivacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\ndata: {d: {min_rows: 1}}\ntraining_release: true\n"
-    )
+    budget = "privacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\n"
+    policy = f"version: 1\n{budget}data: {{d: {{min_rows: 1}}}}\ntraining_release: true\n"
+    (home.home / "policy.yaml").write_text(policy)
     code, _, err = home.run(capsys, "check", "d", "--plan", plan_file(home.folder))
     assert (code, "release_below_thresholds" in err) == (4, True), "what a check says holds for the training"
 

@@ -368,7 +368,7 @@ def test_what_is_released_makes_room_for_what_comes_back(ended: ReleaseOffice, o
         again = plan_bytes(rounds=2, seed=8)
         for member in ended.cluster.members.values():
             assert member.driver is not None
-            member.driver._consent = Consent(frozenset({plans.plan_hash(again)}))
+            member.driver.answers.consent = Consent(frozenset({plans.plan_hash(again)}))
         ended.cluster.coordinator.registry = None
         assert run(ended.cluster, again, OTHER) == "finished"
         office.open()

@@ -507,7 +507,8 @@ def test_a_database_of_before_is_taken_over(tmp_path: pathlib.Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "op" / "coordinator.db")) as database:
         database.execute("DROP TABLE renewals")
         database.execute("DROP TABLE freezes")
-        database.execute("DROP TABLE keys")
+        for later in ("keys", "stages", "status", "countersignatures"):
+            database.execute(f"DROP TABLE {later}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
         database.commit()
     with contextlib.closing(open_store(tmp_path / "op", clock)) as store:

@@ -60,8 +60,8 @@ class Limits:
     min_survivors: int = 3
     corrupt: int = 1
     min_changed_rows: int = MIN_CHANGED_ROWS
-    smallest_cohort: int = 3
-    smallest_sum: int = 3
+    smallest_cohort: int = 0
+    smallest_sum: int = 0
     known: frozenset[OrgId] = frozenset()
     known_in_cohort: int = 0
     known_in_sum: int = 0
@@ -160,43 +160,6 @@ def manifest_cohort_size(manifest: Manifest, plan: Plan) -> None:
         raise PeerError(
             "cohort_too_small", f"{len(manifest.cohort)} invited, the plan asks for {plan.cohort.min_participants}"
         )
-
-
-def manifest_within_policy(manifest: Manifest, limits: Limits, me: OrgId) -> None:
-    """The cohort is one that this organisation's policy lets it be in, and the input no larger than it allows (A7).
-    The text of the refusal stays with its own people.
-    """
-    members, known = len(manifest.cohort), len(set(manifest.cohort) & limits.known - {me})
-    size = 0 if manifest.encryption else -(-manifest.length * manifest.ring_bits // 8)
-    for asked, least, what in (
-        (members, limits.smallest_cohort, "invited"),
-        (known, limits.known_in_cohort, "known organisations invited"),
-    ):
-        if asked < least:
-            raise _outside_policy(f"{asked} {what}, the policy asks for {least}")
-    if 0 < limits.input_bytes < size:
-        raise _outside_policy(f"an input of {size} bytes, the policy allows {limits.input_bytes}")
-
-
-def survivors_within_policy(survivors: Iterable[OrgId], limits: Limits, me: OrgId) -> None:
-    """The sum is over enough organisations, and over enough that this one knows (A7)."""
-    names = set(survivors)
-    known = len(names & limits.known - {me})
-    for asked, least, what in (
-        (len(names), limits.smallest_sum, "in the sum"),
-        (known, limits.known_in_sum, "known organisations in the sum"),
-    ):
-        if asked < least:
-            raise _outside_policy(f"{asked} {what}, the policy asks for {least}")
-
-
-def _outside_policy(what: str) -> PolicyRefusal:
-    return PolicyRefusal(
-        "policy_refused",
-        what,
-        not_done="nothing was sent for it",
-        next_step="the policy is the organisation's own; the others may go on without it",
-    )
 
 
 def manifest_follows_plan(manifest: Manifest, accepted: AcceptedPlan) -> None:

@@ -37,6 +37,9 @@ OUTGOING_BOUND = 1024
 SHORT_TIMEOUT_S = 30.0
 """How long a call about the certificate may take."""
 
+DRAIN_S = 2.0
+"""How long the coordinator may take to hear the last of a session that ends here."""
+
 STALL_S = 120.0
 """How long an upload or download that has begun may stand still. There is no limit for the whole, which depends on the
 model and on the line. A coordinator that is gone is noticed by the transport's keepalive, also while a transfer waits
@@ -239,12 +242,18 @@ class CoordinatorLink:
                     yield OrgId(found.org_id), found.leaf, found.data
 
     def close(self) -> None:
-        """End the session and the channel."""
+        """End the session and the channel. What was queued before (that the end of a run is stored here, for one) still
+        leaves, if the coordinator takes it within DRAIN_S.
+        """
         with self._lock:
-            if self._outgoing is not None:
-                _end(self._outgoing)
-            if self._call is not None:
-                self._call.cancel()
+            outgoing, call = self._outgoing, self._call
+        if outgoing is not None:
+            _end(outgoing)
+        if call is not None:
+            over = threading.Event()
+            if call.add_callback(over.set):
+                over.wait(DRAIN_S)
+            call.cancel()
         for line in (*self._retired, self._line):
             line.close()
 

@@ -25,7 +25,7 @@ from fedveil_common.messages import (
 )
 from fedveil_common.paillier.key_use import KeyUse
 
-from fedveil_participant import checks, encrypted_checks, spending
+from fedveil_participant import checks, encrypted_checks, spending, within_policy
 from fedveil_participant.events import (
     AnswerFailed,
     AnswerQuorum,
@@ -130,7 +130,7 @@ def vote(state: State, stage: Encrypting | Submitted, message: Proposal) -> Step
         encrypted_checks.cipher_header(blob, stage.t2, stage.members, manifest, use, state.roster)
     checks.own_header(headers, state.me, stage.header if isinstance(stage, Submitted) else None)
     checks.enough_survivors(len(headers), manifest, state.limits)
-    checks.survivors_within_policy(headers, state.limits, state.me)
+    within_policy.survivors_within_policy(headers, state.limits, state.me)
     t3 = transcript.t3(message.t2, {blob.signer_id: blob.body for blob in message.headers})
     blob = sign(state, BlobType.VOTE, Vote(t3))
     survivors = tuple(sorted(headers))

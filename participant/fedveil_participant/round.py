@@ -58,7 +58,7 @@ from fedveil_common.messages import (
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Seed
 
-from fedveil_participant import checks, encrypted, encrypted_checks, spending, withdrawing
+from fedveil_participant import checks, encrypted, encrypted_checks, spending, withdrawing, within_policy
 from fedveil_participant.events import (
     Action,
     AnswerFailed,
@@ -692,7 +692,7 @@ def _vote(state: State, stage: Encoding | Inputting, message: Proposal) -> Step:
         checks.header_of(blob, stage.t2, members, manifest, state.roster)
     checks.own_header(headers, state.me, stage.header if isinstance(stage, Inputting) else None)
     checks.enough_survivors(len(headers), manifest, state.limits)
-    checks.survivors_within_policy(headers, state.limits, state.me)
+    within_policy.survivors_within_policy(headers, state.limits, state.me)
     t3 = _t3_of(message)
     vote = sign(state, BlobType.VOTE, Vote(t3))
     survivor = state.me in headers

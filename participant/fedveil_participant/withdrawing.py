@@ -12,7 +12,6 @@ from fedveil_common.errors import PolicyRefusal
 from fedveil_common.ids import RunId
 from fedveil_common.messages import Manifest, Refusal
 
-from fedveil_participant import checks
 from fedveil_participant.events import Action, Note, Send
 from fedveil_participant.stages import (
     Acked,
@@ -68,7 +67,7 @@ def refusal_of(state: State, manifest: Manifest) -> tuple[Action, ...]:
     text = f"round {manifest.key.round} is sat out: {code}"
     if not code:
         try:
-            checks.manifest_within_policy(manifest, state.limits, state.me)
+            within_policy.manifest_within_policy(manifest, state.limits, state.me)
         except PolicyRefusal as error:
             code, text = error.code, error.what
     return (Send(Refusal(manifest.key, code)), Note(code, text)) if code else ()

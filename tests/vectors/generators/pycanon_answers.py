@@ -3,7 +3,7 @@
 pycanon's requirements are older than ours, so it has an environment of its own and is no dependency:
 
     python -m venv build/pycanon && build/pycanon/bin/pip install pycanon==1.3.6
-    build/pycanon/bin/python tests/reference/pycanon_answers.py tests/vectors/pycanon.json
+    build/pycanon/bin/python tests/vectors/generators/pycanon_answers.py tests/vectors/pycanon.json
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def main(out: pathlib.Path) -> None:
             }
         )
     content = {
-        "written_by": "tests/reference/pycanon_answers.py",
+        "written_by": "tests/vectors/generators/pycanon_answers.py",
         "pycanon": pycanon.__version__,
         "cases": cases,
     }
