@@ -12,6 +12,7 @@ from fedveil_common.errors import PolicyRefusal
 from fedveil_common.ids import RunId
 from fedveil_common.messages import Manifest, Refusal
 
+from fedveil_participant import within_policy
 from fedveil_participant.events import Action, Note, Send
 from fedveil_participant.stages import (
     Acked,
