@@ -98,6 +98,9 @@ def participant(train: Callable[[], None] = lambda: None) -> int:
         def accept(self, plan: Plan) -> bytes:
             return plan.name.encode().ljust(32, b"\0")  # a version for each plan: an update of a version is made once
 
+        def rows(self, plan: Plan, version: bytes) -> int:
+            return 1
+
         def contribution(
             self, plan: Plan, version: bytes, purpose: Purpose, lineage: Lineage | None, fresh: Callable[[], Seed]
         ) -> list[NDArray[np.float64]]:

@@ -67,6 +67,9 @@ class LeakingBench:
     def accept(self, plan: Plan) -> bytes:
         return self._bench.accept(plan)
 
+    def sketch(self, version: bytes) -> bytes:
+        return self._bench.sketch(version)
+
     def rows(self, plan: Plan, version: bytes) -> int:
         return self._bench.rows(plan, version)
 
