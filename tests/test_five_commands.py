@@ -24,7 +24,7 @@ def cold(tmp_path: Path) -> House:  # type: ignore[misc]
         yield made
 
 
-def test_the_five_commands_end_with_a_model_that_everyone_verifies(cold: House) -> None:
+def test_rival_R15_the_five_commands_end_with_a_model_that_everyone_verifies(cold: House) -> None:
     home = cold
     home.found()
     plan_hash = home.plan(plan_text())
@@ -79,6 +79,11 @@ def test_the_five_commands_end_with_a_model_that_everyone_verifies(cold: House) 
     assert home.end("coordinator") == 0
     secrets = [path for path in home.folder.rglob("*.err") if "PRIVATE KEY" in path.read_text()]
     assert secrets == []
+    for name in NAMES:  # R15: private keys never leave their machine
+        key = (home.folder / name / "tls.key").read_bytes().splitlines()[1]
+        assert len(key) > 40
+        holders = {path for path in home.folder.rglob("*") if path.is_file() and key in path.read_bytes()}
+        assert {path.parts[len(home.folder.parts)] for path in holders} == {name}
 
 
 def verified_by_all(home: House, run: str, fingerprint: str) -> None:

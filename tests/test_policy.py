@@ -519,6 +519,15 @@ def test_exact_sums_are_let_in_only_where_they_are_written_out() -> None:
     assert approved_by(read(SHORT + exact), NOISY, "now", (), NOVEMBER) == ""
 
 
+def test_the_number_of_rows_is_not_found_by_offers_that_no_person_sees() -> None:
+    """Ten plans that differ in `min_rows` alone found 137 rows: the answer was yes, or too few rows."""
+    policy = read(SHORT + RULE)
+    least = policy.data["visits"].min_rows
+    for rows, name in ((least, "approve[0]"), (least + 1, "")):
+        asking = PRIVATE.replace("min_rows: 5", f"min_rows: {rows}")
+        assert approved_by(policy, plans.parse_plan(asking.encode(), "p"), "now", (), NOVEMBER) == name
+
+
 def test_the_month_counts_what_runs_may_spend() -> None:
     policy = read(SHORT)
     before = (let_in("r1"), let_in("r2", by="accept"), let_in("r3", wall_s=DECEMBER), let_in("now"))

@@ -1,6 +1,7 @@
 """What other systems get wrong and Fedveil must not, by the numbers that the tests carry in their names. Rows
 with files of their own: R1, R6 test_rivals_masks; R2, R3, R8, R9, R13, R22 test_dropouts; R4 test_attacks_round; R5
-test_repository; R9, R11 test_rivals_private; R12 test_dp_distributions; R14 test_edges; R21 test_wheel; R23 test_demo.
+test_repository; R9, R11 test_rivals_private; R12 test_dp_distributions; R14 test_edges; R15 test_five_commands; R17
+test_masking_risk; R18, R19 test_rival_consent; R21 test_wheel; R23 test_demo.
 """
 
 import ast

@@ -42,7 +42,7 @@ def approved_by(policy: Policy, plan: Plan, run_id: str, before: Iterable[LetIn]
     for index, rule in enumerate(policy.approve):
         name = rule_name(index)
         used = [one for one in others if one.by == name and one.dataset == rule.dataset]
-        if _fits(rule, plan) and _within(rule, plan, used):
+        if _fits(rule, plan) and _asks_no_more_rows(policy, plan) and _within(rule, plan, used):
             return name
     return ""
 
@@ -64,6 +64,14 @@ def _fits(rule: AutomaticRule, plan: Plan) -> bool:
         return False
     digest = plans.plan_hash(plans.canonical(plan))
     return not rule.plans or any(matches(one.hash, one.name, one.kind, plan, digest) for one in rule.plans)
+
+
+def _asks_no_more_rows(policy: Policy, plan: Plan) -> bool:
+    """Whether the plan demands no more rows than the policy itself does: yes and no to rising demands, each answered
+    without a person, would find the number of rows by bisection.
+    """
+    rules = policy.data.get(plan.data.dataset)
+    return rules is not None and plan.data.min_rows <= rules.min_rows
 
 
 def _within(rule: AutomaticRule, plan: Plan, used: list[LetIn]) -> bool:
