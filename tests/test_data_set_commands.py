@@ -240,6 +240,13 @@ def test_no_file_comes_past_rules_or_filters(home: Home, capsys: Capture) -> Non
     with pytest.raises(ConfigError) as caught:
         participating._named_once(store, {"d": home.table})
     assert caught.value.code == "dataset_guarded"
+    link = home.folder / "link.csv"
+    link.symlink_to(home.table)
+    for path in (home.table, link):
+        with pytest.raises(ConfigError) as caught:
+            participating._named_once(store, {"e": path})
+        assert caught.value.code == "dataset_guarded", "nor under another name"
+    assert store.registrations().keys() == {"d"}
     store.close()
 
 

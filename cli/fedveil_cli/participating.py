@@ -302,6 +302,20 @@ def _named_once(store: ParticipantStore, data: Mapping[str, Path]) -> dict[str, 
                 not_done="nothing was started",
                 next_step=f"leave out --data {name}=..., or fedveil data add {name} --replace",
             )
+    guarded = {
+        one.source.path.resolve(): one.name
+        for one in known.values()
+        if isinstance(one.source, FileSource) and (one.rules is not None or one.where or store.excluded(one.name))
+    }
+    for name, path in data.items():
+        if name not in known and path.resolve() in guarded:
+            raise ConfigError(
+                "dataset_guarded",
+                f"{path} is the data set {guarded[path.resolve()]}, which has masking rules, filters or exclusions, and "
+                f"under the name {name} it would come past them",
+                not_done="nothing was started",
+                next_step=f"fedveil data add {name} --source ... with rules of its own",
+            )
     for name, path in data.items():
         if name not in known:
             store.save_dataset(name, path.absolute())
