@@ -311,8 +311,8 @@ def _named_once(store: ParticipantStore, data: Mapping[str, Path]) -> dict[str, 
         if name not in known and path.resolve() in guarded:
             raise ConfigError(
                 "dataset_guarded",
-                f"{path} is the data set {guarded[path.resolve()]}, which has masking rules, filters or exclusions, and "
-                f"under the name {name} it would come past them",
+                f"{path} is the data set {guarded[path.resolve()]}, which has masking rules, filters or exclusions: as "
+                f"{name} it would come past them",
                 not_done="nothing was started",
                 next_step=f"fedveil data add {name} --source ... with rules of its own",
             )
