@@ -526,4 +526,4 @@ def test_rows_are_counted_for_the_answer_and_before_each_input() -> None:
 def test_a_plain_run_is_what_it_was() -> None:
     plan = plan_bytes(rounds=1)
     assert run(federation(FIVE, plan=plan), plan) == "finished"
-    assert replace(Limits(), smallest_cohort=3) == Limits()
+    assert (Limits().smallest_cohort, Limits().smallest_sum) == (0, 0), "without a policy the floors are the protocol's"

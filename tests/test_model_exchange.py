@@ -438,7 +438,8 @@ def test_a_card_says_what_the_file_says(place: Path, capsys: Capture) -> None:
 
 
 def facts_of(file: modelfile.ModelFile, record: Mapping[str, Any] | None = None, round: int = 2) -> card.Facts:
-    manifest, roster = model_files.check_origin(file, OURS.fingerprint)
+    origin = model_files.check_origin(file, OURS.fingerprint)
+    manifest, roster = origin.manifest, origin.roster
     manifest = dataclasses.replace(manifest, round=round)
     return card.facts(file, manifest, roster, card.Origin(b"", OURS.fingerprint), record)
 

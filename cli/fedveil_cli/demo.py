@@ -207,7 +207,7 @@ def write_inputs(folder: Path, seed: int, protection: str, noise: NoiseSource) -
     record = demo_record.training_row(record_plan, files[WATCHED])
     for name, data in files.items():
         (folder / f"{name}.csv").write_bytes(data)
-        single = record if name == WATCHED else demo_record.without_last_row(data)
+        single = record if name == WATCHED else demo_record.without_last_rows(data)
         (folder / f"{name}.{demo_record.DATASET}.csv").write_bytes(single)
     return Inputs(plan, record_plan, private, again, files, demo_split.rows_csv(divided.test), record)
 

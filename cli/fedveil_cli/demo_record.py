@@ -3,13 +3,14 @@
 `one_record`: one hospital holds a single record in a data set of its own and takes one step on it; the others train on
 their rows. `one_round`: the demo's plan with a single round. A hospital answers only once for the same rows and the
 same model, so what runs again without protection has another seed, that is, another first model; and in DATASET the
-other hospitals leave out a row, because all their rows together have answered in the demo's training.
+other hospitals leave out some rows, because all their rows together have answered in the demo's training.
 """
 
 from dataclasses import replace
 
 from fedveil_common import plan as plans
 from fedveil_common.plan import Plan
+from fedveil_participant.checks import MIN_CHANGED_ROWS
 from fedveil_participant.data import holdout
 
 from fedveil_cli import scoring
@@ -38,9 +39,9 @@ def one_round(plan: Plan, seed: int) -> Plan:
     return plans.with_seed(replace(plan, name="one-round", training=replace(plan.training, rounds=1)), seed)
 
 
-def without_last_row(table: bytes) -> bytes:
-    """The table but its last row."""
-    return b"".join(table.splitlines(keepends=True)[:-1])
+def without_last_rows(table: bytes) -> bytes:
+    """The table but as many of its last rows as must be others before the same question is answered again."""
+    return b"".join(table.splitlines(keepends=True)[:-MIN_CHANGED_ROWS])
 
 
 def training_row(plan: Plan, table: bytes) -> bytes:

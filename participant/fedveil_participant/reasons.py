@@ -10,7 +10,7 @@ from fedveil_common.errors import LocalRefusal
 from fedveil_common.messages import ParticipantMessage, PlanAnswer, Refusal
 
 _LISTED = """
-    abort_certificate_missing abort_certificate_too_small abort_voted aead_failed answer_gone bad_bodies
+    abort_certificate_missing abort_certificate_too_small abort_voted aead_failed answer_gone approval_gone bad_bodies
     bad_contribution bad_data bad_factors bad_group_element bad_headers bad_input_proof bad_key_list
     bad_key_message bad_leaf bad_length bad_lift bad_list_proof bad_opening bad_partial bad_plan bad_public_key
     bad_removal bad_ring bad_share bad_signature bad_tag below_quorum block_cap_too_small budget_spent
