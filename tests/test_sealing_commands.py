@@ -124,7 +124,6 @@ def test_a_key_that_cannot_be_written_is_said_to_be_none(place: Path, capsys: Ca
         (("open", "visits.csv", "--key", "ann.pub", "--out", "x"), "bad_key_file"),
         (("show", "visits.csv"), "not_sealed"),
         (("rewrap", "visits.csv", "--key", "ann.key", "--out", "x"), "recipient_missing"),
-        (("add", "visits"), "not_in_this_release"),
     ],
 )
 def test_what_is_refused_leaves_no_file(place: Path, capsys: Capture, words: tuple[str, ...], code: str) -> None:
