@@ -111,8 +111,8 @@ def children(pid: int | None = None) -> set[int]:
 
 
 def calls_itself(number: int, below: int | None = None) -> int:
-    """Which process below this one (or another) has this number in its own namespace. One whose parent has just ended is nobody's
-    child for a moment: looked at again.
+    """Which process below this one (or another) has this number in its own namespace. One whose parent has just ended
+    is nobody's child for a moment: looked at again.
     """
     for _ in range(1000):
         for pid in children(below):
