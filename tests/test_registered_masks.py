@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from fedveil_cli import data_sources, participating
+from fedveil_cli.data_sources import opening
 from fedveil_cli.house_bindings import HouseBindings
+from fedveil_cli.organisation_policy import check_isolation
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError
 from fedveil_common.messages import Purpose
 from fedveil_participant.bench import TableBench
 from fedveil_participant.data.registration import FileSource, Registration, Rules
 from fedveil_participant.events import SpentKey
+from fedveil_participant.isolation.levels import Isolation
+from fedveil_participant.policy import parse_policy
 from fedveil_participant.store import ParticipantStore
 from fedveil_simulation.ports import SimulatedClock
 from pyarrow import csv
@@ -358,3 +362,48 @@ def test_a_plan_that_is_read_meanwhile_lends_no_other_plan_its_rows(home: Home, 
     bench._loaded = Meanwhile(bench._loaded or ())
     assert bench._accepted(one, version).positions.tolist() == own.tolist()
     store.close()
+
+
+def test_an_approval_is_bound_to_the_registered_rules(home: Home, capsys: Capture) -> None:
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    found = []
+    for text in (RULES, RULES + "# a remark\n", RULES.replace("min: 2", "min: 1"), ""):
+        masked = ("--rules", rules(home, text)) if text else ()
+        home.json(capsys, "add", "d", "--source", home.table, *masked, "--replace")
+        store = home.store()
+        found.append(HouseBindings(store.registrations, opening(home.home, store.clock)).of(plan).masking)
+        registered = store.added()["d"].rules
+        assert found[-1] == (bytes(32) if registered is None else registered.digest)
+        store.close()
+    assert found[0] == found[1], "what means the same is the same"
+    assert len({found[0], found[2], found[3]}) == 3
+
+
+def test_a_policy_reaches_the_bench_and_the_isolation_of_trainers(home: Home, capsys: Capture) -> None:
+    text = "version: 1\nprivacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\ndata: {d: {min_rows: 1}}\n"
+    plain = parse_policy(text.encode(), "policy.yaml")
+    strict = parse_policy((text + "training_release: true\nisolation: bwrap\n").encode(), "policy.yaml")
+    home.json(
+        capsys, "add", "d", "--source", home.table, "--rules", rules(home, RULES + "release: {k: 9, on_fail: refuse}\n")
+    )
+    plan = plans.parse_plan(plan_file(home.folder).read_bytes(), "p")
+    store = home.store()
+    for policy in (None, plain):
+        participating._under(policy, participating.table_bench)({}, store).accept(plan)
+    bench = participating._under(strict, participating.table_bench)({}, store)
+    assert code_of(lambda: bench.accept(plan)) == "release_below_thresholds"
+    store.close()
+    for policy, level, refused in (
+        (None, Isolation.NONE, False),
+        (plain, Isolation.LANDLOCK, False),
+        (plain, Isolation.BWRAP, False),
+        (plain, Isolation.NONE, True),
+        (strict, Isolation.LANDLOCK, True),
+        (strict, Isolation.BWRAP, False),
+    ):
+        if refused:
+            assert (
+                code_of(lambda level=level, policy=policy: check_isolation(policy, level)) == "isolation_below_policy"
+            )  # type: ignore[misc]
+        else:
+            check_isolation(policy, level)
