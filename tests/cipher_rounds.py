@@ -12,7 +12,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.crypto.draws import Draws
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import BlockShape, Shape
+from fedveil_common.leafshape import BlockShape, Shape
 from fedveil_common.masking import ring
 from fedveil_common.messages import (
     BlobType,

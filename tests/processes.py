@@ -26,7 +26,7 @@ from tests.nursery import nursery
 
 NAMES = ("acme", "borealis", "cygnus")
 LIMIT_S = 60.0
-GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy", "round", "run")
+GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy", "round", "run", "storage")
 """Commands whose second word says which."""
 
 PRIVATE = """
@@ -132,10 +132,13 @@ class House:
     cold: bool = False
     _begun: set[tuple[str, ...]] = field(default_factory=set)
 
-    def run(self, *arguments: str, stdin: str = "", home: str = "op") -> "subprocess.CompletedProcess[str]":
-        """`fedveil --home HOME ARGUMENTS`, to its end."""
+    def run(
+        self, *arguments: str, stdin: str = "", home: str = "op", environment: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """`fedveil --home HOME ARGUMENTS`, to its end. `environment`: beside that of the tests."""
+        around = {**os.environ, **(environment or {})}
         return completed(
-            lambda streams: self._launch("fedveil_cli", arguments, home, os.environ, streams), arguments, stdin
+            lambda streams: self._launch("fedveil_cli", arguments, home, around, streams), arguments, stdin
         )
 
     def json(self, *arguments: str, home: str = "op", stdin: str = "") -> Any:

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from fedveil_common import durable
 from fedveil_common.blobs import BlobStore
-from fedveil_common.errors import FedveilError, IntegrityError, PeerError, StorageError
+from fedveil_common.errors import FedveilError, IntegrityError, PeerError, SealedError, StorageError
 from fedveil_common.masking.packing import pack
 from fedveil_common.masking.ring import Ring, signed, word
 from fedveil_common.ringfile import RingFile, RingWriter, leaf_count, read_signed
+from fedveil_common.sealer import Sealer
+from fedveil_common.secret import Seed
 from fedveil_common.transcript import LEAF_COORDINATES
+from fedveil_simulation.ports import SeededEntropy
 
 from tests import whole_vectors
 
@@ -28,10 +31,7 @@ def flip(path: pathlib.Path, position: int) -> None:
 
 def test_a_blob_is_what_was_written_and_named_by_its_content(tmp_path: pathlib.Path) -> None:
     store = BlobStore(tmp_path)
-    writer = store.writer()
-    writer.write(b"ab")
-    writer.write(b"c")
-    digest = writer.commit()
+    digest = store.put(b"abc")
     assert digest.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4, "abc"
     assert store.get(digest) == b"abc"
     assert store.put(b"abc") == digest
@@ -55,6 +55,35 @@ def test_a_turned_bit_anywhere_in_a_blob_is_found(tmp_path: pathlib.Path) -> Non
     assert store.get(digest) == b"some bytes"
 
 
+def test_a_sealed_blob_opens_under_its_key_and_name_alone(tmp_path: pathlib.Path) -> None:
+    sealer = Sealer(Seed(bytes(32)), SeededEntropy(1, "blobs"))
+    store, in_clear = BlobStore(tmp_path, sealer), BlobStore(tmp_path)
+    digest = store.put(b"some bytes")
+    path = store.path(digest)
+    assert store.get(digest) == b"some bytes"
+    assert b"some bytes" not in path.read_bytes()
+    with pytest.raises(SealedError) as refusal:
+        in_clear.get(digest)
+    assert refusal.value.code == "sealed_at_rest"
+    for position in range(path.stat().st_size):
+        flip(path, position)
+        assert damaged(store, digest) == "blob_damaged"
+        flip(path, position)
+    assert damaged(BlobStore(tmp_path, Sealer(Seed(b"1" * 32), SeededEntropy(1, "blobs"))), digest) == "blob_damaged"
+    other = store.put(b"other bytes")
+    path.write_bytes(store.path(other).read_bytes())
+    assert damaged(store, digest) == "blob_damaged"
+    path.write_bytes(b"some bytes")
+    assert damaged(store, digest) == "not_sealed_at_rest"
+
+
+def damaged(store: BlobStore, digest: bytes) -> str:
+    with pytest.raises(IntegrityError) as caught:
+        store.get(digest)
+    assert str(store.path(digest)) in caught.value.what
+    return caught.value.code
+
+
 def test_a_missing_blob_has_a_code_of_its_own(tmp_path: pathlib.Path) -> None:
     with pytest.raises(StorageError) as caught:
         BlobStore(tmp_path).get(bytes(32))
@@ -70,16 +99,12 @@ def test_a_full_disk_leaves_no_blob(tmp_path: pathlib.Path, monkeypatch: pytest.
         calls += 1
         if calls > 2:
             raise OSError(errno.ENOSPC, "simulated")
-        return real(descriptor, data, offset)
+        return real(descriptor, bytes(data)[:1], offset)
 
     monkeypatch.setattr(os, "pwrite", fail_later)
-    writer = store.writer()
-    writer.write(b"1")
-    writer.write(b"2")
     with pytest.raises(StorageError) as caught:
-        writer.write(b"3")
+        store.put(b"123")
     assert caught.value.code == "disk_full"
-    writer.discard()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert store.get(store.put(b"123")) == b"123"
@@ -95,13 +120,12 @@ def test_a_short_write_is_continued(tmp_path: pathlib.Path, monkeypatch: pytest.
 
 def test_what_a_crash_left_is_swept(tmp_path: pathlib.Path) -> None:
     store = BlobStore(tmp_path)
-    kept, orphan = store.put(b"kept"), store.put(b"orphan")
-    store.writer().write(b"half of a blob")
+    kept, other = store.put(b"kept"), store.put(b"other")
+    durable.TemporaryFile(tmp_path).write(b"half of a blob", 0)
     assert len(list(tmp_path.iterdir())) == 3
     again = BlobStore(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {kept.hex(), orphan.hex()}
-    assert again.keep_only(frozenset({kept})) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [kept.hex()]
+    assert {path.name for path in tmp_path.iterdir()} == {kept.hex(), other.hex()}
+    assert again.digests() == sorted((kept, other))
 
 
 def test_a_discarded_file_takes_no_more_bytes(tmp_path: pathlib.Path) -> None:

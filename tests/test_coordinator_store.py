@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from fedveil_common.errors import ConfigError, FedveilError, PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import RingShape
+from fedveil_common.leafshape import RingShape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking.ring import Ring
 from fedveil_common.messages import SumRef

@@ -15,7 +15,7 @@ from fedveil_common import gate, limits
 from fedveil_common.errors import PeerError
 from fedveil_common.gate import UNLABELLED, Bare, Gate, Label, Part, Passage, Whole
 from fedveil_common.ids import AttemptKey, OrgId
-from fedveil_common.leaffile import RingShape
+from fedveil_common.leafshape import RingShape
 from fedveil_common.messages import (
     BlobType,
     PlanAnswer,

@@ -14,7 +14,7 @@ import pytest
 from federation import FIVE
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.leaffile import RingShape
+from fedveil_common.leafshape import RingShape
 from fedveil_common.leafspool import Announced
 from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_coordinator.intake import Intake, due

@@ -11,7 +11,7 @@ import pathlib
 import pytest
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import BlockShape, RingShape
+from fedveil_common.leafshape import BlockShape, RingShape
 from fedveil_common.leafspool import Announced
 from fedveil_coordinator.store import open_store
 from fedveil_participant.events import Changes

@@ -1,4 +1,6 @@
-"""A model from its run to its withdrawal, by the commands of real processes: mutual TLS, and kill -9 between."""
+"""A model from its run to its withdrawal, by the commands of real processes: mutual TLS, kill -9 between, and a
+coordinator whose files rest sealed.
+"""
 
 import json
 import shutil
@@ -11,6 +13,8 @@ from fedveil_common.registry import status
 
 from tests.processes import NAMES, House, house, plan_text
 
+CA = ("--passphrase-file", "ca.txt")
+SEAL = ("storage", "seal", *CA)
 REASON = "the units of one table were wrong"
 
 
@@ -32,6 +36,10 @@ def countersigned(home: House, run: str) -> list[str]:
 def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
     with house(tmp_path) as home:
         home.found()
+        assert refused(home, *SEAL) == (2, "data_folder_in_use")
+        home.end("coordinator")
+        assert home.json(*SEAL)["sealed"] is True
+        home.serve()
         plan_hash = home.plan(plan_text(standardise="range"))
         for name in NAMES:
             assert home.run("join", "-", stdin=home.invite(name), home=name).returncode == 0
@@ -57,6 +65,15 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         home.until(lambda: countersigned(home, run) == list(NAMES), "the last countersignature")
 
         home.end("coordinator")
+        sums = {path.name: path.read_bytes() for path in (home.folder / "op" / "sums").iterdir()}
+        assert len(sums) == 3
+        assert all(data.endswith(b"FVREST01") for data in sums.values())
+        killed = home.run("storage", "rotate", *CA, environment={"FEDVEIL_FAILPOINT": "coordinator.before.convert:3"})
+        assert (killed.returncode, killed.stdout) == (-9, "")
+        assert refused(home, "serve", *CA) == (2, "storage_unfinished")
+        assert home.json("storage", "rotate", *CA)["files"] >= len(sums)
+        for name, data in sums.items():
+            assert (home.folder / "op" / "sums" / name).read_bytes() != data
         for point, left in (("coordinator.before.stage", "candidate"), ("coordinator.after.stage", "released")):
             home.serve(environment={"FEDVEIL_FAILPOINT": point})
             assert home.run("model", "promote", run, "--to", "released").returncode != 0

@@ -18,6 +18,7 @@ from fedveil_common.secret import Passphrase
 from fedveil_coordinator import rotation
 from fedveil_coordinator.founding import Federation
 from fedveil_coordinator.store import FILE as DATABASE
+from fedveil_coordinator.store import storage_key
 from fedveil_participant import membership
 from fedveil_participant.membership import Membership
 from fedveil_participant.store import FILE as JOURNAL
@@ -81,7 +82,8 @@ def check_operator(federation: Federation, world: World, report: Report) -> ec.E
     trusted = _check_trust(home / "trust.json", federation.trust_chain, federation.fingerprint, report)
     authorities = _check_bundle(home / "authority" / "ca.pem", trusted, report)
     sealed = home / "authority" / "ca.key" if authorities is None else federation.key_file_of(authorities[0])
-    for path in (sealed, home / "coordinator" / "protocol.key"):
+    own = (home / storage_key.FILE,) if storage_key.exists(home) else ()
+    for path in (sealed, home / "coordinator" / "protocol.key", *own):
         report.passes("key file", partial(sealed_keys.read_private, path), path)
     if trusted is not None:
         _check_own_key(federation, report)

@@ -29,6 +29,7 @@ from fedveil_cli import (
     commands_organisation,
     commands_records,
     commands_run,
+    commands_storage,
     reserved,
 )
 from fedveil_cli.options import RootHome, RootJson, example
@@ -64,6 +65,7 @@ for _group in (
     commands_data,
     commands_governance,
     commands_key,
+    commands_storage,
 ):
     _group.register(app)
 reserved.register(app, "")

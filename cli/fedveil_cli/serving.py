@@ -20,13 +20,12 @@ from fedveil_common import durable
 from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
-from fedveil_common.ids import AttemptKey, OrgId, RunId
+from fedveil_common.ids import AttemptKey, OrgId
 from fedveil_common.leafspool import Announced
 from fedveil_common.messages import RosterNotice
 from fedveil_common.pki import transport
 from fedveil_common.ports import LeafSpool
 from fedveil_common.registry import status
-from fedveil_common.ringfile import RingFile
 from fedveil_common.roster import Roster
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_in_force, roster_of_its_time
@@ -41,7 +40,7 @@ from fedveil_coordinator.operations import Operations
 from fedveil_coordinator.registry import Registry
 from fedveil_coordinator.run import Office
 from fedveil_coordinator.server import RoundsEdge
-from fedveil_coordinator.store import CoordinatorStore, open_store
+from fedveil_coordinator.store import CoordinatorStore, Storage, open_store, storage_key
 from fedveil_coordinator.store.journal import KEEP_BYTES
 from fedveil_coordinator.trust import TrustInForce
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -78,7 +77,10 @@ def serve(
     heap.share_one()
     federation = founding.load_federation(home)
     with FolderLock(home):
-        store = open_store(home, world.clock, keep_bytes=KEEP_BYTES if keep_bytes is None else keep_bytes)
+        key = storage_key.key_in_force(home, passphrase)
+        storage = None if key is None else Storage(key, world.entropy)
+        kept = KEEP_BYTES if keep_bytes is None else keep_bytes
+        store = open_store(home, world.clock, keep_bytes=kept, storage=storage)
         try:
             asyncio.run(_serve(federation, store, passphrase, world, software, ready, wrap_spool))
         finally:
@@ -135,16 +137,13 @@ async def _serve(
             return wrap_spool(key, org_id, quorum, store.journal.spool_answer(key, org_id, quorum, announced))
         return wrap_spool(key, org_id, quorum, store.journal.spool(key, org_id, announced))
 
-    def open_sum(run_id: RunId, number: int) -> RingFile:
-        return RingFile(store.journal.sum_path(run_id, number))
-
     archive = Archive(store.journal, lambda version: store.records.rosters()[version], shelf.documents)
     host, port = federation.listen
     listening = listen(host, port + 1)
     server = grpc.aio.server(options=transport.SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
-            RoundsEdge(driver, desk.identify, open_spool, open_sum, desk.recheck, desk.live).handlers(),
+            RoundsEdge(driver, desk.identify, open_spool, store.journal.open_sum, desk.recheck, desk.live).handlers(),
             ArchiveEdge(archive, desk.identify, lambda org_id: org_id in driver.members, desk.live).handlers(),
             AdminEdge(operations, desk.identify, desk.live).handlers(),
             desk.edge().handlers(),

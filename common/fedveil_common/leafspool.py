@@ -17,7 +17,9 @@ from pathlib import Path
 
 from fedveil_common import durable
 from fedveil_common.errors import PeerError
-from fedveil_common.leaffile import LeafFile, Shape, footer_of
+from fedveil_common.leaffile import LeafFile, end_of
+from fedveil_common.leafform import SALT_BYTES, LeafForm, LeafSeal, Plain
+from fedveil_common.leafshape import Shape
 
 _PART = ".part"
 
@@ -39,14 +41,18 @@ class LeafSpool:
     One thread writes. `close` may come from another: it waits for the leaf that is being written, and no other is.
     """
 
-    def __init__(self, path: Path, announced: Announced, known: list[int], what: str = "input") -> None:
+    def __init__(
+        self, path: Path, announced: Announced, known: list[int], what: str = "input", seal: LeafSeal | None = None
+    ) -> None:
         """`known`: check sums of the leaves that this process has verified and written before; kept up to date.
-        `what` the vector is to its sender, for the words of errors.
+        `what` the vector is to its sender, for the words of errors. `seal`: of the file that the vector becomes.
 
         PeerError `input_differs` if another vector was announced, or is there already; StorageError.
         """
         self._path = path
         self._shape = announced.shape
+        self._seal = seal
+        self._form: LeafForm = Plain(announced.shape)
         self._what = what
         self._part = path.with_name(f"{path.name}.{announced.identity.hex()}{_PART}")
         self._checks = known
@@ -82,7 +88,7 @@ class LeafSpool:
             if len(data) != self._shape.size(index):
                 raise ValueError(f"leaf {index} cannot have {len(data)} bytes")
             with durable.storing(self._part):
-                view, offset = memoryview(data), self._shape.offset(index)
+                view, offset = memoryview(self._form.keep(index, data)), self._form.place(index)
                 while view:
                     written = os.pwrite(self._descriptor, view, offset)
                     view, offset = view[written:], offset + written
@@ -100,9 +106,8 @@ class LeafSpool:
             if not self._part.exists():
                 raise PeerError("input_not_expected", "the attempt ended while its input or answer arrived")
             with durable.storing(self._part):
-                os.pwrite(
-                    self._descriptor, footer_of(self._checks, self._shape), self._shape.offset(self._shape.leaves)
-                )
+                end = end_of(self._checks, self._shape, self._form)
+                os.pwrite(self._descriptor, end, self._form.place(self._shape.leaves))
                 os.fsync(self._descriptor)
                 self._part.rename(self._path)
             durable.sync_folder(self._path.parent)
@@ -120,20 +125,40 @@ class LeafSpool:
         """Believe the leaves on the disk that match the announcement, in order; what follows them is cut off."""
         with durable.storing(self._part):
             size = os.fstat(self._descriptor).st_size
+        if self._seal is not None:
+            size = self._begin(self._seal, size)
         del self._checks[self._whole(size) :]
         while len(self._checks) < self._whole(size):
             index = len(self._checks)
             with durable.storing(self._part):
-                data = os.pread(self._descriptor, self._shape.size(index), self._shape.offset(index))
+                stored = os.pread(self._descriptor, self._form.size(index), self._form.place(index))
+            try:
+                data = bytes(self._form.open(index, bytearray(stored)))
+            except ValueError:  # torn by a crash
+                break
             if not announced.matches(index, data):
                 break
             self._checks.append(zlib.crc32(data))
+        if self._seal is not None and not self._checks:
+            self._begin(self._seal, 0)  # a salt that a power cut left unwritten seals nothing
         with durable.storing(self._part):
-            os.ftruncate(self._descriptor, self._shape.offset(len(self._checks)))
+            os.ftruncate(self._descriptor, self._form.place(len(self._checks)))
+
+    def _begin(self, seal: LeafSeal, size: int) -> int:
+        """The part's own key, under the salt with which it begins; a part without one begins now. Its size then."""
+        with durable.storing(self._part):
+            if size >= SALT_BYTES:
+                self._form = seal.under(self._shape, os.pread(self._descriptor, SALT_BYTES, 0))
+                return size
+            form = seal.fresh(self._shape)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, form.head, 0)
+        self._form = form
+        return SALT_BYTES
 
     def _compare(self, announced: Announced) -> None:
         """The whole vector is there already: from a sender that did not hear so, or from before a crash."""
-        with LeafFile(self._path) as file:
+        with LeafFile(self._path, self._seal) as file:
             if file.shape != self._shape or not all(
                 announced.matches(index, bytes(file.packed(index))) for index in range(file.leaves)
             ):
@@ -141,7 +166,7 @@ class LeafSpool:
 
     def _whole(self, size: int) -> int:
         """How many whole leaves `size` bytes hold."""
-        return bisect.bisect_right(range(1, self._shape.leaves + 1), size, key=self._shape.offset)
+        return bisect.bisect_right(range(1, self._shape.leaves + 1), size, key=self._form.place)
 
     def _differs(self, how: str) -> PeerError:
         return PeerError(

@@ -6,7 +6,7 @@ Built in `fedveil_cli`, in the stores and in simulations only. Nobody else calls
 
 from typing import Protocol
 
-from fedveil_common.leaffile import Shape
+from fedveil_common.leafshape import Shape
 
 
 class Clock(Protocol):

@@ -5,7 +5,9 @@ Promise: as `leaffile`; a file of another shape is refused before anything of it
 
 from pathlib import Path
 
-from fedveil_common.leaffile import LeafFile, LeafWriter, RingShape, leaf_count, leaf_length
+from fedveil_common.leaffile import LeafFile, LeafWriter
+from fedveil_common.leafform import LeafSeal
+from fedveil_common.leafshape import RingShape, leaf_count, leaf_length
 from fedveil_common.masking.packing import unpack
 from fedveil_common.masking.ring import Ring, Signed, signed, signed_zeros, zeros
 from fedveil_common.ports import LeafSource
@@ -22,17 +24,17 @@ def residues(source: LeafSource, index: int) -> Ring:
 class RingWriter(LeafWriter):
     """A ring file in the making: `length` elements modulo 2^bits; its leaves come in any order, from any thread."""
 
-    def __init__(self, path: Path, length: int, bits: int) -> None:
+    def __init__(self, path: Path, length: int, bits: int, seal: LeafSeal | None = None) -> None:
         """ValueError for an empty vector; StorageError."""
-        super().__init__(path, RingShape(length, bits))
+        super().__init__(path, RingShape(length, bits), seal)
 
 
 class RingFile(LeafFile):
     """A ring file open for reading, from any thread. Close it, or use it in `with`."""
 
-    def __init__(self, path: Path) -> None:
-        """StorageError `ring_file_missing`; IntegrityError `ring_file_damaged`, also for a file of another shape."""
-        super().__init__(path)
+    def __init__(self, path: Path, seal: LeafSeal | None = None) -> None:
+        """As `LeafFile`; IntegrityError `ring_file_damaged` also for a file of another shape."""
+        super().__init__(path, seal)
         if not isinstance(self.shape, RingShape):
             self.close()
             raise self._damaged("it holds no ring elements")
@@ -51,9 +53,9 @@ class RingFile(LeafFile):
         return values
 
 
-def read_signed(path: Path) -> Signed:
+def read_signed(path: Path, seal: LeafSeal | None = None) -> Signed:
     """The whole vector as signed integers, shape (d,). Errors as `RingFile`."""
-    with RingFile(path) as file:
+    with RingFile(path, seal) as file:
         values = signed_zeros(file.length, file.bits)
         for index in range(file.leaves):
             start = index * LEAF_COORDINATES

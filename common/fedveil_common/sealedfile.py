@@ -33,14 +33,18 @@ _SEALED = CHUNK_BYTES + aead.TAG_BYTES
 
 
 class SealedFiles:
-    """Sealed files in one folder, which belongs to this store alone; hold the folder's lock."""
+    """Sealed files in one folder, which belongs to this store alone; hold the folder's lock.
 
-    def __init__(self, folder: Path, key: Seed, entropy: Entropy) -> None:
+    Whoever only reads beside the lock's holder says `sweep=False`, because a half-written file may be the holder's.
+    """
+
+    def __init__(self, folder: Path, key: Seed, entropy: Entropy, *, sweep: bool = True) -> None:
         self._folder = folder
         self._key = key
         self._entropy = entropy
         durable.make_folder(folder)
-        durable.sweep(folder)
+        if sweep:
+            durable.sweep(folder)
 
     def write(self, parts: Iterable[memoryview], length: int, *context: bytes) -> bytes:
         """The content, `parts` end to end, is durable; returns the file's name, 32 bytes. `length`: bytes in all.

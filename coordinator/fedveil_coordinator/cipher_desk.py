@@ -12,7 +12,7 @@ from typing import Protocol
 from fedveil_common import limits, transcript
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import BlockShape, Shape
+from fedveil_common.leafshape import BlockShape, Shape
 from fedveil_common.messages import CipherHeader, Manifest, Noise, Partial
 from fedveil_common.paillier.block_leaves import read_header, read_lift
 from fedveil_common.paillier.encryption import PROOF_MARGIN, nonce_bits

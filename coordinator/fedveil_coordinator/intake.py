@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedveil_common import transcript, wire
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import OrgId
-from fedveil_common.leaffile import BlockShape, RingShape, Shape
+from fedveil_common.leafshape import BlockShape, RingShape, Shape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking import packing
 from fedveil_common.messages import CipherHeader, Header, Partial, SignedBlob

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from fedveil_common import private_sum, transcript
-from fedveil_common.leaffile import BlockShape
+from fedveil_common.leafshape import BlockShape
 from fedveil_common.messages import Manifest, Noise
 from fedveil_common.paillier import input_proof
 from fedveil_common.paillier.block_leaves import BlockLeaf, headers_hash, write_block

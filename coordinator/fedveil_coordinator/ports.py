@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import Shape
+from fedveil_common.leafshape import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, SignedBlob, StatusNotice, SumRef
 from fedveil_common.ports import LeafSink, LeafSource

@@ -11,7 +11,7 @@ import numpy as np
 from fedveil_common.errors import FedveilError
 from fedveil_common.gate import UNLABELLED, Label
 from fedveil_common.ids import AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import Shape
+from fedveil_common.leafshape import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, Manifest, ParticipantMessage, Purpose, SignedBlob
 from fedveil_common.noise_links import Coins

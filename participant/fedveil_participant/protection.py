@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 import structlog
 from fedveil_common.errors import FedveilError, IntegrityError, RoundAborted, StorageError, Unreachable
 from fedveil_common.ids import OrgId
-from fedveil_common.leaffile import BlockShape
+from fedveil_common.leafshape import BlockShape
 from fedveil_common.paillier.round_shape import shape_in_use
 from fedveil_common.ports import Clock
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from fedveil.v1 import rounds_pb2 as pb
 from fedveil_common import limits
-from fedveil_common.leaffile import Shape
+from fedveil_common.leafshape import Shape
 from fedveil_common.messages import SignedBlob
 from fedveil_common.ports import LeafSource
 from fedveil_common.wire import tables

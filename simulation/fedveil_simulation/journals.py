@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from fedveil_common.errors import PeerError, StorageError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import RingShape, Shape
+from fedveil_common.leafshape import RingShape, Shape
 from fedveil_common.leafspool import Announced
 from fedveil_common.masking import masks
 from fedveil_common.masking.ring import Ring, Signed, signed

@@ -15,6 +15,7 @@ from fedveil_coordinator.store.published_keys import PublishedKeys
 from fedveil_coordinator.store.records import Records
 from fedveil_coordinator.store.renewals import Renewals
 from fedveil_coordinator.store.stages import KeptStatus, Stages
+from fedveil_coordinator.store.storage import Storage
 
 FILE = "coordinator.db"
 
@@ -36,20 +37,28 @@ class CoordinatorStore:
         self.database.close()
 
 
-def open_store(home: Path, clock: Clock, *, create: bool = False, keep_bytes: int = KEEP_BYTES) -> CoordinatorStore:
+def open_store(
+    home: Path,
+    clock: Clock,
+    *,
+    create: bool = False,
+    keep_bytes: int = KEEP_BYTES,
+    storage: Storage | None = None,
+) -> CoordinatorStore:
     """The store in `home`, checked from the first row to the last. Hold the `FolderLock` of `home`.
 
     `create` makes a new one (init); otherwise a missing database is StorageError `database_missing`, even if blobs are
     there. StorageError `database_damaged` names the file. `keep_bytes`: see `CoordinatorJournal.keep_inputs`.
+    `storage`: the seals of the files of a home with a storage key; without it none of them can be read.
     """
     path = home / FILE
     check = verify(path, tables.ALL)
     database = open_database(path, f"{__name__}.migrations", create=create, check=check)
     return CoordinatorStore(
         database,
-        CoordinatorJournal(database, home, clock, keep_bytes),
+        CoordinatorJournal(database, home, clock, keep_bytes, storage),
         Members(database, clock),
-        Records(database, BlobStore(home / "blobs"), clock),
+        Records(database, BlobStore(home / "blobs", None if storage is None else storage.records), clock),
         Renewals(database, clock),
         PublishedKeys(database, clock),
         Stages(database, clock),
@@ -66,5 +75,6 @@ __all__ = [
     "Renewals",
     "RunRow",
     "Stages",
+    "Storage",
     "open_store",
 ]

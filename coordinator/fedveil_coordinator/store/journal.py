@@ -14,17 +14,23 @@ from fedveil_common import durable
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
-from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
+from fedveil_common.leaffile import LeafFile, LeafWriter
+from fedveil_common.leafform import LeafSeal
+from fedveil_common.leafshape import Shape
 from fedveil_common.leafspool import Announced, LeafSpool
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import SumRef
 from fedveil_common.plan import plan_hash
 from fedveil_common.ports import Clock
-from fedveil_common.ringfile import RingWriter, read_signed
+from fedveil_common.ringfile import RingFile, RingWriter, read_signed
 from fedveil_common.rows import Row, Value
 
 from fedveil_coordinator.store import tables
 from fedveil_coordinator.store.records import SERVICE, audit
+from fedveil_coordinator.store.storage import Storage
+
+SPOOL, INPUTS, SUMS = "spool", "inputs", "sums"
+"""The folders of inputs that are at work, of inputs that are kept, and of opened sums."""
 
 WAITING, ENDED = "waiting", "ended"
 
@@ -54,14 +60,23 @@ class RunRow:
 class CoordinatorJournal:
     """What the driver keeps. Any thread. Every method may raise StorageError."""
 
-    def __init__(self, database: Database, folder: Path, clock: Clock, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        clock: Clock,
+        keep_bytes: int = KEEP_BYTES,
+        storage: Storage | None = None,
+    ) -> None:
+        """`storage`: the seals of all files; None: they are in clear."""
         self._database = database
         self._clock = clock
         self._keep_bytes = keep_bytes
+        self._storage = storage
         self._checks: dict[tuple[AttemptKey, Path], list[int]] = {}
-        self._spools = folder / "spool"
-        self._kept = folder / "inputs"
-        self._sums = folder / "sums"
+        self._spools = folder / SPOOL
+        self._kept = folder / INPUTS
+        self._sums = folder / SUMS
         for one in (self._spools, self._kept, self._sums):
             durable.make_folder(one)
             durable.sweep(one)
@@ -172,16 +187,20 @@ class CoordinatorJournal:
     # --- files --------------------------------------------------------------------------------------------------------
 
     def sum_path(self, run_id: RunId, round: int) -> Path:
-        """Where the opened sum of a round stands: a ring file."""
+        """Where the opened sum of a round stands: a ring file, sealed where the operator says so."""
         return self._sums / f"{run_id}.{round}"
+
+    def open_sum(self, run_id: RunId, round: int) -> RingFile:
+        """An opened sum, read leaf by leaf, to be closed. Errors as `RingFile`."""
+        return RingFile(self.sum_path(run_id, round), self._sum_seal(run_id, round))
 
     def new_sum(self, run_id: RunId, round: int, length: int, bits: int) -> RingWriter:
         """An opened sum on its way in, leaf by leaf; in its place, durable, once it is finished."""
-        return RingWriter(self.sum_path(run_id, round), length, bits)
+        return RingWriter(self.sum_path(run_id, round), length, bits, self._sum_seal(run_id, round))
 
     def read_sum(self, run_id: RunId, round: int) -> Signed:
-        """An opened sum, shape (d,). StorageError `ring_file_missing`, IntegrityError `ring_file_damaged`."""
-        return read_signed(self.sum_path(run_id, round))
+        """An opened sum, shape (d,). Errors as `open_sum`."""
+        return read_signed(self.sum_path(run_id, round), self._sum_seal(run_id, round))
 
     def spool_path(self, key: AttemptKey, org_id: OrgId) -> Path:
         """Where the protected input of a member stands."""
@@ -195,21 +214,21 @@ class CoordinatorJournal:
 
     def open_input(self, key: AttemptKey, org_id: OrgId) -> LeafFile:
         """An input, read leaf by leaf, to be closed. Errors as `read_sum`; the file's name names the member."""
-        return LeafFile(self.spool_path(key, org_id))
+        return self._open(key, self.spool_path(key, org_id))
 
     def new_noise(self, key: AttemptKey, shape: Shape) -> LeafWriter:
         """The coordinator's own noise on its way in, beside the inputs: no organisation has its name."""
-        return LeafWriter(self.spool_path(key, COORDINATOR), shape)
+        return self._new(key, self.spool_path(key, COORDINATOR), shape)
 
     def new_product(self, key: AttemptKey, shape: Shape) -> LeafWriter:
         """The product of an attempt's inputs on its way in; in its place, durable, once it is finished. One that is
         finished after the inputs were discarded stays until the run ends.
         """
-        return LeafWriter(self._spools / f"{_attempt(key)}{_PRODUCT}", shape)
+        return self._new(key, self._spools / f"{_attempt(key)}{_PRODUCT}", shape)
 
     def open_product(self, key: AttemptKey) -> LeafFile:
         """The product of an attempt's inputs, to be closed. Errors as `open_input`."""
-        return LeafFile(self._spools / f"{_attempt(key)}{_PRODUCT}")
+        return self._open(key, self._spools / f"{_attempt(key)}{_PRODUCT}")
 
     def spool_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...], announced: Announced) -> LeafSpool:
         """A holder's partial decryptions for this quorum (holders by index) on their way in. As `spool`: the first
@@ -219,13 +238,26 @@ class CoordinatorJournal:
 
     def open_answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> LeafFile:
         """A holder's partial decryptions for this quorum, to be closed. Errors as `open_input`."""
-        return LeafFile(self._answer(key, org_id, quorum))
+        return self._open(key, self._answer(key, org_id, quorum))
 
     def _answer(self, key: AttemptKey, org_id: OrgId, quorum: tuple[int, ...]) -> Path:
         return self._spools / f"{_attempt(key)}{org_id}{_ANSWER}-{'-'.join(map(str, quorum))}"
 
     def _spool(self, key: AttemptKey, path: Path, announced: Announced, what: str) -> LeafSpool:
-        return LeafSpool(path, announced, self._checks.setdefault((key, path), []), what)
+        known = self._checks.setdefault((key, path), [])
+        return LeafSpool(path, announced, known, what, self._input_seal(key.run_id, key.round, path))
+
+    def _open(self, key: AttemptKey, path: Path) -> LeafFile:
+        return LeafFile(path, self._input_seal(key.run_id, key.round, path))
+
+    def _new(self, key: AttemptKey, path: Path, shape: Shape) -> LeafWriter:
+        return LeafWriter(path, shape, self._input_seal(key.run_id, key.round, path))
+
+    def _input_seal(self, run_id: RunId, round: int, path: Path) -> LeafSeal | None:
+        return None if self._storage is None else self._storage.input(run_id, round, path.name.rpartition(".")[2])
+
+    def _sum_seal(self, run_id: RunId, round: int) -> LeafSeal | None:
+        return None if self._storage is None else self._storage.sum(run_id, round)
 
     def discard_inputs(self, key: AttemptKey) -> None:
         """The inputs of an attempt that is over are gone, and with them their product and every answer."""
@@ -260,15 +292,19 @@ class CoordinatorJournal:
 
     def kept_input(self, run_id: RunId, round: int, org_id: OrgId) -> LeafFile:
         """An input of an opened round, to be closed. StorageError `ring_file_missing` once it was let go."""
-        return LeafFile(self._kept_path(run_id, round, org_id))
+        return self._open_kept(run_id, round, org_id)
 
     def kept_product(self, run_id: RunId, round: int) -> LeafFile:
         """The product of the inputs of an opened round, to be closed. Errors as `kept_input`."""
-        return LeafFile(self._kept_path(run_id, round, _PRODUCT))
+        return self._open_kept(run_id, round, _PRODUCT)
 
     def kept_answer(self, run_id: RunId, round: int, org_id: OrgId) -> LeafFile:
         """A holder's answer for the quorum that opened a round, to be closed. Errors as `kept_input`."""
-        return LeafFile(self._kept_path(run_id, round, f"{org_id}{_ANSWER}"))
+        return self._open_kept(run_id, round, f"{org_id}{_ANSWER}")
+
+    def _open_kept(self, run_id: RunId, round: int, name: str) -> LeafFile:
+        path = self._kept_path(run_id, round, name)
+        return LeafFile(path, self._input_seal(run_id, round, path))
 
     def _kept_path(self, run_id: RunId, round: int, name: str) -> Path:
         return self._kept / f"{run_id}.{round}.{name}"

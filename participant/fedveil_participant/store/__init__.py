@@ -1,5 +1,5 @@
 """Everything a participant keeps in its folder, opened together: `journal.db`, `inputs/`, `updates/`,
-`snapshots/`, `models/`.
+`snapshots/`, `models/`: the last three are sealed.
 
 The journal key (`journal.key`) is read by the composition root and handed in. Journals are never backed up: one that
 came back from a copy would sign what it has already signed differently.
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedveil_common import plan as plans
-from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database, open_database
 from fedveil_common.errors import IntegrityError, PolicyRefusal, SealedError
 from fedveil_common.ids import RunId
@@ -18,6 +17,7 @@ from fedveil_common.messages import SignedBlob
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import verify
 from fedveil_common.sealedfile import SealedFiles
+from fedveil_common.sealer import Sealer
 from fedveil_common.secret import Seed
 
 from fedveil_participant.data.registration import Registration
@@ -30,8 +30,8 @@ from fedveil_participant.store.holdings import Holdings, StoredEnd, StoredPlan
 from fedveil_participant.store.journal import RoundJournal, Standing
 from fedveil_participant.store.key import journal_key, make_journal_key, seal_journal_key
 from fedveil_participant.store.ledgers import LedgerRow, LimitChange, PrivacyLedgers
+from fedveil_participant.store.models import Models
 from fedveil_participant.store.outbox import OutboxRows, Sent, StoredReceipt
-from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.snapshots import Snapshots
 from fedveil_participant.store.statistics_files import StatisticsFiles
 from fedveil_participant.store.trail import TrailRow, TrailRows
@@ -58,7 +58,7 @@ class Forgotten:
 class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Holdings, TrainerNotes, Consents):
     """What the commands read while a participant runs: no stage, no input, no update."""
 
-    def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, database: Database, models: Models, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         PrivacyLedgers.__init__(self, database, clock)
         DataSets.__init__(self, database, clock)
         OutboxRows.__init__(self, database, clock)
@@ -88,12 +88,13 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
     ) -> None:
         RoundJournal.__init__(self, database, sealer, home / "inputs", clock)
         UpdateCache.__init__(self, database, SealedFiles(home / "updates", key, entropy))
-        Books.__init__(self, database, BlobStore(home / "models"), sealer, clock, entropy)
+        Books.__init__(self, database, Models(home, key, entropy), sealer, clock, entropy)
         self.home = home
         self.clock, self.entropy = clock, entropy
         self.shelf = Snapshots(database, SealedFiles(home / snapshots.FOLDER, key, entropy))
         self._statistics = StatisticsFiles(home)
         self._countersignatures = CountersignatureFiles(home)
+        self._models.seal_what_is_in_clear(database)
         self._drop_unnamed_models()
 
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes, answers: bytes = b"") -> None:
@@ -206,7 +207,7 @@ def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Book
     database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
     sealer = Sealer(key, entropy)
     _check_key(database, sealer)
-    return Books(database, BlobStore(home / "models", sweep=False), sealer, clock, entropy)
+    return Books(database, Models(home, key, entropy, sweep=False), sealer, clock, entropy)
 
 
 def _check_key(database: Database, sealer: Sealer) -> None:

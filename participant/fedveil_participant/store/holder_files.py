@@ -20,9 +20,8 @@ from fedveil_common import durable
 from fedveil_common.errors import IntegrityError, StorageError
 from fedveil_common.ids import check_name
 from fedveil_common.ports import Entropy
+from fedveil_common.sealer import Sealer
 from fedveil_common.secret import Secret, Seed
-
-from fedveil_participant.store.sealer import Sealer
 
 FOLDER = "paillier"
 

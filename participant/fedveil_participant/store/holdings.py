@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from fedveil_common.blobs import BlobStore
 from fedveil_common.database import Database
 from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError
 from fedveil_common.ids import RunId
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import Value
+from fedveil_common.sealer import Sealer
 from fedveil_common.secret import PrivateKey, Seed
 
 from fedveil_participant.store import tables
-from fedveil_participant.store.sealer import Sealer
+from fedveil_participant.store.models import Models
 from fedveil_participant.store.trail import facts_text
 
 _PROTOCOL_KEY, _VERSION_KEY = "protocol_key", "data_version_key"
@@ -55,7 +55,7 @@ class StoredEnd:
 class Holdings:
     """Any thread. Every method may raise StorageError."""
 
-    def __init__(self, database: Database, models: BlobStore, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, database: Database, models: Models, sealer: Sealer, clock: Clock, entropy: Entropy) -> None:
         self._database = database
         self._models = models
         self._sealer = sealer
@@ -252,7 +252,7 @@ class Holdings:
 
     def save_end(self, run_id: RunId, plan_hash: bytes, code: str, model_file: bytes) -> None:
         """How a run ended, and its verified final model (empty: none). The first end that was stored stays."""
-        model = self._models.put(model_file) if model_file else b""
+        model = self._models.put(run_id, model_file) if model_file else b""
         with self._database.write() as connection:
             if tables.ENDS.one(connection, run_id=run_id) is None:
                 tables.ENDS.insert(
@@ -286,9 +286,9 @@ class Holdings:
         ]
 
     def model(self, run_id: RunId) -> bytes:
-        """The final model file of a run. ConfigError `unknown_model`; IntegrityError `blob_damaged`."""
+        """The final model file of a run. ConfigError `unknown_model`; errors of `Models.get`."""
         with self._database.read() as connection:
             row = tables.ENDS.one(connection, run_id=run_id)
         if row is None or not row.blob("model"):
             raise ConfigError("unknown_model", f"no final model of run {run_id} is kept here")
-        return self._models.get(row.blob("model"))
+        return self._models.get(run_id, row.blob("model"))

@@ -18,11 +18,13 @@ from fedveil_common.database import Database
 from fedveil_common.dp import entries as ledger_entries
 from fedveil_common.errors import StorageError
 from fedveil_common.ids import AttemptKey, RunId
-from fedveil_common.leaffile import LeafFile, LeafWriter, Shape
+from fedveil_common.leaffile import LeafFile, LeafWriter
+from fedveil_common.leafshape import Shape
 from fedveil_common.messages import Purpose
 from fedveil_common.ports import Clock
 from fedveil_common.ringfile import RingWriter
 from fedveil_common.rows import Row, Value
+from fedveil_common.sealer import Sealer
 from fedveil_common.secret import Secret, Seed
 from fedveil_common.snapshot import SnapshotCodec
 
@@ -30,7 +32,6 @@ from fedveil_participant.events import Changes, LedgerEntry, OpenedSum, SpentKey
 from fedveil_participant.stages import STAGES, Idle, OpenStage, Stage
 from fedveil_participant.state import LifetimeLimit
 from fedveil_participant.store import consents, tables
-from fedveil_participant.store.sealer import Sealer
 from fedveil_participant.store.trail import facts_text
 from fedveil_participant.store.updates import spent_columns
 

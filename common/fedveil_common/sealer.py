@@ -1,6 +1,6 @@
-"""Sealing single records of the journal: each under a key of its own, bound to what it is.
+"""Sealing single records of a journal: each under a key of its own, bound to what it is.
 
-Format: 32-byte salt, then AES-256-GCM under KDF(salt, journal key, "journal/record") with nonce zero; the associated
+Format: 32-byte salt, then AES-256-GCM under KDF(salt, holder's key, "journal/record") with nonce zero; the associated
 data names the record, so that a sealed value cannot stand in another's place.
 """
 
@@ -15,7 +15,7 @@ _NONCE = bytes(aead.NONCE_BYTES)  # the salt is fresh, so the key seals one mess
 
 
 class Sealer:
-    """Seals and opens under the journal key."""
+    """Seals and opens under the key of whoever keeps the records: journal key, storage key."""
 
     def __init__(self, key: Seed, entropy: Entropy) -> None:
         self._key = key

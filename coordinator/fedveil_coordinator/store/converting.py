@@ -1,0 +1,109 @@
+"""Giving every file of a coordinator's home another storage key, its first one, or none.
+
+Promise: a file is there whole at every moment, in the old form or the new; the keys of both are durable before the
+first file is touched and until the last is done, so that an interruption at any point is taken up by running it again.
+Parts of inputs that were still arriving are removed: their senders begin again. Hold the `FolderLock`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedveil_common import durable
+from fedveil_common.blobs import BlobStore
+from fedveil_common.errors import IntegrityError, SealedError
+from fedveil_common.leaffile import LeafFile, LeafWriter
+from fedveil_common.leafform import LeafSeal
+from fedveil_common.ports import Entropy, Failpoints
+from fedveil_common.secret import Seed
+
+from fedveil_coordinator.store.journal import INPUTS, SPOOL, SUMS
+from fedveil_coordinator.store.storage import Storage
+
+BLOBS = "blobs"
+
+SealOf = Callable[[Storage], LeafSeal]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """How many files have the new form, and how many bytes they are."""
+
+    files: int
+    bytes: int
+
+
+def convert(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy, failpoints: Failpoints) -> Converted:
+    """Every file is as `now` says. Those that are so already, from an interrupted run, are left alone.
+
+    IntegrityError `ring_file_damaged`, `blob_damaged` names a file that is in neither form: those before it have the
+    new one, it and those after it are as they were.
+    """
+    old, new = _storage(before, entropy), _storage(now, entropy)
+    count = size = 0
+    for path, seal in _leaf_files(home):
+        failpoints.hit("coordinator.before.convert")
+        _convert(path, _applied(seal, old), _applied(seal, new))
+        count, size = count + 1, size + path.stat().st_size
+    failpoints.hit("coordinator.before.convert")
+    blobs = home / BLOBS
+    source = BlobStore(blobs, None if old is None else old.records)
+    target = BlobStore(blobs, None if new is None else new.records)
+    for digest in source.digests():
+        try:
+            target.get(digest)
+        except (IntegrityError, SealedError):
+            target.put(source.get(digest))
+        count, size = count + 1, size + target.path(digest).stat().st_size
+    failpoints.hit("coordinator.after.convert")
+    return Converted(count, size)
+
+
+def _convert(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
+    try:
+        LeafFile(path, now).close()
+    except (IntegrityError, SealedError):
+        with LeafFile(path, before) as source:
+            status = path.stat()
+            writer = LeafWriter(path, source.shape, now)
+            try:
+                for index in range(source.leaves):
+                    writer.write(index, source.packed(index))
+                writer.finish(replace=True)
+            finally:
+                writer.discard()
+        with durable.storing(path):
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # the oldest rounds are let go first
+
+
+def _leaf_files(home: Path) -> Iterator[tuple[Path, SealOf]]:
+    """Every file of leaves, by folder and name."""
+    for folder in (SPOOL, INPUTS, SUMS):
+        durable.make_folder(home / folder)
+        durable.sweep(home / folder)
+        for path in sorted((home / folder).iterdir()):
+            if path.name.endswith(".part"):
+                durable.remove(path)
+            elif folder == SUMS:
+                run_id, _, number = path.name.rpartition(".")
+                yield path, _sum(run_id, int(number))
+            else:
+                run_id, number, *_, name = path.name.rsplit(".", 3 if folder == SPOOL else 2)
+                yield path, _input(run_id, int(number), name)
+
+
+def _sum(run_id: str, round: int) -> SealOf:
+    return lambda storage: storage.sum(run_id, round)
+
+
+def _input(run_id: str, round: int, name: str) -> SealOf:
+    return lambda storage: storage.input(run_id, round, name)
+
+
+def _storage(key: Seed | None, entropy: Entropy) -> Storage | None:
+    return None if key is None else Storage(key, entropy)
+
+
+def _applied(seal: SealOf, storage: Storage | None) -> LeafSeal | None:
+    return None if storage is None else seal(storage)

@@ -1,0 +1,93 @@
+"""`storage.key`: the key under which the coordinator's files rest, itself sealed under the passphrase of `serve`.
+
+Promise: the file is replaced in one step and holds, while files are given another key, both: a conversion that was
+interrupted is finished by the same command, and until then nothing is served. No file: nothing is sealed.
+"""
+
+import pathlib
+from dataclasses import dataclass
+
+from fedveil_common import durable, jcs
+from fedveil_common.errors import ConfigError, SealedError
+from fedveil_common.pki import sealed_keys
+from fedveil_common.ports import Entropy
+from fedveil_common.secret import Passphrase, Seed
+
+FILE = "storage.key"
+PURPOSE = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageKeys:
+    """`now`: under which files are to be (None: in clear). `converting`: some may still be as `before` says."""
+
+    now: Seed | None
+    before: Seed | None = None
+    converting: bool = False
+
+
+def exists(home: pathlib.Path) -> bool:
+    """Whether anything in `home` is sealed."""
+    return (home / FILE).exists()
+
+
+def read(home: pathlib.Path, passphrase: Passphrase | None) -> StorageKeys:
+    """The keys of `home`; those of a home without the file: none. Secret.
+
+    SealedError `passphrase_missing`, `passphrase_wrong`; ConfigError `key_exposed`, `bad_key_file`.
+    """
+    if not exists(home):
+        return StorageKeys(None)
+    sealed = sealed_keys.read_private(home / FILE)
+    try:
+        secret = sealed_keys.open_key(sealed, passphrase, PURPOSE)
+    except SealedError as error:
+        if error.code != "passphrase_wrong":
+            raise
+        raise SealedError(
+            error.code,
+            error.what,
+            not_done="nothing was opened, and its file is untouched",
+            next_step="after `fedveil ca rotate` under another passphrase: `fedveil storage rewrap`, with the old one",
+        ) from None
+    try:
+        members = jcs.loads(secret)
+        if not isinstance(members, dict):
+            raise TypeError
+        return StorageKeys(_seed(members["now"]), _seed(members["before"]), members["converting"] is True)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError("bad_key_file", "storage.key holds no storage keys", not_done="nothing was opened") from None
+
+
+def write(home: pathlib.Path, keys: StorageKeys, passphrase: Passphrase, entropy: Entropy) -> None:
+    """`keys` are durable under `passphrase`; none at all: the file is gone. ConfigError `weak_passphrase`."""
+    if keys == StorageKeys(None):
+        durable.remove(home / FILE)
+        return
+    secret = jcs.dumps({"before": _hex(keys.before), "converting": keys.converting, "now": _hex(keys.now)})
+    durable.write_file(home / FILE, sealed_keys.seal_key(secret, passphrase, PURPOSE, entropy))
+
+
+def key_in_force(home: pathlib.Path, passphrase: Passphrase | None) -> Seed | None:
+    """Under which the files of `home` are, all of them; None: in clear. Secret. Errors as `read`; ConfigError
+    `storage_unfinished` while some are still otherwise.
+    """
+    keys = read(home, passphrase)
+    if keys.converting:
+        raise ConfigError(
+            "storage_unfinished",
+            "the files of this home are partly sealed: a `fedveil storage` command was interrupted",
+            not_done="the coordinator did not start",
+            next_step="give it again: each of them first finishes what was interrupted",
+        )
+    return keys.now
+
+
+def _hex(key: Seed | None) -> str:
+    return "" if key is None else key.expose().hex()
+
+
+def _seed(value: jcs.Json) -> Seed | None:
+    if not isinstance(value, str):
+        raise TypeError
+    return Seed(bytes.fromhex(value)) if value else None
