@@ -8,7 +8,6 @@ import pytest
 from enrolment_office import Clock, Entropy, join, open_office
 from fedveil_cli import main
 from fedveil_common.paillier import modulus_record
-from fedveil_common.pki import sealed_keys
 from fedveil_participant.store import journal_key, open_store
 from fedveil_participant.store.holder_files import HolderFiles
 
@@ -18,16 +17,14 @@ Answer = tuple[int, dict[str, object], str]
 
 def found(folder: pathlib.Path) -> None:
     """A founded federation: `operator`, and a home for each organisation, of which `acme` knows the newest roster."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_keys, "COST", 2**10)
-        with open_office(folder) as office:
-            for number, org in enumerate(ORGS):
-                join(office, folder / org, office.invite(org), seed=10 + number)
-            office.next_roster()
-            home, signed = folder / "acme", office.federation.last_roster()
-            store = open_store(home, journal_key(home, None), Clock(), Entropy(5))
-            store.save_roster(signed)
-            store.close()
+    with open_office(folder) as office:
+        for number, org in enumerate(ORGS):
+            join(office, folder / org, office.invite(org), seed=10 + number)
+        office.next_roster()
+        home, signed = folder / "acme", office.federation.last_roster()
+        store = open_store(home, journal_key(home, None), Clock(), Entropy(5))
+        store.save_roster(signed)
+        store.close()
 
 
 def finish(folder: pathlib.Path) -> None:

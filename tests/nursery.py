@@ -2,7 +2,7 @@
 
 What a test starts is a real process, with an id, memory, files and connections of its own; it can be stopped or killed
 like any other and runs `python -m MODULE ARGUMENTS` in the folder and the environment that the order names. Only the
-second of processor time for the imports is saved, and the cost of scrypt (`test_identity_files` has the real one). What
+second of processor time for the imports is saved, and the cost of scrypt (`passphrase_costs`). What
 a new interpreter shows that a forked one cannot (an import that is missing) is shown by `House.cold` and by
 `test_command_line`.
 
@@ -31,8 +31,6 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
 LONGEST_ORDER = 1 << 17
-CHEAP_COST = 2**10
-"""The least cost of scrypt that a sealed key may name; it stands in the key's file, so every reader follows it."""
 
 
 class Child:
@@ -132,8 +130,7 @@ def load() -> None:
     for found in pkgutil.iter_modules(fedveil_cli.__path__, "fedveil_cli."):
         if not found.name.endswith(".__main__"):
             import_module(found.name)
-    sealed_keys = import_module("fedveil_common.pki.sealed_keys")
-    vars(sealed_keys)["COST"] = CHEAP_COST
+    import_module("tests.passphrase_costs").lower()
     gc.collect()
     gc.freeze()  # the collector of a child would otherwise copy every page that it looks at
 

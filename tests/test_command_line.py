@@ -62,7 +62,8 @@ model export, model promote, model withdraw, model seal, model open, renew, repo
 model retire, model rollback, model countersign,
  model rewrap, model card, model jws sign, model jws verify, model jwe wrap,
 model jwe open, governance key, governance show, governance propose, governance sign,
-governance publish, governance rotate, governance follow, ca rotate, ca retire, key deal, key adopt, key show, key pair,
+governance publish, governance rotate, governance follow, ca rotate, ca retire,
+storage show, storage seal, storage rotate, storage open, storage rewrap, key deal, key adopt, key show, key pair,
 key import-phe, key export-phe, key terms, key holders start, key holders take, key holders show, key refresh start,
 key refresh take, key refresh adopt, key pin, key publish, answers, audit show, audit verify, audit export
 """

@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import replace
 import pytest
 from certificate_house import DAY, House, Member, open_house
 from enrolment_office import CA, GOV, Clock, Entropy, free_port
-from fedveil_cli import doctor, doctor_findings, main, renewing
+from fedveil_cli import doctor, doctor_findings, doctor_isolation, main, renewing
 from fedveil_cli.identity_commands import seal_journal_key
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
@@ -26,12 +27,21 @@ from fedveil_common.secret import Passphrase, PrivateKey
 from fedveil_common.succession import roster_of_its_time
 from fedveil_coordinator import rotation
 from fedveil_coordinator.succession import GRACE_S
+from fedveil_participant.isolation import interpreter
+from fedveil_participant.isolation.levels import Confinement, Isolation
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with open_house(tmp_path_factory.mktemp("house")) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def isolation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has: `test_isolation_on_record` looks at that."""
+    held = Confinement(Isolation.LANDLOCK, interpreter.look_at(sys.executable))
+    monkeypatch.setattr(doctor_isolation, "_here", lambda: held)
 
 
 NAMES = iter(f"org{number}" for number in range(1000))

@@ -23,13 +23,10 @@ from fedveil_participant.membership import load_membership
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import passphrase_costs
+
 TOKEN = Token("fed.example.org:7443", bytes(range(32)), bytes(16), PrivateKey(bytes(range(100, 132))))
 TEXT = invites.format_token(TOKEN)
-
-
-@pytest.fixture(autouse=True)
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -143,7 +140,7 @@ def test_a_sealed_key_opens_with_its_passphrase_only() -> None:
 
 
 def test_the_product_stretches_passphrases_with_scrypt_at_full_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    passphrase_costs.restore(monkeypatch)
     assert sealed_keys.COST == 2**17
     sealed = jcs.loads(sealed_keys.seal_key(b"x", CA, "authority", Entropy(1)))
     assert isinstance(sealed, dict)

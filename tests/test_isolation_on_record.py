@@ -15,8 +15,10 @@ from fedveil_cli import doctor_isolation, main, participating
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import PolicyRefusal
 from fedveil_participant.isolation import kernel
+from fedveil_participant.isolation.levels import Isolation
 from fedveil_participant.store import IsolationNote, ParticipantStore, journal_key, open_store
 from test_own_trainers import config_file
+from trainer_house import one_that_holds
 
 MISSING = "bwrap: there is no command bwrap; landlock: the kernel has no landlock"
 
@@ -83,6 +85,7 @@ def shown(acme: Member, capsys: pytest.CaptureFixture[str]) -> dict[str, object]
 def test_the_level_is_told_noted_and_shown(
     house: House, acme: Member, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    one_that_holds(Isolation.BWRAP)
     house.clock.now = time.time()  # the command has the machine's clock
     (told,), (note,) = start(house, acme, described(tmp_path), none=False)
     assert told["isolation"] in {"bwrap", "landlock"}
@@ -132,6 +135,7 @@ def test_only_the_organisation_itself_says_none(house: House, acme: Member, tmp_
 def test_none_that_is_allowed_is_not_taken_where_there_is_better(
     house: House, acme: Member, tmp_path: pathlib.Path
 ) -> None:
+    one_that_holds(Isolation.BWRAP)
     (told,), _ = start(house, acme, described(tmp_path), none=True)
     assert told["isolation"] in {"bwrap", "landlock"}
 

@@ -20,7 +20,7 @@ from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, PolicyRefusal, SealedError, Unreachable
 from fedveil_common.ids import OrgId
-from fedveil_common.pki import certificates, invites, sealed_keys
+from fedveil_common.pki import certificates, invites
 from fedveil_common.pki.governance import Signed
 from fedveil_common.pki.invites import Role
 from fedveil_common.pki.joining import MAX_REQUEST, JoinRequest
@@ -31,13 +31,8 @@ from fedveil_participant.membership import load_membership
 from fedveil_participant.store import journal_key, open_store
 
 
-@pytest.fixture(autouse=True)
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
-
-
 @pytest.fixture
-def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
+def office(tmp_path: pathlib.Path) -> Iterator[Office]:
     with open_office(tmp_path) as made:
         yield made
 
@@ -170,7 +165,6 @@ def test_a_journal_passphrase_also_seals_the_keys_of_an_unfinished_join(
         join(office, home, token, passphrase=word)
     assert b"PRIVATE" not in (home / "joining.key").read_bytes()
     monkeypatch.undo()
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     with pytest.raises(SealedError):
         join(office, home, token)
     assert join(office, home, token, passphrase=word)["org"] == "acme"
@@ -350,14 +344,12 @@ def test_a_lying_draft_is_not_signed(office: Office, tmp_path: pathlib.Path, mon
         office.next_roster()
     assert refused.value.code == "bad_join_proof"
     monkeypatch.undo()
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     office.next_roster()
     monkeypatch.setattr(office, "roster_draft", lambda: (honest[0], honest[1], json.dumps(forged), []))
     with pytest.raises(PeerError) as swapped:
         office.next_roster()
     assert swapped.value.code == "rekey_mismatch"
     monkeypatch.undo()
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     identity_commands.run_revoke(office.home, "acme", "left", GOV, office)
     newest = office.roster_draft()[0]
     monkeypatch.setattr(office, "roster_draft", lambda: (newest, honest[1], honest[2], []))

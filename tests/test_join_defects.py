@@ -13,7 +13,7 @@ from fedveil_cli import (
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, SealedError, Unreachable
 from fedveil_common.ids import OrgId
-from fedveil_common.pki import invites, sealed_keys
+from fedveil_common.pki import invites
 from fedveil_common.roster import accept_roster, verify_roster
 from fedveil_common.secret import Passphrase
 from fedveil_participant import enrolment
@@ -27,12 +27,7 @@ SECRET_KEY = b"PRIVATE KEY"
 
 
 @pytest.fixture
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
-
-
-@pytest.fixture
-def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
+def office(tmp_path: pathlib.Path) -> Iterator[Office]:
     with open_office(tmp_path) as made:
         yield made
 

@@ -17,17 +17,11 @@ from fedveil_common.paillier import rsa_2048
 from fedveil_common.paillier.factors import Factor
 from fedveil_common.paillier.modulus_record import ModulusRecord
 from fedveil_common.paillier.single_holder_files import open_private
-from fedveil_common.pki import sealed_keys
 from fedveil_common.secret import Passphrase, PrivateKey
 from paillier_numbers import OTHER_P, P, Q
 from phe import command_line
 
 SECRETS = [form for prime in (P, Q, OTHER_P) for form in (str(prime)[:25], f"{prime:x}"[:25])]
-
-
-@pytest.fixture(autouse=True)
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
 
 
 @pytest.fixture

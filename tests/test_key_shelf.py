@@ -15,7 +15,6 @@ from fedveil_common.paillier.holder_key import HolderKey
 from fedveil_common.paillier.key_record import KeyRecord
 from fedveil_common.paillier.key_terms import KeyTerms
 from fedveil_common.paillier.key_use import use_of
-from fedveil_common.pki import sealed_keys
 from fedveil_coordinator import facts
 from fedveil_coordinator.driver import Driver
 from fedveil_coordinator.key_shelf import KeyShelf
@@ -172,7 +171,6 @@ class Desk:
 
 @pytest.fixture
 def office(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     with open_office(tmp_path) as made:
         yield made
 

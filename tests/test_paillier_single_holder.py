@@ -26,11 +26,6 @@ PHE_PRIVATE = phe.PaillierPrivateKey(PHE_PUBLIC, P, Q)
 PASSPHRASE = Passphrase(b"six words are a good passphrase")
 
 
-@pytest.fixture(autouse=True)
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
-
-
 # --- textbook arithmetic, with Python's integers ----------
 
 

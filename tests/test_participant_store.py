@@ -6,6 +6,7 @@ Rows 16, 19, 20, 29 and 54 of the fault list, as far as the storage alone answer
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import signal
@@ -32,6 +33,8 @@ from fedveil_participant.store import ParticipantStore, journal_key, make_journa
 from fedveil_participant.store.models import Models
 from fedveil_simulation.journals import ParticipantMemory
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
+
+from tests import passphrase_costs
 
 RUN = RunId("run-1")
 KEY = AttemptKey(RUN, 2, 1)
@@ -304,7 +307,8 @@ def test_the_journal_key_is_made_once_and_for_its_owner_alone(home: pathlib.Path
     assert caught.value.code == "key_file_exposed"
 
 
-def test_the_journal_key_under_a_passphrase(home: pathlib.Path) -> None:
+def test_the_journal_key_under_a_passphrase(home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passphrase_costs.restore(monkeypatch)
     key = make_journal_key(home, Passphrase(b"open sesame"), SeededEntropy(1, "key"))
     before = (home / "journal.key").read_bytes()
     assert found_in(home, key.expose()) == []
@@ -315,6 +319,7 @@ def test_the_journal_key_under_a_passphrase(home: pathlib.Path) -> None:
         assert caught.value.code == code
         assert caught.value.exit_code == 3
     assert (home / "journal.key").read_bytes() == before
+    assert json.loads(before)["scrypt"] == {"n": 2**15, "r": 8, "p": 1, "salt": json.loads(before)["scrypt"]["salt"]}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from fedveil_common.masking import fixedpoint, quorum
 from fedveil_common.messages import CoordinatorHello, ParticipantHello, PlanAnswer, PlanOffer, RosterNotice
 from fedveil_common.paillier import modulus_record
 from fedveil_common.paillier.key_terms import KeyTerms
-from fedveil_common.pki import sealed_keys
 from fedveil_simulation.cluster import Packet
 from paillier_holders import holders_of, terms_of
 
@@ -384,7 +383,6 @@ def unreachable(home: pathlib.Path) -> Live:
 
 @pytest.fixture
 def office(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     with open_office(tmp_path) as made:
         for number, org in enumerate(("acme", "borealis", "cygnus")):
             join(made, tmp_path / org, made.invite(org), seed=10 + number)

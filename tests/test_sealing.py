@@ -28,6 +28,8 @@ from fedveil_simulation.ports import SeededEntropy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import passphrase_costs
+
 SUBJECT = Subject("data", "hospitals-1", "visits")
 ENTROPY = SeededEntropy(1, "sealing")
 OURS, OTHER = X25519PrivateKey.from_private_bytes(b"\1" * 32), X25519PrivateKey.from_private_bytes(b"\2" * 32)
@@ -327,6 +329,14 @@ def test_a_wrapped_key_is_bound_to_what_it_is_for(tmp_path: Path) -> None:
                 recipients.unwrap(made, key)
             assert caught.value.code == "sealed_header_damaged"
         assert recipients.unwrap(header.make(data_key, SUBJECT, bytes(16), 5, slots), key) == data_key
+
+
+def test_a_passphrase_is_stretched_at_full_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    passphrase_costs.restore(monkeypatch)
+    (slot,) = recipients.wrap_passphrase(WORD, Seed(bytes(32)), SUBJECT, ENTROPY)
+    assert slot.recipient.startswith("17/")
+    made = header.make(Seed(bytes(32)), SUBJECT, bytes(16), 5, (slot,))
+    assert recipients.unwrap_passphrase(made, WORD) == Seed(bytes(32))
 
 
 def test_weak_and_doubled_recipients_are_refused() -> None:

@@ -264,7 +264,6 @@ def test_a_file_in_neither_form_stops_a_conversion_and_stays(tmp_path: pathlib.P
 @pytest.fixture
 def federation(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
     """A founded home with files of a round. Its passphrases cost little: the cost stands in each sealed file."""
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
     home, clock = tmp_path / "op", SimulatedClock()
     founding.init(home, "hospitals", "127.0.0.1:7443", SERVE, Passphrase(b"governance"), None, entropy(), clock)
     store = opened(home, None)

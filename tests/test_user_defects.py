@@ -26,7 +26,7 @@ from fedveil_cli.output import Output
 from fedveil_common import plan as plans
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, SealedError, StorageError
-from fedveil_common.pki import invites, sealed_keys
+from fedveil_common.pki import invites
 from fedveil_common.plan import NotInThisReleaseError, PlanError
 from fedveil_common.plan.reading import RELEASES
 from fedveil_coordinator import founding
@@ -38,12 +38,7 @@ from tests.test_command_line import error_of
 
 
 @pytest.fixture
-def cheap_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_keys, "COST", 2**10)
-
-
-@pytest.fixture
-def office(tmp_path: pathlib.Path, cheap_scrypt: None) -> Iterator[Office]:
+def office(tmp_path: pathlib.Path) -> Iterator[Office]:
     with open_office(tmp_path) as made:
         yield made
 

@@ -15,10 +15,8 @@ def register(app: typer.Typer) -> None:
     group.command("show", epilog=example("fedveil storage show --json"))(show)
     group.command("seal", epilog=example("fedveil storage seal --passphrase-file ca.txt"))(seal)
     group.command("rotate", epilog=example("fedveil storage rotate --passphrase-file ca.txt"))(rotate)
-    group.command("unseal", epilog=example("fedveil storage unseal --passphrase-file ca.txt"))(unseal)
-    group.command(
-        "rewrap", epilog=example("fedveil storage rewrap --passphrase-file old.txt --new-passphrase-file new.txt")
-    )(rewrap)
+    group.command("open", epilog=example("fedveil storage open --passphrase-file ca.txt"))(open_)
+    group.command("rewrap", epilog=example("fedveil storage rewrap --new-passphrase-file new.txt"))(rewrap)
     app.add_typer(group, name="storage")
 
 
@@ -39,9 +37,9 @@ def rotate(passphrase_file: PassphraseFile = None, home: Home = None, as_json: A
     _order("rotate", passphrase_file, home, as_json)
 
 
-def unseal(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
+def open_(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Put everything back into clear, and remove the storage key."""
-    _order("unseal", passphrase_file, home, as_json)
+    _order("open", passphrase_file, home, as_json)
 
 
 def rewrap(
@@ -72,6 +70,6 @@ def _order(name: str, passphrase_file: pathlib.Path | None, home: pathlib.Path |
     from fedveil_cli.world import real_world
 
     output = Output(as_json)
-    orders = {"seal": resting.seal, "rotate": resting.rotate, "unseal": resting.unseal}
+    orders = {"seal": resting.seal, "rotate": resting.rotate, "open": resting.unseal}
     given = passphrase(passphrase_file, "passphrase", "--passphrase-file", output)
     storage_commands.order(home_folder(home), orders[name], given, real_world(), output)

@@ -30,7 +30,7 @@ def show(home: pathlib.Path, output: Output) -> None:
 
 
 def order(home: pathlib.Path, what: Order, passphrase: Passphrase, world: World, output: Output) -> None:
-    """`storage seal`, `rotate` or `unseal`. ConfigError `data_folder_in_use` while the coordinator runs."""
+    """`storage seal`, `rotate` or `open`. ConfigError `data_folder_in_use` while the coordinator runs."""
     federation = _federation(home)
     with FolderLock(home):
         made = what(federation, passphrase, world.entropy, world.failpoints)
