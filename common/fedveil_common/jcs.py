@@ -8,6 +8,7 @@ Whatever is hashed or signed as JSON in Fedveil goes through here. Source: RFC 8
 import json
 import math
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -70,9 +71,12 @@ def number(value: float) -> str:
 
 def string(value: str) -> str:
     """A string with RFC 8785's minimal escapes. Raises ValueError for a lone surrogate."""
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("a lone surrogate has no UTF-8 form")
-    return json.dumps(value, ensure_ascii=False)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate has no UTF-8 form") from None
+    return encode_basestring(value)
 
 
 def _text(value: Json) -> str:
