@@ -1,7 +1,7 @@
 """One masked round over mutual TLS in real processes, from the persisted offer to the fsynced sum.
 
-    python benchmarks/masked_round.py --participants 10 --parameters 1000000 [--drop K] [--rounds 5] [--unprotected]
-        [--json]
+    python benchmarks/masked_round.py --participants 10 --parameters 1000000 [--drop K] [--rounds 5] [--sealed]
+        [--unprotected] [--json]
 
 What runs is the product: `serve` and `participate` in processes of their own, enrolment, mutual TLS, signatures,
 votes, certificate, journal and fsync on both sides. Only the trainer is replaced: a participant's update is a fixed
@@ -12,6 +12,7 @@ participants share and then send no input. Memory: the coordinator's VmHWM at th
 and the same with VmHWM begun anew before the offer, without what opening the sealed key took at the start, which is
 what the bound is for. The same of one participant that sends its input; its fixed vector (float64, 8 bytes a parameter)
 is in its figure, as a trained one would be. Bounds: three times the model (4 bytes a parameter) and 64 MB.
+`--sealed`: in a coordinator's home whose files rest sealed (`fedveil storage seal`).
 `--unprotected`: float32 vectors over the same TLS, leaves, spool and fsync, without keys, shares, masks or votes.
 """
 
@@ -32,6 +33,7 @@ import numpy as np
 INPUTS = "FEDVEIL_BENCH_INPUTS"
 DROPS = "FEDVEIL_BENCH_DROPS"
 INITIAL = "FEDVEIL_BENCH_INITIAL"
+SEALED = "FEDVEIL_BENCH_SEALED"
 WARM_UP = 1
 ROUNDS = 5
 BOUND_MODELS, BOUND_MB = 3, 64
@@ -136,7 +138,23 @@ def coordinator() -> int:
     enlarge()
     from fedveil_cli.main import main
 
+    if os.environ.get(SEALED):
+        seal_home(Path(sys.argv[sys.argv.index("--home") + 1]), Path(sys.argv[sys.argv.index("--passphrase-file") + 1]))
+
     return main(sys.argv[1:])
+
+
+def seal_home(home: Path, secret: Path) -> None:
+    """`storage seal`, without a word on stdout."""
+    from fedveil_cli.world import real_world
+    from fedveil_common.database import FolderLock
+    from fedveil_common.secret import Passphrase
+    from fedveil_coordinator import founding, resting
+
+    world = real_world()
+    with FolderLock(home):
+        passphrase = Passphrase(secret.read_bytes().removesuffix(b"\n"))
+        resting.seal(founding.load_federation(home), passphrase, world.entropy, world.failpoints)
 
 
 def memory_kb(pid: int, field: str) -> int:
@@ -254,11 +272,17 @@ def coordinator_arguments(script: Path) -> Callable[[Path, Path], list[str]]:
 
 
 def measure(
-    participants: int, parameters: int, drop: int, rounds: int = ROUNDS, any_disk: bool = False
+    participants: int,
+    parameters: int,
+    drop: int,
+    rounds: int = ROUNDS,
+    any_disk: bool = False,
+    sealed: bool = False,
 ) -> dict[str, object]:
     """The protected round, `rounds` times after a warm-up."""
     os.environ[INPUTS] = str(parameters - 1)
     os.environ.pop(INITIAL, None)
+    os.environ[SEALED] = "1" if sealed else ""
     enlarge()
     from fedveil_cli import cohort_figures
     from fedveil_cli.local_federation import LocalFederation
@@ -302,6 +326,7 @@ def measure(
         "parameters": parameters,
         "dropped": drop,
         "protection": "masked",
+        "sealed_at_rest": sealed,
         "round_s": statistics.median(times[WARM_UP:]),
         "rounds_s": times,
         "coordinator_peak_over_idle_mb": max((started - found.idle) * 1024 / 1e6, found.peak_mb),
@@ -330,6 +355,7 @@ def main() -> int:
     parser.add_argument("--parameters", type=int, default=1_000_000)
     parser.add_argument("--drop", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="after one that is not counted")
+    parser.add_argument("--sealed", action="store_true", help="the coordinator's files rest sealed")
     parser.add_argument("--unprotected", action="store_true")
     parser.add_argument("--any-disk", action="store_true", help="also where fsync costs nothing: to try it out")
     parser.add_argument("--json", action="store_true")
@@ -337,14 +363,14 @@ def main() -> int:
     if arguments.participants < 3 or min(arguments.parameters, arguments.rounds) < 1 or arguments.drop < 0:
         parser.error("at least 3 participants, 1 parameter and 1 round; --drop is not negative")
     if arguments.unprotected:
-        if arguments.drop or arguments.rounds != ROUNDS:
-            parser.error("--unprotected knows no --drop and no --rounds")
+        if arguments.drop or arguments.sealed or arguments.rounds != ROUNDS:
+            parser.error("--unprotected knows no --drop, --sealed and --rounds")
         import unprotected_round
 
         result = unprotected_round.measure(arguments.participants, arguments.parameters)
     else:
         sizes = arguments.participants, arguments.parameters, arguments.drop, arguments.rounds
-        result = measure(*sizes, arguments.any_disk)
+        result = measure(*sizes, arguments.any_disk, arguments.sealed)
     if arguments.json:
         print(json.dumps(result))
     else:
