@@ -4,11 +4,13 @@ What is sealed is looked for as bytes: no file of a sealed home holds a leaf tha
 """
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Callable
 
 import pytest
+from fedveil_cli import main
 from fedveil_common.errors import FedveilError, IntegrityError, SealedError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.leafshape import BlockShape, RingShape
@@ -386,3 +388,43 @@ def test_every_folder_that_holds_files_is_converted(federation: Federation) -> N
     known = {"authority", "coordinator", "operator", "governance"}
     folders = {path.name for path in federation.home.iterdir() if path.is_dir()} - known
     assert folders == {converting.BLOBS, "spool", "inputs", "sums"}
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_say_what_was_done_and_it_is_on_record(
+    federation: Federation, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, word in (("ca.txt", SERVE), ("other.txt", OTHER)):
+        (tmp_path / name).write_bytes(word.expose() + b"\n")
+        (tmp_path / name).chmod(0o600)
+    shown = []
+    for order in ("show", "seal", "show", "rotate", "open", "show"):
+        given = () if order == "show" else ("--passphrase-file", str(tmp_path / "ca.txt"))
+        assert main.main(["--home", str(federation.home), "storage", order, *given, "--json"]) == 0
+        shown.append(json.loads(capsys.readouterr().out)["sealed"])
+    assert shown == [False, True, True, True, False, False]
+    check_content(federation.home, None)
+    store = opened(federation.home, None)
+    rows = [(row.who, row.what, row.detail["order"]) for row in store.records.audit_rows() if "storage" in row.what]
+    store.close()
+    assert rows == [
+        ("operator", "storage.sealed", "seal"),
+        ("operator", "storage.sealed", "rotate"),
+        ("operator", "storage.unsealed", "unseal"),
+    ]
+    wrong = ("--passphrase-file", str(tmp_path / "other.txt"))
+    before = files(federation.home)
+    assert main.main(["--home", str(federation.home), "storage", "seal", *wrong]) == 3
+    assert "[passphrase_wrong]" in capsys.readouterr().err
+    assert files(federation.home) == before
+
+
+def test_an_organisations_home_has_no_storage_key(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ca.txt").write_bytes(SERVE.expose())
+    for order in ("show", "seal", "rotate", "open"):
+        given = () if order == "show" else ("--passphrase-file", str(tmp_path / "ca.txt"))
+        assert main.main(["--home", str(tmp_path), "storage", order, *given]) == 2
+        assert "[not_an_operators_home]" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["ca.txt"]
