@@ -41,12 +41,19 @@ class Bindings:
 
     local: LocalDigests = field(default_factory=LocalDigests)
     changed: Mapping[str, int] = field(default_factory=dict)
+    approvals: dict[bytes, bytes] = field(default_factory=dict)
 
     def of(self, plan: Plan) -> LocalDigests:
         return self.local
 
     def changed_rows(self, plan: Plan, run_id: RunId) -> int | None:
         return self.changed.get(run_id)
+
+    def trainer_known(self, plan_hash: bytes, trainer: bytes) -> bool:
+        return self.approvals.get(plan_hash) in {None, trainer}
+
+    def trainer_approved(self, plan_hash: bytes, trainer: bytes) -> None:
+        self.approvals[plan_hash] = trainer
 
 
 @dataclass

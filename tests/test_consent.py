@@ -103,6 +103,52 @@ def test_whatever_changed_after_the_approval_makes_it_wait_again(tmp_path: Path,
         home.admit("r1")
 
 
+@pytest.mark.parametrize("by", ["--accept", "a rule", "approvers"])
+def test_another_trainer_is_approved_by_people_whoever_let_the_plan_in(tmp_path: Path, by: str) -> None:
+    """Nobody looks at a trainer where a plan is let in without asking: there a changed one waits for a person."""
+    rule = "approve: [{dataset: visits, privacy: none, plans: [{name: triage}], runs: 9, rounds: 9000}]"
+    policy = {"--accept": "", "a rule": rule, "approvers": TWO}[by]
+    old, new = b"\1" * 32, b"\2" * 32
+    who = (ALICE, BOB) if by == "approvers" else (OWNER,)
+    with house(tmp_path, policy) as home:
+        home.bindings.local = LocalDigests(trainer=old)
+        if by == "--accept":
+            home.store.accept_plan(plans.plan_hash(EXACT))
+        if by == "approvers":
+            home.offer("r1")
+            for one in who:
+                home.orders.approve(one, plan_hash=digest())
+        assert home.offer("r1").code == ""
+        home.bindings.approvals[plans.plan_hash(EXACT)] = old  # as the first acceptance has it
+        home.admit("r1")
+        home.bindings.local = LocalDigests(trainer=new)
+        word = home.offer("r1")
+        assert (word.code, "trainer" in word.what) == ("consent_pending", True)
+        assert code_of(home.admit, "r1") == "approval_gone"
+        assert home.bindings.approvals == {plans.plan_hash(EXACT): old}
+        for one in who:
+            assert home.offer("r1").code == "consent_pending"
+            home.orders.approve(one, plan_hash=digest())
+        assert home.offer("r1").code == ""
+        home.admit("r1")
+        assert home.bindings.approvals == {plans.plan_hash(EXACT): new}, "and it runs with no other"
+
+
+def test_nothing_is_approved_that_would_not_be_for_the_code_that_runs(tmp_path: Path) -> None:
+    """Where no participant runs, nothing says which trainer a plan would run with."""
+    text = (Path(__file__).parent.parent / "examples" / "trainer" / "plan.yaml").read_bytes()
+    canonical = plans.canonical(plans.parse_plan(text, "plan.yaml"))
+    with house(tmp_path) as home:
+        home.offer("r1", canonical)
+        with pytest.raises(FedveilError) as caught:
+            home.orders.approve(OWNER, plan_hash=digest(canonical))
+        assert caught.value.code == "trainer_missing"
+        assert "approve while it runs" in caught.value.next_step
+        home.bindings.local = LocalDigests(trainer=b"\1" * 32)
+        home.orders.approve(OWNER, plan_hash=digest(canonical))
+        assert home.offer("r1", canonical).code == ""
+
+
 def test_a_changed_policy_makes_an_approved_plan_wait_again(tmp_path: Path) -> None:
     with house(tmp_path, "min_cell: 2") as home:
         home.offer("r1")

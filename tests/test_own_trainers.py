@@ -27,7 +27,7 @@ from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
 from fedveil_participant.training import child, code_tree
 from fedveil_participant.training.answer import MAX_HEADER, Answer
 from fedveil_participant.training.descent import GradientDescent
-from fedveil_participant.training.own_trainer import OwnTrainer, Trainers
+from fedveil_participant.training.own_trainer import MemoryApprovals, OwnTrainer, TrainerConfig, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -491,13 +491,41 @@ def test_the_approved_digest_outlives_the_process(tmp_path: pathlib.Path) -> Non
     with pytest.raises(LocalRefusal) as caught:
         accept()
     assert caught.value.code == "trainer_changed"
-    ApprovalFile(tmp_path).put(plan_hash(canonical(PLAN)), code_tree.digest(bench.code))
+    ApprovalFile(tmp_path).put(plan_hash(canonical(PLAN)), bench.config.digest(code_tree.digest(bench.code)))
     accept()
     with pytest.raises(LocalRefusal) as caught:
         Trainers({}, ApprovalFile(tmp_path), LookedAt(), lambda name, data: None).accept(PLAN)
     assert caught.value.code == "trainer_missing"
     path = tmp_path / "trainers" / "approved.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"entry": "own:Other"},
+        {"python": "/usr/bin/python3"},
+        {"adapter": "flower"},
+        {"more": {"node_config": {"rate": 2}}},
+        {"memory_bytes": MIB * 256},
+        {"rows_at_once": 1},
+        {"scratch_bytes": MIB},
+    ],
+)
+def test_what_is_approved_is_the_description_too(tmp_path: pathlib.Path, said: dict[str, object]) -> None:
+    """The same code entered elsewhere, by another interpreter or with other settings, is another trainer."""
+    bench, approvals = Bench(tmp_path, "class Own: pass\nclass Other: pass\n"), MemoryApprovals()
+
+    def accept(config: TrainerConfig) -> None:
+        Trainers({"risk": (config, best())}, approvals, LookedAt(), lambda name, data: None).accept(PLAN)
+
+    accept(bench.config)
+    moved = replace(bench.config, name="hazard", code=bench.code.rename(tmp_path / "elsewhere"))
+    accept(moved)
+    with pytest.raises(LocalRefusal) as caught:
+        accept(replace(moved, **said))  # type: ignore[arg-type]
+    assert caught.value.code == "trainer_changed"
+    assert "fedveil approve PLAN_HASH" in caught.value.next_step
 
 
 def test_logs_are_for_the_owner_and_have_an_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

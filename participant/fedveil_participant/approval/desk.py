@@ -15,7 +15,7 @@ from fedveil_common.paillier.round_shape import shape_of_plan
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 
-from fedveil_participant.approval.binding import Binding, Bindings, bind
+from fedveil_participant.approval.binding import NOTHING, Binding, Bindings, bind
 from fedveil_participant.approval.decisions import Agreed, Decision, Denied, Standing, Waiting, decide
 from fedveil_participant.checks import Limits
 from fedveil_participant.consent import PENDING, Word
@@ -87,6 +87,7 @@ class ConsentDesk:
             return Word(error.code, str(error), PENDING)
         match self._decision(run_id, plan, binding, standing):
             case Agreed() as decision:
+                self._keep_trainer(decision, binding)
                 self._note(run_id, "consent_applies", (("by", decision.by), *binding.facts()))
                 return Word()
             case Denied() as decision:
@@ -120,6 +121,7 @@ class ConsentDesk:
                 not_done="no input was made",
                 next_step="`fedveil pending` shows what waits; `fedveil approve PLAN_HASH` approves it as it is now",
             )
+        self._keep_trainer(decision, binding)
         epsilon = 0.0 if plan.privacy is None else plan.privacy.max_epsilon
         return Admission(run_id, binding, decision.by, decision.number, rounds_of(plan), epsilon)
 
@@ -197,7 +199,17 @@ class ConsentDesk:
     def _decision(self, run_id: RunId, plan: Plan, binding: Binding, standing: Standing) -> Decision:
         least = DEFAULT_CHANGED_ROWS if self.policy is None else self.policy.min_changed_rows
         changed: Callable[[RunId], int | None] = lambda earlier: self._bindings.changed_rows(plan, earlier)  # noqa: E731
-        return decide(plan, run_id, binding, standing, self.policy, least, changed, self._clock.wall_s())
+        known = self._bindings.trainer_known(binding.plan_hash, binding.trainer)
+        return decide(
+            plan, run_id, binding, standing, self.policy, least, changed, self._clock.wall_s(), trainer_known=known
+        )
+
+    def _keep_trainer(self, decision: Agreed, binding: Binding) -> None:
+        """What people approved has the trainer in it. It is told again at every decision: a crash between the approval
+        and this loses nothing.
+        """
+        if decision.number and binding.trainer != NOTHING:
+            self._bindings.trainer_approved(binding.plan_hash, binding.trainer)
 
     def _policy_fact(self) -> tuple[tuple[str, str], ...]:
         return (("policy", self.digest.hex()),)
