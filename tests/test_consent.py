@@ -282,7 +282,33 @@ def test_too_many_plans_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "too_many_pending",
         ]
         assert home.offer("r2").said == "consent_pending", "the coordinator does not hear how many wait"
-        assert len(home.store.offers()) == 2
+        assert [one.run_id for one in home.store.offers()] == ["r0", "r1"], "what is still offered stays"
+
+
+def test_what_is_offered_no_more_does_not_keep_out_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
+    with house(tmp_path) as home:
+        home.offer("r0")
+        home.offer("r1", NOISY)
+        home.orders.deny(OWNER, plan_hash=digest(NOISY))
+        assert home.offer("r2").code == "consent_pending", "what was denied waits for nobody"
+        assert [one.run_id for one in home.store.offers()] == ["r0", "r2"]
+        assert home.offer("r1", NOISY).code == "consent_denied", "the denial stays"
+        home.desk.begin_session()
+        assert home.offer("r2").code == "consent_pending"
+        assert home.offer("r3").code == "consent_pending"
+        assert [one.run_id for one in home.store.offers()] == ["r2", "r3"], "r0 was not offered in this session"
+        dropped = [dict(row.facts) for row in home.store.trail() if row.kind == "offer_dropped"]
+        assert [(one["run"], one["why"]) for one in dropped] == [("r1", "denied"), ("r0", "not offered any more")]
+
+
+def test_offers_of_ended_runs_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
+    with house(tmp_path) as home:
+        for number in range(5):
+            assert home.offer(f"r{number}").code == "consent_pending"
+            home.store.save_end(RunId(f"r{number}"), b"", "aborted", b"")
+        assert [one.run_id for one in home.store.offers()] == ["r2", "r3", "r4"]
 
 
 # --- denying ----------------------------------------------------------------------------------------------------------
@@ -321,6 +347,9 @@ def test_an_approval_after_a_denial_revives_no_earlier_word(tmp_path: Path) -> N
         home.orders.deny(OWNER, plan_hash=digest())
         home.offer("r1")
         home.orders.approve(OWNER, plan_hash=digest())
+        assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
+    with house(tmp_path) as home:  # a service starts anew with the same command line
+        assert not home.store.accept_plan(plans.plan_hash(EXACT))
         assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
 
 
@@ -455,7 +484,12 @@ def test_the_month_of_the_policy_counts_runs_that_were_let_in(tmp_path: Path) ->
                 home.admit(run, NOISY)
         assert home.offer("r2", NOISY).code == "", "a run does not stand in its own way"
         home.clock.advance_to(home.clock.monotonic_s() + 32 * 86_400)
-        assert home.offer("r3", NOISY).code == ""
+        for run, code in (("r3", ""), ("r4", ""), ("r5", "month_spent")):
+            assert home.offer(run, NOISY).code == code
+            if not code:
+                home.admit(run, NOISY)
+        assert home.offer("r1", NOISY).code == "", "a run of last month counts there"
+        home.admit("r1", NOISY)
 
 
 def test_the_month_holds_for_runs_that_were_offered_before_another_was_let_in(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Mind:
     asked: list[RunId] = field(default_factory=list)
     admitted: list[RunId] = field(default_factory=list)
 
+    def begin_session(self) -> None:
+        pass
+
     def decide(self, run_id: RunId, canonical: bytes, plan: Plan, members: tuple[OrgId, ...]) -> Word:
         self.asked.append(run_id)
         return self.word

@@ -511,6 +511,16 @@ def test_a_rule_lets_in_up_to_its_caps(rule: str, before: tuple[LetIn, ...], exp
     assert approved_by(policy, NOISY, "now", before, NOVEMBER) == expected
 
 
+def test_a_run_of_last_month_is_not_shut_out_by_the_runs_of_this_one() -> None:
+    policy = read(SHORT + RULE)
+    before = (let_in("old"), let_in("r1", wall_s=DECEMBER), let_in("r2", wall_s=DECEMBER))
+    assert approved_by(policy, NOISY, "old", before, DECEMBER) == "approve[0]"
+    assert approved_by(policy, NOISY, "new", before, DECEMBER) == ""
+    assert approved_by(policy, NOISY, "new", before, NOVEMBER) == "approve[0]"
+    crowd = (*before, let_in("r3"), let_in("r4"))
+    assert approved_by(policy, NOISY, "old", crowd, DECEMBER) == "", "a smaller cap holds for its own month"
+
+
 def test_exact_sums_are_let_in_only_where_they_are_written_out() -> None:
     assert approved_by(read(SHORT + RULE), EXACT, "now", (), NOVEMBER) == ""
     exact = "approve: [{dataset: visits, privacy: none, plans: [{name: triage}], runs: 1, rounds: 6}]"
@@ -532,7 +542,8 @@ def test_the_month_counts_what_runs_may_spend() -> None:
     policy = read(SHORT)
     before = (let_in("r1"), let_in("r2", by="accept"), let_in("r3", wall_s=DECEMBER), let_in("now"))
     assert month_epsilon(policy, "visits", "now", before, NOVEMBER) == 8.0
-    assert month_epsilon(policy, "visits", "now", before, DECEMBER) == 4.0
+    assert month_epsilon(policy, "visits", "new", before, DECEMBER) == 4.0
+    assert month_epsilon(policy, "visits", "now", before, DECEMBER) == 8.0, "let in in November, it counts there"
     assert month_epsilon(policy, "other", "now", before, NOVEMBER) == 0.0
 
 

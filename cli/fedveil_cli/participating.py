@@ -366,7 +366,9 @@ def _participate(
     places: ConsentPlaces,
 ) -> dict[str, str]:
     for digest in accept:
-        store.accept_plan(digest)
+        if not store.accept_plan(digest):
+            note = "this plan was denied here: --accept says nothing of it any more"
+            tell("accept_void", {"plan": digest.hex(), "note": note, "next": "fedveil approve PLAN_HASH"})
     signing_key = store.protocol_key()
     own_key = signing.public_key(signing_key)
     pin = renewing.pinned_trust(member, store)

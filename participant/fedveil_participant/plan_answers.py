@@ -75,6 +75,7 @@ class PlanAnswers:
     def begin_session(self) -> None:
         """A new session: every run is offered anew, and what was sat out is forgotten there."""
         self._offers, self._sat_out = {}, False
+        self.consent.begin_session()
 
     def sat_out(self) -> None:
         """An attempt was refused in this session: the coordinator invites this participant again in another one."""

@@ -5,7 +5,7 @@ durable before the coordinator hears that it waits; every decision is on record 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Protocol
 
 from fedveil_common import plan as plans
@@ -37,7 +37,7 @@ class ConsentStore(Protocol):
     """What the desk keeps; `store.ParticipantStore` in production."""
 
     def keep_offer(  # noqa: D102
-        self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ...
+        self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ..., offered: Container[RunId] = ...
     ) -> bool: ...
     def standing_consents(self) -> Standing: ...  # noqa: D102
     def is_paused(self) -> bool: ...  # noqa: D102
@@ -63,15 +63,23 @@ class ConsentDesk:
         self._cipher = cipher
         self._paused = store.is_paused()
         self._told: dict[RunId, str] = {}
+        self._offered: frozenset[RunId] = frozenset()
         self._telling = threading.Lock()
         self.policy = policy
         self.digest = policy_digest(policy)
 
     # --- what the driver asks -----------------------------------------------------------------------------------------
 
+    def begin_session(self) -> None:
+        """`Consenting.begin_session`."""
+        with self._telling:
+            self._offered = frozenset()
+
     def decide(self, run_id: RunId, canonical: bytes, plan: Plan, members: tuple[OrgId, ...]) -> Word:
         """`Consenting.decide`."""
         digest = plans.plan_hash(canonical)
+        with self._telling:
+            self._offered = offered = self._offered | {run_id}
         refusals = self.judged(run_id, plan, members)
         if refusals:
             error = refused(refusals)
@@ -91,13 +99,14 @@ class ConsentDesk:
                 self._note(run_id, "consent_applies", (("by", decision.by), *binding.facts()))
                 return Word()
             case Denied() as decision:
-                self._store.keep_offer(run_id, canonical, binding, "denied_plan_offered")
+                self._store.keep_offer(run_id, canonical, binding, "denied_plan_offered", offered)
                 let_in = any(one.run_id == run_id for one in standing.let_in)
                 said = WITHDRAWN if let_in else DENIED
                 return Word(said, f"{decision.denial.person.name} denied this plan", said)
             case Waiting() as decision:
-                if not self._store.keep_offer(run_id, canonical, binding):
-                    return Word("too_many_pending", "too many plans wait already; this one is not kept", PENDING)
+                if not self._store.keep_offer(run_id, canonical, binding, offered=offered):
+                    what = "too many plans wait that are still offered; this one is not kept: approve or deny some"
+                    return Word("too_many_pending", what, PENDING)
                 return Word(PENDING, decision.why, PENDING)
 
     def check_rows(self, plan: Plan, rows: Callable[[], int]) -> None:
