@@ -240,11 +240,25 @@ def test_work_for_another_attempt_or_stage_changes_nothing() -> None:
         (standing("advert"), ready),
         (preparing, UpdateFailed(other, "x", 1.0)),
         (standing("shares"), UpdateFailed(key, "x", 1.0)),
-        (encodes, replace(masked, key=other)),
         (encodes, replace(masked, t2=ELSE)),
         (standing("input"), masked),
     ]:
         assert round.step(state, event) == (state, ())
+
+
+def test_an_input_that_is_written_after_its_attempt_was_over_is_deleted() -> None:
+    """The attempt deleted its files when it ended; the thread that masked had not finished then."""
+    encodes = standing("encoding")
+    assert isinstance(encodes.stage, Encoding)
+    key = encodes.stage.frame.key
+    masked = InputReady(key, encodes.stage.t2, (ELSE,), bytes(8), 1.0)
+    ended, _ = round.step(encodes, EndStored(RUN))
+    voted, _ = round.step(encodes, Tick(encodes.stage.frame.manifest.hard_limit_s + 1e6))
+    assert (type(ended.stage), type(voted.stage)) == (Idle, AbortVoted)
+    for state in (ended, voted):
+        assert round.step(state, masked) == (state, (DiscardInput(key),))
+    late = replace(masked, key=AttemptKey(RUN, 1, 9))
+    assert round.step(encodes, late) == (encodes, (DiscardInput(late.key),)), "and nothing of the open one"
 
 
 @pytest.mark.parametrize("stage", ["idle", "advert", "reveal"])

@@ -158,7 +158,7 @@ class Driver:
         """Take up what the journal holds and begin a session. Before `serve`."""
         self.answers.refresh_hold()
         self.answers.close_denied()
-        self.handle(Resumed(self._clock.monotonic_s()))
+        self.handle(Resumed(self._clock.monotonic_s(), self.answers.refused_now()))
         self.answers.drop_snapshots()
         self.open_session()
 

@@ -117,6 +117,25 @@ class PlanAnswers:
         for run_id, code in self._engine.state.closed.items():
             self._engine.handle(ConsentChanged(run_id, code))
 
+    def refused_now(self) -> str:
+        """At a start: why the input that the journal's attempt is making may not be given by consent, policy and house
+        as they are now, in a code that may leave; "" if it may. Nobody need offer its run anew before it goes on.
+        """
+        state = self._engine.state
+        if not isinstance(state.stage, withdrawing.Admitted):
+            return ""
+        key = state.stage.frame.key
+        accepted = state.plans.get(key.run_id)
+        if accepted is None:
+            return "plan_not_accepted"
+        try:
+            self.consent.admission(key.run_id, accepted.plan, accepted.plan_hash)
+        except FedveilError as error:
+            facts = {"round": str(key.round), "code": error.code, "what": error.what}
+            self._engine.tell("update_refused", facts)
+            return heard(error)
+        return ""
+
     def ask_again(self, run_id: RunId) -> None:
         """The consent that a run rested on is gone: what is offered of it is looked at anew."""
         offer = self._offers.get(run_id)

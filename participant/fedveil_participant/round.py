@@ -139,11 +139,11 @@ def step(state: State, event: Event) -> Step:
         case AnswerFailed() if isinstance(state.stage, Decrypting) and state.stage.frame.key == event.key:
             return encrypted.failed(state, state.stage, event)
         case UpdateReady() | UpdateFailed() | InputReady() | CiphertextsReady() | AnswerReady() | AnswerFailed():
-            return state, ()  # the attempt has moved on while the work was being done
+            return state, _left_behind(state, event)  # the attempt has moved on while the work was being done
         case Connected():
             return replace(state, progress_at=event.at), outstanding(state)
         case Resumed():
-            return _resume(state, event.at)
+            return _resume(state, event)
         case Tick():
             return _tick(state, event.at)
         case EndStored() if not isinstance(state.stage, Idle) and state.stage.frame.key.run_id == event.run_id:
@@ -162,6 +162,15 @@ def step(state: State, event: Event) -> Step:
                 Persist("sum_disputed", changes, trail),
                 Note("sum_disputed", f"run {event.run_id}: {event.what}"),
             )
+
+
+def _left_behind(
+    state: State, event: UpdateReady | UpdateFailed | InputReady | CiphertextsReady | AnswerReady | AnswerFailed
+) -> tuple[Action, ...]:
+    """What was written for an attempt that is over, after it was over, goes: its files were deleted before."""
+    wrote = isinstance(event, InputReady | CiphertextsReady | AnswerReady)
+    over = attempt_of(state) != event.key or isinstance(state.stage, AbortVoted)
+    return (DiscardInput(event.key),) if wrote and over else ()
 
 
 def _without_keys(state: State, run_id: RunId) -> State:
@@ -221,8 +230,15 @@ def outstanding(state: State) -> tuple[Action, ...]:
             return ()
 
 
-def _resume(state: State, at: float) -> Step:
-    """Started again from the journal: unfinished work is taken up; the local clock may have begun anew."""
+def _resume(state: State, event: Resumed) -> Step:
+    """Started again from the journal: unfinished work is taken up, unless this house would not begin it as it is now;
+    the local clock may have begun anew.
+    """
+    if isinstance(state.stage, withdrawing.BeforeHeader):
+        sat_out = withdrawing.resume(state, state.stage, event.refused)
+        if sat_out is not None:
+            return sat_out
+    at = event.at
     match state.stage:
         case Idle():
             return state, ()
