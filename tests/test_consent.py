@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedveil_cli.consent_commands import _end_of_day
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, PolicyRefusal, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.plan import Plan
-from fedveil_participant.approval import people
+from fedveil_participant.approval import people, report
 from fedveil_participant.approval.binding import LocalDigests
 from fedveil_participant.approval.decisions import Person
 from fedveil_participant.approval.difference import changes
-from fedveil_participant.approval.orders import MAX_REASON
+from fedveil_participant.approval.orders import LAST_S, MAX_REASON
 from fedveil_participant.approval.people import Caller, MachineAccounts
 from fedveil_participant.approval.report import lines
 from fedveil_participant.events import Changes
@@ -200,6 +201,17 @@ def test_the_number_of_runs_is_counted_in_the_transaction_too(tmp_path: Path) ->
             home.store.save(AttemptKey(RunId(run), 1, 1), Idle(), "advert", (), Changes(admission=admission))
         key = AttemptKey(RunId("r2"), 1, 1)
         assert code_of(home.store.save, key, Idle(), "advert", (), Changes(admission=second)) == "approval_gone"
+
+
+@pytest.mark.parametrize("day", ["2027-02-28", "9999-12-31"])
+def test_a_day_ends_with_its_last_second_the_last_day_of_all_too(tmp_path: Path, day: str) -> None:
+    end = _end_of_day(day)
+    assert end is not None
+    assert report.instant(end) == f"{day}T23:59:59Z"
+    with house(tmp_path) as home:
+        home.offer("r1")
+        assert home.orders.approve(OWNER, plan_hash=digest(), runs=2, until_s=end)["until"] == report.instant(end)
+        assert code_of(home.orders.approve, OWNER, plan_hash=digest(), runs=2, until_s=LAST_S + 1) == "bad_term"
 
 
 def test_several_runs_until_a_day(tmp_path: Path) -> None:

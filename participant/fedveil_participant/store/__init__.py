@@ -68,6 +68,10 @@ class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Hol
         Holdings.__init__(self, database, models, sealer, clock, entropy)
         TrainerNotes.__init__(self, database)
 
+    def close(self) -> None:
+        """Every connection is closed."""
+        self._database.close()
+
     def open_runs(self, dataset: str) -> list[RunId]:
         """Runs over a data set in which a round began, and whose end is not stored here."""
         with self._database.read() as connection:
@@ -169,10 +173,6 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
         except PolicyRefusal:
             return True
         return False
-
-    def close(self) -> None:
-        """Every connection is closed."""
-        self._database.close()
 
 
 def _seen_through(registration: Registration) -> tuple[object, ...]:
