@@ -47,7 +47,7 @@ class HouseBindings:
                 not_done="the plan was not accepted",
                 next_step=f"fedveil data add {plan.data.dataset} --source FILE",
             )
-        masking = NOTHING if registration.rules is None else registration.rules.digest
+        masking = NOTHING if registration.rules is None else registration.rules.bound
         return LocalDigests(masking, self._trainer(plan), self._schema(registration))
 
     def changed_rows(self, plan: Plan, run_id: RunId) -> int | None:

@@ -7,6 +7,7 @@ it started with.
 
 import grp
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,16 @@ from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_participant.approval.service import FILE as SOCKET
 from fedveil_participant.bench import FindFiles
 from fedveil_participant.data.folder import table_files
+from fedveil_participant.data.registration import Registration
 from fedveil_participant.isolation.levels import Isolation as Level
 from fedveil_participant.policy import Policy
-from fedveil_participant.policy.policy_file import FILE, check_unwritable, load_policy, may_write_as
+from fedveil_participant.policy.policy_file import (
+    FILE,
+    check_rules_unwritable,
+    check_unwritable,
+    load_policy,
+    may_write_as,
+)
 from fedveil_participant.policy.rules import Isolation
 
 
@@ -62,6 +70,14 @@ def final_policy(path: Path, accept: frozenset[bytes]) -> Policy | None:
             next_step="start without --accept; an approver then gives `fedveil approve PLAN_HASH`",
         )
     return policy
+
+
+def check_rules(policy: Policy | None, registrations: Iterable[Registration]) -> None:
+    """PolicyRefusal `rules_writable` if the masking rules of a data set can be changed by this account."""
+    uid = os.geteuid()
+    for one in registrations if policy is not None else ():
+        if policy is not None and one.rules is not None:
+            check_rules_unwritable(policy, one.name, one.rules.path, uid, may_write_as(uid))
 
 
 _STRENGTH = {Isolation.NONE: 0, Isolation.LANDLOCK: 1, Isolation.BWRAP: 2}

@@ -98,7 +98,8 @@ def _masks(store: ParticipantStore, *, release: bool) -> MaskOf:
         return unmasked
     from fedveil_cli.home_masks import masks_of  # pyarrow, which other data sets do without
 
-    return masks_of(sources, store.entropy, Output(as_json=False), store.note, release=release)
+    output = Output(as_json=False)
+    return masks_of(sources, store.entropy, output, store.note, release=release, pin=store.pin_masking_key)
 
 
 def _under(policy: Policy | None, make_bench: MakeBench) -> MakeBench:
@@ -235,6 +236,7 @@ def participate(
         key = _journal_key(member, passphrase, world.entropy, tell)
         store = open_store(home, key, world.clock, world.entropy)
         try:
+            organisation_policy.check_rules(policy, store.added().values())
             member = renewing.usable_membership(home, store, passphrase, world, tell)
             own = make_bench if isinstance(make_bench, OwnBench) else None
             if isinstance(make_bench, OwnBench):

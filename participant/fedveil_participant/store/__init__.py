@@ -177,7 +177,7 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
 
 def _seen_through(registration: Registration) -> tuple[object, ...]:
     """What stands between the rows of a data set and a plan, and is not in the version of the rows."""
-    return None if registration.rules is None else registration.rules.digest, registration.where
+    return None if registration.rules is None else registration.rules.bound, registration.where
 
 
 def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create: bool = False) -> ParticipantStore:
