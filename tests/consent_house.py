@@ -1,6 +1,7 @@
 """An organisation's house for tests of consent: a real store, a desk and orders over it, people that a test invents."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,6 +112,15 @@ class ConsentHouse:
 
     def close(self) -> None:
         self.store.close()
+
+
+@contextlib.contextmanager
+def house(folder: Path, policy: str = "", live: Live | None = None) -> Iterator[ConsentHouse]:
+    made = ConsentHouse(folder, policy, live)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def digest(canonical: bytes = EXACT) -> str:

@@ -1,8 +1,6 @@
 """Consent as it is kept and decided: what an approval is bound to, who may give it, and the socket it comes over."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from fedveil_participant.approval.people import Caller, MachineAccounts
 from fedveil_participant.approval.report import lines
 from fedveil_participant.events import Changes
 from fedveil_participant.stages import Idle
-from fedveil_participant.store import consents
 
 from tests.consent_house import (
     ALICE,
@@ -31,23 +28,14 @@ from tests.consent_house import (
     NOISY,
     OWNER,
     STEWARD,
-    ConsentHouse,
     Live,
     digest,
+    house,
     renamed,
 )
 
 TWO = "approvers: [{user: alice}, {user: bob}, {group: data-stewards}]\nneed: 2"
 LATER = 1_000_000.0
-
-
-@contextlib.contextmanager
-def house(folder: Path, policy: str = "", live: Live | None = None) -> Iterator[ConsentHouse]:
-    made = ConsentHouse(folder, policy, live)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def code_of(work: object, *arguments: object, **named: object) -> str:
@@ -283,44 +271,6 @@ def test_which_run_is_asked_where_several_wait(tmp_path: Path) -> None:
         assert code_of(home.orders.approve, OWNER, plan_hash=digest(), runs=1, until_s=past) == "bad_term"
         home.orders.approve(OWNER, plan_hash=digest(), run="r2")
         assert (home.offer("r1").code, home.offer("r2").code) == ("consent_pending", "")
-
-
-def test_too_many_plans_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
-    with house(tmp_path) as home:
-        assert [home.offer(f"r{number}").code for number in range(3)] == [
-            "consent_pending",
-            "consent_pending",
-            "too_many_pending",
-        ]
-        assert home.offer("r2").said == "consent_pending", "the coordinator does not hear how many wait"
-        assert [one.run_id for one in home.store.offers()] == ["r0", "r1"], "what is still offered stays"
-
-
-def test_what_is_offered_no_more_does_not_keep_out_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
-    with house(tmp_path) as home:
-        home.offer("r0")
-        home.offer("r1", NOISY)
-        home.orders.deny(OWNER, plan_hash=digest(NOISY))
-        assert home.offer("r2").code == "consent_pending", "what was denied waits for nobody"
-        assert [one.run_id for one in home.store.offers()] == ["r0", "r2"]
-        assert home.offer("r1", NOISY).code == "consent_denied", "the denial stays"
-        home.desk.begin_session()
-        assert home.offer("r2").code == "consent_pending"
-        assert home.offer("r3").code == "consent_pending"
-        assert [one.run_id for one in home.store.offers()] == ["r2", "r3"], "r0 was not offered in this session"
-        dropped = [dict(row.facts) for row in home.store.trail() if row.kind == "offer_dropped"]
-        assert [(one["run"], one["why"]) for one in dropped] == [("r1", "denied"), ("r0", "not offered any more")]
-
-
-def test_offers_of_ended_runs_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
-    with house(tmp_path) as home:
-        for number in range(5):
-            assert home.offer(f"r{number}").code == "consent_pending"
-            home.store.save_end(RunId(f"r{number}"), b"", "aborted", b"")
-        assert [one.run_id for one in home.store.offers()] == ["r2", "r3", "r4"]
 
 
 # --- denying ----------------------------------------------------------------------------------------------------------

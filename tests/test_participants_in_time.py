@@ -171,6 +171,26 @@ def test_a_restart_begins_the_clocks_anew_and_takes_unfinished_work_up(stage: st
     assert after == expected
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_restart_goes_on_with_nothing_that_would_not_be_begun_now(stage: str) -> None:
+    """Until a header is out. From then on what is given is given, and what it opens is said at the vote."""
+    state = standing(stage)
+    strict = replace(state, limits=replace(state.limits, smallest_cohort=99))
+    for now, event, code in (
+        (state, Resumed(7.0, "approval_gone"), "approval_gone"),
+        (strict, Resumed(7.0), "policy_refused"),
+    ):
+        after, actions = round.step(now, event)
+        if stage not in {"preparing", "advert", "shares", "ack", "encoding"}:
+            assert (type(after.stage), sent(actions)) == (type(state.stage), [])
+            continue
+        assert isinstance(after.stage, Idle)
+        assert kinds((after, actions)) == ["sat_out"]
+        assert sent(actions) == [Refusal(frame_of(state).key, code)]
+        assert DiscardInput(frame_of(state).key) in actions
+        assert (after.spent, after.ledgers) == (state.spent, state.ledgers)
+
+
 def test_a_restart_masks_with_the_same_keys_again() -> None:
     state = encoding(at("ack"))
     (first,) = [

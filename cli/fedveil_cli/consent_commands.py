@@ -111,6 +111,8 @@ def pending(house: House, output: Output) -> None:
         for one in rows
     ]
     lines: list[str | TextTable] = [TextTable(columns, cells)] if rows else ["nothing waits"]
+    if found.get("full"):
+        lines.append("no more plans can wait: of those that come, only what takes the place of another is kept")
     if found["paused"]:
         lines.append("paused: no input is given until `fedveil resume`")
     output.result(found, lines)

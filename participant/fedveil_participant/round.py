@@ -114,7 +114,7 @@ from fedveil_participant.stages import (
     Voted,
     Working,
 )
-from fedveil_participant.state import State, Step, apply, close, sign, spent_by
+from fedveil_participant.state import State, Step, apply, close, left_behind, sign, spent_by
 
 KEEP_REVEAL_S = 7 * 86_400.0
 """After a certificate the reveal is kept until the Result, or this long (A9)."""
@@ -139,7 +139,7 @@ def step(state: State, event: Event) -> Step:
         case AnswerFailed() if isinstance(state.stage, Decrypting) and state.stage.frame.key == event.key:
             return encrypted.failed(state, state.stage, event)
         case UpdateReady() | UpdateFailed() | InputReady() | CiphertextsReady() | AnswerReady() | AnswerFailed():
-            return state, _left_behind(state, event)  # the attempt has moved on while the work was being done
+            return state, left_behind(state, event)  # the attempt has moved on while the work was being done
         case Connected():
             return replace(state, progress_at=event.at), outstanding(state)
         case Resumed():
@@ -162,15 +162,6 @@ def step(state: State, event: Event) -> Step:
                 Persist("sum_disputed", changes, trail),
                 Note("sum_disputed", f"run {event.run_id}: {event.what}"),
             )
-
-
-def _left_behind(
-    state: State, event: UpdateReady | UpdateFailed | InputReady | CiphertextsReady | AnswerReady | AnswerFailed
-) -> tuple[Action, ...]:
-    """What was written for an attempt that is over, after it was over, goes: its files were deleted before."""
-    wrote = isinstance(event, InputReady | CiphertextsReady | AnswerReady)
-    over = attempt_of(state) != event.key or isinstance(state.stage, AbortVoted)
-    return (DiscardInput(event.key),) if wrote and over else ()
 
 
 def _without_keys(state: State, run_id: RunId) -> State:
@@ -231,14 +222,10 @@ def outstanding(state: State) -> tuple[Action, ...]:
 
 
 def _resume(state: State, event: Resumed) -> Step:
-    """Started again from the journal: unfinished work is taken up, unless this house would not begin it as it is now;
-    the local clock may have begun anew.
-    """
-    if isinstance(state.stage, withdrawing.BeforeHeader):
-        sat_out = withdrawing.resume(state, state.stage, event.refused)
-        if sat_out is not None:
-            return sat_out
-    at = event.at
+    """Started again from the journal: what this house would still begin is taken up; its clock may have begun anew."""
+    at, sat_out = event.at, withdrawing.resume(state, event.refused)
+    if sat_out is not None:
+        return sat_out
     match state.stage:
         case Idle():
             return state, ()

@@ -57,10 +57,13 @@ def change(state: State, run_id: RunId, code: str) -> Step:
     return state, ()
 
 
-def resume(state: State, stage: BeforeHeader, refused: str) -> Step | None:
-    """After a restart: the attempt is sat out if consent (`refused`) or the policy, as they are now, would not let it
-    begin; None if they would.
+def resume(state: State, refused: str) -> Step | None:
+    """After a restart: an attempt whose header is not out is sat out if consent (`refused`) or the policy, as they are
+    now, would not let it begin; None if they would, and where none is open.
     """
+    stage = state.stage
+    if not isinstance(stage, BeforeHeader):
+        return None
     code, text = refused, f"round {stage.frame.key.round} is sat out: {refused}"
     if not code:
         code, text = _outside(state, stage.frame.manifest)

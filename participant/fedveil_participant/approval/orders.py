@@ -24,7 +24,7 @@ from fedveil_participant.approval.decisions import Agreed, Approval, Denied
 from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk
 from fedveil_participant.approval.people import Caller
 from fedveil_participant.policy import examine, refused
-from fedveil_participant.store import Books, StoredOffer
+from fedveil_participant.store import Books, StoredOffer, consents
 
 MAX_REASON = 2_000
 MAX_RUNS = 1_000_000
@@ -121,8 +121,10 @@ class Orders:
 
     def pending(self, caller: Caller) -> Answer:
         """What waits for somebody's word, oldest first, and whether inputs are held back."""
+        waiting = self._store.waiting()
         return {
-            "pending": [self._row(offer) for offer in self._store.waiting()],
+            "pending": [self._row(offer) for offer in waiting],
+            "full": len(waiting) >= consents.MAX_OFFERS,
             "paused": self._store.is_paused(),
             "policy": self._desk.digest.hex() if self._desk.policy is not None else None,
         }
