@@ -315,6 +315,21 @@ def test_an_approval_after_a_denial_revives_no_earlier_word(tmp_path: Path) -> N
         assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
 
 
+def test_no_rule_overrules_a_denial_either(tmp_path: Path) -> None:
+    rule = "approve: [{dataset: visits, privacy: differential, runs: 9, rounds: 9000, epsilon: 90}]"
+    with house(tmp_path, rule) as home:
+        assert [home.offer(run, NOISY).code for run in ("r1", "r2")] == ["", ""]
+        admission = home.desk.admission(RunId("r2"), plans.parse_canonical(NOISY), bytes.fromhex(digest(NOISY)))
+        home.orders.deny(OWNER, plan_hash=digest(NOISY))
+        home.offer("r1", NOISY)
+        home.orders.approve(OWNER, plan_hash=digest(NOISY), run="r1")
+        assert home.offer("r1", NOISY).code == ""
+        word = home.offer("r2", NOISY)
+        assert (word.code, "denied before" in word.what) == ("consent_pending", True)
+        with pytest.raises(PolicyRefusal):  # it was let in by the rule just before the denial
+            home.store.save(AttemptKey(RunId("r2"), 1, 1), Idle(), "advert", (), Changes(admission=admission))
+
+
 def test_who_approves_once_more_what_goes_on_lets_in_no_other_run(tmp_path: Path) -> None:
     with house(tmp_path) as home:
         home.offer("r1", NOISY)

@@ -16,7 +16,16 @@ from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 
 from fedveil_participant.approval.binding import NOTHING, Binding, Bindings, bind
-from fedveil_participant.approval.decisions import Agreed, Decision, Denied, Standing, Waiting, decide
+from fedveil_participant.approval.decisions import (
+    DENIED_BEFORE,
+    OTHER_TRAINER,
+    Agreed,
+    Decision,
+    Denied,
+    Standing,
+    Waiting,
+    decide,
+)
 from fedveil_participant.checks import Limits
 from fedveil_participant.consent import PENDING, Word
 from fedveil_participant.events import Admission
@@ -40,6 +49,7 @@ class ConsentStore(Protocol):
         self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ..., offered: Container[RunId] = ...
     ) -> bool: ...
     def standing_consents(self) -> Standing: ...  # noqa: D102
+    def was_denied(self, plan_hash: bytes) -> bool: ...  # noqa: D102
     def is_paused(self) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
 
@@ -208,10 +218,11 @@ class ConsentDesk:
     def _decision(self, run_id: RunId, plan: Plan, binding: Binding, standing: Standing) -> Decision:
         least = DEFAULT_CHANGED_ROWS if self.policy is None else self.policy.min_changed_rows
         changed: Callable[[RunId], int | None] = lambda earlier: self._bindings.changed_rows(plan, earlier)  # noqa: E731
-        known = self._bindings.trainer_known(binding.plan_hash, binding.trainer)
-        return decide(
-            plan, run_id, binding, standing, self.policy, least, changed, self._clock.wall_s(), trainer_known=known
-        )
+        why = DENIED_BEFORE if self._store.was_denied(binding.plan_hash) else ""
+        if not self._bindings.trainer_known(binding.plan_hash, binding.trainer):
+            why = OTHER_TRAINER
+        now = self._clock.wall_s()
+        return decide(plan, run_id, binding, standing, self.policy, least, changed, now, ask_people=why)
 
     def _keep_trainer(self, decision: Agreed, binding: Binding) -> None:
         """What people approved has the trainer in it. It is told again at every decision: a crash between the approval

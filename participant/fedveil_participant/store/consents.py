@@ -203,6 +203,11 @@ class Consents:
             self._consent_trail(connection, kind, facts)
         return runs
 
+    def was_denied(self, plan_hash: bytes) -> bool:
+        """Whether somebody said no to a plan, ever: only people let it in again, run by run."""
+        with self._database.read() as connection:
+            return denied_before(connection, plan_hash)
+
     def standing_consents(self) -> Standing:
         """Everything that was said and still counts, and every run that was let in."""
         with self._database.read() as connection:
@@ -284,8 +289,8 @@ class Consents:
         tables.TRAIL.append(connection, [row])
 
 
-def was_denied(connection: sa.Connection, plan_hash: bytes) -> bool:
-    """Whether somebody said no to a plan, ever: only people let it in again, run by run."""
+def denied_before(connection: sa.Connection, plan_hash: bytes) -> bool:
+    """See `Consents.was_denied`."""
     return (
         tables.DENIALS.one(connection, plan_hash=plan_hash) is not None
         or tables.MARKS.one(connection, name=_denied(plan_hash)) is not None
@@ -330,6 +335,8 @@ def admit(connection: sa.Connection, admission: Admission, wall_s: float) -> Non
             raise _gone("the time of the approval is over")
     elif admission.approved_by == ACCEPT and tables.ACCEPTED.one(connection, plan_hash=binding.plan_hash) is None:
         raise _gone("the plan is not accepted on the command line")
+    elif denied_before(connection, binding.plan_hash):
+        raise _gone("the plan was denied meanwhile, and only people let it in now")
     before = tables.ADMISSIONS.one(connection, run_id=admission.run_id)
     values: dict[str, Value] = {
         "run_id": admission.run_id,

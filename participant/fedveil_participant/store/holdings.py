@@ -160,7 +160,7 @@ class Holdings:
         plan: then the command line, which a service repeats at every start, is no word any more.
         """
         with self._database.write() as connection:
-            if consents.was_denied(connection, plan_hash):
+            if consents.denied_before(connection, plan_hash):
                 return False
             if tables.ACCEPTED.one(connection, plan_hash=plan_hash) is None:
                 tables.TRAIL.append(connection, [self._note("plan_accepted", plan=plan_hash.hex(), by="--accept")])
