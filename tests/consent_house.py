@@ -1,6 +1,7 @@
 """An organisation's house for tests of consent: a real store, a desk and orders over it, people that a test invents."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,12 +42,19 @@ class Bindings:
 
     local: LocalDigests = field(default_factory=LocalDigests)
     changed: Mapping[str, int] = field(default_factory=dict)
+    approvals: dict[bytes, bytes] = field(default_factory=dict)
 
     def of(self, plan: Plan) -> LocalDigests:
         return self.local
 
     def changed_rows(self, plan: Plan, run_id: RunId) -> int | None:
         return self.changed.get(run_id)
+
+    def trainer_known(self, plan_hash: bytes, trainer: bytes) -> bool:
+        return self.approvals.get(plan_hash) in {None, trainer}
+
+    def trainer_approved(self, plan_hash: bytes, trainer: bytes) -> None:
+        self.approvals[plan_hash] = trainer
 
 
 @dataclass
@@ -104,6 +112,15 @@ class ConsentHouse:
 
     def close(self) -> None:
         self.store.close()
+
+
+@contextlib.contextmanager
+def house(folder: Path, policy: str = "", live: Live | None = None) -> Iterator[ConsentHouse]:
+    made = ConsentHouse(folder, policy, live)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def digest(canonical: bytes = EXACT) -> str:

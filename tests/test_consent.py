@@ -1,26 +1,24 @@
 """Consent as it is kept and decided: what an approval is bound to, who may give it, and the socket it comes over."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedveil_cli.consent_commands import _end_of_day
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError, PolicyRefusal, Unreachable
 from fedveil_common.ids import AttemptKey, RunId
 from fedveil_common.plan import Plan
-from fedveil_participant.approval import people
+from fedveil_participant.approval import people, report
 from fedveil_participant.approval.binding import LocalDigests
 from fedveil_participant.approval.decisions import Person
 from fedveil_participant.approval.difference import changes
-from fedveil_participant.approval.orders import MAX_REASON
+from fedveil_participant.approval.orders import LAST_S, MAX_REASON
 from fedveil_participant.approval.people import Caller, MachineAccounts
 from fedveil_participant.approval.report import lines
 from fedveil_participant.events import Changes
 from fedveil_participant.stages import Idle
-from fedveil_participant.store import consents
 
 from tests.consent_house import (
     ALICE,
@@ -30,23 +28,14 @@ from tests.consent_house import (
     NOISY,
     OWNER,
     STEWARD,
-    ConsentHouse,
     Live,
     digest,
+    house,
     renamed,
 )
 
 TWO = "approvers: [{user: alice}, {user: bob}, {group: data-stewards}]\nneed: 2"
 LATER = 1_000_000.0
-
-
-@contextlib.contextmanager
-def house(folder: Path, policy: str = "", live: Live | None = None) -> Iterator[ConsentHouse]:
-    made = ConsentHouse(folder, policy, live)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def code_of(work: object, *arguments: object, **named: object) -> str:
@@ -103,6 +92,52 @@ def test_whatever_changed_after_the_approval_makes_it_wait_again(tmp_path: Path,
         home.admit("r1")
 
 
+@pytest.mark.parametrize("by", ["--accept", "a rule", "approvers"])
+def test_another_trainer_is_approved_by_people_whoever_let_the_plan_in(tmp_path: Path, by: str) -> None:
+    """Nobody looks at a trainer where a plan is let in without asking: there a changed one waits for a person."""
+    rule = "approve: [{dataset: visits, privacy: none, plans: [{name: triage}], runs: 9, rounds: 9000}]"
+    policy = {"--accept": "", "a rule": rule, "approvers": TWO}[by]
+    old, new = b"\1" * 32, b"\2" * 32
+    who = (ALICE, BOB) if by == "approvers" else (OWNER,)
+    with house(tmp_path, policy) as home:
+        home.bindings.local = LocalDigests(trainer=old)
+        if by == "--accept":
+            home.store.accept_plan(plans.plan_hash(EXACT))
+        if by == "approvers":
+            home.offer("r1")
+            for one in who:
+                home.orders.approve(one, plan_hash=digest())
+        assert home.offer("r1").code == ""
+        home.bindings.approvals[plans.plan_hash(EXACT)] = old  # as the first acceptance has it
+        home.admit("r1")
+        home.bindings.local = LocalDigests(trainer=new)
+        word = home.offer("r1")
+        assert (word.code, "trainer" in word.what) == ("consent_pending", True)
+        assert code_of(home.admit, "r1") == "approval_gone"
+        assert home.bindings.approvals == {plans.plan_hash(EXACT): old}
+        for one in who:
+            assert home.offer("r1").code == "consent_pending"
+            home.orders.approve(one, plan_hash=digest())
+        assert home.offer("r1").code == ""
+        home.admit("r1")
+        assert home.bindings.approvals == {plans.plan_hash(EXACT): new}, "and it runs with no other"
+
+
+def test_nothing_is_approved_that_would_not_be_for_the_code_that_runs(tmp_path: Path) -> None:
+    """Where no participant runs, nothing says which trainer a plan would run with."""
+    text = (Path(__file__).parent.parent / "examples" / "trainer" / "plan.yaml").read_bytes()
+    canonical = plans.canonical(plans.parse_plan(text, "plan.yaml"))
+    with house(tmp_path) as home:
+        home.offer("r1", canonical)
+        with pytest.raises(FedveilError) as caught:
+            home.orders.approve(OWNER, plan_hash=digest(canonical))
+        assert caught.value.code == "trainer_missing"
+        assert "approve while it runs" in caught.value.next_step
+        home.bindings.local = LocalDigests(trainer=b"\1" * 32)
+        home.orders.approve(OWNER, plan_hash=digest(canonical))
+        assert home.offer("r1", canonical).code == ""
+
+
 def test_a_changed_policy_makes_an_approved_plan_wait_again(tmp_path: Path) -> None:
     with house(tmp_path, "min_cell: 2") as home:
         home.offer("r1")
@@ -154,6 +189,17 @@ def test_the_number_of_runs_is_counted_in_the_transaction_too(tmp_path: Path) ->
             home.store.save(AttemptKey(RunId(run), 1, 1), Idle(), "advert", (), Changes(admission=admission))
         key = AttemptKey(RunId("r2"), 1, 1)
         assert code_of(home.store.save, key, Idle(), "advert", (), Changes(admission=second)) == "approval_gone"
+
+
+@pytest.mark.parametrize("day", ["2027-02-28", "9999-12-31"])
+def test_a_day_ends_with_its_last_second_the_last_day_of_all_too(tmp_path: Path, day: str) -> None:
+    end = _end_of_day(day)
+    assert end is not None
+    assert report.instant(end) == f"{day}T23:59:59Z"
+    with house(tmp_path) as home:
+        home.offer("r1")
+        assert home.orders.approve(OWNER, plan_hash=digest(), runs=2, until_s=end)["until"] == report.instant(end)
+        assert code_of(home.orders.approve, OWNER, plan_hash=digest(), runs=2, until_s=LAST_S + 1) == "bad_term"
 
 
 def test_several_runs_until_a_day(tmp_path: Path) -> None:
@@ -227,18 +273,6 @@ def test_which_run_is_asked_where_several_wait(tmp_path: Path) -> None:
         assert (home.offer("r1").code, home.offer("r2").code) == ("consent_pending", "")
 
 
-def test_too_many_plans_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consents, "MAX_OFFERS", 2)
-    with house(tmp_path) as home:
-        assert [home.offer(f"r{number}").code for number in range(3)] == [
-            "consent_pending",
-            "consent_pending",
-            "too_many_pending",
-        ]
-        assert home.offer("r2").said == "consent_pending", "the coordinator does not hear how many wait"
-        assert len(home.store.offers()) == 2
-
-
 # --- denying ----------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +310,24 @@ def test_an_approval_after_a_denial_revives_no_earlier_word(tmp_path: Path) -> N
         home.offer("r1")
         home.orders.approve(OWNER, plan_hash=digest())
         assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
+    with house(tmp_path) as home:  # a service starts anew with the same command line
+        assert not home.store.accept_plan(plans.plan_hash(EXACT))
+        assert [home.offer(run).code for run in ("r1", "r2")] == ["", "consent_pending"]
+
+
+def test_no_rule_overrules_a_denial_either(tmp_path: Path) -> None:
+    rule = "approve: [{dataset: visits, privacy: differential, runs: 9, rounds: 9000, epsilon: 90}]"
+    with house(tmp_path, rule) as home:
+        assert [home.offer(run, NOISY).code for run in ("r1", "r2")] == ["", ""]
+        admission = home.desk.admission(RunId("r2"), plans.parse_canonical(NOISY), bytes.fromhex(digest(NOISY)))
+        home.orders.deny(OWNER, plan_hash=digest(NOISY))
+        home.offer("r1", NOISY)
+        home.orders.approve(OWNER, plan_hash=digest(NOISY), run="r1")
+        assert home.offer("r1", NOISY).code == ""
+        word = home.offer("r2", NOISY)
+        assert (word.code, "denied before" in word.what) == ("consent_pending", True)
+        with pytest.raises(PolicyRefusal):  # it was let in by the rule just before the denial
+            home.store.save(AttemptKey(RunId("r2"), 1, 1), Idle(), "advert", (), Changes(admission=admission))
 
 
 def test_who_approves_once_more_what_goes_on_lets_in_no_other_run(tmp_path: Path) -> None:
@@ -409,7 +461,12 @@ def test_the_month_of_the_policy_counts_runs_that_were_let_in(tmp_path: Path) ->
                 home.admit(run, NOISY)
         assert home.offer("r2", NOISY).code == "", "a run does not stand in its own way"
         home.clock.advance_to(home.clock.monotonic_s() + 32 * 86_400)
-        assert home.offer("r3", NOISY).code == ""
+        for run, code in (("r3", ""), ("r4", ""), ("r5", "month_spent")):
+            assert home.offer(run, NOISY).code == code
+            if not code:
+                home.admit(run, NOISY)
+        assert home.offer("r1", NOISY).code == "", "a run of last month counts there"
+        home.admit("r1", NOISY)
 
 
 def test_the_month_holds_for_runs_that_were_offered_before_another_was_let_in(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Mind:
     asked: list[RunId] = field(default_factory=list)
     admitted: list[RunId] = field(default_factory=list)
 
+    def begin_session(self) -> None:
+        pass
+
     def decide(self, run_id: RunId, canonical: bytes, plan: Plan, members: tuple[OrgId, ...]) -> Word:
         self.asked.append(run_id)
         return self.word
@@ -324,6 +327,48 @@ def test_a_plan_that_is_denied_while_its_member_is_down_gets_no_input_and_no_vot
     assert said[-1] == "sat_out"
     assert not {"vote", "reveal"} & set(said)
     assert ("input" in said) == (kind == "input"), "its header is out only if it was before"
+
+
+@pytest.mark.parametrize(
+    ("kind", "private"),
+    [("advert", False), ("shares", False), ("ack", False), ("dealers", True), ("input", False), ("input", True)],
+)
+def test_what_changed_while_its_member_was_down_holds_for_the_attempt_that_its_journal_has(
+    kind: str, private: bool
+) -> None:
+    """Policy, masking rules or columns: nobody offers the run anew before an open attempt goes on."""
+    plan = private_bytes(rounds=1) if private else plan_bytes(rounds=1)
+    cluster, mind = minded(plan=plan)
+
+    def again() -> None:
+        mind.gone = True
+        cluster.start_member(VICTIM)
+
+    died = die_after(cluster, VICTIM, kind, 1, again)
+    assert finish(cluster, plan) == "finished"
+    assert died
+    said, kept = trail(cluster, VICTIM, 1), journal(cluster, VICTIM).kept
+    goes_on = kind == "input"  # its header was out before
+    assert ("vote" in said, "sat_out" in said, "input" in said) == (goes_on, not goes_on, goes_on)
+    assert bool(kept.spent) == goes_on
+    assert bool(kept.ledger) == (goes_on and private), "what was not given is not charged"
+    assert VICTIM in {upload[0] for upload in cluster.uploads} or not goes_on
+
+
+@pytest.mark.parametrize("kind", ["offer", "advert", "dealers"])
+def test_a_stricter_policy_after_a_restart_holds_for_the_cohort_of_the_open_attempt(kind: str) -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, _ = minded(FIVE, plan)
+
+    def again() -> None:
+        cluster.members[VICTIM].limits = Limits(smallest_cohort=6)
+        cluster.start_member(VICTIM)
+
+    assert die_after(cluster, VICTIM, kind, 1, again) == []
+    assert finish(cluster, plan) == "finished"
+    assert trail(cluster, VICTIM, 1)[-1] == "sat_out"
+    assert "policy_refused" in {record for record, _ in journal(cluster, VICTIM).records}, "it is on record"
+    assert journal(cluster, VICTIM).stage is None
 
 
 # --- holding back -----------------------------------------------------------------------------------------------------

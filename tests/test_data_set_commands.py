@@ -280,8 +280,9 @@ def test_registrations_are_kept_as_they_were_given(home: Home) -> None:
     address = read_address("postgresql://reader@localhost/clinic?sslmode=prefer", home.folder)
     for one in (
         Registration(
-            "d", FileSource(Path("/x"), Path("/k"), Path("/p")), Rules(Path("/r"), bytes(32)), (("a", "b=c"),)
+            "d", FileSource(Path("/x"), Path("/k"), Path("/p")), Rules(Path("/r"), bytes(32), 16 * "a"), (("a", "b=c"),)
         ),
+        Registration("d", FileSource(Path("/x")), Rules(Path("/r"), bytes(32))),
         Registration("d", SqlSource(address, Selected(query="SELECT 'é'"), Path("/p"))),
         Registration("d", SqlSource(address, Selected(table="a.b"))),
     ):
@@ -293,6 +294,7 @@ def test_registrations_are_kept_as_they_were_given(home: Home) -> None:
         {"where": [["a"]]},
         {"url": 7},
         {"rules": "/r", "rules_digest": "x"},
+        {"rules": "/r", "rules_digest": 64 * "0", "masking_key": "x"},
     ):
         with pytest.raises(StorageError) as caught:
             decode("d", json.dumps({**good, **spoil}).encode())

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 from certificate_house import DAY, House, Member, open_house
 from enrolment_office import CA, GOV, Clock, Entropy, free_port
-from fedveil_cli import doctor, doctor_findings, doctor_isolation, main, renewing
+from fedveil_cli import doctor, doctor_findings, doctor_home, doctor_isolation, main, renewing
 from fedveil_cli.identity_commands import seal_journal_key
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
@@ -29,6 +29,7 @@ from fedveil_coordinator import rotation
 from fedveil_coordinator.succession import GRACE_S
 from fedveil_participant.isolation import interpreter
 from fedveil_participant.isolation.levels import Confinement, Isolation
+from fedveil_participant.store import Books
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,16 @@ def test_a_sound_home_on_either_side(house: House, acme: Member) -> None:
 
 
 # --- a participant's home ---------------------------------------------------------------------------------------------
+
+
+def test_a_look_leaves_nothing_open(house: House, acme: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, closed = [], []
+    opens, closes = doctor_home.open_holdings, Books.close
+    monkeypatch.setattr(doctor_home, "open_holdings", lambda *given: opened.append(opens(*given)) or opened[-1])
+    monkeypatch.setattr(Books, "close", lambda books: closed.append(books) or closes(books))
+    assert problems(house, acme.home) == []
+    assert opened
+    assert opened == closed
 
 
 def write(name: str, data: bytes) -> Callable[[House, Member], None]:

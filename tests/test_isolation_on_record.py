@@ -13,9 +13,10 @@ import pytest
 from certificate_house import House, Member, open_house
 from fedveil_cli import doctor_isolation, main, participating
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import PolicyRefusal
+from fedveil_common.errors import LocalRefusal, PolicyRefusal
 from fedveil_participant.isolation import kernel
 from fedveil_participant.isolation.levels import Isolation
+from fedveil_participant.policy import parse_policy
 from fedveil_participant.store import IsolationNote, ParticipantStore, journal_key, open_store
 from test_own_trainers import config_file
 from trainer_house import one_that_holds
@@ -96,6 +97,22 @@ def test_the_level_is_told_noted_and_shown(
     assert found["codes"] == []
     assert main.main(["--home", str(acme.home), "doctor"]) == 0
     assert f"isolation of own trainers on this machine: {found['level']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("approvers", "way"),
+    [("", "--accept PLAN_HASH --trainer NAME=CONFIG@DIGEST"), ("approvers: [{user: alice}]", "fedveil approve")],
+)
+def test_whose_word_another_trainer_needs_is_said(
+    house: House, acme: Member, tmp_path: pathlib.Path, approvers: str, way: str
+) -> None:
+    text = "version: 1\nprivacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\ndata: {d: {min_rows: 1}}\n"
+    policy = parse_policy((text + "isolation: none\n" + approvers).encode(), "policy.yaml")
+    named = {"risk": (described(tmp_path), bytes(32))}
+    with pytest.raises(LocalRefusal) as caught:
+        participating.bench_with(acme.home, named, frozenset(), house.clock, lambda kind, facts: None, policy=policy)
+    assert caught.value.code == "trainer_changed"
+    assert way in caught.value.next_step
 
 
 @pytest.mark.usefixtures("nothing_here")

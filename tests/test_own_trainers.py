@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +22,11 @@ from fedveil_common import initial
 from fedveil_common.errors import ConfigError, LocalRefusal, heard
 from fedveil_common.plan import Plan, canonical, parse_canonical, parse_plan, plan_hash
 from fedveil_participant.data.prepare import Rows
-from fedveil_participant.store.trainer_files import ApprovalFile, TrainerLogs
+from fedveil_participant.store.trainer_files import TrainerLogs
 from fedveil_participant.training import child, code_tree
 from fedveil_participant.training.answer import MAX_HEADER, Answer
 from fedveil_participant.training.descent import GradientDescent
-from fedveil_participant.training.own_trainer import OwnTrainer, Trainers
+from fedveil_participant.training.own_trainer import OwnTrainer
 from fedveil_participant.training.trainer_config import read_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -432,72 +431,6 @@ def test_code_that_changed_does_not_run(tmp_path: pathlib.Path) -> None:
     bench.trainer = OwnTrainer(bench.config, best(), bench.check, LookedAt(), bench.log.extend)
     bench.trainer.update(PLAN, initial.initial_model(PLAN), rows(20))
     assert b"new code ran" in bench.log
-
-
-def a_changed_byte(code: pathlib.Path) -> None:
-    (code / "a.py").write_text("x = 2\n")
-
-
-def another_name(code: pathlib.Path) -> None:
-    (code / "a.py").rename(code / "b.py")
-
-
-def one_more_file(code: pathlib.Path) -> None:
-    (code / "sub" / "new.py").touch()
-
-
-@pytest.mark.parametrize("change", [a_changed_byte, another_name, one_more_file])
-def test_the_digest_is_of_names_and_bytes(tmp_path: pathlib.Path, change: Callable[[pathlib.Path], None]) -> None:
-    code = tmp_path / "code"
-    (code / "sub").mkdir(parents=True)
-    (code / "a.py").write_text("x = 1\n")
-    (code / "sub" / "c.py").touch()
-    before = code_tree.digest(code)
-    (code / "__pycache__").mkdir()
-    (code / "__pycache__" / "a.pyc").write_bytes(b"compiled")
-    os.utime(code / "a.py", (1, 1))
-    assert code_tree.digest(code) == before == code_tree.copy(code, tmp_path / "copy")
-    assert not (tmp_path / "copy" / "__pycache__").exists()
-    assert stat.S_IMODE((tmp_path / "copy" / "a.py").stat().st_mode) == 0o400
-    change(code)
-    assert code_tree.digest(code) != before
-
-
-def test_links_and_pipes_are_no_code(tmp_path: pathlib.Path) -> None:
-    for number, make in enumerate(
-        (lambda p: p.symlink_to("/etc/hostname"), lambda p: p.symlink_to("/etc"), os.mkfifo, None)
-    ):
-        code = tmp_path / str(number)
-        code.mkdir()
-        if make is not None:
-            (code / "a.py").touch()
-            assert code_tree.digest(code)
-            make(code / "b.py")
-        with pytest.raises(LocalRefusal) as caught:
-            code_tree.digest(code)
-        assert caught.value.code == "trainer_code"
-
-
-def test_the_approved_digest_outlives_the_process(tmp_path: pathlib.Path) -> None:
-    bench = Bench(tmp_path, "class Own: pass\n")
-    configs = {"risk": (bench.config, best())}
-
-    def accept() -> None:
-        Trainers(configs, ApprovalFile(tmp_path), LookedAt(), lambda name, data: None).accept(PLAN)
-
-    accept()
-    accept()
-    (bench.code / "own.py").write_text("class Own: y = 1\n")
-    with pytest.raises(LocalRefusal) as caught:
-        accept()
-    assert caught.value.code == "trainer_changed"
-    ApprovalFile(tmp_path).put(plan_hash(canonical(PLAN)), code_tree.digest(bench.code))
-    accept()
-    with pytest.raises(LocalRefusal) as caught:
-        Trainers({}, ApprovalFile(tmp_path), LookedAt(), lambda name, data: None).accept(PLAN)
-    assert caught.value.code == "trainer_missing"
-    path = tmp_path / "trainers" / "approved.json"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_logs_are_for_the_owner_and_have_an_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,26 @@ def test_a_restart_begins_the_clocks_anew_and_takes_unfinished_work_up(stage: st
     assert after == expected
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_restart_goes_on_with_nothing_that_would_not_be_begun_now(stage: str) -> None:
+    """Until a header is out. From then on what is given is given, and what it opens is said at the vote."""
+    state = standing(stage)
+    strict = replace(state, limits=replace(state.limits, smallest_cohort=99))
+    for now, event, code in (
+        (state, Resumed(7.0, "approval_gone"), "approval_gone"),
+        (strict, Resumed(7.0), "policy_refused"),
+    ):
+        after, actions = round.step(now, event)
+        if stage not in {"preparing", "advert", "shares", "ack", "encoding"}:
+            assert (type(after.stage), sent(actions)) == (type(state.stage), [])
+            continue
+        assert isinstance(after.stage, Idle)
+        assert kinds((after, actions)) == ["sat_out"]
+        assert sent(actions) == [Refusal(frame_of(state).key, code)]
+        assert DiscardInput(frame_of(state).key) in actions
+        assert (after.spent, after.ledgers) == (state.spent, state.ledgers)
+
+
 def test_a_restart_masks_with_the_same_keys_again() -> None:
     state = encoding(at("ack"))
     (first,) = [
@@ -240,11 +260,25 @@ def test_work_for_another_attempt_or_stage_changes_nothing() -> None:
         (standing("advert"), ready),
         (preparing, UpdateFailed(other, "x", 1.0)),
         (standing("shares"), UpdateFailed(key, "x", 1.0)),
-        (encodes, replace(masked, key=other)),
         (encodes, replace(masked, t2=ELSE)),
         (standing("input"), masked),
     ]:
         assert round.step(state, event) == (state, ())
+
+
+def test_an_input_that_is_written_after_its_attempt_was_over_is_deleted() -> None:
+    """The attempt deleted its files when it ended; the thread that masked had not finished then."""
+    encodes = standing("encoding")
+    assert isinstance(encodes.stage, Encoding)
+    key = encodes.stage.frame.key
+    masked = InputReady(key, encodes.stage.t2, (ELSE,), bytes(8), 1.0)
+    ended, _ = round.step(encodes, EndStored(RUN))
+    voted, _ = round.step(encodes, Tick(encodes.stage.frame.manifest.hard_limit_s + 1e6))
+    assert (type(ended.stage), type(voted.stage)) == (Idle, AbortVoted)
+    for state in (ended, voted):
+        assert round.step(state, masked) == (state, (DiscardInput(key),))
+    late = replace(masked, key=AttemptKey(RUN, 1, 9))
+    assert round.step(encodes, late) == (encodes, (DiscardInput(late.key),)), "and nothing of the open one"
 
 
 @pytest.mark.parametrize("stage", ["idle", "advert", "reveal"])

@@ -19,7 +19,7 @@ from fedveil_participant import policy as policies
 from fedveil_participant.policy import Facts, Policy, Verdict, hours, imprint
 from fedveil_participant.policy.automatic import LetIn, approved_by, month_epsilon
 from fedveil_participant.policy.judging import input_bytes
-from fedveil_participant.policy.policy_file import check_unwritable, load_policy, may_write_as
+from fedveil_participant.policy.policy_file import check_rules_unwritable, check_unwritable, load_policy, may_write_as
 from fedveil_participant.policy.rules import Approver, FirstLayer, HoursRules, ModelRules
 
 from tests.processes import PRIVATE, plan_text
@@ -230,6 +230,24 @@ def test_with_approvers_the_participants_account_must_not_be_able_to_write_the_p
     with pytest.raises(PolicyRefusal):
         check_unwritable(named, link, 990, lambda one: one == folder)
     check_unwritable(read(SHORT), path, 0, lambda one: True)  # nobody is named: its owner approves
+
+
+def test_the_masking_rules_are_as_far_out_of_reach_as_the_policy(tmp_path: Path) -> None:
+    path, folder = tmp_path / "a" / "masking.yaml", tmp_path / "a"
+    named = replace(read(SHORT), approvers=(Approver(user="alice"),))
+
+    def refused(*writable: Path, uid: int = 990) -> bool:
+        try:
+            check_rules_unwritable(named, "visits", path, uid, lambda one: one in writable)
+        except PolicyRefusal as error:
+            return (error.code, "visits" in error.what) == ("rules_writable", True)
+        return False
+
+    assert (refused(), refused(tmp_path)) == (False, True), "where there is no file, one can be put"
+    folder.mkdir()
+    path.write_text("")
+    assert [refused(), refused(path), refused(folder), refused(uid=0)] == [False, True, True, True]
+    check_rules_unwritable(read(SHORT), "visits", path, 0, lambda one: True)  # nobody is named
 
 
 def test_what_an_account_owns_it_may_write(tmp_path: Path) -> None:
@@ -511,6 +529,16 @@ def test_a_rule_lets_in_up_to_its_caps(rule: str, before: tuple[LetIn, ...], exp
     assert approved_by(policy, NOISY, "now", before, NOVEMBER) == expected
 
 
+def test_a_run_of_last_month_is_not_shut_out_by_the_runs_of_this_one() -> None:
+    policy = read(SHORT + RULE)
+    before = (let_in("old"), let_in("r1", wall_s=DECEMBER), let_in("r2", wall_s=DECEMBER))
+    assert approved_by(policy, NOISY, "old", before, DECEMBER) == "approve[0]"
+    assert approved_by(policy, NOISY, "new", before, DECEMBER) == ""
+    assert approved_by(policy, NOISY, "new", before, NOVEMBER) == "approve[0]"
+    crowd = (*before, let_in("r3"), let_in("r4"))
+    assert approved_by(policy, NOISY, "old", crowd, DECEMBER) == "", "a smaller cap holds for its own month"
+
+
 def test_exact_sums_are_let_in_only_where_they_are_written_out() -> None:
     assert approved_by(read(SHORT + RULE), EXACT, "now", (), NOVEMBER) == ""
     exact = "approve: [{dataset: visits, privacy: none, plans: [{name: triage}], runs: 1, rounds: 6}]"
@@ -532,7 +560,8 @@ def test_the_month_counts_what_runs_may_spend() -> None:
     policy = read(SHORT)
     before = (let_in("r1"), let_in("r2", by="accept"), let_in("r3", wall_s=DECEMBER), let_in("now"))
     assert month_epsilon(policy, "visits", "now", before, NOVEMBER) == 8.0
-    assert month_epsilon(policy, "visits", "now", before, DECEMBER) == 4.0
+    assert month_epsilon(policy, "visits", "new", before, DECEMBER) == 4.0
+    assert month_epsilon(policy, "visits", "now", before, DECEMBER) == 8.0, "let in in November, it counts there"
     assert month_epsilon(policy, "other", "now", before, NOVEMBER) == 0.0
 
 

@@ -240,6 +240,9 @@ UNSAFE = [
     ),
     ("the schema clinic", "GRANT CREATE ON SCHEMA {name} TO {role}"),
     ("database", "GRANT CREATE ON DATABASE postgres TO {role}"),
+    ("files, programs or settings, lo_import", "GRANT EXECUTE ON FUNCTION lo_import(text) TO {role}"),
+    ("files, programs or settings, pg_read_file", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO {role}"),
+    ("rights of a superuser", "CREATE FUNCTION leap() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"),
 ]
 
 
@@ -264,6 +267,37 @@ def test_a_role_that_can_become_one_that_writes_is_refused(clinic: Clinic) -> No
     clinic.do(f"DROP OWNED BY {clinic.role}_writer", f"DROP ROLE {clinic.role}_writer")
 
 
+def test_functions_that_do_no_more_than_the_role_may_are_no_reason(clinic: Clinic) -> None:
+    """Those of the server that only look, those that run as their caller, and as somebody who has no power either."""
+    author = f"{clinic.role}_author"
+    clinic.do(
+        f"GRANT pg_monitor TO {clinic.role}",
+        f"GRANT EXECUTE ON FUNCTION lower(text) TO {clinic.role}",
+        f"CREATE ROLE {author}",
+        "CREATE FUNCTION plain() RETURNS int LANGUAGE plpgsql AS $$BEGIN RETURN 1; END$$",
+        "CREATE FUNCTION careful() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        f"ALTER FUNCTION careful() OWNER TO {author}",
+        "CREATE FUNCTION own() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION own() FROM PUBLIC",
+        "CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$BEGIN RETURN NULL; END$$",
+    )
+    assert len(clinic.read().table.numbers["a"]) == 3
+    clinic.do(f"GRANT EXECUTE ON FUNCTION own() TO {clinic.role}")
+    error = clinic.refused()
+    assert (error.code, f"{clinic.name}.own" in error.what) == ("database_role", True)
+    clinic.do(f"GRANT pg_read_server_files TO {author}", "DROP FUNCTION own()")
+    assert f"{clinic.name}.careful" in clinic.refused().what
+    clinic.do(
+        "DROP FUNCTION careful()", f"DROP ROLE {author}", f"REVOKE ALL ON FUNCTION lower(text) FROM {clinic.role}"
+    )
+
+
+def test_a_function_that_works_in_another_session_is_refused(clinic: Clinic) -> None:
+    clinic.do(f"CREATE EXTENSION dblink SCHEMA {clinic.name}")
+    error = clinic.refused()
+    assert (error.code, f"{clinic.name}.dblink" in error.what) == ("database_role", True)
+
+
 def test_the_role_is_refused_before_the_query_runs(clinic: Clinic, tmp_path: pathlib.Path) -> None:
     """A superuser's read-only transaction runs programs: what the query would have done has not happened."""
     clinic.do(f"ALTER ROLE {clinic.role} SUPERUSER", "CREATE SEQUENCE ran")
@@ -281,12 +315,17 @@ def test_the_role_is_refused_before_the_query_runs(clinic: Clinic, tmp_path: pat
 
 
 def test_a_query_that_writes_is_refused_and_nothing_of_it_stays(clinic: Clinic) -> None:
+    author = f"{clinic.role}_author"
     clinic.do(
         "CREATE TABLE log (x int)",
         "CREATE FUNCTION leave() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS "
         "$$BEGIN INSERT INTO log VALUES (1); RETURN 1; END$$",
         "CREATE SEQUENCE counter",
         f"GRANT USAGE ON SEQUENCE counter TO {clinic.role}",
+        f"CREATE ROLE {author}",  # of a superuser's function the role would be refused
+        f"GRANT USAGE ON SCHEMA {clinic.name} TO {author}",
+        f"ALTER TABLE log OWNER TO {author}",
+        f"ALTER FUNCTION leave() OWNER TO {author}",
     )
     for query in (
         "SELECT a, c, leave() AS y FROM visits",
@@ -305,6 +344,7 @@ def test_a_query_that_writes_is_refused_and_nothing_of_it_stays(clinic: Clinic) 
     assert clinic.ask("SELECT count(*) FROM log") == 0
     assert clinic.ask("SELECT is_called FROM counter") is False
     assert clinic.ask("SELECT count(*) FROM visits") == 3
+    clinic.do(f"DROP OWNED BY {author}", f"DROP ROLE {author}")
 
 
 def test_what_the_server_says_of_an_error_is_not_repeated(clinic: Clinic) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedveil_cli import data_sources, participating
+from fedveil_cli import data_sources, organisation_policy, participating
 from fedveil_cli.data_sources import opening
 from fedveil_cli.house_bindings import HouseBindings
 from fedveil_cli.organisation_policy import check_isolation
+from fedveil_cli.world import real_world
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError, FedveilError
 from fedveil_common.messages import Purpose
@@ -21,7 +22,7 @@ from fedveil_participant.data.registration import FileSource, Registration, Rule
 from fedveil_participant.events import SpentKey
 from fedveil_participant.isolation.levels import Isolation
 from fedveil_participant.policy import parse_policy
-from fedveil_participant.store import ParticipantStore
+from fedveil_participant.store import ParticipantStore, journal_key
 from fedveil_simulation.ports import SimulatedClock
 from pyarrow import csv
 from test_data_set_commands import Capture, Home, plan_file
@@ -373,10 +374,70 @@ def test_an_approval_is_bound_to_the_registered_rules(home: Home, capsys: Captur
         store = home.store()
         found.append(HouseBindings(store.registrations, opening(home.home, store.clock)).of(plan).masking)
         registered = store.added()["d"].rules
-        assert found[-1] == (bytes(32) if registered is None else registered.digest)
+        assert found[-1] == (bytes(32) if registered is None else registered.bound)
         store.close()
     assert found[0] == found[1], "what means the same is the same"
     assert len({found[0], found[2], found[3]}) == 3
+
+
+def another_key(home: Home, first: int = 50) -> None:
+    (home.folder / "masking.key").write_bytes(bytes(range(first, first + 32)).hex().encode())
+
+
+def test_an_approval_is_for_the_key_that_masks(home: Home, capsys: Capture) -> None:
+    """Another key means other pseudonyms and other noise, and whoever has it can undo them."""
+    plan, path = plans.parse_plan(plan_file(home.folder).read_bytes(), "p"), rules(home)
+    found, version = [], b""
+    for _ in range(2):
+        registered = home.json(capsys, "add", "d", "--source", home.table, "--rules", path, "--replace")
+        assert len(registered["masking_key"]) == 16
+        store = home.store()
+        if found:
+            kept = store.shelf.get(plans.plan_hash(plans.canonical(plan)), version)
+            assert kept is None, "what was masked under the key before is read anew"
+        found.append(HouseBindings(store.registrations, opening(home.home, store.clock)).of(plan).masking)
+        _, version = accepted(store, plan)
+        another_key(home, 50 + len(found))
+        assert code_of(lambda store=store: accepted(store, plan)) == "masking_key_changed"  # type: ignore[misc]
+        assert store.shelf.get(plans.plan_hash(plans.canonical(plan)), version) is not None, "an open run goes on"
+        store.close()
+        assert home.refused(capsys, "mask", "d", "--out", home.folder / "out.csv") == (2, "masking_key_changed")
+    assert found[0] != found[1]
+
+
+def test_no_start_with_rules_that_the_participant_could_rewrite(
+    home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the policy, where that names approvers; here the policy itself is taken to be out of reach."""
+    home.json(capsys, "add", "d", "--source", home.table, "--rules", rules(home))
+    text = "version: 1\nprivacy: {exact_sums: allow, max_epsilon: 4, max_delta: 1.0e-5}\ndata: {d: {min_rows: 1}}\n"
+    (home.home / "policy.yaml").write_text(text + "approvers: [{user: alice}]\n")
+    monkeypatch.setattr(organisation_policy, "check_unwritable", lambda *given: None)
+    monkeypatch.setattr(participating, "_journal_key", lambda *given: journal_key(home.home, None))
+    world = real_world()
+
+    def start() -> None:
+        participating.participate(home.home, {}, frozenset(), None, True, world, "test", lambda kind, facts: None)
+
+    assert code_of(start) == "rules_writable"
+
+
+def test_a_key_that_was_not_at_hand_is_fixed_by_the_first_start(home: Home, capsys: Capture) -> None:
+    plan, path = plans.parse_plan(plan_file(home.folder).read_bytes(), "p"), rules(home)
+    (home.folder / "masking.key").rename(home.folder / "elsewhere")
+    assert home.json(capsys, "add", "d", "--source", home.table, "--rules", path)["masking_key"] == ""
+    (home.folder / "elsewhere").rename(home.folder / "masking.key")
+    store = home.store()
+    bindings = HouseBindings(store.registrations, opening(home.home, store.clock))
+    before = bindings.of(plan).masking
+    accepted(store, plan)
+    pinned = bindings.of(plan).masking
+    assert pinned != before, "what was approved without knowing the key is not for it"
+    another_key(home)
+    assert code_of(lambda: accepted(store, plan)) == "masking_key_changed"
+    assert bindings.of(plan).masking == pinned
+    assert [row.kind for row in store.trail()].count("masking_key_pinned") == 1
+    store.close()
 
 
 def test_a_policy_reaches_the_bench_and_the_isolation_of_trainers(home: Home, capsys: Capture) -> None:

@@ -209,6 +209,18 @@ def test_a_member_is_asked_before_it_vouches(tmp_path: Path) -> None:
     results.acknowledge(RUN)
     assert said == [blob, RunEndedAck(RUN)]
     files.put(OTHER, blob, held=True)
+    files.put(OTHER, blob, held=False)  # its owner is not asked any more
+    assert {path.name for path in (tmp_path / "countersignatures").iterdir()} == {
+        f"{OTHER}.signed",
+        f"{RUN}.signed",
+    }
+    assert (files.waiting(), files.get(OTHER)) == ([], (blob,))
+    (tmp_path / "countersignatures" / f"{OTHER}.held").write_bytes(b"left by a crash")
+    assert files.waiting() == []
+    files.put(OTHER, blob, held=True)
+    assert not (tmp_path / "countersignatures" / f"{OTHER}.held").exists()
+    (tmp_path / "countersignatures" / f"{OTHER}.signed").unlink()
+    files.put(OTHER, blob, held=True)
     files.decide(OTHER, sign=False)
     results.acknowledge(OTHER)
     assert said[2:] == [RunEndedAck(OTHER)], "declined: nothing but the acknowledgement"

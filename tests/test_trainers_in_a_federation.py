@@ -12,8 +12,7 @@ from fedveil_common import wire
 from fedveil_common.errors import LocalRefusal, PolicyRefusal, heard
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import AdvertMessage, PlanAnswer, Purpose, Refusal
-from fedveil_common.plan import canonical, plan_hash
-from fedveil_participant.training import code_tree
+from fedveil_common.plan import canonical
 from fedveil_participant.training.own_trainer import MemoryApprovals, Trainers
 from fedveil_participant.training.trainer_config import read_config
 from fedveil_simulation.charter import make_charter
@@ -90,8 +89,6 @@ def test_a_bad_trainer_is_that_members_dropout_and_nobody_hears_why(tmp_path: pa
     lines += ["    def outputs(self, job):", "        return np.zeros((len(job.inputs), 1))"]
     (code / "own.py").write_text("\n".join(lines))
     approvals = MemoryApprovals()
-    if what == "changed":
-        approvals.put(plan_hash(canonical(PLAN)), code_tree.digest(code))
 
     def listen(name: str, data: bytes) -> None:
         log.extend(data)

@@ -111,6 +111,8 @@ def pending(house: House, output: Output) -> None:
         for one in rows
     ]
     lines: list[str | TextTable] = [TextTable(columns, cells)] if rows else ["nothing waits"]
+    if found.get("full"):
+        lines.append("no more plans can wait: of those that come, only what takes the place of another is kept")
     if found["paused"]:
         lines.append("paused: no input is given until `fedveil resume`")
     output.result(found, lines)
@@ -235,8 +237,7 @@ def _end_of_day(text: str | None) -> float | None:
         raise ConfigError(
             "bad_date", f"{text!r} is no day", not_done="nothing was approved", next_step="--until 2027-03-31"
         ) from None
-    following = datetime.datetime.combine(day, datetime.time(), datetime.UTC) + datetime.timedelta(days=1)
-    return following.timestamp() - 1.0
+    return datetime.datetime.combine(day, datetime.time(23, 59, 59), datetime.UTC).timestamp()  # no day after 9999
 
 
 def _mapping(found: Json) -> dict[str, Json]:

@@ -50,7 +50,7 @@ def add(
     of the source; nothing is registered then.
     """
     world = real_world()
-    wanted = Registration(name, _origin(given), _rules(name, given.rules), _where(given.where))
+    wanted = Registration(name, _origin(given), _rules(name, given.rules, output), _where(given.where))
     with data_home.alone(home, name, passphrase, world) as store:
         if name in store.added() and not replacing:
             raise ConfigError(
@@ -70,7 +70,7 @@ def add(
     sealed = any(file.name.lower().endswith(".sealed") for file in files)
     output.result(_report(wanted, found, sealed), _lines(wanted, found, sealed))
     if wanted.rules is not None:
-        output.note("it is used masked by these rules, or not at all; a change of the file refuses it until --replace")
+        output.note("it is used masked by these rules and this key, or not at all; a change refuses it until --replace")
     if not found.rows:
         output.warn("no row is left by the filters and exclusions")
 
@@ -140,12 +140,13 @@ def _origin(given: Given) -> Origin:
     return SqlSource(address, selected, _absolute(given.password_file))
 
 
-def _rules(name: str, path: pathlib.Path | None) -> Rules | None:
+def _rules(name: str, path: pathlib.Path | None, output: Output) -> Rules | None:
     if path is None:
         return None
-    from fedveil_cli.home_masks import rules_for  # pyarrow, which other data sets do without
+    from fedveil_cli.home_masks import key_id_for, rules_for  # pyarrow, which other data sets do without
 
-    return Rules(path.absolute(), rules_for(name, path).digest)
+    found = rules_for(name, path)
+    return Rules(path.absolute(), found.digest, key_id_for(found, path, output))
 
 
 def _where(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -186,6 +187,7 @@ def _report(wanted: Registration, found: Survey, sealed: bool) -> dict[str, obje
         "version": found.version.hex()[:VERSION_DIGITS],
         "sealed": sealed,
         "rules_digest": "" if wanted.rules is None else wanted.rules.digest.hex(),
+        "masking_key": "" if wanted.rules is None else wanted.rules.key_id,
     }
 
 

@@ -6,6 +6,7 @@ It repairs nothing, and takes no lock: it runs beside `serve` and `participate`.
 import contextlib
 import pathlib
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from fedveil_common.errors import FedveilError
 from fedveil_common.gate import Outbox
 from fedveil_common.pki.invites import OPERATOR, split_address
@@ -13,7 +14,7 @@ from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding, rotation
 from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.store import journal_key, open_holdings
+from fedveil_participant.store import Books
 
 from fedveil_cli import doctor_findings, doctor_home, doctor_isolation, doctor_network, renewing
 from fedveil_cli.doctor_findings import Report
@@ -21,15 +22,6 @@ from fedveil_cli.output import Output
 from fedveil_cli.run_commands import connect
 from fedveil_cli.unrecorded import Unrecorded
 from fedveil_cli.world import World
-
-
-def _outbox(member: membership.Membership, passphrase: Passphrase | None, world: World) -> Outbox:
-    """The organisation's own outbox, if its journal opens."""
-    try:
-        key = journal_key(member.home, passphrase)
-        return open_holdings(member.home, key, world.clock, world.entropy)
-    except FedveilError:
-        return Unrecorded()
 
 
 def examine(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> Report:
@@ -67,9 +59,21 @@ def _examine_participant(
 ) -> None:
     report.facts = _facts(member.home, member.address, member.org_id, doctor_findings.RENEW)
     key, books = doctor_home.check_participant(member, passphrase, world, report)
-    report.isolation = doctor_isolation.check_isolation(books, report)
+    with contextlib.nullcontext() if books is None else contextlib.closing(books):
+        _examine_membership(member, passphrase, key, books, world, report)
 
-    outbox = _outbox(member, passphrase, world)
+
+def _examine_membership(
+    member: membership.Membership,
+    passphrase: Passphrase | None,
+    key: ec.EllipticCurvePrivateKey | None,
+    books: Books | None,
+    world: World,
+    report: Report,
+) -> None:
+    """What journal and network say. `key`, `books`: if they opened; what is sent has a row in the latter's outbox."""
+    report.isolation = doctor_isolation.check_isolation(books, report)
+    outbox: Outbox = Unrecorded() if books is None else books
 
     def call() -> tuple[str, str, str]:
         with contextlib.closing(CoordinatorLink(renewing.channel(member, passphrase), outbox)) as link:

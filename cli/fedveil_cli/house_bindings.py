@@ -13,22 +13,28 @@ from fedveil_participant.data.folder import unreadable
 from fedveil_participant.data.problems import Problems
 from fedveil_participant.data.registration import FileSource, Registration, SqlSource
 from fedveil_participant.training import code_tree
+from fedveil_participant.training.own_trainer import Approvals, MemoryApprovals, TrainerConfig
 
 Registrations = Callable[[], Mapping[str, Registration]]
 
 
 class HouseBindings:
     """`registrations`: the data sets by name, as they are registered at the moment; `open_source` opens one.
-    `trainers`: own trainers' code by name. A file's header is read again once the file is another; that of
-    a database once a start.
+    `trainers`: own trainers by name; `approvals`: with which of them a plan runs here. A file's header is read again
+    once the file is another; that of a database once a start.
     """
 
     def __init__(
-        self, registrations: Registrations, open_source: OpenSource, trainers: Mapping[str, Path] | None = None
+        self,
+        registrations: Registrations,
+        open_source: OpenSource,
+        trainers: Mapping[str, TrainerConfig] | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self._registrations = registrations
         self._open_source = open_source
         self._trainers = dict(trainers or {})
+        self._approvals = MemoryApprovals() if approvals is None else approvals
         self._columns: dict[Registration, tuple[tuple[object, ...], tuple[str, ...]]] = {}
 
     def of(self, plan: Plan) -> LocalDigests:
@@ -41,7 +47,7 @@ class HouseBindings:
                 not_done="the plan was not accepted",
                 next_step=f"fedveil data add {plan.data.dataset} --source FILE",
             )
-        masking = NOTHING if registration.rules is None else registration.rules.digest
+        masking = NOTHING if registration.rules is None else registration.rules.bound
         return LocalDigests(masking, self._trainer(plan), self._schema(registration))
 
     def changed_rows(self, plan: Plan, run_id: RunId) -> int | None:
@@ -50,9 +56,18 @@ class HouseBindings:
         """
         return None
 
+    def trainer_known(self, plan_hash: bytes, trainer: bytes) -> bool:
+        """`Bindings.trainer_known`. Without a trainer of that name the plan is refused where it is accepted."""
+        return trainer == NOTHING or self._approvals.get(plan_hash) in {None, trainer}
+
+    def trainer_approved(self, plan_hash: bytes, trainer: bytes) -> None:
+        """`Bindings.trainer_approved`."""
+        if self._approvals.get(plan_hash) != trainer:
+            self._approvals.put(plan_hash, trainer)
+
     def _trainer(self, plan: Plan) -> bytes:
-        folder = self._trainers.get(plan.model.trainer)
-        return NOTHING if folder is None else code_tree.digest(folder)
+        config = self._trainers.get(plan.model.trainer)
+        return NOTHING if config is None else config.digest(code_tree.digest(config.code))
 
     def _schema(self, registration: Registration) -> bytes:
         """Of the names of all columns, in whatever order they stand, and of the filters: a database's are its query."""

@@ -36,7 +36,7 @@ from fedveil_participant.masking import (
     unmask_table,
 )
 from fedveil_participant.masking.hierarchy import MAX_BYTES as MAX_HIERARCHY
-from fedveil_participant.masking.registered import changed
+from fedveil_participant.masking.registered import changed, check_key
 from fedveil_participant.masking.rules import Lookup
 from fedveil_participant.masking.source import read_texts, read_typed
 from pyarrow import csv, parquet
@@ -57,8 +57,8 @@ FORMATS = ("csv", "parquet")
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is masked, and by which rules. `inputs`: the files and the folder that are read, keys of sealed
-    ones too. `digest`: the masking digest that was registered, if any was. `read`: the whole table; raises DataError,
-    OSError.
+    ones too. `digest`, `key_id`: the masking digest and the key that were registered, if any were. `read`: the whole
+    table; raises DataError, OSError.
     """
 
     shown: str
@@ -66,6 +66,7 @@ class Subject:
     inputs: tuple[pathlib.Path, ...]
     read: Callable[[], pa.Table]
     digest: bytes | None = None
+    key_id: str = ""
 
 
 def subject(
@@ -105,9 +106,8 @@ def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | N
     files = opening(home, world.clock)(registration)
     shown = registration.source.shown
     inputs = (*places(registration.source), *(pathlib.Path(file.name) for file in files))
-    return Subject(
-        shown, registration.rules.path, inputs, lambda: read_texts(files, shown, selection), registration.rules.digest
-    )
+    found = registration.rules
+    return Subject(shown, found.path, inputs, lambda: read_texts(files, shown, selection), found.digest, found.key_id)
 
 
 def mask(
@@ -187,6 +187,7 @@ def _masked(
     if what.digest is not None and not hmac.compare_digest(rules.digest, what.digest):
         raise changed(what.shown, rules.digest, what.digest)
     key = find_key(rules.key_ref, what.rules_file, output) if rules.needs_key else None
+    check_key(what.shown, key, what.key_id)
     table = _read(what)
     try:
         return mask_table(rules, key, table, rules.dataset, entropy=real_world().entropy, release=release)

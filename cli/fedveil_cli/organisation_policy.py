@@ -7,28 +7,33 @@ it started with.
 
 import grp
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_participant.approval.service import FILE as SOCKET
 from fedveil_participant.bench import FindFiles
 from fedveil_participant.data.folder import table_files
+from fedveil_participant.data.registration import Registration
 from fedveil_participant.isolation.levels import Isolation as Level
 from fedveil_participant.policy import Policy
-from fedveil_participant.policy.policy_file import FILE, check_unwritable, load_policy, may_write_as
+from fedveil_participant.policy.policy_file import (
+    FILE,
+    check_rules_unwritable,
+    check_unwritable,
+    load_policy,
+    may_write_as,
+)
 from fedveil_participant.policy.rules import Isolation
-from fedveil_participant.training.trainer_config import read_config
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentPlaces:
-    """`trainers`: the code of own trainers by name; `find_files`: how the files of a table are found."""
+    """`find_files`: how the files of a table are found, which may be sealed."""
 
     policy: Path
     socket: Path
-    trainers: Mapping[str, Path]
     find_files: FindFiles = table_files
 
     @staticmethod
@@ -41,16 +46,11 @@ class ConsentPlaces:
                 not_done="nothing was started: without its policy an organisation takes part in nothing",
                 next_step="name the right file with --policy",
             )
-        return ConsentPlaces(policy or home / FILE, socket or home / SOCKET, {})
+        return ConsentPlaces(policy or home / FILE, socket or home / SOCKET)
 
     def rules(self) -> Policy | None:
         """What the policy says, not yet checked against who could have written it (`final_policy`). PolicyError."""
         return load_policy(self.policy)
-
-    def with_house(self, trainers: Mapping[str, Path], find_files: FindFiles) -> "ConsentPlaces":
-        """With own trainers (their descriptions) and sealed tables. ConfigError `trainer_config`."""
-        code = {name: read_config(name, path).code for name, path in trainers.items()}
-        return replace(self, trainers=code, find_files=find_files)
 
 
 def final_policy(path: Path, accept: frozenset[bytes]) -> Policy | None:
@@ -70,6 +70,14 @@ def final_policy(path: Path, accept: frozenset[bytes]) -> Policy | None:
             next_step="start without --accept; an approver then gives `fedveil approve PLAN_HASH`",
         )
     return policy
+
+
+def check_rules(policy: Policy | None, registrations: Iterable[Registration]) -> None:
+    """PolicyRefusal `rules_writable` if the masking rules of a data set can be changed by this account."""
+    uid = os.geteuid()
+    for one in registrations if policy is not None else ():
+        if policy is not None and one.rules is not None:
+            check_rules_unwritable(policy, one.name, one.rules.path, uid, may_write_as(uid))
 
 
 _STRENGTH = {Isolation.NONE: 0, Isolation.LANDLOCK: 1, Isolation.BWRAP: 2}

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -98,7 +98,8 @@ def _masks(store: ParticipantStore, *, release: bool) -> MaskOf:
         return unmasked
     from fedveil_cli.home_masks import masks_of  # pyarrow, which other data sets do without
 
-    return masks_of(sources, store.entropy, Output(as_json=False), store.note, release=release)
+    output = Output(as_json=False)
+    return masks_of(sources, store.entropy, output, store.note, release=release, pin=store.pin_masking_key)
 
 
 def _under(policy: Policy | None, make_bench: MakeBench) -> MakeBench:
@@ -121,9 +122,10 @@ def bench_with(
     isolation_none: bool = False,
     policy: Policy | None = None,
 ) -> "OwnBench":
-    """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest that is
-    approved for `accept`). `hidden`: what no trainer may reach, beside the home. `isolation_none`: the organisation's
-    policy lets a trainer run where nothing keeps it apart. `policy`: whose `isolation` and `training_release` hold.
+    """`table_bench` that finds files so, with the organisation's own trainers: name -> (description, digest of the
+    trainer that is approved for `accept`). `hidden`: what no trainer may reach, beside the home. `isolation_none`: the
+    organisation's policy lets a trainer run where nothing keeps it apart. `policy`: whose `isolation` and
+    `training_release` hold.
 
     ConfigError `trainer_config`, `trainer_python`, LocalRefusal `trainer_code`, `trainer_changed`: nothing was started.
     """
@@ -136,7 +138,7 @@ def bench_with(
     notes: list[IsolationNote] = []
     refusal: PolicyRefusal | None = None
     for name, config in configs.items():
-        found, approved = code_tree.digest(config.code), trainers[name][1]
+        found, approved = config.digest(code_tree.digest(config.code)), trainers[name][1]
         codes.append((name, found))
         try:
             confinement = probe.find(config.python, (home, *hidden), none_allowed=none_allowed)
@@ -149,14 +151,16 @@ def bench_with(
         level, why = confinement.level.value, confinement.why_not_better
         notes.append(IsolationNote(clock.wall_s(), name, level, why))
         tell(
-            "trainer", {"name": name, "entry": config.entry, "code": found.hex(), "isolation": level, "no_better": why}
+            "trainer",
+            {"name": name, "entry": config.entry, "digest": found.hex(), "isolation": level, "no_better": why},
         )
         if approved is not None and approved != found:
             raise LocalRefusal(
                 "trainer_changed",
-                f"the code of the trainer {name} has the digest {found.hex()}, the one given is {approved.hex()}",
+                f"the trainer {name}, its code and description, has the digest {found.hex()}, the one given is "
+                f"{approved.hex()}",
                 not_done="nothing was started",
-                next_step="look at what changed; then give the digest of the code that you approve",
+                next_step="look at what changed; then " + _way_to_approve(policy),
             )
         for plan_hash in accept if approved is not None else ():
             approvals.put(plan_hash, found)
@@ -167,24 +171,37 @@ def bench_with(
         tuple(codes),
         tuple(notes),
         refusal,
+        configs,
+        approvals,
     )
+
+
+def _way_to_approve(policy: Policy | None) -> str:
+    """How another trainer is approved: where the policy names approvers, by nobody's command line."""
+    if policy is not None and policy.approvers:
+        return (
+            "start with --trainer NAME=CONFIG alone: the plan waits, and an approver gives `fedveil approve PLAN_HASH`"
+        )
+    return "give the digest of what you approve, with its plan: --accept PLAN_HASH --trainer NAME=CONFIG@DIGEST"
 
 
 @dataclass(frozen=True, slots=True)
 class OwnBench:
-    """A bench with own trainers. `codes`: the digest of each one's code. `notes`: how each is kept apart. `refusal`:
-    why they may not run.
+    """A bench with own trainers. `codes`: the digest of each. `notes`: how each is kept apart. `refusal`: why they may
+    not run. `configs`, `approvals`: what approvals of plans are bound to, and with which trainer each plan runs.
     """
 
     make: MakeBench
     codes: tuple[tuple[str, bytes], ...] = ()
     notes: tuple[IsolationNote, ...] = ()
     refusal: PolicyRefusal | None = None
+    configs: Mapping[str, TrainerConfig] = field(default_factory=dict)
+    approvals: ApprovalFile | None = None
 
     def admit(self, store: ParticipantStore) -> None:
         """Puts it on record, and raises the refusal if there is one. PolicyRefusal `isolation_missing`."""
         for name, code in self.codes:
-            store.note("trainer_registered", (("trainer", name), ("code", code.hex())))
+            store.note("trainer_registered", (("trainer", name), ("digest", code.hex())))
         for note in self.notes:
             store.note(ISOLATION, note.facts())
         if self.refusal is not None:
@@ -208,7 +225,7 @@ def participate(
     """Take part until SIGTERM, SIGINT, `fedveil leave` or (with `until_ended`) the end of the first run that was taken
     part in; ends by run id. `reuse_key_epoch`: the organisation consents to several runs under one epoch of a key.
     `ask_to_countersign`: final models are countersigned only once the owner says so (`model countersign`). `places`:
-    where policy and consent socket are, and whose trainers an approval covers.
+    where policy and consent socket are.
     """
     heap.share_one()
     member = membership.load_membership(home)
@@ -219,7 +236,9 @@ def participate(
         key = _journal_key(member, passphrase, world.entropy, tell)
         store = open_store(home, key, world.clock, world.entropy)
         try:
+            organisation_policy.check_rules(policy, store.added().values())
             member = renewing.usable_membership(home, store, passphrase, world, tell)
+            own = make_bench if isinstance(make_bench, OwnBench) else None
             if isinstance(make_bench, OwnBench):
                 make_bench.admit(store)
                 make_bench = make_bench.make
@@ -235,7 +254,9 @@ def participate(
                     return {**store.registrations(), **{one: Registration(one, FileSource(once[one])) for one in once}}
 
                 opened = data_sources.opening(home, world.clock, places.find_files)
-                bindings = HouseBindings(registrations, opened, places.trainers)
+                bindings = HouseBindings(
+                    registrations, opened, own.configs if own else None, own.approvals if own else None
+                )
                 desk = ConsentDesk(OrgId(member.org_id), policy, store, bindings, world.clock, cipher)
                 return _participate(
                     member,
@@ -347,7 +368,9 @@ def _participate(
     places: ConsentPlaces,
 ) -> dict[str, str]:
     for digest in accept:
-        store.accept_plan(digest)
+        if not store.accept_plan(digest):
+            note = "this plan was denied here: --accept says nothing of it any more"
+            tell("accept_void", {"plan": digest.hex(), "note": note, "next": "fedveil approve PLAN_HASH"})
     signing_key = store.protocol_key()
     own_key = signing.public_key(signing_key)
     pin = renewing.pinned_trust(member, store)

@@ -13,6 +13,7 @@ import pathlib
 import ssl
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from http.client import HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,7 @@ def participate(
         make_bench = participating.bench_with(
             home, trainers or {}, accept, world.clock, tell, find_files, hidden, isolation_none, places.rules()
         )
-        places = places.with_house({name: path for name, (path, _) in (trainers or {}).items()}, find_files)
+        places = replace(places, find_files=find_files)
     ended = participating.participate(
         home,
         data,

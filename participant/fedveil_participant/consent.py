@@ -39,6 +39,10 @@ class Word:
 class Consenting(Protocol):
     """Who decides for this organisation. Any thread."""
 
+    def begin_session(self) -> None:
+        """A new session with the coordinator: every run that goes on is offered anew."""
+        ...
+
     def decide(self, run_id: RunId, canonical: bytes, plan: plans.Plan, members: tuple[OrgId, ...]) -> Word:
         """The answer to a plan that is offered for a run, `members` being in the roster. Raises FedveilError."""
         ...
@@ -68,6 +72,9 @@ class Consent:
     """Plans that were agreed to beforehand, by hash, and nothing else: for simulations."""
 
     accepted: frozenset[bytes]
+
+    def begin_session(self) -> None:
+        """Nothing is kept of offers."""
 
     def decide(self, run_id: RunId, canonical: bytes, plan: plans.Plan, members: tuple[OrgId, ...]) -> Word:
         """Yes to these plans."""

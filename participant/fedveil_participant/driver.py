@@ -158,7 +158,7 @@ class Driver:
         """Take up what the journal holds and begin a session. Before `serve`."""
         self.answers.refresh_hold()
         self.answers.close_denied()
-        self.handle(Resumed(self._clock.monotonic_s()))
+        self.handle(Resumed(self._clock.monotonic_s(), self.answers.refused_now()))
         self.answers.drop_snapshots()
         self.open_session()
 
@@ -410,7 +410,7 @@ class Driver:
             self._note_dispute(error, manifest.key.run_id)
             facts = {"round": str(manifest.key.round), "code": error.code, "what": error.what}
             self.call(lambda: self.tell("update_refused", facts))
-            if error.code == "approval_gone":
+            if error.code in {"approval_gone", "trainer_changed"}:  # it waits for its people now
                 self.call(lambda: self.answers.ask_again(manifest.key.run_id))
             event = UpdateFailed(manifest.key, heard(error), self._clock.monotonic_s())
         self.call(lambda: self._prepared(event))

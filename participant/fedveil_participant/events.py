@@ -212,9 +212,12 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The process started from its journal; the monotonic clock may have begun anew."""
+    """The process started from its journal; the monotonic clock may have begun anew. `refused`: why the input that is
+    being made may not be given as this house is now, a code that may leave; "" if it may.
+    """
 
     at: float
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

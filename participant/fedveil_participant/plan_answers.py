@@ -75,6 +75,7 @@ class PlanAnswers:
     def begin_session(self) -> None:
         """A new session: every run is offered anew, and what was sat out is forgotten there."""
         self._offers, self._sat_out = {}, False
+        self.consent.begin_session()
 
     def sat_out(self) -> None:
         """An attempt was refused in this session: the coordinator invites this participant again in another one."""
@@ -115,6 +116,25 @@ class PlanAnswers:
         """
         for run_id, code in self._engine.state.closed.items():
             self._engine.handle(ConsentChanged(run_id, code))
+
+    def refused_now(self) -> str:
+        """At a start: why the input that the journal's attempt is making may not be given by consent, policy and house
+        as they are now, in a code that may leave; "" if it may. Nobody need offer its run anew before it goes on.
+        """
+        state = self._engine.state
+        if not isinstance(state.stage, withdrawing.Admitted):
+            return ""
+        key = state.stage.frame.key
+        accepted = state.plans.get(key.run_id)
+        if accepted is None:
+            return "plan_not_accepted"
+        try:
+            self.consent.admission(key.run_id, accepted.plan, accepted.plan_hash)
+        except FedveilError as error:
+            facts = {"round": str(key.round), "code": error.code, "what": error.what}
+            self._engine.tell("update_refused", facts)
+            return heard(error)
+        return ""
 
     def ask_again(self, run_id: RunId) -> None:
         """The consent that a run rested on is gone: what is offered of it is looked at anew."""

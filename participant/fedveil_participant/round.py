@@ -114,7 +114,7 @@ from fedveil_participant.stages import (
     Voted,
     Working,
 )
-from fedveil_participant.state import State, Step, apply, close, sign, spent_by
+from fedveil_participant.state import State, Step, apply, close, left_behind, sign, spent_by
 
 KEEP_REVEAL_S = 7 * 86_400.0
 """After a certificate the reveal is kept until the Result, or this long (A9)."""
@@ -139,11 +139,11 @@ def step(state: State, event: Event) -> Step:
         case AnswerFailed() if isinstance(state.stage, Decrypting) and state.stage.frame.key == event.key:
             return encrypted.failed(state, state.stage, event)
         case UpdateReady() | UpdateFailed() | InputReady() | CiphertextsReady() | AnswerReady() | AnswerFailed():
-            return state, ()  # the attempt has moved on while the work was being done
+            return state, left_behind(state, event)  # the attempt has moved on while the work was being done
         case Connected():
             return replace(state, progress_at=event.at), outstanding(state)
         case Resumed():
-            return _resume(state, event.at)
+            return _resume(state, event)
         case Tick():
             return _tick(state, event.at)
         case EndStored() if not isinstance(state.stage, Idle) and state.stage.frame.key.run_id == event.run_id:
@@ -221,8 +221,11 @@ def outstanding(state: State) -> tuple[Action, ...]:
             return ()
 
 
-def _resume(state: State, at: float) -> Step:
-    """Started again from the journal: unfinished work is taken up; the local clock may have begun anew."""
+def _resume(state: State, event: Resumed) -> Step:
+    """Started again from the journal: what this house would still begin is taken up; its clock may have begun anew."""
+    at, sat_out = event.at, withdrawing.resume(state, event.refused)
+    if sat_out is not None:
+        return sat_out
     match state.stage:
         case Idle():
             return state, ()

@@ -15,8 +15,23 @@ from fedveil_common.roster import Roster
 from fedveil_common.secret import PrivateKey
 
 from fedveil_participant.checks import AcceptedPlan, Limits
-from fedveil_participant.events import Action, Changes, DiscardInput, LedgerEntry, OpenedSum, Persist, SpentKey, TagKey
-from fedveil_participant.stages import Idle, Stage
+from fedveil_participant.events import (
+    Action,
+    AnswerFailed,
+    AnswerReady,
+    Changes,
+    CiphertextsReady,
+    DiscardInput,
+    InputReady,
+    LedgerEntry,
+    OpenedSum,
+    Persist,
+    SpentKey,
+    TagKey,
+    UpdateFailed,
+    UpdateReady,
+)
+from fedveil_participant.stages import AbortVoted, Idle, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,16 @@ def close(state: State, kind: str, actions: tuple[Action, ...], changes: Changes
     roster = state.newer or state.roster
     after = apply(replace(state, stage=Idle(), roster=roster, newer=None), changes)
     return after, (Persist(kind, changes), DiscardInput(key), *actions)
+
+
+def left_behind(
+    state: State, done: UpdateReady | UpdateFailed | InputReady | CiphertextsReady | AnswerReady | AnswerFailed
+) -> tuple[Action, ...]:
+    """What was written for an attempt once it was over goes: its files were deleted before (`close`)."""
+    stage = state.stage
+    over = isinstance(stage, Idle | AbortVoted) or stage.frame.key != done.key
+    wrote = isinstance(done, InputReady | CiphertextsReady | AnswerReady)
+    return (DiscardInput(done.key),) if wrote and over else ()
 
 
 def apply(state: State, changes: Changes) -> State:

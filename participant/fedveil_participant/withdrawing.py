@@ -3,7 +3,7 @@
 Promise: a withdrawal takes effect before the next input. Before its header a participant sits the attempt out, and
 whatever it made for it is erased; after the header and before its vote it does not vote; after the vote the sum may be
 certified without it, so the reveal goes on (A9). A hold (pause, hours) ends no attempt whose header is out: what was
-given stays given. Source: docs/consent.md.
+given stays given. What changed while no process ran counts like a withdrawal. Source: docs/consent.md.
 """
 
 from dataclasses import replace
@@ -35,6 +35,9 @@ LEAVING = "leaving"
 BeforeHeader = Preparing | Advertised | Shared | Acked | Encoding | Announced | Encrypting
 """The stages in which no commitment to an input is out."""
 
+Admitted = Advertised | Shared | Acked | Encoding | Announced | Encrypting
+"""Of these, those that an admission was written for: `Preparing` asks for one before its advert."""
+
 
 def hold(state: State, code: str) -> Step:
     """No input from now on, in any run; "" lifts it. While leaving, the open attempt goes on to its end."""
@@ -54,6 +57,21 @@ def change(state: State, run_id: RunId, code: str) -> Step:
     return state, ()
 
 
+def resume(state: State, refused: str) -> Step | None:
+    """After a restart: an attempt whose header is not out is sat out if consent (`refused`) or the policy, as they are
+    now, would not let it begin; None if they would, and where none is open.
+    """
+    stage = state.stage
+    if not isinstance(stage, BeforeHeader):
+        return None
+    code, text = refused, f"round {stage.frame.key.round} is sat out: {refused}"
+    if not code:
+        code, text = _outside(state, stage.frame.manifest)
+    if not code:
+        return None
+    return close(state, "sat_out", (Send(Refusal(stage.frame.key, code)), Note(code, text)))
+
+
 def too_late_for(state: State, run_id: RunId) -> int | None:
     """The round of `run_id` whose sum this participant has voted for and that may still open; None if there is none."""
     match state.stage:
@@ -67,11 +85,17 @@ def refusal_of(state: State, manifest: Manifest) -> tuple[Action, ...]:
     code = state.closed.get(manifest.key.run_id) or state.held
     text = f"round {manifest.key.round} is sat out: {code}"
     if not code:
-        try:
-            within_policy.manifest_within_policy(manifest, state.limits, state.me)
-        except PolicyRefusal as error:
-            code, text = error.code, error.what
+        code, text = _outside(state, manifest)
     return (Send(Refusal(manifest.key, code)), Note(code, text)) if code else ()
+
+
+def _outside(state: State, manifest: Manifest) -> tuple[str, str]:
+    """Why the policy does not let a manifest through, as a code and in words; empty if it does."""
+    try:
+        within_policy.manifest_within_policy(manifest, state.limits, state.me)
+    except PolicyRefusal as error:
+        return error.code, error.what
+    return "", ""
 
 
 def _sit_out(state: State, code: str) -> Step:

@@ -1,7 +1,8 @@
 """What an approval is bound to: the plan, the data set, and how this organisation would carry the plan out today.
 
 Promise: two bindings are equal exactly when nothing that was approved has changed since: not the plan, not the masking
-rules, the policy, the code of a trainer, nor the columns that the data set has. What changed is named by `differences`.
+rules and their key, the policy, a trainer, nor the columns that the data set has. What changed is named by
+`differences`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ _PARTS = ("masking", "policy", "trainer", "schema")
 
 @dataclass(frozen=True, slots=True)
 class LocalDigests:
-    """Digests (32 bytes each) of this organisation's own: masking rules, trainer code, columns of the data set."""
+    """Digests (32 bytes each) of this organisation's own: masking rules with the key that they mask under, the trainer
+    with its description, columns of the data set.
+    """
 
     masking: bytes = NOTHING
     trainer: bytes = NOTHING
@@ -38,6 +41,14 @@ class Bindings(Protocol):
         """How many rows of the plan's data set are others now than they were for an earlier run; None: not known."""
         ...
 
+    def trainer_known(self, plan_hash: bytes, trainer: bytes) -> bool:
+        """Whether a trainer is the one that the plan was approved with here, or the first one that it meets."""
+        ...
+
+    def trainer_approved(self, plan_hash: bytes, trainer: bytes) -> None:
+        """People approved the plan with this trainer: the plan runs with it, and with no other. StorageError."""
+        ...
+
 
 class NoBindings:
     """Of a house without masking rules and trainers, whose columns are those that the plan names."""
@@ -49,6 +60,13 @@ class NoBindings:
     def changed_rows(self, plan: Plan, run_id: RunId) -> int | None:
         """Not known."""
         return None
+
+    def trainer_known(self, plan_hash: bytes, trainer: bytes) -> bool:
+        """There is none that could have changed."""
+        return True
+
+    def trainer_approved(self, plan_hash: bytes, trainer: bytes) -> None:
+        """There is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Promise: no run without a consent that stands for exactly this plan in this house as it is today. A denial outweighs
 every consent that was given before it. Without differential privacy a consent that was not given for this very run
 lets a second one in only if enough rows are known to have changed: else one new row a day would be read off by
-subtraction. Source: docs/consent.md.
+subtraction. What lets runs in without asking anybody says nothing of a plan that was denied before, nor of a trainer
+that is another than the plan was approved with. Source: docs/consent.md.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,6 +19,9 @@ from fedveil_participant.policy.rules import Policy
 
 ACCEPT = "accept"
 """By what a run was let in: the hash stood on the command line of `participate`."""
+
+OTHER_TRAINER = "its trainer, code or description, is another than the one that it was approved with"
+DENIED_BEFORE = "it was denied before, and since then only people let it in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +119,21 @@ def decide(
     min_changed_rows: int,
     changed_rows: ChangedRows,
     wall_s: float,
+    *,
+    ask_people: str = "",
 ) -> Decision:
-    """What stands for `run_id` of `plan`, bound to `binding` in this house, at `wall_s`."""
+    """What stands for `run_id` of `plan`, bound to `binding` in this house, at `wall_s`. `ask_people`: why nothing but
+    people's own word counts for it; "" if command line and rules do too.
+    """
     denial = standing.denial(binding.plan_hash)
     if denial is not None:
         return Denied(denial)
-    if binding.plan_hash in standing.accepted:
-        return Agreed(ACCEPT)
-    others = tuple(one for one in standing.let_in if one.run_id != run_id)
     reasons = []
+    if binding.plan_hash in standing.accepted:
+        if not ask_people:
+            return Agreed(ACCEPT)
+        reasons.append(f"--accept: {ask_people}")
+    others = tuple(one for one in standing.let_in if one.run_id != run_id)
     for approval in standing.approvals:
         if approval.binding.plan_hash != binding.plan_hash:
             continue
@@ -135,7 +145,7 @@ def decide(
         reasons.append(f"{approval.name}: {why}")
     rule = "" if policy is None else approved_by(policy, plan, run_id, standing.let_in, wall_s)
     if rule:
-        why = _too_similar(plan, binding, rule, others, min_changed_rows, changed_rows)
+        why = ask_people or _too_similar(plan, binding, rule, others, min_changed_rows, changed_rows)
         if not why:
             return Agreed(rule)
         reasons.append(f"{rule}: {why}")

@@ -5,7 +5,7 @@ durable before the coordinator hears that it waits; every decision is on record 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Protocol
 
 from fedveil_common import plan as plans
@@ -15,8 +15,17 @@ from fedveil_common.paillier.round_shape import shape_of_plan
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 
-from fedveil_participant.approval.binding import Binding, Bindings, bind
-from fedveil_participant.approval.decisions import Agreed, Decision, Denied, Standing, Waiting, decide
+from fedveil_participant.approval.binding import NOTHING, Binding, Bindings, bind
+from fedveil_participant.approval.decisions import (
+    DENIED_BEFORE,
+    OTHER_TRAINER,
+    Agreed,
+    Decision,
+    Denied,
+    Standing,
+    Waiting,
+    decide,
+)
 from fedveil_participant.checks import Limits
 from fedveil_participant.consent import PENDING, Word
 from fedveil_participant.events import Admission
@@ -37,9 +46,10 @@ class ConsentStore(Protocol):
     """What the desk keeps; `store.ParticipantStore` in production."""
 
     def keep_offer(  # noqa: D102
-        self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ...
+        self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = ..., offered: Container[RunId] = ...
     ) -> bool: ...
     def standing_consents(self) -> Standing: ...  # noqa: D102
+    def was_denied(self, plan_hash: bytes) -> bool: ...  # noqa: D102
     def is_paused(self) -> bool: ...  # noqa: D102
     def note(self, kind: str, facts: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
 
@@ -63,15 +73,23 @@ class ConsentDesk:
         self._cipher = cipher
         self._paused = store.is_paused()
         self._told: dict[RunId, str] = {}
+        self._offered: frozenset[RunId] = frozenset()
         self._telling = threading.Lock()
         self.policy = policy
         self.digest = policy_digest(policy)
 
     # --- what the driver asks -----------------------------------------------------------------------------------------
 
+    def begin_session(self) -> None:
+        """`Consenting.begin_session`."""
+        with self._telling:
+            self._offered = frozenset()
+
     def decide(self, run_id: RunId, canonical: bytes, plan: Plan, members: tuple[OrgId, ...]) -> Word:
         """`Consenting.decide`."""
         digest = plans.plan_hash(canonical)
+        with self._telling:
+            self._offered = offered = self._offered | {run_id}
         refusals = self.judged(run_id, plan, members)
         if refusals:
             error = refused(refusals)
@@ -87,16 +105,18 @@ class ConsentDesk:
             return Word(error.code, str(error), PENDING)
         match self._decision(run_id, plan, binding, standing):
             case Agreed() as decision:
+                self._keep_trainer(decision, binding)
                 self._note(run_id, "consent_applies", (("by", decision.by), *binding.facts()))
                 return Word()
             case Denied() as decision:
-                self._store.keep_offer(run_id, canonical, binding, "denied_plan_offered")
+                self._store.keep_offer(run_id, canonical, binding, "denied_plan_offered", offered)
                 let_in = any(one.run_id == run_id for one in standing.let_in)
                 said = WITHDRAWN if let_in else DENIED
                 return Word(said, f"{decision.denial.person.name} denied this plan", said)
             case Waiting() as decision:
-                if not self._store.keep_offer(run_id, canonical, binding):
-                    return Word("too_many_pending", "too many plans wait already; this one is not kept", PENDING)
+                if not self._store.keep_offer(run_id, canonical, binding, offered=offered):
+                    what = "too many plans wait that are still offered; this one is not kept: approve or deny some"
+                    return Word("too_many_pending", what, PENDING)
                 return Word(PENDING, decision.why, PENDING)
 
     def check_rows(self, plan: Plan, rows: Callable[[], int]) -> None:
@@ -120,6 +140,7 @@ class ConsentDesk:
                 not_done="no input was made",
                 next_step="`fedveil pending` shows what waits; `fedveil approve PLAN_HASH` approves it as it is now",
             )
+        self._keep_trainer(decision, binding)
         epsilon = 0.0 if plan.privacy is None else plan.privacy.max_epsilon
         return Admission(run_id, binding, decision.by, decision.number, rounds_of(plan), epsilon)
 
@@ -197,7 +218,18 @@ class ConsentDesk:
     def _decision(self, run_id: RunId, plan: Plan, binding: Binding, standing: Standing) -> Decision:
         least = DEFAULT_CHANGED_ROWS if self.policy is None else self.policy.min_changed_rows
         changed: Callable[[RunId], int | None] = lambda earlier: self._bindings.changed_rows(plan, earlier)  # noqa: E731
-        return decide(plan, run_id, binding, standing, self.policy, least, changed, self._clock.wall_s())
+        why = DENIED_BEFORE if self._store.was_denied(binding.plan_hash) else ""
+        if not self._bindings.trainer_known(binding.plan_hash, binding.trainer):
+            why = OTHER_TRAINER
+        now = self._clock.wall_s()
+        return decide(plan, run_id, binding, standing, self.policy, least, changed, now, ask_people=why)
+
+    def _keep_trainer(self, decision: Agreed, binding: Binding) -> None:
+        """What people approved has the trainer in it. It is told again at every decision: a crash between the approval
+        and this loses nothing.
+        """
+        if decision.number and binding.trainer != NOTHING:
+            self._bindings.trainer_approved(binding.plan_hash, binding.trainer)
 
     def _policy_fact(self) -> tuple[tuple[str, str], ...]:
         return (("policy", self.digest.hex()),)

@@ -12,18 +12,19 @@ from typing import Protocol
 
 from fedveil_common import plan as plans
 from fedveil_common.dp import budget
-from fedveil_common.errors import ConfigError, FedveilError, Unreachable
+from fedveil_common.errors import ConfigError, FedveilError, LocalRefusal, Unreachable
 from fedveil_common.ids import OrgId, RunId, is_name
 from fedveil_common.jcs import Json
-from fedveil_common.plan import Plan
+from fedveil_common.plan import ModelKind, Plan
 from fedveil_common.ports import Clock
 
 from fedveil_participant.approval import difference, people, report
+from fedveil_participant.approval.binding import NOTHING
 from fedveil_participant.approval.decisions import Agreed, Approval, Denied
 from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk
 from fedveil_participant.approval.people import Caller
 from fedveil_participant.policy import examine, refused
-from fedveil_participant.store import Books, StoredOffer
+from fedveil_participant.store import Books, StoredOffer, consents
 
 MAX_REASON = 2_000
 MAX_RUNS = 1_000_000
@@ -120,8 +121,10 @@ class Orders:
 
     def pending(self, caller: Caller) -> Answer:
         """What waits for somebody's word, oldest first, and whether inputs are held back."""
+        waiting = self._store.waiting()
         return {
-            "pending": [self._row(offer) for offer in self._store.waiting()],
+            "pending": [self._row(offer) for offer in waiting],
+            "full": len(waiting) >= consents.MAX_OFFERS,
             "paused": self._store.is_paused(),
             "policy": self._desk.digest.hex() if self._desk.policy is not None else None,
         }
@@ -220,7 +223,7 @@ class Orders:
         """Approve a plan as it is now, for one run, or for `runs` of them until `until_s`.
 
         PolicyRefusal `not_an_approver`, `policy_refused`; ConfigError `unknown_plan`, `unknown_offer`, `which_run`,
-        `bad_term`.
+        `bad_term`; LocalRefusal `trainer_missing`.
         """
         people.check_approver(self._desk.policy, caller, self._owner_uid)
         digest = _digest(plan_hash)
@@ -233,6 +236,14 @@ class Orders:
         shown = "\n".join(report.lines(self._shown(digest, canonical, plan)))
         need = 1 if self._desk.policy is None else self._desk.policy.need
         binding = self._desk.bound(plan, digest)
+        if plan.model.kind is ModelKind.TRAINER and binding.trainer == NOTHING:
+            raise LocalRefusal(
+                "trainer_missing",
+                f"the plan trains with {plan.model.trainer!r}, and nothing here says which trainer that is: no "
+                "approval would be for its code",
+                not_done="nothing was approved",
+                next_step=f"fedveil participate --trainer {plan.model.trainer}=CONFIG.toml; approve while it runs",
+            )
         approval = self._store.approve(binding, run_id, many, until, need, caller.person, shown)
         if approval.complete:
             self._live.reconsider(digest)

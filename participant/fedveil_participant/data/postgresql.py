@@ -2,10 +2,10 @@
 
 Promise: the role is looked at before the organisation's query runs, because a read-only transaction does not bind a
 superuser (COPY ... TO PROGRAM runs in one): a role that may write, that may become one that may, or that reaches the
-server's files or programs is refused. All rows come from one snapshot (REPEATABLE READ, READ ONLY), fetched by a
-cursor of the server, a bounded number at a time, and the transaction is rolled back. One statement is sent, by the
-extended protocol, in which a second one after a semicolon is an error. Without TLS the other end is on this machine.
-Nothing that the server says of an error is repeated but the class of its SQLSTATE.
+server's files or programs, also by a function that it may run, is refused. All rows come from one snapshot (REPEATABLE
+READ, READ ONLY), fetched by a cursor of the server, a bounded number at a time, and the transaction is rolled back. One
+statement is sent, by the extended protocol, in which a second one after a semicolon is an error. Without TLS the other
+end is on this machine. Nothing that the server says of an error is repeated but the class of its SQLSTATE.
 
 Every value comes as the server's text: a date that Python lacks (infinity, years before 1) is no error, and no driver
 decides what a cell reads as.
@@ -40,6 +40,34 @@ _SETTINGS = (
     "extra_float_digits = 1",
 )
 
+_FUNCTION = (
+    "SELECT n.nspname || '.' || p.proname FROM pg_roles r, pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    "WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND n.nspname NOT IN ('pg_catalog', 'information_schema') "
+    "AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) "
+    "AND has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND"
+)
+"""The functions that the database has beside the server's own, and that the role may call."""
+
+_FUNCTIONS: tuple[tuple[str, str], ...] = (
+    (
+        "may run, with the rights of a superuser or of one who reaches the server's files, the function",
+        "p.prosecdef AND EXISTS (SELECT FROM pg_roles o WHERE pg_has_role(p.proowner, o.oid, 'MEMBER') AND (o.rolsuper "
+        "OR o.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')))",
+    ),
+    (
+        "may run, in a language that no transaction and no right holds back, the function",
+        "EXISTS (SELECT FROM pg_language l WHERE l.oid = p.prolang AND NOT l.lanpltrusted "
+        "AND l.lanname NOT IN ('c', 'internal'))",
+    ),
+    (
+        "may open sessions or connections that its transaction does not undo, by the function",
+        "EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid "
+        "WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass "
+        "AND d.deptype = 'e' AND e.extname IN ('dblink', 'http', 'pg_background', 'pg_net', 'plproxy'))",
+    ),
+)
+"""(What is wrong with one of them, when it is.)"""
+
 _CHECKS: tuple[tuple[str, str], ...] = (
     (
         "is a superuser, may make roles, databases or replication, or passes by row security, itself or by way of",
@@ -72,9 +100,19 @@ _CHECKS: tuple[tuple[str, str], ...] = (
         "AND d.datname = current_database() AND (d.datdba = r.oid OR has_database_privilege(r.oid, d.oid, 'CREATE')) "
         "LIMIT 1",
     ),
+    (
+        "may run a function that a server gives to nobody, because it reaches its files, programs or settings,",
+        "SELECT p.proname FROM pg_proc p, aclexplode(p.proacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee "
+        "WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND a.privilege_type = 'EXECUTE' "
+        "AND a.grantee <> p.proowner AND (a.grantee = 0 OR r.rolname !~ '^pg_' "
+        "AND pg_has_role(session_user, r.oid, 'MEMBER')) LIMIT 1",
+    ),
+    *((what, f"{_FUNCTION} {when} LIMIT 1") for what, when in _FUNCTIONS),
 )
 """(What is wrong with the role, a query that names the thing or gives no row.) Each role counts that
-the session is, or can become by SET ROLE. UPDATE on pg_settings is everybody's.
+the session is, or can become by SET ROLE. UPDATE on pg_settings is everybody's. A function that runs with the rights of
+its caller does no more than the caller may, in a transaction that only reads. Of pg_catalog's own, those with a list of
+who may run them are those that not everybody may; what the roles pg_monitor and the like may run only looks.
 """
 
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(\+00)?\Z")
@@ -205,7 +243,8 @@ def check_role(connection: sa.Connection, shown: str) -> None:
                 f"{shown}: the role {name} {what} {found[0]}",
                 not_done="no row was read and the query was not run",
                 next_step="make a role for this alone: CREATE ROLE fedveil_reader LOGIN; GRANT SELECT ON TABLE ... TO "
-                "fedveil_reader; before PostgreSQL 15 also REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+                "fedveil_reader; before PostgreSQL 15 also REVOKE CREATE ON SCHEMA public FROM PUBLIC; of a function "
+                "REVOKE EXECUTE ON FUNCTION ... FROM PUBLIC",
             )
     connection.exec_driver_sql("SET LOCAL search_path TO DEFAULT")
 

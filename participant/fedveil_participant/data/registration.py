@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedveil_common import jcs
+from fedveil_common.crypto.labels import h
 from fedveil_common.errors import StorageError
 
 from fedveil_participant.data.sql_address import POSTGRESQL, SQLITE, SqlAddress
 from fedveil_participant.data.sql_records import Selected
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_KEY_ID = re.compile(r"([0-9a-f]{16})?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,18 @@ Origin = FileSource | SqlSource
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The masking rules of a data set: the file, and the masking digest of what stood in it when it was registered."""
+    """The masking rules of a data set: the file, and the masking digest of what stood in it when it was registered.
+    `key_id`: of the key that they mask under; empty where they need none, or as long as it was not at hand.
+    """
 
     path: Path
     digest: bytes
+    key_id: str = ""
+
+    @property
+    def bound(self) -> bytes:
+        """What an approval of masked data is for, 32 bytes: another key gives other pseudonyms and other noise."""
+        return self.digest if not self.key_id else h("approval/masking", self.digest, self.key_id.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,8 @@ def encode(registration: Registration) -> bytes:
             }
             found |= {"table": selected.table, "query": selected.query}
     if registration.rules is not None:
-        found |= {"rules": str(registration.rules.path), "rules_digest": registration.rules.digest.hex()}
+        rules = registration.rules
+        found |= {"rules": str(rules.path), "rules_digest": rules.digest.hex(), "masking_key": rules.key_id}
     return jcs.dumps(found)
 
 
@@ -119,10 +130,10 @@ def _source(found: Mapping[str, jcs.Json]) -> Origin:
 def _rules(found: Mapping[str, jcs.Json]) -> Rules | None:
     if "rules" not in found:
         return None
-    digest = _text(found["rules_digest"])
-    if not _DIGEST.match(digest):
+    digest, key_id = _text(found["rules_digest"]), _text(found.get("masking_key", ""))
+    if not _DIGEST.match(digest) or not _KEY_ID.match(key_id):
         raise ValueError("digest")
-    return Rules(Path(_text(found["rules"])), bytes.fromhex(digest))
+    return Rules(Path(_text(found["rules"])), bytes.fromhex(digest), key_id)
 
 
 def _where(found: jcs.Json) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,10 @@
 """The masks of registered data sets: rules as they were registered, with their key, ready when a plan is accepted.
 
-Promise: rules that are not those that were registered mask nothing (`masking_changed`); what could not be made ready is
-refused when its data set is asked for, and holds up no other. Where a plan protects single records, a mask whose output
-for one row depends on other rows is refused (`mask_mixes_rows`): one record would move what others contribute, and the
-epsilon that is charged would not be true. Every masking is on record, with counts and digests and no value.
+Promise: rules and key that are not those that were registered mask nothing (`masking_changed`, `masking_key_changed`);
+what could not be made ready is refused when its data set is asked for, and holds up no other. Where a plan protects
+single records, a mask whose output for one row depends on other rows is refused (`mask_mixes_rows`): one record would
+move what others contribute, and the epsilon that is charged would not be true. Every masking is on record, with counts
+and digests and no value.
 """
 
 import hmac
@@ -34,6 +35,9 @@ class Loaded:
     key: MaskingKey | None
 
 
+Pin = Callable[[str, str], None]
+"""(data set, key id): keeps which key a registration masks under that was made without it at hand."""
+
 Load = Callable[[Registration], Loaded]
 """Reads the rules file and the key of a registered data set. Raises FedveilError."""
 
@@ -42,17 +46,24 @@ class RegisteredMasks:
     """See `bench.MaskOf`. `release`: whether the thresholds of the rules apply to training (`training_release`)."""
 
     def __init__(
-        self, registrations: Iterable[Registration], load: Load, entropy: Entropy, note: Note, *, release: bool = False
+        self,
+        registrations: Iterable[Registration],
+        load: Load,
+        entropy: Entropy,
+        note: Note,
+        *,
+        release: bool = False,
+        pin: Pin | None = None,
     ) -> None:
         self._entropy, self._note, self._release = entropy, note, release
         self._known: dict[str, Loaded | FedveilError] = {}
         for one in registrations:
             if one.rules is not None:
-                self._known[one.name] = _loaded(one, load)
+                self._known[one.name] = _loaded(one, load, pin)
 
     def __call__(self, registration: Registration, plan: Plan) -> Mask:
-        """The mask that the plan sees this data set through. ConfigError `masking_changed`, `masking_dataset` and all
-        that hinders rules or key from being read; PolicyRefusal `mask_mixes_rows`.
+        """The mask that the plan sees this data set through. ConfigError `masking_changed`, `masking_key_changed`,
+        `masking_dataset` and all that hinders rules or key from being read; PolicyRefusal `mask_mixes_rows`.
         """
         found = self._known[registration.name]
         if isinstance(found, FedveilError):
@@ -69,12 +80,15 @@ class RegisteredMasks:
         return mask
 
 
-def _loaded(registration: Registration, load: Load) -> Loaded | FedveilError:
+def _loaded(registration: Registration, load: Load, pin: Pin | None) -> Loaded | FedveilError:
     assert registration.rules is not None, "only data sets with rules are loaded"
     try:
         found = load(registration)
         if not hmac.compare_digest(found.rules.digest, registration.rules.digest):
             raise changed(registration.name, found.rules.digest, registration.rules.digest)
+        check_key(registration.name, found.key, registration.rules.key_id)
+        if pin is not None and found.key is not None and not registration.rules.key_id:
+            pin(registration.name, found.key.key_id)
     except FedveilError as error:
         return error
     return found
@@ -89,6 +103,19 @@ def changed(shown: str, found: bytes, registered: bytes) -> ConfigError:
         not_done="no row of the data set was used",
         next_step="look at what changed; then fedveil data add NAME --replace --source ... --rules FILE",
     )
+
+
+def check_key(shown: str, found: MaskingKey | None, registered: str) -> None:
+    """ConfigError `masking_key_changed` for another key than the registered one. `registered`: empty, if none is."""
+    if found is not None and registered and found.key_id != registered:
+        raise ConfigError(
+            "masking_key_changed",
+            f"the masking key of {shown} is not the one that it was registered with: its id is {found.key_id}, "
+            f"registered is {registered}",
+            not_done="no row of the data set was used",
+            next_step="put the key back; or, for other pseudonyms and noise from now on, fedveil data add NAME "
+            "--replace --source ... --rules FILE",
+        )
 
 
 def check_row_wise(rules: Rules, plan: Plan, *, release: bool) -> None:

@@ -1,7 +1,8 @@
 """Automatic approval: which rule of a policy lets a run in without asking, and what its caps still leave. Pure.
 
 Promise: a rule for plans with differential privacy never lets one with exact sums in; nothing is let in beyond a cap; a
-plan that no rule lets in waits for a person. Source: docs/consent.md.
+run counts in the month in which it was let in, in whichever it goes on; a plan that no rule lets in waits for a person.
+Source: docs/consent.md.
 """
 
 from collections.abc import Iterable
@@ -34,11 +35,10 @@ def rule_name(index: int) -> str:
 
 
 def approved_by(policy: Policy, plan: Plan, run_id: str, before: Iterable[LetIn], wall_s: float) -> str:
-    """The name of the first rule that lets a run in at `wall_s`; "" if none does. `before`: all runs let in so far, of
-    which this run itself does not count.
+    """The name of the first rule that lets a run in at `wall_s`; "" if none does. `before`: all runs let in so far. If
+    this run is among them, the caps are those of its own month, beside the others of that month.
     """
-    month = hours.month_of(wall_s, policy.zone)
-    others = [one for one in before if one.run_id != run_id and hours.month_of(one.wall_s, policy.zone) == month]
+    others = _beside(policy, run_id, before, wall_s)
     for index, rule in enumerate(policy.approve):
         name = rule_name(index)
         used = [one for one in others if one.by == name and one.dataset == rule.dataset]
@@ -48,15 +48,18 @@ def approved_by(policy: Policy, plan: Plan, run_id: str, before: Iterable[LetIn]
 
 
 def month_epsilon(policy: Policy, dataset: str, run_id: str, before: Iterable[LetIn], wall_s: float) -> float:
-    """What the other runs that were let in within the month of `wall_s` may spend of a data set: each counts with its
-    plan's max_epsilon, whatever it has spent so far.
+    """What the other runs may spend of a data set that were let in within the month of `wall_s`, or in that in which
+    this one was: each counts with its plan's max_epsilon, whatever it has spent so far.
     """
-    month = hours.month_of(wall_s, policy.zone)
-    return sum(
-        one.epsilon
-        for one in before
-        if one.dataset == dataset and one.run_id != run_id and hours.month_of(one.wall_s, policy.zone) == month
-    )
+    return sum(one.epsilon for one in _beside(policy, run_id, before, wall_s) if one.dataset == dataset)
+
+
+def _beside(policy: Policy, run_id: str, before: Iterable[LetIn], wall_s: float) -> list[LetIn]:
+    """The other runs of the month in which this one counts: that in which it was let in, else that of `wall_s`."""
+    known = tuple(before)
+    own = next((one.wall_s for one in known if one.run_id == run_id), wall_s)
+    month = hours.month_of(own, policy.zone)
+    return [one for one in known if one.run_id != run_id and hours.month_of(one.wall_s, policy.zone) == month]
 
 
 def _fits(rule: AutomaticRule, plan: Plan) -> bool:

@@ -1,8 +1,9 @@
-"""The file `policy.yaml`: read once when a participant starts, and who may write it.
+"""The file `policy.yaml`: read once when a participant starts, and who may write it and the rules beside it.
 
-Promise: where a policy names approvers, the account that the participant runs under cannot change it: not the file, and
-not by putting another one in its place. An account that may write everything (root) cannot be kept from it and is
-refused. Without named approvers whoever runs the participant is the one who approves, and may own the file.
+Promise: where a policy names approvers, the account that the participant runs under cannot change it, nor the masking
+rules of a data set: not the file, and not by putting another one in its place. An account that may write everything
+(root) cannot be kept from it and is refused. Without named approvers whoever runs the participant is the one who
+approves, and may own the files.
 """
 
 import os
@@ -47,11 +48,46 @@ def check_unwritable(policy: Policy, path: Path, uid: int, may_write: MayWrite) 
     if not policy.approvers:
         return
     real = Path(os.path.realpath(path))
+    why = _who_may_write(real, uid, may_write)
+    if why:
+        raise PolicyRefusal(
+            "policy_writable",
+            f"{why}, so the approvers named in {real} could be changed by what they are to watch",
+            not_done="nothing was started",
+            next_step="let another account own the policy and its folders (for example root: "
+            "/etc/fedveil/policy.yaml), run the participant under an account of its own, and name the file with "
+            "--policy",
+        )
+
+
+def check_rules_unwritable(policy: Policy, dataset: str, path: Path, uid: int, may_write: MayWrite) -> None:
+    """Returns if the account `uid` cannot change the masking rules of a data set, or the policy names no approvers.
+
+    PolicyRefusal `rules_writable`, as `check_unwritable`.
+    """
+    if not policy.approvers:
+        return
+    real = Path(os.path.realpath(path))
+    why = _who_may_write(real, uid, may_write)
+    if why:
+        raise PolicyRefusal(
+            "rules_writable",
+            f"{why}, so {real}, by which {dataset} is masked, could be changed by what it is to hold back",
+            not_done="nothing was started",
+            next_step="let another account own the rules and their folders, beside the policy, then "
+            f"fedveil data add {dataset} --replace --source ... --rules FILE",
+        )
+
+
+def _who_may_write(real: Path, uid: int, may_write: MayWrite) -> str:
+    """How an account could put another content at a path without links; empty if it cannot. A file that is not there
+    is one that whoever may write its folder can make.
+    """
     if uid == 0:
-        raise _writable(real, "the participant runs as root, which may write everything")
-    for place in (real, *real.parents):
-        if may_write(place):
-            raise _writable(real, f"the account of the participant may write {place}")
+        return "the participant runs as root, which may write everything"
+    places = (real, *real.parents) if real.exists() else real.parents
+    writable = next((place for place in places if may_write(place)), None)
+    return "" if writable is None else f"the account of the participant may write {writable}"
 
 
 def may_write_as(uid: int) -> MayWrite:
@@ -65,13 +101,3 @@ def may_write_as(uid: int) -> MayWrite:
         return not sticky and os.access(path, os.W_OK, effective_ids=True)
 
     return may_write
-
-
-def _writable(path: Path, why: str) -> PolicyRefusal:
-    return PolicyRefusal(
-        "policy_writable",
-        f"{why}, so the approvers named in {path} could be changed by what they are to watch",
-        not_done="nothing was started",
-        next_step="let another account own the policy and its folders (for example root: /etc/fedveil/policy.yaml), "
-        "run the participant under an account of its own, and name the file with --policy",
-    )

@@ -68,6 +68,10 @@ class Books(PrivacyLedgers, DataSets, OutboxRows, CheckpointRows, TrailRows, Hol
         Holdings.__init__(self, database, models, sealer, clock, entropy)
         TrainerNotes.__init__(self, database)
 
+    def close(self) -> None:
+        """Every connection is closed."""
+        self._database.close()
+
     def open_runs(self, dataset: str) -> list[RunId]:
         """Runs over a data set in which a round began, and whose end is not stored here."""
         with self._database.read() as connection:
@@ -171,14 +175,10 @@ class ParticipantStore(RoundJournal, UpdateCache, Books):
             return True
         return False
 
-    def close(self) -> None:
-        """Every connection is closed."""
-        self._database.close()
-
 
 def _seen_through(registration: Registration) -> tuple[object, ...]:
     """What stands between the rows of a data set and a plan, and is not in the version of the rows."""
-    return None if registration.rules is None else registration.rules.digest, registration.where
+    return None if registration.rules is None else registration.rules.bound, registration.where
 
 
 def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create: bool = False) -> ParticipantStore:

@@ -6,7 +6,7 @@ for a denial is kept here and in the trail, and nowhere else. Source: docs/conse
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -24,7 +24,9 @@ from fedveil_participant.policy.automatic import LetIn
 from fedveil_participant.store import tables
 
 MAX_OFFERS = 256
-"""Plans that may wait at once: whoever runs the coordinator can name as many as it likes."""
+"""Plans that may wait at once, and offers of ended runs that are kept: whoever runs the coordinator can name as many as
+it likes.
+"""
 
 _PAUSED = "paused"
 
@@ -60,13 +62,21 @@ class Consents:
 
     # --- what was offered ---------------------------------------------------------------------------------------------
 
-    def keep_offer(self, run_id: RunId, canonical: bytes, binding: Binding, kind: str = "consent_pending") -> bool:
+    def keep_offer(
+        self,
+        run_id: RunId,
+        canonical: bytes,
+        binding: Binding,
+        kind: str = "consent_pending",
+        offered: Container[RunId] = (),
+    ) -> bool:
         """The offer waits for somebody's word, or for another one than was said; the first time that it came stays.
-        `kind`: what stands in the trail. False if too many wait already.
+        `kind`: what stands in the trail. `offered`: the runs that the coordinator still offers. Where too many wait,
+        the oldest of those that were denied, then of those that are offered no more, makes room; False if none can.
         """
         with self._database.write() as connection:
             known = tables.OFFERS.one(connection, run_id=run_id)
-            if known is None and len(_waiting(connection)) >= MAX_OFFERS:
+            if known is None and not self._make_room(connection, offered):
                 return False
             tables.OFFERS.put(
                 connection,
@@ -81,8 +91,31 @@ class Consents:
                 self._consent_trail(connection, kind, (("run", run_id), *binding.facts()))
         return True
 
+    def _make_room(self, connection: sa.Connection, offered: Container[RunId]) -> bool:
+        """Whether one more offer may wait. What was said about a plan stays, also if its offer goes."""
+        ended = [
+            row
+            for row in tables.OFFERS.select(connection)
+            if tables.ENDS.one(connection, run_id=row.text("run_id")) is not None
+        ]
+        for row in ended[: max(0, len(ended) - MAX_OFFERS)]:
+            tables.OFFERS.delete(connection, run_id=row.text("run_id"))
+        waiting = _waiting(connection)
+        if len(waiting) < MAX_OFFERS:
+            return True
+        denied = [row for row in waiting if tables.DENIALS.one(connection, plan_hash=row.blob("plan_hash")) is not None]
+        gone = [row for row in waiting if RunId(row.text("run_id")) not in offered]
+        for why, rows in (("denied", denied), ("not offered any more", gone)):
+            if rows:
+                run_id = rows[0].text("run_id")
+                tables.OFFERS.delete(connection, run_id=run_id)
+                facts = (("run", run_id), ("plan", rows[0].blob("plan_hash").hex()), ("why", why))
+                self._consent_trail(connection, "offer_dropped", facts)
+                return True
+        return False
+
     def offers(self) -> list[StoredOffer]:
-        """Every offer that ever waited, oldest first."""
+        """Every offer that waited, oldest first; of runs that ended the last MAX_OFFERS."""
         with self._database.read() as connection:
             found = tables.OFFERS.select(connection)
         return [_offer(row) for row in found]
@@ -133,8 +166,8 @@ class Consents:
             assert stored is not None, "written above"
             approval = _approval(connection, stored)
             if approval.complete and tables.DENIALS.one(connection, plan_hash=binding.plan_hash) is not None:
+                _outlive(connection, binding.plan_hash)
                 tables.DENIALS.delete(connection, plan_hash=binding.plan_hash)
-                tables.ACCEPTED.delete(connection, plan_hash=binding.plan_hash)  # it was given before the denial
             terms = (
                 ("approval", str(number)),
                 ("run", run_id),
@@ -146,7 +179,9 @@ class Consents:
         return approval
 
     def deny(self, plan_hash: bytes, person: Person, reason: str) -> tuple[RunId, ...]:
-        """`person` says no: every approval of the plan ends. The runs of it that were let in and have not ended."""
+        """`person` says no: every approval of the plan ends, and what a command line says of it counts no more. The
+        runs of it that were let in and have not ended.
+        """
         with self._database.write() as connection:
             tables.DENIALS.put(
                 connection,
@@ -156,6 +191,7 @@ class Consents:
                 reason=reason,
                 wall_s=self._clock.wall_s(),
             )
+            _outlive(connection, plan_hash)
             tables.APPROVALS.change(connection, {"plan_hash": plan_hash, "open": 1}, open=0)
             runs = tuple(
                 RunId(row.text("run_id"))
@@ -166,6 +202,11 @@ class Consents:
             facts = (*_by(person), ("plan", plan_hash.hex()), ("runs", ",".join(runs)), ("reason", reason))
             self._consent_trail(connection, kind, facts)
         return runs
+
+    def was_denied(self, plan_hash: bytes) -> bool:
+        """Whether somebody said no to a plan, ever: only people let it in again, run by run."""
+        with self._database.read() as connection:
+            return denied_before(connection, plan_hash)
 
     def standing_consents(self) -> Standing:
         """Everything that was said and still counts, and every run that was let in."""
@@ -248,6 +289,24 @@ class Consents:
         tables.TRAIL.append(connection, [row])
 
 
+def denied_before(connection: sa.Connection, plan_hash: bytes) -> bool:
+    """See `Consents.was_denied`."""
+    return (
+        tables.DENIALS.one(connection, plan_hash=plan_hash) is not None
+        or tables.MARKS.one(connection, name=_denied(plan_hash)) is not None
+    )
+
+
+def _outlive(connection: sa.Connection, plan_hash: bytes) -> None:
+    """That a plan was denied is known also once an approval lifted it; what was accepted before is not any more."""
+    tables.MARKS.put(connection, name=_denied(plan_hash), value=b"yes")
+    tables.ACCEPTED.delete(connection, plan_hash=plan_hash)
+
+
+def _denied(plan_hash: bytes) -> str:
+    return f"denied/{plan_hash.hex()}"
+
+
 def admit(connection: sa.Connection, admission: Admission, wall_s: float) -> None:
     """A run goes on by this consent, which is looked at again: in the transaction that writes the advert.
 
@@ -276,6 +335,8 @@ def admit(connection: sa.Connection, admission: Admission, wall_s: float) -> Non
             raise _gone("the time of the approval is over")
     elif admission.approved_by == ACCEPT and tables.ACCEPTED.one(connection, plan_hash=binding.plan_hash) is None:
         raise _gone("the plan is not accepted on the command line")
+    elif denied_before(connection, binding.plan_hash):
+        raise _gone("the plan was denied meanwhile, and only people let it in now")
     before = tables.ADMISSIONS.one(connection, run_id=admission.run_id)
     values: dict[str, Value] = {
         "run_id": admission.run_id,

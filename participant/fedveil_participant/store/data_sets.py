@@ -5,6 +5,7 @@ persons only keyed digests are here. What was spent, the ledgers and the sketche
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from fedveil_common import jcs
@@ -17,6 +18,7 @@ from fedveil_participant.data.registration import FileSource, Registration
 from fedveil_participant.store import tables
 
 REGISTERED, FORGOTTEN, EXCLUDED, ADMITTED = "data_registered", "data_forgotten", "persons_excluded", "persons_admitted"
+KEY_PINNED = "masking_key_pinned"
 """The trail's words for what is done to data sets."""
 
 
@@ -35,10 +37,22 @@ class DataSets:
         facts = [["dataset", registration.name], ["source", registration.source.shown]]
         if registration.rules is not None:
             facts.append(["rules_digest", registration.rules.digest.hex()])
+            facts.append(["masking_key", registration.rules.key_id])
         with self._database.write() as connection:
             tables.DATASETS.delete(connection, name=registration.name)
             tables.SOURCES.put(connection, name=registration.name, content=content, wall_s=now)
             tables.TRAIL.append(connection, [self._trail(REGISTERED, facts)])
+
+    def pin_masking_key(self, name: str, key_id: str) -> None:
+        """The key that this registration masks under is this one from now on; it was not at hand when it was made."""
+        with self._database.write() as connection:
+            row = tables.SOURCES.one(connection, name=name)
+            known = None if row is None else registrations_of.decode(name, row.blob("content"))
+            if row is None or known is None or known.rules is None or known.rules.key_id:
+                return
+            content = registrations_of.encode(replace(known, rules=replace(known.rules, key_id=key_id)))
+            tables.SOURCES.put(connection, name=name, content=content, wall_s=row.real("wall_s"))
+            tables.TRAIL.append(connection, [self._trail(KEY_PINNED, [["dataset", name], ["masking_key", key_id]])])
 
     def added(self) -> dict[str, Registration]:
         """What `data add` registered, by name. StorageError `registration_damaged`."""

@@ -18,7 +18,7 @@ from fedveil_common.rows import Value
 from fedveil_common.sealer import Sealer
 from fedveil_common.secret import PrivateKey, Seed
 
-from fedveil_participant.store import tables
+from fedveil_participant.store import consents, tables
 from fedveil_participant.store.models import Models
 from fedveil_participant.store.trail import facts_text
 
@@ -155,12 +155,17 @@ class Holdings:
         with self._database.read() as connection:
             return {row.text("name"): Path(row.text("path")) for row in tables.DATASETS.select(connection)}
 
-    def accept_plan(self, plan_hash: bytes) -> None:
-        """The owner passed this hash with --accept. The first time is in the trail."""
+    def accept_plan(self, plan_hash: bytes) -> bool:
+        """The owner passed this hash with --accept. The first time is in the trail. False if somebody has denied the
+        plan: then the command line, which a service repeats at every start, is no word any more.
+        """
         with self._database.write() as connection:
+            if consents.denied_before(connection, plan_hash):
+                return False
             if tables.ACCEPTED.one(connection, plan_hash=plan_hash) is None:
                 tables.TRAIL.append(connection, [self._note("plan_accepted", plan=plan_hash.hex(), by="--accept")])
             tables.ACCEPTED.put(connection, plan_hash=plan_hash, wall_s=self._clock.wall_s())
+        return True
 
     def accepted(self) -> frozenset[bytes]:
         """Every plan hash that the owner accepted."""

@@ -1,4 +1,4 @@
-"""What a home keeps of an organisation's own trainers: which code was approved for a plan, and what trainers printed.
+"""What a home keeps of an organisation's own trainers: which was approved for a plan, and what trainers printed.
 
 Promise: an approval is on the disk before it counts. A log is for this operator alone (0600), holds no more than
 LOG_FILE_BYTES and the one before it, and nothing of it is read by any program.
@@ -6,6 +6,7 @@ LOG_FILE_BYTES and the one before it, and nothing of it is read by any program.
 
 import json
 import os
+import threading
 from pathlib import Path
 
 from fedveil_common.durable import make_folder, storing, sync_folder
@@ -21,6 +22,7 @@ class ApprovalFile:
         self._path = home / "trainers" / "approved.json"
         make_folder(self._path.parent)
         self._held = _read(self._path)
+        self._writing = threading.Lock()
 
     def get(self, plan_hash: bytes) -> bytes | None:
         """The digest approved for a plan."""
@@ -28,7 +30,10 @@ class ApprovalFile:
 
     def put(self, plan_hash: bytes, digest: bytes) -> None:
         """From now on this digest, durably. StorageError."""
-        held = {**self._held, plan_hash: digest}
+        with self._writing:
+            self._put({**self._held, plan_hash: digest})
+
+    def _put(self, held: dict[bytes, bytes]) -> None:
         part = self._path.with_suffix(".part")
         with storing(self._path):
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:

@@ -1,10 +1,11 @@
 """An organisation's own trainer behind the `Trainer` port: its code, run by its own Python, under its own approval.
 
-Promise: the plan names a trainer, and this machine alone says what runs under that name. The digest of the code is set
-when a plan is first accepted with it (`Approvals`); code that differs from it does not run, in that run or a later one,
-until the operator approves the new digest. All refusals are `LocalRefusal`: why a participant is out, the coordinator
-does not hear. Where a plan protects single records, the code is asked for gradients and only for those; whether they
-are each record's own is tried out on made-up records (`row_probe`) before the plan is accepted and before each step.
+Promise: the plan names a trainer, and this machine alone says what runs under that name. The digest of the trainer, its
+code and its description, is set when a plan is first accepted with it (`Approvals`); one that differs from it does not
+run, in that run or a later one, until this organisation's people approve the new one. All refusals are `LocalRefusal`:
+why a participant is out, the coordinator does not hear. Where a plan protects single records, the code is asked for
+gradients and only for those; whether they are each record's own is tried out on made-up records (`row_probe`) before
+the plan is accepted and before each step.
 """
 
 import tempfile
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from fedveil_common import design, initial
+from fedveil_common import design, initial, jcs
 from fedveil_common.crypto.kdf import derive
+from fedveil_common.crypto.labels import h
 from fedveil_common.errors import LocalRefusal
 from fedveil_common.jcs import Json
 from fedveil_common.plan import BinaryTarget, FloatTarget, ModelKind, Plan, Unit, canonical, parameters, plan_hash
@@ -53,9 +55,24 @@ class TrainerConfig:
     more: Mapping[str, Json] = field(default_factory=dict)
     scratch_bytes: int = SCRATCH_BYTES
 
+    def digest(self, code: bytes) -> bytes:
+        """What is approved of a trainer, 32 bytes: `code` (`code_tree.digest` of its folder) and all that is said about
+        it. Where the folder lies, and under which name plans call for it, is no part of it.
+        """
+        said: dict[str, Json] = {
+            "adapter": self.adapter,
+            "entry": self.entry,
+            "memory_bytes": self.memory_bytes,
+            "more": dict(self.more),
+            "python": self.python,
+            "rows_at_once": self.rows_at_once,
+            "scratch_bytes": self.scratch_bytes,
+        }
+        return h("trainer", code, jcs.dumps(said))
+
 
 class Approvals(Protocol):
-    """Which code (digest, 32 bytes) was approved for a plan (hash); kept durably."""
+    """Which trainer (`TrainerConfig.digest`) was approved for a plan (hash); kept durably. Any thread."""
 
     def get(self, plan_hash: bytes) -> bytes | None: ...  # noqa: D102
     def put(self, plan_hash: bytes, digest: bytes) -> None: ...  # noqa: D102
@@ -88,10 +105,10 @@ class Trainers:
         if plan.model.kind is not ModelKind.TRAINER:
             return
         (config, _), digest = self._config(plan), plan_hash(canonical(plan))
-        found = code_tree.digest(config.code)
+        code = code_tree.digest(config.code)
         if self._approvals.get(digest) is None:
-            self._approvals.put(digest, found)
-        self._check(config, plan, found)
+            self._approvals.put(digest, config.digest(code))
+        self._check(config, plan, code)
         if plan.privacy is not None and plan.privacy.unit is Unit.RECORD:
             nothing = Rows(np.zeros((0, plan.data.inputs)), np.zeros(0))
             self.trainer(plan).gradients(
@@ -106,7 +123,7 @@ class Trainers:
         return OwnTrainer(
             config,
             confinement,
-            lambda found: self._check(config, plan, found),
+            lambda code: self._check(config, plan, code),
             self._clock,
             lambda data: self._log(config.name, data),
         )
@@ -122,15 +139,16 @@ class Trainers:
             )
         return found
 
-    def _check(self, config: TrainerConfig, plan: Plan, found: bytes) -> None:
-        approved = self._approvals.get(plan_hash(canonical(plan)))
+    def _check(self, config: TrainerConfig, plan: Plan, code: bytes) -> None:
+        found, approved = config.digest(code), self._approvals.get(plan_hash(canonical(plan)))
         if approved != found:
             raise LocalRefusal(
                 "trainer_changed",
-                f"the code of the trainer {config.name} has the digest {found.hex()}, "
+                f"the trainer {config.name}, its code and description, has the digest {found.hex()}, "
                 f"approved is {'none' if approved is None else approved.hex()}",
                 not_done="it was not run",
-                next_step="put the approved code back, or approve this one: --trainer NAME=CONFIG@DIGEST",
+                next_step="put back what was approved, or approve this one: `fedveil approve PLAN_HASH`; where the "
+                "policy names no approvers also --accept PLAN_HASH --trainer NAME=CONFIG@DIGEST",
             )
 
 
