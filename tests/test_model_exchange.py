@@ -24,6 +24,7 @@ from fedveil_common.exchange.jwe import SealedKey
 from fedveil_common.ids import COORDINATOR, RunId
 from fedveil_common.messages import BlobType
 from fedveil_common.plan import parse_plan
+from fedveil_common.registry.stages import Stage
 from fedveil_common.roster import Member, Role, Roster, sign_roster
 from fedveil_common.sealing import files, key_files, recipients
 from fedveil_common.sealing.header import Subject
@@ -351,6 +352,15 @@ def test_a_manifest_as_a_token_is_the_operator_s_to_sign(place: Path, capsys: Ca
     }
     verify = ("jws", "verify", "ours.jws", "ours.safetensors", "--fingerprint", fingerprint)
     assert value(capsys, *verify)["jwk"] == made["jwk"]
+    # a model that was withdrawn: by the home's list, and by the one that is named
+    op = founding.load_federation(Path("op"))
+    withdrawn = (modelfile.read_model(data), Stage.WITHDRAWN, op.protocol_key(), op.trust_chain)
+    Path("op/status.json").write_bytes(model_samples.status_file(*withdrawn))
+    signing_again = ("jws", "sign", "ours.safetensors", "--home", "op", "--out", "x")
+    assert refused(capsys, *signing_again) == (4, "model_withdrawn")
+    Path("op/status.json").rename("listed")
+    assert refused(capsys, *signing_again, "--status", "listed") == (4, "model_withdrawn")
+    assert refused(capsys, *verify, "--status", "listed") == (4, "model_withdrawn")
     assert refused(capsys, *verify[:-1], OURS.fingerprint.hex())[1] == "fingerprint_mismatch"
     # a model that another coordinator signed
     assert refused(capsys, "jws", "sign", "m.safetensors", "--home", "op", "--out", "x")[1] == "fingerprint_mismatch"
@@ -379,6 +389,35 @@ def test_no_signature_of_the_protocol_reads_as_a_token() -> None:
         message = labelled(f"sig/{kind.value}", b"coordinator", b"body")
         assert message[0] == 0
         assert not message.startswith(b"ey")
+
+
+# --- freshness --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "m.safetensors"),
+        ("open", "m.sealed", "--key", "ann.key", "--out", "x"),
+        ("jwe", "open", "bob.jwe", "m.sealed", "--key", "bob.key", "--out", "x"),
+        ("export", "m.safetensors", "--out", "x"),
+        ("export", "m.safetensors", "--to", "onnx", "--out", "x"),
+        ("card", "m.safetensors", "--out", "x"),
+    ],
+)
+def test_the_list_that_is_named_counts(words: tuple[str, ...], place: Path, capsys: Capture) -> None:
+    """`test_model_status` has the rest: here, that each command takes `--status`."""
+    wrapped(capsys)
+    for stage in (Stage.RELEASED, Stage.WITHDRAWN):
+        listed = model_samples.status_file(model_samples.signed(PLAN), stage, OURS.coordinator_key, OURS.chain)
+        Path(stage).write_bytes(listed)
+    assert value(capsys, *words, *PRINT, "--status", "released")["status"]["stage"] == "released"
+    Path("x").unlink(missing_ok=True)
+    if words[0] == "card":
+        assert value(capsys, *words, *PRINT, "--status", "withdrawn")["status"]["stage"] == "withdrawn"
+    else:
+        Path("x.status.json").unlink(missing_ok=True)
+        assert refused(capsys, *words, *PRINT, "--status", "withdrawn") == (4, "model_withdrawn")
 
 
 # --- other formats ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """`model seal|open|rewrap`, `model jws` and `model jwe`: a model on its way to somebody else's machine.
 
 Promise: what is opened gets a name only after every signature from the federation's fingerprint down to the parameters
-was checked, and after it was found to be what the sealed file said of itself; no token is an argument or is printed.
+was checked, after it was found to be what the sealed file said of itself, and unless it was withdrawn; no token is an
+argument or is printed. The status list travels in clear beside the sealed file: it is signed, and no secret.
 Sealing needs the memory of a few chunks; opening that of `model verify`.
 """
 
@@ -10,6 +11,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from fedveil_common.crypto import signing
@@ -19,13 +21,17 @@ from fedveil_common.exchange import jose, jwe, jws, sealed_model
 from fedveil_common.exchange.jwe import SealedKey
 from fedveil_common.modelfile import ModelFile, ModelManifest, read_model
 from fedveil_common.plan import check_release
+from fedveil_common.registry import status
+from fedveil_common.registry.identity import ModelRef
 from fedveil_common.sealing import files, header
 from fedveil_common.sealing.header import Header
 from fedveil_common.secret import Seed
 from fedveil_coordinator import founding
 
-from fedveil_cli import model_files, sealing_commands
+from fedveil_cli import model_files, model_status, sealing_commands
 from fedveil_cli.files import MAX_MODEL, read_file, write_file
+from fedveil_cli.model_files import Asked
+from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.output import Output
 from fedveil_cli.sealing_commands import check_out, private_key, public_keys, reading, real_path, unwrapping, wrapping
 from fedveil_cli.world import real_world
@@ -38,15 +44,26 @@ def seal(
     passphrase_file: pathlib.Path | None,
     output: Output,
 ) -> None:
-    """`model seal`. PeerError `bad_model_file`; those of `data seal`."""
+    """`model seal`, with a copy of the status list that stands beside the model.
+
+    PeerError `bad_model_file`, `bad_document`, `wrong_federation`; PolicyRefusal `model_withdrawn` by that list, whose
+    signature is not checked either: who changes it can only keep this copy from being made. Those of `data seal`.
+    """
     with reading(file) as source:
         check_out(source, out)
         length = os.fstat(source.fileno()).st_size
-        subject = sealed_model.subject_of(source, length)
+        manifest = sealed_model.manifest_of(source, length)
+        listed = model_status.carried(file)
+        if listed is not None:
+            status.check_federation(listed.contents, manifest.federation_id)
+            status.check_in_use(listed.contents, ModelRef.of(manifest))
         source.seek(0)
+        subject = sealed_model.subject_of(manifest)
         wrap = wrapping(to, passphrase_file, subject, output)
         made = files.seal(source, length, real_path(out), subject, wrap, real_world().entropy)
-    sealing_commands.say(made, out, f"sealed {length} bytes of {file.name}; its signatures were not checked", output)
+    beside = model_status.carry(listed, out)
+    what = f"sealed {length} bytes of {file.name}; its signatures were not checked"
+    sealing_commands.say(made, out, what, output, {"status_file": str(beside) if beside else None})
 
 
 def open_file(
@@ -56,11 +73,13 @@ def open_file(
     expected: bytes,
     passphrase_file: pathlib.Path | None,
     output: Output,
+    asked: Asked,
 ) -> None:
     """`model open`. `expected`: the federation's fingerprint. Raises as `data open` and `model verify`."""
     with reading(file) as source:
         check_out(source, out)
-        found = _revealed(source, unwrapping(key, passphrase_file, output), expected)
+        near = Nearby(file, out=out)
+        found = _revealed(source, unwrapping(key, passphrase_file, output), near, expected, asked)
     _keep(found, out, output)
 
 
@@ -73,21 +92,25 @@ def rewrap(
     passphrase_file: pathlib.Path | None,
     output: Output,
 ) -> None:
-    """`model rewrap`: as `data rewrap`, for sealed models."""
+    """`model rewrap`: as `data rewrap`, for sealed models; the status list goes along. Which model of a run is in the
+    file, only who opens it knows: no stage is asked for here.
+    """
+    listed = model_status.carried(file)
     sealing_commands.rewrap(file, out, to, key, reencrypt, passphrase_file, output, sealed_model.KIND)
+    model_status.carry(listed, out)
 
 
 # --- JOSE -------------------------------------------------------------------------------------------------------------
 
 
-def jws_sign(model: pathlib.Path, out: pathlib.Path, home: pathlib.Path, output: Output) -> None:
+def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Asked) -> None:
     """`model jws sign`, in the operator's home.
 
     ConfigError `not_initialised`, `not_the_coordinators_key`, `extra_missing`; as `model verify`.
     """
-    federation = founding.load_federation(home)
+    federation = founding.load_federation(asked.home)
     file = model_files.load(model)
-    origin = model_files.check_origin(file, federation.fingerprint)
+    origin, standing = model_files.usable(file, Nearby(model), federation.fingerprint, asked)
     manifest, roster = origin.manifest, origin.roster
     key = federation.protocol_key()
     if signing.public_key(key) != roster.coordinator_key:
@@ -100,18 +123,25 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, home: pathlib.Path, output:
     token = jws.sign(file.signatures[0].body, key)
     write_file(out, "the token", token)
     jwk = jws.key_of(roster.coordinator_key)
-    value = {"token": str(out), "kid": jose.thumbprint(jwk), "jwk": jwk, "run_id": manifest.run_id}
+    value = {
+        "token": str(out),
+        "kid": jose.thumbprint(jwk),
+        "jwk": jwk,
+        "run_id": manifest.run_id,
+        "status": model_status.value(standing),
+    }
     lines = [f"token {out}: the signed manifest of run {manifest.run_id}", *(f"{name} {jwk[name]}" for name in jwk)]
-    output.result(value, [*lines, f"kid {jose.thumbprint(jwk)}"])
+    output.result(value, [*lines, f"kid {jose.thumbprint(jwk)}", model_status.line(standing)])
+    model_status.warn(standing, output)
 
 
-def jws_verify(token: pathlib.Path, model: pathlib.Path, expected: bytes, output: Output) -> None:
+def jws_verify(token: pathlib.Path, model: pathlib.Path, expected: bytes, output: Output, asked: Asked) -> None:
     """`model jws verify`: a token against the model file whose manifest it must be.
 
     PeerError `jose_*`, `bad_signature`; as `model verify`.
     """
     file = model_files.load(model)
-    origin = model_files.check_origin(file, expected)
+    origin, standing = model_files.usable(file, Nearby(model), expected, asked)
     manifest, roster = origin.manifest, origin.roster
     body = jws.verify(_token(token), roster.coordinator_key)
     if body != file.signatures[0].body:
@@ -127,13 +157,16 @@ def jws_verify(token: pathlib.Path, model: pathlib.Path, expected: bytes, output
         "run_id": manifest.run_id,
         "model_hash": manifest.model_hash.hex(),
         "jwk": jws.key_of(roster.coordinator_key),
+        "status": model_status.value(standing),
     }
     lines = [
         f"verified: the coordinator of {manifest.federation_id} signed it, and the model file is that of its manifest",
         f"run          {manifest.run_id}, round {manifest.round}",
         f"model hash   {manifest.model_hash.hex()}",
+        model_status.line(standing),
     ]
     output.result(value, lines)
+    model_status.warn(standing, output)
 
 
 def jwe_wrap(
@@ -167,6 +200,7 @@ def jwe_open(
     expected: bytes,
     passphrase_file: pathlib.Path | None,
     output: Output,
+    asked: Asked,
 ) -> None:
     """`model jwe open`: a sealed model by the key in a token. PeerError `jose_*`; as `model open`."""
     said = jwe.open_token(_token(token), private_key(key, passphrase_file, output))
@@ -179,7 +213,7 @@ def jwe_open(
                 not_done="nothing was opened",
                 next_step="take the file that it was made for; rewrapping makes another file",
             )
-        found = _revealed(source, functools.partial(_by_token, said), expected)
+        found = _revealed(source, functools.partial(_by_token, said), Nearby(sealed, out=out), expected, asked)
     _keep(found, out, output)
 
 
@@ -213,8 +247,18 @@ def _token(path: pathlib.Path) -> bytes:
 # --- what opening ends with -------------------------------------------------------------------------------------------
 
 
-def _revealed(source: BinaryIO, unwrap: files.Unwrap, expected: bytes) -> tuple[bytes, ModelFile, ModelManifest]:
-    """The verified model file in a sealed one; nothing of it is on a disk."""
+@dataclass(frozen=True, slots=True)
+class _Revealed:
+    """A verified model file that came out of a sealed one, and what the newest list says of it."""
+
+    data: bytes
+    file: ModelFile
+    manifest: ModelManifest
+    standing: Standing | None
+
+
+def _revealed(source: BinaryIO, unwrap: files.Unwrap, near: Nearby, expected: bytes, asked: Asked) -> _Revealed:
+    """What is in a sealed file, if it may be used; nothing of it is on a disk."""
     opened = files.Opened(source, unwrap, files.expect(sealed_model.KIND, None, None))
     if opened.header.length > MAX_MODEL:
         raise ConfigError(
@@ -226,13 +270,13 @@ def _revealed(source: BinaryIO, unwrap: files.Unwrap, expected: bytes) -> tuple[
     opened.check_end()
     file = read_model(data)
     check_release(file.plan)
-    manifest = model_files.check_origin(file, expected).manifest
-    sealed_model.check_subject(opened.header.subject, manifest)
-    return data, file, manifest
+    origin = model_files.check_origin(file, expected)
+    sealed_model.check_subject(opened.header.subject, origin.manifest)
+    return _Revealed(data, file, origin.manifest, asked.check(near, expected, origin))
 
 
-def _keep(found: tuple[bytes, ModelFile, ModelManifest], out: pathlib.Path, output: Output) -> None:
-    data, file, manifest = found
+def _keep(found: _Revealed, out: pathlib.Path, output: Output) -> None:
+    data, file, manifest, standing = found.data, found.file, found.manifest, found.standing
     place = real_path(out)
     written = TemporaryFile(place.parent, unnamed=True)
     try:
@@ -240,6 +284,7 @@ def _keep(found: tuple[bytes, ModelFile, ModelManifest], out: pathlib.Path, outp
         written.commit(place.name)
     finally:
         written.discard()
+    listed = model_status.keep_beside(out, standing)
     value = {
         "file": str(out),
         "verified": True,
@@ -248,10 +293,14 @@ def _keep(found: tuple[bytes, ModelFile, ModelManifest], out: pathlib.Path, outp
         "plan": file.plan.name,
         "model_hash": manifest.model_hash.hex(),
         "size_bytes": len(data),
+        "status": model_status.value(standing),
+        "status_file": str(listed) if listed else None,
     }
     lines = [
         f"{out}: opened and verified, {len(data)} bytes",
         f"signed by the coordinator of {manifest.federation_id}: run {manifest.run_id}, plan {file.plan.name}",
         f"model hash   {manifest.model_hash.hex()}",
+        model_status.line(standing),
     ]
     output.result(value, lines)
+    model_status.warn(standing, output)
