@@ -172,7 +172,7 @@ def withdrawn(model: str, found: StatusList) -> PolicyRefusal:
 
 
 def date(seconds: float) -> str:
-    """A time of the coordinator's clock, for people; seconds since 1970 where no calendar has it: a list may say any."""
+    """A time of the coordinator's clock, for people; in seconds where no calendar has it: a list may say any."""
     try:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):
