@@ -26,7 +26,6 @@ from fedveil_common.registry.identity import ModelRef
 from fedveil_common.sealing import files, header
 from fedveil_common.sealing.header import Header
 from fedveil_common.secret import Seed
-from fedveil_coordinator import founding
 
 from fedveil_cli import model_files, model_status, sealing_commands
 from fedveil_cli.files import MAX_MODEL, read_file, write_file
@@ -108,6 +107,8 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Aske
 
     ConfigError `not_initialised`, `not_the_coordinators_key`, `extra_missing`; as `model verify`.
     """
+    from fedveil_coordinator import founding
+
     federation = founding.load_federation(asked.home)
     file = model_files.load(model)
     origin, standing = model_files.usable(file, Nearby(model), federation.fingerprint, asked)
