@@ -201,6 +201,26 @@ def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsy
     assert "chunk 0 of 1" in run(capsys, *opening)[2]
 
 
+def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
+    place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read twice, so that nothing of it is written before all of it was verified."""
+    sealed(capsys, "ann.pub")
+    real = model_files.check_head
+
+    def verified(*arguments: Any) -> model_files.Origin:
+        found = real(*arguments)
+        with Path("m.sealed").open("r+b") as stream:
+            stream.seek(-1, os.SEEK_END)
+            stream.write(bytes([Path("m.sealed").read_bytes()[-1] ^ 1]))
+        return found
+
+    monkeypatch.setattr(model_files, "check_head", verified)
+    code, out, err = run(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
+    assert (code, out, "sealed_chunk_damaged" in err) == (5, "", True)
+    assert not Path("x").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

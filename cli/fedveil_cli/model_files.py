@@ -10,12 +10,13 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from fedveil_common import prediction
+from fedveil_common import modelfile, prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, read_model, verify_head
 from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
 from fedveil_common.registry import status
@@ -91,14 +92,22 @@ class Origin:
 def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
     """What the coordinator of the federation with this fingerprint (32 bytes) signed, and what was released of it.
 
+    Raises as `check_head`.
+    """
+    return check_head(file.head, lambda: modelfile.hash_of(file), fingerprint)
+
+
+def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: bytes) -> Origin:
+    """The same of a file whose parameters have the hash that `model_hash` gives.
+
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
-    `roster_of_its_time` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
+    `roster_of_its_time` and `verify_head`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
     `wrong_roster`, and those of `read_release`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
     roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
-    manifest = verify_model(file, roster.coordinator_key)
+    manifest = verify_head(file, roster.coordinator_key, model_hash)
     for said, found in ((roster.federation_id, trust.federation_id), (manifest.federation_id, trust.federation_id)):
         if said != found:
             raise PeerError("wrong_federation", f"part of the file is of {said}, the fingerprint is that of {found}")

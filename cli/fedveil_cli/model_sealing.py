@@ -3,7 +3,7 @@
 Promise: what is opened gets a name only after every signature from the federation's fingerprint down to the parameters
 was checked, after it was found to be what the sealed file said of itself, and unless it was withdrawn; no token is an
 argument or is printed. The status list travels in clear beside the sealed file: it is signed, and no secret.
-Sealing needs the memory of a few chunks; opening that of `model verify`.
+Sealing and opening need the memory of a few chunks: a sealed model is read twice, once to verify it and once to write.
 """
 
 import functools
@@ -11,16 +11,17 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from fedveil_common.crypto import signing
 from fedveil_common.durable import TemporaryFile
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.exchange import jose, jwe, jws, sealed_model
+from fedveil_common.exchange import jose, jwe, jws, model_stream, sealed_model
 from fedveil_common.exchange.jwe import SealedKey
-from fedveil_common.modelfile import ModelFile, ModelManifest, read_model
-from fedveil_common.plan import check_release
+from fedveil_common.modelfile import ModelManifest
+from fedveil_common.plan import Plan, check_release
 from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.sealing import files, header
@@ -34,6 +35,9 @@ from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.output import Output
 from fedveil_cli.sealing_commands import check_out, private_key, public_keys, reading, real_path, unwrapping, wrapping
 from fedveil_cli.world import real_world
+
+THREADS = 2
+"""That hash at a time: parts of a model do not depend on each other."""
 
 
 def seal(
@@ -79,7 +83,7 @@ def open_file(
         check_out(source, out)
         near = Nearby(file, out=out)
         found = _revealed(source, unwrapping(key, passphrase_file, output), near, expected, asked)
-    _keep(found, out, output)
+        _keep(found, out, output)
 
 
 def rewrap(
@@ -215,7 +219,7 @@ def jwe_open(
                 next_step="take the file that it was made for; rewrapping makes another file",
             )
         found = _revealed(source, functools.partial(_by_token, said), Nearby(sealed, out=out), expected, asked)
-    _keep(found, out, output)
+        _keep(found, out, output)
 
 
 def _by_token(said: SealedKey, found: Header) -> Seed:
@@ -250,10 +254,11 @@ def _token(path: pathlib.Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Revealed:
-    """A verified model file that came out of a sealed one, and what the newest list says of it."""
+    """A verified model file in a sealed one, to be read again, and what the newest list says of it."""
 
-    data: bytes
-    file: ModelFile
+    chunks: files.ReadTwice
+    size_bytes: int
+    plan: Plan
     manifest: ModelManifest
     standing: Standing | None
 
@@ -267,21 +272,22 @@ def _revealed(source: BinaryIO, unwrap: files.Unwrap, near: Nearby, expected: by
             f"the sealed model has {opened.header.length} bytes, at most {MAX_MODEL} are read",
             not_done="nothing was opened",
         )
-    data = b"".join(opened.chunk(index) for index in range(opened.header.chunks))
-    opened.check_end()
-    file = read_model(data)
-    check_release(file.plan)
-    origin = model_files.check_origin(file, expected)
+    chunks = files.ReadTwice(opened, real_world().entropy)
+    with ThreadPoolExecutor(THREADS) as pool:
+        head, model_hash = model_stream.read(chunks.first(), pool)
+    check_release(head.plan)
+    origin = model_files.check_head(head, lambda: model_hash, expected)
     sealed_model.check_subject(opened.header.subject, origin.manifest)
-    return _Revealed(data, file, origin.manifest, asked.check(near, expected, origin))
+    standing = asked.check(near, expected, origin)
+    return _Revealed(chunks, opened.header.length, head.plan, origin.manifest, standing)
 
 
 def _keep(found: _Revealed, out: pathlib.Path, output: Output) -> None:
-    data, file, manifest, standing = found.data, found.file, found.manifest, found.standing
-    place = real_path(out)
+    manifest, standing, place = found.manifest, found.standing, real_path(out)
     written = TemporaryFile(place.parent, unnamed=True)
     try:
-        written.write(data, 0)
+        for index, chunk in enumerate(found.chunks.again()):
+            written.write(chunk, index * header.CHUNK)
         written.commit(place.name)
     finally:
         written.discard()
@@ -291,15 +297,15 @@ def _keep(found: _Revealed, out: pathlib.Path, output: Output) -> None:
         "verified": True,
         "federation_id": manifest.federation_id,
         "run_id": manifest.run_id,
-        "plan": file.plan.name,
+        "plan": found.plan.name,
         "model_hash": manifest.model_hash.hex(),
-        "size_bytes": len(data),
+        "size_bytes": found.size_bytes,
         "status": model_status.value(standing),
         "status_file": str(listed) if listed else None,
     }
     lines = [
-        f"{out}: opened and verified, {len(data)} bytes",
-        f"signed by the coordinator of {manifest.federation_id}: run {manifest.run_id}, plan {file.plan.name}",
+        f"{out}: opened and verified, {found.size_bytes} bytes",
+        f"signed by the coordinator of {manifest.federation_id}: run {manifest.run_id}, plan {found.plan.name}",
         f"model hash   {manifest.model_hash.hex()}",
         model_status.line(standing),
     ]

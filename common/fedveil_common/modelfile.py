@@ -10,7 +10,7 @@ header length; RFC 8785 JSON header, padded with blanks to a multiple of 8; tens
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,24 @@ class ModelFile:
     trust_chain: str
     roster: str
 
+    @property
+    def head(self) -> "ModelHead":
+        """The file without its parameters."""
+        carried = self.signatures, self.trust_chain, self.roster
+        return ModelHead(self.plan, self.standardisation, self.lineage, *carried)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHead:
+    """All of a model file but its parameters: what stands before them, and alone says how that is written."""
+
+    plan: Plan
+    standardisation: Standardisation
+    lineage: str
+    signatures: tuple[SignedBlob, ...]
+    trust_chain: str
+    roster: str
+
 
 def tensors(plan: Plan) -> tuple[Tensor, ...]:
     """The named blocks of a model under `plan`, in plan order: weight and bias, of each layer if there are several.
@@ -102,18 +120,35 @@ def tensors(plan: Plan) -> tuple[Tensor, ...]:
 
 def model_bytes(model: NDArray[np.float32]) -> bytes:
     """A model on the wire, in `model_hash` and at rest: float32 little-endian, plan order."""
-    return model.astype("<f4").tobytes()
+    return model.astype("<f4", copy=False).tobytes()
 
 
-def model_from_bytes(plan: Plan, data: bytes) -> NDArray[np.float32]:
+def model_from_bytes(plan: Plan, data: bytes | memoryview) -> NDArray[np.float32]:
     """The inverse of `model_bytes`; raises PeerError `bad_model_file` for another length or values not finite."""
-    expected = 4 * parameters.count(plan.model, plan.data)
-    if len(data) != expected:
-        raise _bad(f"{len(data)} bytes of parameters, the plan says {expected}")
+    check_length(plan, len(data))
     model = np.frombuffer(data, dtype="<f4").astype(np.float32)
+    _check_finite(model)
+    return model
+
+
+def check_length(plan: Plan, length: int) -> None:
+    """Returns if a model under `plan` has so many bytes of parameters. PeerError `bad_model_file`."""
+    expected = 4 * parameters.count(plan.model, plan.data)
+    if length != expected:
+        raise _bad(f"{length} bytes of parameters, the plan says {expected}")
+
+
+def part_leaves(part: bytes | memoryview, first: int) -> list[bytes]:
+    """`transcript.model_leaves` of a part of a model's bytes, of whole parameters. PeerError `bad_model_file` for
+    values not finite.
+    """
+    _check_finite(np.frombuffer(part, dtype="<f4"))
+    return transcript.model_leaves(part, first)
+
+
+def _check_finite(model: NDArray[np.float32]) -> None:
     if not np.isfinite(model).all():
         raise _bad("it has values that are not finite")
-    return model
 
 
 def parse_manifest(body: bytes) -> ModelManifest:
@@ -145,25 +180,71 @@ def write_model(file: ModelFile) -> bytes:
     data = model_bytes(file.model)
     if len(file.model) != parameters.count(file.plan.model, file.plan.data) or not np.isfinite(file.model).all():
         raise ValueError("the model does not fit its plan or is not finite")
+    return _head_bytes(file.head) + data
+
+
+def _head_bytes(head: ModelHead) -> bytes:
+    """What stands before the parameters: length, header, padding."""
     header: dict[str, jcs.Json] = {
         "__metadata__": {
             "format": FORMAT,
-            "plan": canonical(file.plan).decode(),
-            "standardisation": base64.b64encode(file.standardisation.to_bytes()).decode(),
-            "lineage": file.lineage,
-            "signatures": jcs.dumps([_blob_json(blob) for blob in file.signatures]).decode(),
-            "trust_chain": file.trust_chain,
-            "roster": file.roster,
+            "plan": canonical(head.plan).decode(),
+            "standardisation": base64.b64encode(head.standardisation.to_bytes()).decode(),
+            "lineage": head.lineage,
+            "signatures": jcs.dumps([_blob_json(blob) for blob in head.signatures]).decode(),
+            "trust_chain": head.trust_chain,
+            "roster": head.roster,
         }
     }
     start = 0
-    for tensor in tensors(file.plan):
+    for tensor in tensors(head.plan):
         end = start + 4 * int(np.prod(tensor.shape))
         header[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = jcs.dumps(header)
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data
+    return len(text).to_bytes(8, "little") + text
+
+
+def head_size(start: bytes) -> int:
+    """Where the parameters begin in a file that begins with `start`, 8 bytes at least. PeerError `bad_model_file`."""
+    size = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or not 2 <= size <= MAX_HEADER:
+        raise _bad("it does not begin with a header")
+    return 8 + size
+
+
+def read_head(data: bytes) -> ModelHead:
+    """What stands before the parameters of a model file: `data` is the file up to `head_size`. No signature is checked
+    yet (`verify_head`).
+
+    Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents;
+    NotInThisReleaseError if the plan is one of a later release.
+    """
+    if len(data) != head_size(data):
+        raise _bad("it does not begin with a header")
+    try:
+        header = jcs.loads(data[8:].rstrip(b" "))
+        if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
+            raise TypeError("no metadata")
+        plan = _plan(_text(metadata, "plan"))
+        scaling = standardisation.from_bytes(base64.b64decode(_text(metadata, "standardisation"), validate=True))
+        if len(scaling.mean) != len(plan.data.float_features):
+            raise ValueError("the standardisation does not fit the plan")
+        head = ModelHead(
+            plan=plan,
+            standardisation=scaling,
+            lineage=_text(metadata, "lineage"),
+            signatures=_blobs(_text(metadata, "signatures")),
+            trust_chain=_text(metadata, "trust_chain"),
+            roster=_text(metadata, "roster"),
+        )
+        same = _head_bytes(head) == data
+    except (ValueError, TypeError, KeyError, binascii.Error):
+        raise _bad("its header cannot be read") from None
+    if not same:
+        raise _bad("its header is not the one that Fedveil writes for these contents")
+    return head
 
 
 def read_model(data: bytes) -> ModelFile:
@@ -172,32 +253,17 @@ def read_model(data: bytes) -> ModelFile:
     Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents;
     NotInThisReleaseError if its plan is one of a later release.
     """
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
-        raise _bad("it does not begin with a header")
-    try:
-        header = jcs.loads(data[8 : 8 + size].rstrip(b" "))
-        if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
-            raise TypeError("no metadata")
-        plan = _plan(_text(metadata, "plan"))
-        scaling = standardisation.from_bytes(base64.b64decode(_text(metadata, "standardisation"), validate=True))
-        if len(scaling.mean) != len(plan.data.float_features):
-            raise ValueError("the standardisation does not fit the plan")
-        file = ModelFile(
-            plan=plan,
-            model=model_from_bytes(plan, data[8 + size :]),
-            standardisation=scaling,
-            lineage=_text(metadata, "lineage"),
-            signatures=_blobs(_text(metadata, "signatures")),
-            trust_chain=_text(metadata, "trust_chain"),
-            roster=_text(metadata, "roster"),
-        )
-        same = write_model(file) == data
-    except (ValueError, TypeError, KeyError, binascii.Error):
-        raise _bad("its header cannot be read") from None
-    if not same:
-        raise _bad("its header is not the one that Fedveil writes for these contents")
-    return file
+    start = head_size(data)
+    head = read_head(data[:start])
+    return ModelFile(
+        plan=head.plan,
+        model=model_from_bytes(head.plan, memoryview(data)[start:]),
+        standardisation=head.standardisation,
+        lineage=head.lineage,
+        signatures=head.signatures,
+        trust_chain=head.trust_chain,
+        roster=head.roster,
+    )
 
 
 def manifest_for(
@@ -211,31 +277,47 @@ def manifest_for(
         roster_version=roster_version,
         plan_hash=plan_hash(canonical(file.plan)),
         standardisation_hash=file.standardisation.hash,
-        model_hash=transcript.model_hash(model_bytes(file.model)),
+        model_hash=hash_of(file),
         layout=tensors(file.plan),
         transcript=t3,
     )
 
 
+def hash_of(file: ModelFile) -> bytes:
+    """The hash of a file's parameters, 32 bytes."""
+    return transcript.model_hash(np.ascontiguousarray(file.model, dtype="<f4").data)
+
+
 def verify_model(file: ModelFile, coordinator_key: bytes) -> ModelManifest:
     """The manifest signed by the holder of `coordinator_key` (32 bytes, Ed25519), once it describes exactly this file.
+
+    Raises as `verify_head`.
+    """
+    return verify_head(file.head, coordinator_key, lambda: hash_of(file))
+
+
+def verify_head(head: ModelHead, coordinator_key: bytes, model_hash: Callable[[], bytes]) -> ModelManifest:
+    """The same of a file whose parameters have the hash that `model_hash` gives, once it is asked.
 
     Raises PeerError: `bad_signature` or `wrong_type` for the signature, `model_mismatch` if a hash is not that of the
     contents, `bad_model_file` if there is no signature.
     """
-    if not file.signatures:
+    if not head.signatures:
         raise _bad("it carries no signature")
-    signing.verify(file.signatures[0], coordinator_key, BlobType.MODEL)
-    manifest = parse_manifest(file.signatures[0].body)
-    actual = manifest_for(
-        file, manifest.federation_id, manifest.run_id, manifest.round, manifest.roster_version, manifest.transcript
-    )
-    for field in ("model_hash", "layout", "plan_hash", "standardisation_hash"):
-        if getattr(actual, field) != getattr(manifest, field):
+    signing.verify(head.signatures[0], coordinator_key, BlobType.MODEL)
+    manifest = parse_manifest(head.signatures[0].body)
+    actual = {
+        "model_hash": model_hash(),
+        "layout": tensors(head.plan),
+        "plan_hash": plan_hash(canonical(head.plan)),
+        "standardisation_hash": head.standardisation.hash,
+    }
+    for field, found in actual.items():
+        if found != getattr(manifest, field):
             raise PeerError(
                 "model_mismatch",
                 f"the signed {field} is not that of this file",
-                peer=file.signatures[0].signer_id,
+                peer=head.signatures[0].signer_id,
                 not_done="the model was not accepted",
                 next_step="fetch the file again from the coordinator; if it stays so, tell the operator",
             )
