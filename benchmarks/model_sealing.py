@@ -30,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_common import modelfile, standardisation
 from fedveil_common.crypto import signing
@@ -38,6 +39,7 @@ from fedveil_common.messages import BlobType
 from fedveil_common.pki import governance
 from fedveil_common.plan import parse_plan, reading
 from fedveil_common.roster import Member, Role, Roster, sign_roster
+from fedveil_common.sealing import key_files
 from fedveil_common.secret import PrivateKey
 
 GOALS = {"seal_of_copy": 0.8}
@@ -167,16 +169,19 @@ def measure(megabytes: int, repeats: int, folder: Path) -> dict[str, object]:
     runs, load = Runs(folder), os.getloadavg()[0]
     large, small = folder / "large", folder / "small"
     sizes = {large: megabytes * 10**6 // 4, small: TINY}
-    prints = {path: runs.child("--make", str(size), str(path)).stdout.strip() for path, size in sizes.items()}
-    key, copied, sealed, opened = (folder / name for name in ("me", "copied", "sealed", "opened"))
-    runs.timed("key", "data", "key", "--out", str(key))
+    asked = [word for path, size in sizes.items() for word in (str(size), str(path))]
+    prints = dict(zip(sizes, runs.child("--make", *asked).stdout.split(), strict=True))
+    key, public, copied, sealed, opened = (folder / name for name in ("key", "public", "copied", "sealed", "opened"))
+    private = X25519PrivateKey.generate()
+    key.write_bytes(key_files.private_pem(private, None))
+    public.write_bytes(key_files.public_pem(private.public_key()))
     length = large.stat().st_size
     times: dict[str, list[float]] = {}
 
     def both(model: Path, suffix: str) -> None:
-        seal = ("model", "seal", str(model), "--for", f"{key}.pub", "--out", str(sealed))
+        seal = ("model", "seal", str(model), "--for", str(public), "--out", str(sealed))
         times.setdefault(f"seal{suffix}", []).append(runs.timed(f"seal{suffix}", *seal))
-        opening = ("model", "open", str(sealed), "--key", f"{key}.key", "--fingerprint", prints[model])
+        opening = ("model", "open", str(sealed), "--key", str(key), "--fingerprint", prints[model])
         times.setdefault(f"open{suffix}", []).append(runs.timed(f"open{suffix}", *opening, "--out", str(opened)))
         sealed.unlink()
         opened.unlink()
@@ -210,7 +215,8 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--command"]:
         return command(arguments[1:])
     if arguments[:1] == ["--make"]:
-        print(make(int(arguments[1]), Path(arguments[2])))
+        for size, path in zip(arguments[1::2], arguments[2::2], strict=True):
+            print(make(int(size), Path(path)))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from federation import FIVE, RUN, federation
-from fedveil_cli import model_cards, model_exporting, model_files, model_sealing, registry_commands, service_commands
+from fedveil_cli import (
+    model_cards,
+    model_exporting,
+    model_files,
+    model_opening,
+    model_sealing,
+    model_tokens,
+    registry_commands,
+    service_commands,
+)
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import Nearby, companion
 from fedveil_cli.output import Output
@@ -203,7 +212,7 @@ class Reader(Desk):
         self.public.write_bytes(key_files.public_pem(key.public_key()))
         self.sealed, self.jwe, self.jws = folder / "model.sealed", folder / "model.jwe", folder / "model.jws"
         model_sealing.seal(self.model, self.sealed, [self.public], None, Output(True))
-        model_sealing.jwe_wrap(self.sealed, self.jwe, self.public, self.key, None, Output(True))
+        model_tokens.jwe_wrap(self.sealed, self.jwe, self.public, self.key, None, Output(True))
         manifest = modelfile.read_model(self.model.read_bytes()).signatures[0].body
         self.jws.write_bytes(jws.sign(manifest, office.key))
         capsys.readouterr()
@@ -250,13 +259,13 @@ USES: dict[str, Callable[[Reader, Output, Asked], None]] = {
     "verify": lambda me, output, asked: model_files.verify(me.model, me.office.fingerprint, output, asked),
     "export": lambda me, output, asked: me.exported(Format.SAFETENSORS, output, asked),
     "export --to csv": lambda me, output, asked: me.exported(Format.CSV, output, asked),
-    "open": lambda me, output, asked: model_sealing.open_file(
+    "open": lambda me, output, asked: model_opening.open_file(
         me.sealed, me.out, me.key, me.office.fingerprint, None, output, asked
     ),
-    "jwe open": lambda me, output, asked: model_sealing.jwe_open(
+    "jwe open": lambda me, output, asked: model_tokens.jwe_open(
         me.jwe, me.sealed, me.out, me.key, me.office.fingerprint, None, output, asked
     ),
-    "jws verify": lambda me, output, asked: model_sealing.jws_verify(
+    "jws verify": lambda me, output, asked: model_tokens.jws_verify(
         me.jws, me.model, me.office.fingerprint, output, asked
     ),
 }
@@ -325,7 +334,7 @@ def test_the_list_goes_with_the_model(reader: Reader, capsys: pytest.CaptureFixt
     model_sealing.seal(reader.model, again, [reader.public], None, Output(True))
     assert json.loads(capsys.readouterr().out)["status_file"] == str(companion(again))
     model_sealing.rewrap(again, more, [reader.public], reader.key, False, None, Output(True))
-    model_sealing.open_file(
+    model_opening.open_file(
         more, reader.out, reader.key, reader.office.fingerprint, None, Output(True), reader.asked(START_S, None)
     )
     assert reader.out.read_bytes() == reader.model.read_bytes()

@@ -68,12 +68,12 @@ def open_(
     as_json: AsJson = False,
 ) -> None:
     """Open a sealed model. It is written if its signatures verify and it was not withdrawn, or not at all."""
-    from fedveil_cli import model_files, model_sealing
+    from fedveil_cli import model_files, model_opening
 
     folder = home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
     asked = model_files.Asked.now(folder, status)
-    model_sealing.open_file(file, out, key, expected, passphrase_file, Output(as_json), asked)
+    model_opening.open_file(file, out, key, expected, passphrase_file, Output(as_json), asked)
 
 
 def rewrap(
@@ -118,9 +118,9 @@ def card(
 
 def jws_sign(file: ModelFile, out: Out, status: StatusFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Sign a model's manifest as a JWS, in the home of the operator whose coordinator signed the model."""
-    from fedveil_cli import model_files, model_sealing
+    from fedveil_cli import model_files, model_tokens
 
-    model_sealing.jws_sign(file, out, Output(as_json), model_files.Asked.now(home_folder(home), status))
+    model_tokens.jws_sign(file, out, Output(as_json), model_files.Asked.now(home_folder(home), status))
 
 
 def jws_verify(
@@ -132,11 +132,11 @@ def jws_verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify a JWS against the model file whose manifest it carries, both from the fingerprint on."""
-    from fedveil_cli import model_files, model_sealing
+    from fedveil_cli import model_files, model_tokens
 
     folder = home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
-    model_sealing.jws_verify(token, file, expected, Output(as_json), model_files.Asked.now(folder, status))
+    model_tokens.jws_verify(token, file, expected, Output(as_json), model_files.Asked.now(folder, status))
 
 
 def jwe_wrap(
@@ -150,9 +150,9 @@ def jwe_wrap(
     as_json: AsJson = False,
 ) -> None:
     """Wrap the key of a sealed model, and the file's digest, in a JWE for one more recipient."""
-    from fedveil_cli import model_sealing
+    from fedveil_cli import model_tokens
 
-    model_sealing.jwe_wrap(file, out, to, key, passphrase_file, Output(as_json))
+    model_tokens.jwe_wrap(file, out, to, key, passphrase_file, Output(as_json))
 
 
 def jwe_open(
@@ -167,9 +167,9 @@ def jwe_open(
     as_json: AsJson = False,
 ) -> None:
     """Open a sealed model by the key in a JWE, as `model open` does."""
-    from fedveil_cli import model_files, model_sealing
+    from fedveil_cli import model_files, model_tokens
 
     folder = home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
     asked = model_files.Asked.now(folder, status)
-    model_sealing.jwe_open(token, file, out, key, expected, passphrase_file, Output(as_json), asked)
+    model_tokens.jwe_open(token, file, out, key, expected, passphrase_file, Output(as_json), asked)

@@ -9,6 +9,7 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.jcs import Json
@@ -16,12 +17,14 @@ from fedveil_common.limits import MAX_STATUS
 from fedveil_common.pki.governance import Trust
 from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
-from fedveil_common.registry.release import Release
 from fedveil_common.registry.stages import Stage
 from fedveil_common.registry.status import StatusList
 
 from fedveil_cli.files import read_file, write_file
 from fedveil_cli.output import Output
+
+if TYPE_CHECKING:
+    from fedveil_common.registry.release import Release
 
 COMPANION = ".status.json"
 """What the list beside a model file is called: the model's name and this."""
@@ -115,7 +118,7 @@ def _of_federation(home: pathlib.Path, expected: bytes) -> bool:
     return home_fingerprint(home) == expected
 
 
-def look(found: Found | None, model: ModelRef, release: Release | None, now_s: float) -> Standing | None:
+def look(found: Found | None, model: ModelRef, release: "Release | None", now_s: float) -> Standing | None:
     """What `found` says of the model, whatever that is. PeerError `release_not_listed` if the file says that it was
     released, and the list, which is later, does not.
     """
@@ -133,7 +136,7 @@ def look(found: Found | None, model: ModelRef, release: Release | None, now_s: f
     return Standing(found, stage, listed.expired(now_s))
 
 
-def check(found: Found | None, model: ModelRef, release: Release | None, now_s: float) -> Standing | None:
+def check(found: Found | None, model: ModelRef, release: "Release | None", now_s: float) -> Standing | None:
     """What `found` says of a model that is to be used. PolicyRefusal `model_withdrawn`; PeerError as `look`."""
     if found is not None:
         status.check_in_use(found.contents, model)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedveil_common.crypto import aead
-from fedveil_common.durable import TemporaryFile
+from fedveil_common.durable import LargeFile
 from fedveil_common.errors import ConfigError
 from fedveil_common.ports import Entropy
 from fedveil_common.sealing import chunks, header
@@ -40,11 +40,11 @@ def seal(source: BinaryIO, length: int, out: Path, subject: Subject, wrap: Wrap,
     key, salt = Seed(entropy.take(aead.KEY_BYTES)), entropy.take(header.SALT_BYTES)
     made = header.make(key, subject, salt, length, wrap(key))
     begin = header.to_bytes(made)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
-        file.write(begin, 0)
-        for index, chunk in enumerate(chunks.seal(made, key, source.read)):
-            file.write(chunk, len(begin) + index * chunks.SEALED_CHUNK)
+        file.append(begin)
+        for chunk in chunks.seal(made, key, source.read):
+            file.append(chunk)
         file.commit(out.name)
     finally:
         file.discard()
@@ -58,10 +58,10 @@ def unseal(source: BinaryIO, out: Path, unwrap: Unwrap, expected: Callable[[Subj
     SealedError.
     """
     opened = Opened(source, unwrap, expected)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
         for index in range(opened.header.chunks):
-            file.write(opened.chunk(index), index * CHUNK)
+            file.append(opened.chunk(index))
         opened.check_end()
         file.commit(out.name)
     finally:
@@ -77,13 +77,13 @@ def rewrap(source: BinaryIO, out: Path, unwrap: Unwrap, wrap: Wrap) -> Header:
     key = unwrap(before)
     made = header.make(key, before.subject, before.salt, before.length, wrap(key))
     begin, reader = header.to_bytes(made), chunks.Reader(source, before, start, key)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
-        file.write(begin, 0)
+        file.append(begin)
         for index in range(before.chunks):
             reader.chunk(index)
             source.seek(start + index * chunks.SEALED_CHUNK)
-            file.write(source.read(chunks.SEALED_CHUNK), len(begin) + index * chunks.SEALED_CHUNK)
+            file.append(source.read(chunks.SEALED_CHUNK))
         reader.check_end()
         file.commit(out.name)
     finally:
