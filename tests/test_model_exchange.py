@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_cli import main, model_cards, model_files
 from fedveil_cli.world import SystemEntropy
 from fedveil_common import modelfile, private_sum
@@ -26,7 +27,7 @@ from fedveil_common.messages import BlobType
 from fedveil_common.plan import parse_plan
 from fedveil_common.registry.stages import Stage
 from fedveil_common.roster import Member, Role, Roster, sign_roster
-from fedveil_common.sealing import files, key_files, recipients
+from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Subject
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
@@ -204,21 +205,28 @@ def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsy
 def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
     place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read twice, so that nothing of it is written before all of it was verified."""
+    """It is read twice, so that nothing of it is written before all of it was verified. Whoever sealed it could make
+    other chunks that open, too.
+    """
     sealed(capsys, "ann.pub")
+    data = Path("m.sealed").read_bytes()
+    found, start = header.parse(io.BytesIO(data))
+    key = recipients.unwrap(found, key_files.read_private(Path("ann.key").read_bytes(), "", None))
+    other = AESGCM(found.chunk_key(key)).encrypt(bytes(11) + b"\1", bytes(found.length), found.fixed)
     real = model_files.check_head
+    for after, code in ((data[:start] + other, "file_changed"), (data[:-1] + b"\0", "sealed_chunk_damaged")):
 
-    def verified(*arguments: Any) -> model_files.Origin:
-        found = real(*arguments)
-        with Path("m.sealed").open("r+b") as stream:
-            stream.seek(-1, os.SEEK_END)
-            stream.write(bytes([Path("m.sealed").read_bytes()[-1] ^ 1]))
-        return found
+        def verified(*arguments: Any, after: bytes = after) -> model_files.Origin:
+            found = real(*arguments)
+            with Path("m.sealed").open("r+b") as stream:
+                stream.write(after)
+            return found
 
-    monkeypatch.setattr(model_files, "check_head", verified)
-    code, out, err = run(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
-    assert (code, out, "sealed_chunk_damaged" in err) == (5, "", True)
-    assert not Path("x").exists()
+        monkeypatch.setattr(model_files, "check_head", verified)
+        exit_code, out, err = run(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
+        assert (exit_code != 0, out, f"[{code}]" in err) == (True, "", True)
+        assert not Path("x").exists()
+        Path("m.sealed").write_bytes(data)
 
 
 @pytest.mark.parametrize(

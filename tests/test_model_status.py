@@ -340,6 +340,12 @@ def test_the_list_goes_with_the_model(reader: Reader, capsys: pytest.CaptureFixt
     assert reader.out.read_bytes() == reader.model.read_bytes()
     copies = [companion(path).read_bytes() for path in (again, more, reader.out)]
     assert copies == [reader.office.published[RELEASED]] * 3
+    companion(reader.out).unlink()
+    reader.does("export")
+    assert companion(reader.out).read_bytes() == reader.office.published[RELEASED]
+    companion(reader.out).unlink()
+    reader.does("export --to csv")
+    assert not companion(reader.out).exists(), "no program that reads it asks for a list"
 
 
 def test_a_list_that_is_there_already_is_not_put_back_behind(reader: Reader) -> None:
