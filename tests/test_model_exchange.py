@@ -256,6 +256,8 @@ def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
         (("jws", "sign", "m.safetensors", "--out", "x"), "not_initialised"),
         (("export", "m.safetensors", "--to", "csv", "--out", "x"), "fingerprint_missing"),
         (("export", "m.safetensors", "--to", "pickle", "--out", "x"), "usage"),
+        (("export", "m.safetensors", *PRINT, "--out", "."), "file_unwritable"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "."), "output_refused"),
         (("export", "m.safetensors", "--run", "run-1", *PRINT, "--out", "x"), "usage"),
         (("export", "word", *PRINT, "--to", "onnx", "--out", "x"), "bad_model_file"),
         (("card", "none.safetensors", *PRINT, "--out", "x"), "file_unreadable"),

@@ -6,6 +6,7 @@ that counted goes with it.
 """
 
 import itertools
+import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Standing:
 
 def companion(model: pathlib.Path) -> pathlib.Path:
     """Where the list beside a model file stands."""
-    return model.with_name(model.name + COMPANION)
+    return model.parent / (model.name + COMPANION)  # `.` and `/` have no name, and are refused by who writes there
 
 
 def newest(
@@ -102,7 +103,7 @@ def _document(path: pathlib.Path) -> bytes:
 
 def _left(out: pathlib.Path | None, expected: bytes, known: Sequence[Trust]) -> list[Found]:
     """The list next to a file that will be replaced, if it is one: what is written there goes back behind none."""
-    if out is None or not companion(out).exists():
+    if out is None or not os.path.exists(companion(out)):  # also where nobody may look: writing there says why
         return []
     try:
         document = _document(companion(out))
