@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from federation import FIVE, PLAN, RUN, SETTINGS, THREE, check_sums, federation, journal, parse, plan_bytes, run, state
 from fedveil_cli import identity_commands, main, model_files, operating, run_commands
-from fedveil_cli.model_status import companion
+from fedveil_cli.companions import companion
 from fedveil_cli.output import Output
 from fedveil_common import layout, modelfile, provenance
 from fedveil_common import plan as plans

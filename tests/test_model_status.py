@@ -17,8 +17,9 @@ from fedveil_cli import (
     registry_commands,
     service_commands,
 )
+from fedveil_cli.companions import companion
 from fedveil_cli.model_files import Asked
-from fedveil_cli.model_status import Nearby, companion
+from fedveil_cli.model_status import Nearby
 from fedveil_cli.output import Output
 from fedveil_cli.world import SystemEntropy
 from fedveil_common import modelfile

@@ -5,6 +5,7 @@ A list that was named on the command line and is older than the home's is refuse
 that counted goes with it.
 """
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -15,20 +16,19 @@ from typing import TYPE_CHECKING
 from fedveil_common.errors import FedveilError, PeerError
 from fedveil_common.jcs import Json
 from fedveil_common.limits import MAX_STATUS
+from fedveil_common.modelmanifest import ModelManifest
 from fedveil_common.pki.governance import Trust
 from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.stages import Stage
 from fedveil_common.registry.status import StatusList
 
+from fedveil_cli.companions import companion
 from fedveil_cli.files import read_file, write_file
 from fedveil_cli.output import Output
 
 if TYPE_CHECKING:
     from fedveil_common.registry.release import Release
-
-COMPANION = ".status.json"
-"""What the list beside a model file is called: the model's name and this."""
 
 WHAT = "the status list"
 
@@ -65,11 +65,6 @@ class Standing:
     def as_of(self) -> str:
         """The date of the list."""
         return status.date(self.found.contents.as_of_s)
-
-
-def companion(model: pathlib.Path) -> pathlib.Path:
-    """Where the list beside a model file stands."""
-    return model.parent / (model.name + COMPANION)  # `.` and `/` have no name, and are refused by who writes there
 
 
 def newest(
@@ -158,27 +153,30 @@ def keep_beside(out: pathlib.Path, standing: Standing | None) -> pathlib.Path | 
     return companion(out)
 
 
-def carried(model: pathlib.Path) -> Found | None:
+def carried(model: pathlib.Path) -> Found:
     """The list next to a model file, as it stands there: no signature was checked. PeerError `bad_document`."""
-    if not companion(model).exists():
-        return None
     document = _document(companion(model))
     return Found(status.contents(document), document)
 
 
-def carry(listed: Found | None, out: pathlib.Path) -> pathlib.Path | None:
+def check_carried(listed: Found, manifest: ModelManifest) -> None:
+    """Returns unless an unverified list is another federation's or withdraws the model of an unverified manifest.
+
+    PeerError `wrong_federation`; PolicyRefusal `model_withdrawn`.
+    """
+    status.check_federation(listed.contents, manifest.federation_id)
+    status.check_in_use(listed.contents, ModelRef.of(manifest))
+
+
+def carry(listed: Found, out: pathlib.Path) -> pathlib.Path:
     """Where an unverified list stands now: next to `out`, unless a later one of the federation stands there already.
 
     StorageError `file_unwritable`.
     """
-    if listed is None:
-        return None
-    try:
-        before = carried(out)
-    except FedveilError:
-        before = None
-    mine = listed.contents
-    theirs = before.contents if before is not None else mine
+    mine = theirs = listed.contents
+    if companion(out).exists():
+        with contextlib.suppress(FedveilError):  # what is no list is replaced
+            theirs = carried(out).contents
     if theirs.federation_id != mine.federation_id or theirs.sequence <= mine.sequence:
         write_file(companion(out), WHAT, listed.document)
     return companion(out)

@@ -10,62 +10,25 @@ header length; RFC 8785 JSON header, padded with blanks to a multiple of 8; tens
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import jcs, standardisation, transcript
+from fedveil_common import jcs, modelmanifest, standardisation, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import FederationId, OrgId, RunId, is_name
+from fedveil_common.ids import FederationId, OrgId, RunId
 from fedveil_common.messages import BlobType, SignedBlob
+from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, Tensor, parse_manifest
 from fedveil_common.plan import ModelKind, Plan, canonical, parameters, parse_canonical, plan_hash
 from fedveil_common.standardisation import Standardisation
 
+__all__ = ["ModelManifest", "parse_manifest"]
+"""Of `modelmanifest`, for those who read the file too; what is made here needs no listing."""
+
 FORMAT = "fedveil/1"
-MAX_HEADER = 16 * 1024 * 1024
-HASH_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One named parameter block; `shape` in rows of float32."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelManifest:
-    """What the coordinator signs as SignedBlob type "model". Hashes of 32 bytes; `transcript`: T3 of the last sum."""
-
-    federation_id: FederationId
-    run_id: RunId
-    round: int
-    roster_version: int
-    plan_hash: bytes
-    standardisation_hash: bytes
-    model_hash: bytes
-    layout: tuple[Tensor, ...]
-    transcript: bytes
-
-    def to_bytes(self) -> bytes:
-        """The RFC 8785 JSON body that is signed."""
-        return jcs.dumps(
-            {
-                "federation_id": self.federation_id,
-                "run_id": self.run_id,
-                "round": self.round,
-                "roster_version": self.roster_version,
-                "plan_hash": self.plan_hash.hex(),
-                "standardisation_hash": self.standardisation_hash.hex(),
-                "model_hash": self.model_hash.hex(),
-                "layout": [{"name": tensor.name, "shape": list(tensor.shape)} for tensor in self.layout],
-                "transcript": self.transcript.hex(),
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +98,7 @@ def check_length(plan: Plan, length: int) -> None:
     """Returns if a model under `plan` has so many bytes of parameters. PeerError `bad_model_file`."""
     expected = 4 * parameters.count(plan.model, plan.data)
     if length != expected:
-        raise _bad(f"{length} bytes of parameters, the plan says {expected}")
+        raise modelmanifest.bad(f"{length} bytes of parameters, the plan says {expected}")
 
 
 def part_leaves(part: bytes | memoryview, first: int) -> list[bytes]:
@@ -148,31 +111,7 @@ def part_leaves(part: bytes | memoryview, first: int) -> list[bytes]:
 
 def _check_finite(model: NDArray[np.float32]) -> None:
     if not np.isfinite(model).all():
-        raise _bad("it has values that are not finite")
-
-
-def parse_manifest(body: bytes) -> ModelManifest:
-    """The manifest in a signed body. Raises PeerError `bad_model_file` unless `body` is its canonical form."""
-    try:
-        value = jcs.loads(body)
-        if not isinstance(value, dict):
-            raise TypeError("an object was expected")
-        manifest = ModelManifest(
-            federation_id=FederationId(_name(value, "federation_id")),
-            run_id=RunId(_name(value, "run_id")),
-            round=_count(value, "round"),
-            roster_version=_count(value, "roster_version"),
-            plan_hash=_hash(value, "plan_hash"),
-            standardisation_hash=_hash(value, "standardisation_hash"),
-            model_hash=_hash(value, "model_hash"),
-            layout=_layout(value["layout"]),
-            transcript=_hash(value, "transcript"),
-        )
-    except (ValueError, TypeError, KeyError):
-        raise _bad("its signed manifest cannot be read") from None
-    if manifest.to_bytes() != body:
-        raise _bad("its signed manifest is not in canonical form")
-    return manifest
+        raise modelmanifest.bad("it has values that are not finite")
 
 
 def write_model(file: ModelFile) -> bytes:
@@ -210,7 +149,7 @@ def head_size(start: bytes) -> int:
     """Where the parameters begin in a file that begins with `start`, 8 bytes at least. PeerError `bad_model_file`."""
     size = int.from_bytes(start[:8], "little")
     if len(start) < 8 or not 2 <= size <= MAX_HEADER:
-        raise _bad("it does not begin with a header")
+        raise modelmanifest.bad("it does not begin with a header")
     return 8 + size
 
 
@@ -222,28 +161,29 @@ def read_head(data: bytes) -> ModelHead:
     NotInThisReleaseError if the plan is one of a later release.
     """
     if len(data) != head_size(data):
-        raise _bad("it does not begin with a header")
+        raise modelmanifest.bad("it does not begin with a header")
     try:
         header = jcs.loads(data[8:].rstrip(b" "))
         if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
             raise TypeError("no metadata")
-        plan = _plan(_text(metadata, "plan"))
-        scaling = standardisation.from_bytes(base64.b64decode(_text(metadata, "standardisation"), validate=True))
+        plan = _plan(modelmanifest.text(metadata, "plan"))
+        moments = modelmanifest.text(metadata, "standardisation")
+        scaling = standardisation.from_bytes(base64.b64decode(moments, validate=True))
         if len(scaling.mean) != len(plan.data.float_features):
             raise ValueError("the standardisation does not fit the plan")
         head = ModelHead(
             plan=plan,
             standardisation=scaling,
-            lineage=_text(metadata, "lineage"),
-            signatures=_blobs(_text(metadata, "signatures")),
-            trust_chain=_text(metadata, "trust_chain"),
-            roster=_text(metadata, "roster"),
+            lineage=modelmanifest.text(metadata, "lineage"),
+            signatures=_blobs(modelmanifest.text(metadata, "signatures")),
+            trust_chain=modelmanifest.text(metadata, "trust_chain"),
+            roster=modelmanifest.text(metadata, "roster"),
         )
         same = _head_bytes(head) == data
     except (ValueError, TypeError, KeyError, binascii.Error):
-        raise _bad("its header cannot be read") from None
+        raise modelmanifest.bad("its header cannot be read") from None
     if not same:
-        raise _bad("its header is not the one that Fedveil writes for these contents")
+        raise modelmanifest.bad("its header is not the one that Fedveil writes for these contents")
     return head
 
 
@@ -303,7 +243,7 @@ def verify_head(head: ModelHead, coordinator_key: bytes, model_hash: Callable[[]
     contents, `bad_model_file` if there is no signature.
     """
     if not head.signatures:
-        raise _bad("it carries no signature")
+        raise modelmanifest.bad("it carries no signature")
     signing.verify(head.signatures[0], coordinator_key, BlobType.MODEL)
     manifest = parse_manifest(head.signatures[0].body)
     actual = {
@@ -328,7 +268,7 @@ def _plan(text: str) -> Plan:
     try:
         return parse_canonical(text.encode())
     except PeerError:
-        raise _bad("its plan is not in canonical form") from None
+        raise modelmanifest.bad("its plan is not in canonical form") from None
 
 
 def _blob_json(blob: SignedBlob) -> jcs.Json:
@@ -350,58 +290,10 @@ def _blobs(text: str) -> tuple[SignedBlob, ...]:
             raise TypeError("a signature is an object")
         blobs.append(
             SignedBlob(
-                signer_id=OrgId(_name(item, "signer_id")),
-                type=BlobType(_text(item, "type")),
-                body=base64.b64decode(_text(item, "body"), validate=True),
-                sig=base64.b64decode(_text(item, "sig"), validate=True),
+                signer_id=OrgId(modelmanifest.name(item, "signer_id")),
+                type=BlobType(modelmanifest.text(item, "type")),
+                body=base64.b64decode(modelmanifest.text(item, "body"), validate=True),
+                sig=base64.b64decode(modelmanifest.text(item, "sig"), validate=True),
             )
         )
     return tuple(blobs)
-
-
-def _layout(value: jcs.Json) -> tuple[Tensor, ...]:
-    if not isinstance(value, list):
-        raise TypeError("a list was expected")
-    found: list[Tensor] = []
-    for item in value:
-        if not isinstance(item, dict) or not isinstance(shape := item["shape"], list):
-            raise TypeError("a tensor is {name, shape}")
-        found.append(Tensor(_text(item, "name"), tuple(size for size in shape if isinstance(size, int))))
-    return tuple(found)
-
-
-def _text(members: Mapping[str, jcs.Json], key: str) -> str:
-    value = members[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is text")
-    return value
-
-
-def _name(members: Mapping[str, jcs.Json], key: str) -> str:
-    value = _text(members, key)
-    if not is_name(value):
-        raise ValueError(f"{key} is an id")
-    return value
-
-
-def _count(members: Mapping[str, jcs.Json], key: str) -> int:
-    value = members[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= jcs.MAX_INTEGER:
-        raise ValueError(f"{key} is a whole number")
-    return value
-
-
-def _hash(members: Mapping[str, jcs.Json], key: str) -> bytes:
-    value = bytes.fromhex(_text(members, key))
-    if len(value) != HASH_BYTES:
-        raise ValueError(f"{key} is 32 bytes")
-    return value
-
-
-def _bad(why: str) -> PeerError:
-    return PeerError(
-        "bad_model_file",
-        f"this is not a Fedveil model file: {why}",
-        not_done="the model was not loaded",
-        next_step="fetch the file again from where it was published",
-    )

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from fedveil_common import jcs
 from fedveil_common.errors import PeerError
-from fedveil_common.modelfile import MAX_HEADER, ModelManifest, parse_manifest
+from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, parse_manifest
 from fedveil_common.sealing.header import Subject
 
 KIND = "model"
