@@ -9,6 +9,11 @@ from fedveil_common import layout, modelfile, standardisation
 from fedveil_common.ids import FederationId
 from fedveil_common.modelfile import ModelFile
 from fedveil_common.plan import Plan, parse_plan
+from fedveil_common.registry import status
+from fedveil_common.registry.identity import ModelRef
+from fedveil_common.registry.stages import Stage
+from fedveil_common.registry.status import Listed, StatusList
+from fedveil_common.secret import PrivateKey
 from fedveil_common.standardisation import Standardisation
 
 from tests.test_plan_and_model_commands import Federation
@@ -96,6 +101,14 @@ def signed(plan: Plan, federation: Federation = OURS, roster_version: int = 2, s
 def signed_bytes(plan: Plan, federation: Federation = OURS, seed: int = 3) -> bytes:
     """The file of it."""
     return modelfile.write_model(signed(plan, federation, seed=seed))
+
+
+def status_file(file: ModelFile, stage: Stage, key: PrivateKey, chain: bytes) -> bytes:
+    """A status list that names one model, in force until long after any test; `key`: of the coordinator."""
+    manifest = modelfile.parse_manifest(file.signatures[0].body)
+    listed = (Listed(ModelRef.of(manifest), stage, 1_700_000_000),)
+    made = StatusList(manifest.federation_id, 1, 1_700_000_000, 1_700_000_000, 2**52, 1, b"h" * 32, listed)
+    return status.to_file(made, key, chain)
 
 
 def other_federation(file: ModelFile) -> ModelFile:

@@ -245,6 +245,18 @@ def test_sealing_measures_beside_a_copy(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == [], "every file is removed"
 
 
+def test_sealing_of_a_model_measures_the_commands_beside_a_copy(tmp_path: pathlib.Path) -> None:
+    arguments = ("--megabytes", "1", "--repeats", "1", "--json", "--folder", str(tmp_path))
+    done = script("model_sealing", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name in ("seal", "open"):
+        assert all(found[f"{name}_{what}"] > 0 for what in ("start_s", "peak_mb", "start_peak_mb"))
+        assert found[f"{name}_of_copy"] >= 0, "next to nothing: a megabyte is copied before a program has started"
+    assert found["goals"] == {"seal_of_copy": 0.8}
+    assert list(tmp_path.iterdir()) == [], "every file is removed"
+
+
 # --- masking of tables ------------------------------------------------------------------------------------------------
 
 

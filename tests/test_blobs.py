@@ -138,6 +138,45 @@ def test_a_discarded_file_takes_no_more_bytes(tmp_path: pathlib.Path) -> None:
     assert other.commit("other").read_bytes() == b""
 
 
+def test_a_large_file_goes_to_the_disk_while_it_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fdatasync
+    monkeypatch.setattr(durable, "SYNC_BYTES", 100)
+    monkeypatch.setattr(durable.os, "fdatasync", lambda number: (synced.append(number), real(number)))
+    file = durable.LargeFile(tmp_path)
+    parts = [bytes([index]) * 70 for index in range(20)]
+    for part in parts:
+        file.append(part)
+    assert list(tmp_path.iterdir()) == [], "no name before the end"
+    assert file.commit("large").read_bytes() == b"".join(parts)
+    assert synced
+    file.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+    dropped = durable.LargeFile(tmp_path)
+    dropped.append(b"x" * 1000)
+    dropped.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+
+
+def test_a_disk_that_failed_on_the_way_fails_the_large_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is reported once: the last fsync would not see it again."""
+
+    def failed(number: int) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(durable, "SYNC_BYTES", 100)
+    monkeypatch.setattr(durable.os, "fdatasync", failed)
+    file = durable.LargeFile(tmp_path)
+    file.append(b"x" * 150)
+    with pytest.raises(StorageError, match="disk_failed"):
+        file.commit("large")
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- ring files -------------------------------------------------------------------------------------------------------
 
 

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from federation import FIVE, PLAN, RUN, SETTINGS, THREE, check_sums, federation, journal, parse, plan_bytes, run, state
-from fedveil_cli import identity_commands, main, operating, run_commands
+from fedveil_cli import identity_commands, main, model_files, operating, run_commands
+from fedveil_cli.companions import companion
 from fedveil_cli.output import Output
 from fedveil_common import layout, modelfile, provenance
 from fedveil_common import plan as plans
-from fedveil_common.errors import ConfigError
+from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_common.ids import OrgId, RunId
-from fedveil_common.messages import Purpose, Refusal
+from fedveil_common.messages import PlanAnswer, Purpose, Refusal
 from fedveil_common.plan import Leg, Plan, PlanError
 from fedveil_coordinator import continuing
 from fedveil_participant import checks
 from fedveil_simulation.cluster import Cluster
+
+from tests.release_office import OPERATOR, office_of
+from tests.test_status_lists import kept_by
 
 NEXT, THIRD = RunId("run-2"), RunId("run-3")
 
@@ -239,6 +243,9 @@ def test_the_commands_agree_on_the_hash(
             assert run_id == RUN
             return model.read_bytes()
 
+        def model_status(self) -> bytes:
+            return b""
+
         def start_run(self, canonical: bytes, reuse_key_epoch: bool = False) -> str:
             started.append(canonical)
             return "run-2"
@@ -246,6 +253,7 @@ def test_the_commands_agree_on_the_hash(
     monkeypatch.setattr(run_commands, "connect", lambda home: Admin())
     signed = {"version": 1, "added": [], "removed": [], "participants": list(THREE)}
     monkeypatch.setattr(identity_commands, "publish_next_roster", lambda *arguments: signed)
+    monkeypatch.setattr(model_files, "expected_fingerprint", lambda given, home: cluster.charter.fingerprint)
     assert main.main(["plan", "check", str(path), "--from", str(model), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert shown["continues"] == [{"run": RUN, "steps": 2}]
@@ -257,3 +265,86 @@ def test_the_commands_agree_on_the_hash(
     path.write_bytes(text("{kind: fedavg}", rounds=3, rate=0.9))
     assert main.main(["plan", "check", str(path), "--from", str(model), "--json"]) == 2
     assert json.loads(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == "cannot_continue"
+
+
+# --- what was withdrawn -----------------------------------------------------------------------------------------------
+
+
+def test_nobody_goes_on_from_a_model_that_was_withdrawn(tmp_path: pathlib.Path) -> None:
+    """The coordinator starts no such run; one that does is answered with no by everybody who has its list."""
+    cluster = ran()
+    plan = further(cluster)
+    accept(cluster, plan)
+    with office_of(cluster, tmp_path) as office:
+        kept = {org: kept_by(office, tmp_path / org) for org in THREE}
+        early = office.registry.status()
+        office.registry.withdraw(RUN, OPERATOR, "wrong units")
+        with pytest.raises(PolicyRefusal, match="model_withdrawn"):
+            cluster.coordinator.start_run(NEXT, plan)
+        cluster.coordinator.registry = None
+        for org, one in kept.items():
+            driver = cluster.members[org].driver
+            assert driver is not None
+            one.check_first_model(plans.parse_canonical(plan))  # no list yet
+            one.take(early)
+            one.check_first_model(plans.parse_canonical(plan))
+            one.take(office.registry.status())
+            driver.answers.check_first_model = one.check_first_model
+        assert run(cluster, plan, NEXT) == "not_enough_participants"
+        said = [parse(packet) for packet in cluster.sent if not packet.outward]
+        answers = {one.code for one in said if isinstance(one, PlanAnswer) and one.plan_hash == plans.plan_hash(plan)}
+        assert "model_withdrawn" in answers
+        assert not any(key.run_id == NEXT for org in THREE for _, key, _ in journal(cluster, org).trail)
+
+
+def test_no_plan_goes_on_from_a_file_that_was_withdrawn(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan check --from FILE` asks the list as `model verify` does; `run start --from RUN` does before it signs."""
+    cluster = ran()
+    path, model = tmp_path / "plan.yaml", tmp_path / "m.safetensors"
+    path.write_bytes(text("{kind: fedavg}", rounds=3))
+    model.write_bytes(journal(cluster, THREE[0]).ends[RUN][2])
+    words = ["plan", "check", str(path), "--from", str(model), "--home", str(tmp_path / "none"), "--json"]
+    named = [*words, "--fingerprint", cluster.charter.fingerprint.hex()]
+
+    def refused(given: list[str]) -> str:
+        assert main.main(given) != 0
+        out, err = capsys.readouterr()
+        assert out == ""
+        return str(json.loads(err.splitlines()[-1])["error"]["code"])
+
+    def status(given: list[str]) -> Any:
+        capsys.readouterr()
+        assert main.main(given) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["status"]
+
+    with office_of(cluster, tmp_path) as office:
+        listed = tmp_path / "listed.json"
+        listed.write_bytes(office.registry.status())
+        assert status(words) is None, "nobody said whose model it is"
+        assert status(named) is None
+        assert status([*named, "--status", str(listed)])["stage"] is None
+        office.registry.withdraw(RUN, OPERATOR, "wrong units")
+        withdrawn = office.registry.status()
+        listed.write_bytes(withdrawn)
+        assert refused([*named, "--status", str(listed)]) == "model_withdrawn"
+        assert refused([*words, "--status", str(listed)]) == "fingerprint_missing"
+        assert refused([*named[:3], *named[5:]]) == "usage", "there is no model that it could be about"
+        companion(model).write_bytes(withdrawn)
+        assert refused(named) == "model_withdrawn"
+
+    class Admin:
+        def export_model(self, run_id: str) -> bytes:
+            return model.read_bytes()
+
+        def model_status(self) -> bytes:
+            return withdrawn
+
+    monkeypatch.setattr(run_commands, "connect", lambda home: Admin())
+    monkeypatch.setattr(model_files, "expected_fingerprint", lambda given, home: cluster.charter.fingerprint)
+    signed: list[object] = []
+    monkeypatch.setattr(identity_commands, "publish_next_roster", lambda *arguments: signed.append(arguments))
+    with pytest.raises(PolicyRefusal, match="model_withdrawn"):
+        run_commands.start(tmp_path, path, None, True, Output(True), RUN)
+    assert signed == []

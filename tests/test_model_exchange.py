@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_cli import main, model_cards, model_files
 from fedveil_cli.world import SystemEntropy
 from fedveil_common import modelfile, private_sum
@@ -24,8 +25,9 @@ from fedveil_common.exchange.jwe import SealedKey
 from fedveil_common.ids import COORDINATOR, RunId
 from fedveil_common.messages import BlobType
 from fedveil_common.plan import parse_plan
+from fedveil_common.registry.stages import Stage
 from fedveil_common.roster import Member, Role, Roster, sign_roster
-from fedveil_common.sealing import files, key_files, recipients
+from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Subject
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
@@ -200,6 +202,33 @@ def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsy
     assert "chunk 0 of 1" in run(capsys, *opening)[2]
 
 
+def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
+    place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read twice, so that nothing of it is written before all of it was verified. Whoever sealed it could make
+    other chunks that open, too.
+    """
+    sealed(capsys, "ann.pub")
+    data = Path("m.sealed").read_bytes()
+    found, start = header.parse(io.BytesIO(data))
+    key = recipients.unwrap(found, key_files.read_private(Path("ann.key").read_bytes(), "", None))
+    other = AESGCM(found.chunk_key(key)).encrypt(bytes(11) + b"\1", bytes(found.length), found.fixed)
+    real = model_files.check_head
+    for after, code in ((data[:start] + other, "file_changed"), (data[:-1] + b"\0", "sealed_chunk_damaged")):
+
+        def verified(*arguments: Any, after: bytes = after) -> model_files.Origin:
+            found = real(*arguments)
+            with Path("m.sealed").open("r+b") as stream:
+                stream.write(after)
+            return found
+
+        monkeypatch.setattr(model_files, "check_head", verified)
+        exit_code, out, err = run(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
+        assert (exit_code != 0, out, f"[{code}]" in err) == (True, "", True)
+        assert not Path("x").exists()
+        Path("m.sealed").write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -227,6 +256,8 @@ def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsy
         (("jws", "sign", "m.safetensors", "--out", "x"), "not_initialised"),
         (("export", "m.safetensors", "--to", "csv", "--out", "x"), "fingerprint_missing"),
         (("export", "m.safetensors", "--to", "pickle", "--out", "x"), "usage"),
+        (("export", "m.safetensors", *PRINT, "--out", "."), "file_unwritable"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "."), "output_refused"),
         (("export", "m.safetensors", "--run", "run-1", *PRINT, "--out", "x"), "usage"),
         (("export", "word", *PRINT, "--to", "onnx", "--out", "x"), "bad_model_file"),
         (("card", "none.safetensors", *PRINT, "--out", "x"), "file_unreadable"),
@@ -351,6 +382,15 @@ def test_a_manifest_as_a_token_is_the_operator_s_to_sign(place: Path, capsys: Ca
     }
     verify = ("jws", "verify", "ours.jws", "ours.safetensors", "--fingerprint", fingerprint)
     assert value(capsys, *verify)["jwk"] == made["jwk"]
+    # a model that was withdrawn: by the home's list, and by the one that is named
+    op = founding.load_federation(Path("op"))
+    withdrawn = (modelfile.read_model(data), Stage.WITHDRAWN, op.protocol_key(), op.trust_chain)
+    Path("op/status.json").write_bytes(model_samples.status_file(*withdrawn))
+    signing_again = ("jws", "sign", "ours.safetensors", "--home", "op", "--out", "x")
+    assert refused(capsys, *signing_again) == (4, "model_withdrawn")
+    Path("op/status.json").rename("listed")
+    assert refused(capsys, *signing_again, "--status", "listed") == (4, "model_withdrawn")
+    assert refused(capsys, *verify, "--status", "listed") == (4, "model_withdrawn")
     assert refused(capsys, *verify[:-1], OURS.fingerprint.hex())[1] == "fingerprint_mismatch"
     # a model that another coordinator signed
     assert refused(capsys, "jws", "sign", "m.safetensors", "--home", "op", "--out", "x")[1] == "fingerprint_mismatch"
@@ -379,6 +419,35 @@ def test_no_signature_of_the_protocol_reads_as_a_token() -> None:
         message = labelled(f"sig/{kind.value}", b"coordinator", b"body")
         assert message[0] == 0
         assert not message.startswith(b"ey")
+
+
+# --- freshness --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "m.safetensors"),
+        ("open", "m.sealed", "--key", "ann.key", "--out", "x"),
+        ("jwe", "open", "bob.jwe", "m.sealed", "--key", "bob.key", "--out", "x"),
+        ("export", "m.safetensors", "--out", "x"),
+        ("export", "m.safetensors", "--to", "onnx", "--out", "x"),
+        ("card", "m.safetensors", "--out", "x"),
+    ],
+)
+def test_the_list_that_is_named_counts(words: tuple[str, ...], place: Path, capsys: Capture) -> None:
+    """`test_model_status` has the rest: here, that each command takes `--status`."""
+    wrapped(capsys)
+    for stage in (Stage.RELEASED, Stage.WITHDRAWN):
+        listed = model_samples.status_file(model_samples.signed(PLAN), stage, OURS.coordinator_key, OURS.chain)
+        Path(stage).write_bytes(listed)
+    assert value(capsys, *words, *PRINT, "--status", "released")["status"]["stage"] == "released"
+    Path("x").unlink(missing_ok=True)
+    if words[0] == "card":
+        assert value(capsys, *words, *PRINT, "--status", "withdrawn")["status"]["stage"] == "withdrawn"
+    else:
+        Path("x.status.json").unlink(missing_ok=True)
+        assert refused(capsys, *words, *PRINT, "--status", "withdrawn") == (4, "model_withdrawn")
 
 
 # --- other formats ----------------------------------------------------------------------------------------------------

@@ -1,22 +1,36 @@
-"""What `model verify` and `predict` make of releases and status lists: files on the machine of somebody else."""
+"""What commands that take a model make of releases and status lists: files on the machine of somebody else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from federation import FIVE, RUN, federation
-from fedveil_cli import model_files
+from fedveil_cli import (
+    model_cards,
+    model_exporting,
+    model_files,
+    model_opening,
+    model_sealing,
+    model_tokens,
+    registry_commands,
+    service_commands,
+)
+from fedveil_cli.companions import companion
 from fedveil_cli.model_files import Asked
-from fedveil_cli.model_status import companion
+from fedveil_cli.model_status import Nearby
 from fedveil_cli.output import Output
+from fedveil_cli.world import SystemEntropy
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import FedveilError, PeerError, PolicyRefusal
+from fedveil_common.exchange import jws
+from fedveil_common.exchange.format_names import Format
 from fedveil_common.modelfile import ModelFile
 from fedveil_common.registry import statement, status
 from fedveil_common.registry.stages import Stage
+from fedveil_common.sealing import key_files
 from private_federation import private_plan
 
 from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_of, release_office
@@ -181,3 +195,216 @@ def test_a_release_with_the_coordinators_noise_must_be_accepted(
         vouched = (*file.signatures, replace(file.signatures[1], signer_id=FIVE[0]))
         desk.put(replace(file, signatures=vouched))
         assert code(lambda: desk.verify(accept=True), PeerError) == "not_released_here"
+
+
+# --- every command that makes something of a model --------------------------------------------------------------------
+
+
+class Reader(Desk):
+    """The same person with the model in every form in which it comes, and without a list as yet."""
+
+    def __init__(self, folder: Path, office: ReleaseOffice, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(folder, office, capsys)
+        self.home, self.out = folder / "home", folder / "out"
+        self.home.mkdir()
+        key = key_files.new_x25519(SystemEntropy())
+        self.key, self.public = folder / "me.key", folder / "me.pub"
+        self.key.write_bytes(key_files.private_pem(key, None))
+        self.public.write_bytes(key_files.public_pem(key.public_key()))
+        self.sealed, self.jwe, self.jws = folder / "model.sealed", folder / "model.jwe", folder / "model.jws"
+        model_sealing.seal(self.model, self.sealed, [self.public], None, Output(True))
+        model_tokens.jwe_wrap(self.sealed, self.jwe, self.public, self.key, None, Output(True))
+        manifest = modelfile.read_model(self.model.read_bytes()).signatures[0].body
+        self.jws.write_bytes(jws.sign(manifest, office.key))
+        capsys.readouterr()
+
+    def kept(self, number: int) -> None:
+        """The home of the federation has seen this list."""
+        (self.home / status.FILE).write_bytes(self.office.published[number])
+
+    def beside(self, number: int) -> None:
+        for path in (self.model, self.sealed):
+            companion(path).write_bytes(self.office.published[number])
+
+    def does(self, use: str, given: Path | None = None, now_s: float = START_S, *, as_json: bool = True) -> str:
+        """One command; what it printed."""
+        USES[use](self, Output(as_json), Asked(self.home, now_s, given))
+        return self.capsys.readouterr().out
+
+    def says(self, use: str, given: Path | None = None, now_s: float = START_S) -> tuple[dict, str]:  # type: ignore[type-arg]
+        """(`status` of the result, warnings); what was written is gone again."""
+        USES[use](self, Output(True), Asked(self.home, now_s, given))
+        out, err = self.capsys.readouterr()
+        for path in (self.out, companion(self.out)):
+            path.unlink(missing_ok=True)
+        return json.loads(out)["status"], err
+
+    def refused(self, use: str, given: Path | None = None) -> str:
+        """The code of the refusal: nothing was printed as a result, no file came, went or changed."""
+        before = {path: path.read_bytes() for path in self.folder.iterdir() if path.is_file()}
+        with pytest.raises(FedveilError) as caught:
+            self.does(use, given)
+        assert {path: path.read_bytes() for path in self.folder.iterdir() if path.is_file()} == before
+        assert self.capsys.readouterr().out == ""
+        return caught.value.code
+
+    def exported(self, wanted: Format, output: Output, asked: Asked) -> None:
+        data, near = self.model.read_bytes(), Nearby(self.model)
+        model_exporting.export(data, near, wanted, self.out, self.office.fingerprint, output, asked)
+
+
+USES: dict[str, Callable[[Reader, Output, Asked], None]] = {
+    "predict": lambda me, output, asked: model_files.predict(
+        me.model, me.folder / "new.csv", me.out, me.office.fingerprint, output, asked
+    ),
+    "verify": lambda me, output, asked: model_files.verify(me.model, me.office.fingerprint, output, asked),
+    "export": lambda me, output, asked: me.exported(Format.SAFETENSORS, output, asked),
+    "export --to csv": lambda me, output, asked: me.exported(Format.CSV, output, asked),
+    "open": lambda me, output, asked: model_opening.open_file(
+        me.sealed, me.out, me.key, me.office.fingerprint, None, output, asked
+    ),
+    "jwe open": lambda me, output, asked: model_tokens.jwe_open(
+        me.jwe, me.sealed, me.out, me.key, me.office.fingerprint, None, output, asked
+    ),
+    "jws verify": lambda me, output, asked: model_tokens.jws_verify(
+        me.jws, me.model, me.office.fingerprint, output, asked
+    ),
+}
+
+
+@pytest.fixture
+def reader(ended: ReleaseOffice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Reader:
+    return Reader(tmp_path, ended, capsys)
+
+
+@pytest.fixture
+def member(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """A reader whose home belongs to the federation."""
+    for module in (service_commands, model_files):
+        monkeypatch.setattr(module, "home_fingerprint", lambda home: reader.office.fingerprint)
+    return reader
+
+
+EACH = pytest.mark.parametrize("use", USES)
+
+
+@EACH
+def test_nothing_is_made_of_a_model_that_was_withdrawn(use: str, member: Reader) -> None:
+    """By the list beside it, by one that was named, and by the home's, whatever lies beside."""
+    assert member.refused(use, member.list(WITHDRAWN)) == "model_withdrawn"
+    member.beside(WITHDRAWN)
+    assert member.refused(use) == "model_withdrawn"
+    member.beside(BACK)
+    member.kept(WITHDRAWN)
+    assert member.refused(use) == "model_withdrawn"
+
+
+@EACH
+def test_no_older_list_than_the_home_s_is_taken(use: str, member: Reader) -> None:
+    member.kept(BACK)
+    assert member.refused(use, member.list(RELEASED)) == "status_rollback"
+    member.beside(RELEASED)
+    said, _ = member.says(use)
+    assert said["sequence"] == status.contents(member.office.published[BACK]).sequence
+
+
+@EACH
+def test_what_a_list_says_is_told(use: str, reader: Reader) -> None:
+    """Without a list, with one in force, of a retired model, and with one that expired."""
+    said, err = reader.says(use)
+    assert (said, "warning" in err) == (None, False)
+    assert "status       not known: no status list is here (--status FILE)" in reader.does(use, as_json=False)
+    assert not companion(reader.out).exists()
+    said, err = reader.says(use, reader.list(RELEASED))
+    assert (said["stage"], said["expired"]) == ("released", False)
+    assert "warning" not in err
+    assert f"as of {status.date(said['as_of_s'])}" in reader.does(use, reader.list(RELEASED), as_json=False)
+    reader.beside(RETIRED)
+    said, err = reader.says(use)
+    assert said["stage"] == "retired"
+    assert "warning: the model is retired" in err
+    said, err = reader.says(use, now_s=START_S + 31 * DAY)
+    assert said["expired"]
+    assert "whether the model was withdrawn since is not known" in err
+
+
+def test_the_list_goes_with_the_model(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the model to the sealed file, to one for other recipients, and to the model that comes out of it."""
+    reader.beside(RELEASED)
+    again, more = reader.folder / "again.sealed", reader.folder / "more.sealed"
+    model_sealing.seal(reader.model, again, [reader.public], None, Output(True))
+    assert json.loads(capsys.readouterr().out)["status_file"] == str(companion(again))
+    model_sealing.rewrap(again, more, [reader.public], reader.key, False, None, Output(True))
+    model_opening.open_file(
+        more, reader.out, reader.key, reader.office.fingerprint, None, Output(True), reader.asked(START_S, None)
+    )
+    assert reader.out.read_bytes() == reader.model.read_bytes()
+    copies = [companion(path).read_bytes() for path in (again, more, reader.out)]
+    assert copies == [reader.office.published[RELEASED]] * 3
+    companion(reader.out).unlink()
+    reader.does("export")
+    assert companion(reader.out).read_bytes() == reader.office.published[RELEASED]
+    companion(reader.out).unlink()
+    reader.does("export --to csv")
+    assert not companion(reader.out).exists(), "no program that reads it asks for a list"
+
+
+def test_a_list_that_is_there_already_is_not_put_back_behind(reader: Reader) -> None:
+    """A later list at the place of the output counts, and stays; what is no list there is replaced."""
+    published = reader.office.published
+    reader.beside(RELEASED)
+    companion(reader.out).write_bytes(published[BACK])
+    for use in ("open", "export"):
+        assert json.loads(reader.does(use))["status"]["sequence"] == status.contents(published[BACK]).sequence
+        assert companion(reader.out).read_bytes() == published[BACK]
+    companion(reader.out).write_bytes(published[WITHDRAWN])
+    assert reader.refused("open") == "model_withdrawn"
+    for left in (b"not a list", published[EMPTY]):
+        companion(reader.out).write_bytes(left)
+        reader.does("open")
+        assert companion(reader.out).read_bytes() == published[RELEASED]
+        companion(reader.out).write_bytes(left)
+        model_sealing.seal(reader.model, reader.out, [reader.public], None, Output(True))
+        assert companion(reader.out).read_bytes() == published[RELEASED]
+        reader.out.unlink()
+    companion(reader.out).write_bytes(published[BACK])
+    model_sealing.seal(reader.model, reader.out, [reader.public], None, Output(True))
+    assert companion(reader.out).read_bytes() == published[BACK]
+
+
+def test_a_withdrawn_model_is_not_sealed_for_anybody(reader: Reader) -> None:
+    """By the list beside it, which nobody verifies here; a list that is none, or of others, ends it too."""
+    USES["seal"] = lambda me, output, asked: model_sealing.seal(me.model, me.out, [me.public], None, output)
+    try:
+        reader.beside(WITHDRAWN)
+        assert reader.refused("seal") == "model_withdrawn"
+        companion(reader.model).write_bytes(b"{}")
+        assert reader.refused("seal") == "bad_document"
+        listed = replace(status.contents(reader.office.published[BACK]), federation_id="others")  # type: ignore[arg-type]
+        companion(reader.model).write_bytes(status.to_file(listed, reader.office.key, b"chain"))
+        assert reader.refused("seal") == "wrong_federation"
+    finally:
+        del USES["seal"]
+
+
+def test_who_only_looks_is_told(member: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    """A card and a comparison of a withdrawn model say what it is."""
+    member.beside(WITHDRAWN)
+    asked = Asked(member.home, START_S)
+    model_cards.of_file(member.model, member.out, member.office.fingerprint, Output(True), asked)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"]["stage"] == "withdrawn"
+    assert "was withdrawn" in err
+    assert "nobody is to use this model any more" in member.out.read_text()
+    companion(member.model).unlink()
+    model_cards.of_file(member.model, member.out, member.office.fingerprint, Output(True), asked)
+    assert "stage: not known" in member.out.read_text()
+    other = member.folder / "other.safetensors"
+    other.write_bytes(member.model.read_bytes())
+    companion(other).write_bytes(member.office.published[WITHDRAWN])
+    capsys.readouterr()
+    registry_commands.diff(member.home, str(member.model), str(other), lambda: None, Output(True))
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["first"]["stage"], found["second"]["stage"]) == (None, "withdrawn")
+    assert "other.safetensors was withdrawn" in err

@@ -2,25 +2,31 @@
 
 import base64
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from fedveil_cli import demo_split
-from fedveil_common import initial, standardisation
+from fedveil_common import initial, standardisation, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.errors import FedveilError, PeerError
+from fedveil_common.exchange import model_stream
 from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.messages import BlobType, SignedBlob
 from fedveil_common.modelfile import (
     ModelFile,
+    ModelHead,
     ModelManifest,
+    hash_of,
     manifest_for,
     model_from_bytes,
     parse_manifest,
     read_model,
+    verify_head,
     verify_model,
     write_model,
 )
@@ -216,3 +222,49 @@ def test_no_change_of_the_bytes_goes_unnoticed(data: st.DataObject) -> None:
 )
 def test_manifests_that_cannot_be_read(body: bytes) -> None:
     assert code_of(lambda: parse_manifest(body)) == "bad_model_file"
+
+
+# --- read in pieces ---------------------------------------------------------------------------------------------------
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def streamed(data: bytes, size: int) -> tuple[ModelHead, bytes]:
+    with ThreadPoolExecutor(2) as pool:
+        return model_stream.read(pieces(data, size), pool)
+
+
+@functools.cache
+def of_many_leaves() -> bytes:
+    """A model of five leaves and a bit."""
+    text = demo_split.plan_text().decode()
+    count = 5 * transcript.MODEL_LEAF_BYTES // 4 + 3
+    text = text.replace("kind: logistic", f"kind: trainer, name: large, parameters: {count}").replace("l2: 0.001", "")
+    plan = parse_plan(text.replace(", }", "}").encode(), "p")
+    model = np.random.default_rng(1).random(count, dtype=np.float32)
+    file = ModelFile(plan, model, standardisation.by_range(plan), "{}", (), "chain", "roster")
+    return write_model(signed(file))
+
+
+@pytest.mark.parametrize("size", [1000, transcript.MODEL_LEAF_BYTES, 100_001, 10**7])
+def test_a_model_in_pieces_is_the_model_in_one(size: int) -> None:
+    for data in (GOOD, of_many_leaves()):
+        whole = read_model(data)
+        head, found = streamed(data, size)
+        assert head == whole.head
+        assert found == hash_of(whole)
+        assert verify_head(head, PUBLIC, lambda found=found: found) == verify_model(whole, PUBLIC)  # type: ignore[misc]
+    with pytest.raises(PeerError, match="model_mismatch"):
+        verify_head(head, PUBLIC, lambda: bytes(32))
+
+
+@pytest.mark.parametrize("size", [7, 65_536])
+def test_in_pieces_the_same_files_are_refused(size: int) -> None:
+    large = of_many_leaves()
+    not_finite = large[:-8] + np.array([np.nan, 1], dtype="<f4").tobytes()
+    bad = [b"", GOOD[:7], GOOD[:100], GOOD[:-4], GOOD[:-1], GOOD + b"\0", GOOD + bytes(4), b"\xff" * 8 + GOOD[8:]]
+    for data in (*bad, large[:-1], not_finite, with_header(b"{}")):
+        assert code_of(lambda data=data: read_model(data)) == "bad_model_file"  # type: ignore[misc]
+        assert code_of(lambda data=data: streamed(data, size)) == "bad_model_file"  # type: ignore[misc]

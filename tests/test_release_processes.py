@@ -101,7 +101,7 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         assert differed["second"]["steps"] == 2
 
         old = home.folder / "old.json"
-        shutil.copy(home.folder / out["status"], old)
+        shutil.copy(home.folder / out["status_file"], old)
         assert home.json("model", "withdraw", run, "--reason", REASON)["stage"] == "withdrawn"
         kept = home.folder / acme / status.FILE
         home.until(lambda: '\\"withdrawn\\"' in kept.read_text(), "the list at a participant")
@@ -109,6 +109,9 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         assert refused(home, *prediction, at=acme) == (4, "model_withdrawn")
         assert refused(home, *prediction, "--status", "old.json", at=acme) == (5, "status_rollback")
         assert refused(home, "model", "verify", "model.safetensors", at=acme) == (4, "model_withdrawn")
+        for at in (acme, "op"):  # of their own stores: the home's list, and the coordinator's own
+            assert refused(home, "model", "export", "--run", run, "--out", "again", at=at) == (4, "model_withdrawn")
+        assert not (home.folder / "again").exists()
         assert not (home.folder / "scores.csv").exists()
         answered = fetched(home)
         assert status.read(answered, bytes.fromhex(fingerprint)) == status.contents(kept.read_bytes())

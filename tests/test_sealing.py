@@ -548,3 +548,30 @@ def test_another_subject_than_was_asked_for_is_refused_before_a_key_is_used(whol
             files.Opened(io.BytesIO(whole), by(OTHER), files.expect(*asked))
         assert caught.value.code == "sealed_for_another"
     files.Opened(io.BytesIO(whole), by(OURS), files.expect("data", "hospitals-1", "visits"))
+
+
+# --- read twice -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_again_is_what_was_read_first(tmp_path: Path) -> None:
+    """Whoever has the data key can make another chunk that opens; between the two readings it does not pass."""
+    data, plain = sealed(tmp_path, content(3 * CHUNK + 5)), content(3 * CHUNK + 5)
+    source = io.BytesIO(data)
+    chunked = files.ReadTwice(files.Opened(source, by(OURS), anything), ENTROPY)
+    assert b"".join(chunked.first()) == plain
+    assert b"".join(chunked.again()) == plain
+    found, start = parts(data)
+    key = AESGCM(found.chunk_key(recipients.unwrap(found, OURS)))
+    other = key.encrypt((1).to_bytes(11, "big") + b"\0", b"x" * CHUNK, found.fixed)
+    place = start + chunks.SEALED_CHUNK
+    source.seek(place)
+    source.write(other)
+    assert files.Opened(io.BytesIO(source.getvalue()), by(OURS), anything).chunk(1) == b"x" * CHUNK
+    again = chunked.again()
+    assert next(again) == plain[:CHUNK]
+    with pytest.raises(ConfigError, match="file_changed"):
+        next(again)
+    source.seek(place)
+    source.write(data[place : place + 10])
+    with pytest.raises(FedveilError, match="sealed_chunk_damaged"):
+        list(chunked.again())

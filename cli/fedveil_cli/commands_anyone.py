@@ -7,15 +7,11 @@ import typer
 from fedveil_common.exchange.format_names import Format
 
 from fedveil_cli import commands_exchange, commands_models, options, reserved
-from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
+from fedveil_cli.options import AsJson, Home, PassphraseFile, StatusFile, example, home_folder
 from fedveil_cli.output import Output
 
 Fingerprint = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The federation's (else that of the home).")
-]
-StatusFile = Annotated[
-    pathlib.Path | None,
-    typer.Option("--status", metavar="FILE", help="The status list (else beside the model, or that of the home)."),
 ]
 PlanFile = Annotated[pathlib.Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
 
@@ -83,13 +79,25 @@ def plan_check(
         pathlib.Path | None,
         typer.Option("--from", metavar="FILE", help="The plan as it goes on from the model of an earlier run of it."),
     ] = None,
+    status: StatusFile = None,
+    fingerprint: Fingerprint = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a plan and print the hash that organisations accept, with what the plan reads and what it opens."""
     from fedveil_cli import plan_report
 
-    plan_report.check(plan, participants, home_folder(home), Output(as_json), continued)
+    folder, goes_on = home_folder(home), None
+    if continued is not None:
+        from fedveil_cli import model_files
+        from fedveil_cli.service_commands import home_fingerprint
+
+        named = fingerprint is not None or status is not None or home_fingerprint(folder) is not None
+        expected = model_files.expected_fingerprint(fingerprint, folder) if named else None
+        goes_on = plan_report.GoesOn(continued, expected, model_files.Asked.now(folder, status))
+    elif status is not None or fingerprint is not None:
+        raise typer.BadParameter("it says something of the model that the plan goes on from: --from FILE")
+    plan_report.check(plan, participants, folder, Output(as_json), goes_on)
 
 
 def plan_explain(
@@ -129,12 +137,10 @@ def predict(
 ) -> None:
     """Predict with a model that verifies: one line per row, in the order of the rows."""
     from fedveil_cli import model_files
-    from fedveil_cli.world import real_world
 
     folder = home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
-    asked = model_files.Asked(folder, real_world().clock.wall_s(), status)
-    model_files.predict(model, data, out, expected, Output(as_json), asked)
+    model_files.predict(model, data, out, expected, Output(as_json), model_files.Asked.now(folder, status))
 
 
 def model_verify(
@@ -150,11 +156,10 @@ def model_verify(
 ) -> None:
     """Verify that a model file is what the federation signed, released or not, and that it was not withdrawn."""
     from fedveil_cli import model_files
-    from fedveil_cli.world import real_world
 
     folder = home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
-    asked = model_files.Asked(folder, real_world().clock.wall_s(), status, accept_operator_only)
+    asked = model_files.Asked.now(folder, status, accept_operator_only)
     model_files.verify(file, expected, Output(as_json), asked)
 
 
@@ -206,31 +211,30 @@ def model_export(
     to: Annotated[
         Format, typer.Option("--to", metavar="FORMAT", help="safetensors (the signed file), onnx, sklearn, torch, csv.")
     ] = Format.SAFETENSORS,
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model to a file: as it was signed, a released one with its countersignatures and the status list beside
-    it, or for another program.
+    it, or for another program. Not one that was withdrawn.
     """
-    from fedveil_cli import model_files, service_commands
+    from fedveil_cli import model_exporting, model_files, service_commands
+    from fedveil_cli.model_status import Nearby
     from fedveil_cli.passphrases import journal_passphrase
 
     output, folder = Output(as_json), home_folder(home)
     if file is not None and run is not None:
         raise typer.BadParameter("a model file is of one run", param_hint="--run")
-    if file is None and to is Format.SAFETENSORS:
-        service_commands.model_export(folder, run, out, journal_passphrase(folder, passphrase_file, output), output)
-        return
-    from fedveil_cli import model_exporting
-
-    expected = model_files.expected_fingerprint(fingerprint, folder)
     if file is None:
-        _, data, _ = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
+        _, data, handed = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
+        near = Nearby(handed=handed)
     else:
-        data = model_exporting.read(file)
-    model_exporting.export(data, to, out, expected, output)
+        data, near = model_exporting.read(file), Nearby(file)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked.now(folder, status)
+    model_exporting.export(data, near, to, out, expected, output, asked)
 
 
 def model_list(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
+from fedveil_cli.options import AsJson, Home, PassphraseFile, StatusFile, example, home_folder
 from fedveil_cli.output import Output
 
 ModelFile = Annotated[pathlib.Path, typer.Argument(metavar="FILE", help="The model file.")]
@@ -61,16 +61,19 @@ def open_(
     file: SealedFile,
     out: Out,
     key: Key = None,
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a sealed model. It is written once its signatures were verified, or not at all."""
-    from fedveil_cli import model_files, model_sealing
+    """Open a sealed model. It is written if its signatures verify and it was not withdrawn, or not at all."""
+    from fedveil_cli import model_files, model_opening
 
-    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
-    model_sealing.open_file(file, out, key, expected, passphrase_file, Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked.now(folder, status)
+    model_opening.open_file(file, out, key, expected, passphrase_file, Output(as_json), asked)
 
 
 def rewrap(
@@ -93,6 +96,7 @@ def rewrap(
 def card(
     model: Annotated[str, typer.Argument(metavar="FILE|RUN", help="A model file, or a run of this home.")],
     out: Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="Where the card (Markdown) goes.")],
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
@@ -104,28 +108,35 @@ def card(
 
     output, folder = Output(as_json), home_folder(home)
     expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked.now(folder, status)
     if not model_cards.is_run(model):
-        model_cards.of_file(pathlib.Path(model), out, expected, output)
+        model_cards.of_file(pathlib.Path(model), out, expected, output, asked)
         return
     passphrase = journal_passphrase(folder, passphrase_file, output)
-    model_cards.of_run(folder, model, out, expected, passphrase, output)
+    model_cards.of_run(model, out, expected, passphrase, output, asked)
 
 
-def jws_sign(file: ModelFile, out: Out, home: Home = None, as_json: AsJson = False) -> None:
+def jws_sign(file: ModelFile, out: Out, status: StatusFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Sign a model's manifest as a JWS, in the home of the operator whose coordinator signed the model."""
-    from fedveil_cli import model_sealing
+    from fedveil_cli import model_files, model_tokens
 
-    model_sealing.jws_sign(file, out, home_folder(home), Output(as_json))
+    model_tokens.jws_sign(file, out, Output(as_json), model_files.Asked.now(home_folder(home), status))
 
 
 def jws_verify(
-    token: TokenFile, file: ModelFile, fingerprint: Fingerprint = None, home: Home = None, as_json: AsJson = False
+    token: TokenFile,
+    file: ModelFile,
+    status: StatusFile = None,
+    fingerprint: Fingerprint = None,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify a JWS against the model file whose manifest it carries, both from the fingerprint on."""
-    from fedveil_cli import model_files, model_sealing
+    from fedveil_cli import model_files, model_tokens
 
-    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
-    model_sealing.jws_verify(token, file, expected, Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    model_tokens.jws_verify(token, file, expected, Output(as_json), model_files.Asked.now(folder, status))
 
 
 def jwe_wrap(
@@ -139,9 +150,9 @@ def jwe_wrap(
     as_json: AsJson = False,
 ) -> None:
     """Wrap the key of a sealed model, and the file's digest, in a JWE for one more recipient."""
-    from fedveil_cli import model_sealing
+    from fedveil_cli import model_tokens
 
-    model_sealing.jwe_wrap(file, out, to, key, passphrase_file, Output(as_json))
+    model_tokens.jwe_wrap(file, out, to, key, passphrase_file, Output(as_json))
 
 
 def jwe_open(
@@ -149,13 +160,16 @@ def jwe_open(
     file: SealedFile,
     key: Annotated[pathlib.Path, typer.Option("--key", metavar="PRIVATE", help="The recipient's private key (PEM).")],
     out: Out,
+    status: StatusFile = None,
     fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a sealed model by the key in a JWE. It is written once its signatures were verified, or not at all."""
-    from fedveil_cli import model_files, model_sealing
+    """Open a sealed model by the key in a JWE, as `model open` does."""
+    from fedveil_cli import model_files, model_tokens
 
-    expected = model_files.expected_fingerprint(fingerprint, home_folder(home))
-    model_sealing.jwe_open(token, file, out, key, expected, passphrase_file, Output(as_json))
+    folder = home_folder(home)
+    expected = model_files.expected_fingerprint(fingerprint, folder)
+    asked = model_files.Asked.now(folder, status)
+    model_tokens.jwe_open(token, file, out, key, expected, passphrase_file, Output(as_json), asked)

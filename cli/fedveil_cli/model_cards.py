@@ -11,8 +11,10 @@ from fedveil_common.modelfile import read_model
 from fedveil_common.plan import check_release
 from fedveil_common.secret import Passphrase
 
-from fedveil_cli import model_files, service_commands
+from fedveil_cli import model_files, model_status, service_commands
 from fedveil_cli.files import MAX_MODEL, read_file, write_file
+from fedveil_cli.model_files import Asked
+from fedveil_cli.model_status import Nearby
 from fedveil_cli.output import Output
 
 RECORD = "the coordinator's own record of the run: not signed, and not in the model file"
@@ -23,22 +25,25 @@ def is_run(given: str) -> bool:
     return is_name(given) and not pathlib.Path(given).exists()
 
 
-def of_file(path: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output) -> None:
-    """`model card FILE`. Raises as `model verify`; StorageError `file_unwritable`."""
-    _write(read_file(path, "the model", MAX_MODEL), None, out, expected, output)
+def of_file(path: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output, asked: Asked) -> None:
+    """`model card FILE`. Raises as `model verify`, but for a model that was withdrawn: its card says so. StorageError
+    `file_unwritable`.
+    """
+    _write(read_file(path, "the model", MAX_MODEL), None, Nearby(path), out, expected, output, asked)
 
 
 def of_run(
-    home: pathlib.Path, run: str, out: pathlib.Path, expected: bytes, passphrase: Passphrase | None, output: Output
+    run: str, out: pathlib.Path, expected: bytes, passphrase: Passphrase | None, output: Output, asked: Asked
 ) -> None:
     """`model card RUN`: with the run's record in the operator's home. ConfigError `no_model`, `unknown_run`."""
-    chosen, data, _ = service_commands.final_model(home, run, passphrase)
+    home = asked.home
+    chosen, data, handed = service_commands.final_model(home, run, passphrase)
     record: Mapping[str, Json] | None = None
     if service_commands.is_operator(home):
         from fedveil_cli import run_commands
 
         record = record_of(run_commands.connect(home).get_run(chosen))
-    _write(data, record, out, expected, output)
+    _write(data, record, Nearby(handed=handed), out, expected, output, asked)
 
 
 def record_of(report: Mapping[str, Any]) -> dict[str, Json]:
@@ -61,11 +66,22 @@ def record_of(report: Mapping[str, Any]) -> dict[str, Json]:
     }
 
 
-def _write(data: bytes, record: Mapping[str, Json] | None, out: pathlib.Path, expected: bytes, output: Output) -> None:
+def _write(
+    data: bytes,
+    record: Mapping[str, Json] | None,
+    near: Nearby,
+    out: pathlib.Path,
+    expected: bytes,
+    output: Output,
+    asked: Asked,
+) -> None:
     file = read_model(data)
     check_release(file.plan)
     origin = model_files.check_origin(file, expected)
     manifest, roster = origin.manifest, origin.roster
-    found = card.facts(file, manifest, roster, card.Origin(data, expected), record)
+    standing = asked.look(near, expected, origin)
+    found = card.facts(file, manifest, roster, card.Origin(data, expected), record, model_status.value(standing))
     write_file(out, "the model card", card.markdown(found).encode())
-    output.result({"card": str(out), **found}, [f"{out}: card of run {manifest.run_id}, plan {file.plan.name}"])
+    lines = [f"{out}: card of run {manifest.run_id}, plan {file.plan.name}", model_status.line(standing)]
+    output.result({"card": str(out), **found}, lines)
+    model_status.warn(standing, output)

@@ -1,7 +1,8 @@
 """`predict` and `model verify`: model files on anyone's machine.
 
 Promise: nothing is said about a model, and nothing is predicted with it, before every signature from the federation's
-fingerprint down to the parameters has been checked.
+fingerprint down to the parameters has been checked, and nothing is made of a model that was withdrawn (`usable`, which
+every command asks that writes something of a model or goes on from it).
 """
 
 import base64
@@ -9,14 +10,16 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from fedveil_common import prediction
+from fedveil_common import modelfile, prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, read_model, verify_head
 from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
+from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.release import Release, accept_operator_only, read_release
 from fedveil_common.roster import Roster
@@ -27,10 +30,11 @@ from numpy.typing import NDArray
 
 from fedveil_cli import model_status
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
-from fedveil_cli.model_status import Standing
+from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
 from fedveil_cli.service_commands import home_fingerprint
+from fedveil_cli.world import real_world
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,26 @@ class Asked:
     status: pathlib.Path | None = None
     accept_operator_only: bool = False
 
-    def standing(self, path: pathlib.Path, expected: bytes, origin: "Origin") -> Standing | None:
-        """What the newest list says of the model in `path`. Raises as `model_status.newest` and `check`."""
-        found = model_status.newest(path, self.status, self.home, expected, origin.trust)
-        return model_status.check(found, ModelRef.of(origin.manifest), origin.release, self.now_s)
+    @classmethod
+    def now(cls, home: pathlib.Path, status: pathlib.Path | None = None, accept_operator_only: bool = False) -> "Asked":
+        """What was asked for at this moment."""
+        return cls(home, real_world().clock.wall_s(), status, accept_operator_only)
+
+    def look(self, near: Nearby, expected: bytes, origin: "Origin") -> Standing | None:
+        """What the newest list says of a model, whatever that is: for those who only tell of it. Raises as
+        `model_status.newest` and `look`.
+        """
+        return model_status.look(self._newest(near, expected, origin), *self._of(origin))
+
+    def check(self, near: Nearby, expected: bytes, origin: "Origin") -> Standing | None:
+        """The same of a model that is to be used. Raises as `model_status.newest` and `check`."""
+        return model_status.check(self._newest(near, expected, origin), *self._of(origin))
+
+    def _newest(self, near: Nearby, expected: bytes, origin: "Origin") -> model_status.Found | None:
+        return model_status.newest(near, self.status, self.home, expected, [origin.trust])
+
+    def _of(self, origin: "Origin") -> tuple[ModelRef, Release | None, float]:
+        return ModelRef.of(origin.manifest), origin.release, self.now_s
 
 
 def load(path: pathlib.Path) -> ModelFile:
@@ -72,14 +92,22 @@ class Origin:
 def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
     """What the coordinator of the federation with this fingerprint (32 bytes) signed, and what was released of it.
 
+    Raises as `check_head`.
+    """
+    return check_head(file.head, lambda: modelfile.hash_of(file), fingerprint)
+
+
+def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: bytes) -> Origin:
+    """The same of a file whose parameters have the hash that `model_hash` gives.
+
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
-    `roster_of_its_time` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
+    `roster_of_its_time` and `verify_head`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
     `wrong_roster`, and those of `read_release`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
     roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
-    manifest = verify_model(file, roster.coordinator_key)
+    manifest = verify_head(file, roster.coordinator_key, model_hash)
     for said, found in ((roster.federation_id, trust.federation_id), (manifest.federation_id, trust.federation_id)):
         if said != found:
             raise PeerError("wrong_federation", f"part of the file is of {said}, the fingerprint is that of {found}")
@@ -89,6 +117,15 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
     return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
+
+
+def usable(file: ModelFile, near: Nearby, expected: bytes, asked: Asked) -> tuple[Origin, Standing | None]:
+    """Where a model that is to be used comes from, and what the newest list says of it.
+
+    Raises as `check_origin`, `model_status.newest` and `model_status.check`: PolicyRefusal `model_withdrawn`.
+    """
+    origin = check_origin(file, expected)
+    return origin, asked.check(near, expected, origin)
 
 
 def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
@@ -111,12 +148,10 @@ def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
 def verify(path: pathlib.Path, expected: bytes, output: Output, asked: Asked) -> None:
     """Prints whose model this is, and whether it may be used; `expected` is the federation's fingerprint.
 
-    Raises as `load`, `check_origin`, `model_status.newest` and `model_status.check`; PolicyRefusal
-    `operator_signed_only`.
+    Raises as `load` and `usable`; PolicyRefusal `operator_signed_only`.
     """
     file = load(path)
-    origin = check_origin(file, expected)
-    standing = asked.standing(path, expected, origin)
+    origin, standing = usable(file, Nearby(path), expected, asked)
     accept_operator_only(origin.release, asked.accept_operator_only)
     manifest, roster = origin.manifest, origin.roster
     same = roster.version == manifest.roster_version  # only that roster names those who were members at the signing
@@ -135,7 +170,7 @@ def verify(path: pathlib.Path, expected: bytes, output: Output, asked: Asked) ->
             "roster_version": manifest.roster_version,
             "participants": people,
             "release": _release_value(origin.release),
-            "status": _status_value(standing),
+            "status": model_status.value(standing),
         },
         [
             f"verified: signed by the coordinator of {manifest.federation_id}",
@@ -145,11 +180,10 @@ def verify(path: pathlib.Path, expected: bytes, output: Output, asked: Asked) ->
             f"model hash   {manifest.model_hash.hex()}",
             f"roster       version {manifest.roster_version}: {members}",
             f"release      {_release_text(origin.release)}",
-            f"status       {_status_text(standing)}",
+            model_status.line(standing),
         ],
     )
-    if warned := model_status.warning(standing):
-        output.warn(warned)
+    model_status.warn(standing, output)
 
 
 def _release_value(release: Release | None) -> dict[str, object] | None:
@@ -169,32 +203,12 @@ def _release_value(release: Release | None) -> dict[str, object] | None:
 def _release_text(release: Release | None) -> str:
     if release is None:
         return "none in this file: it is the model of a run"
-    by = f"by {release.statement.who}, {model_status.date(release.statement.made_s)}"
+    by = f"by {release.statement.who}, {status.date(release.statement.made_s)}"
     if release.operator_only:
         return f"{release.facts.rests_on}, {by}"
     many, of = len(release.countersigned), len(release.cohort)
     names = ", ".join(release.countersigned)
     return f"{by}; countersigned by {many} of {of}, {release.quorum} must: {names}"
-
-
-def _status_value(standing: Standing | None) -> dict[str, object] | None:
-    if standing is None:
-        return None
-    return {
-        "sequence": standing.found.sequence,
-        "as_of_s": standing.found.as_of_s,
-        "not_after_s": standing.found.not_after_s,
-        "expired": standing.expired,
-        "stage": standing.stage.value if standing.stage is not None else None,
-    }
-
-
-def _status_text(standing: Standing | None) -> str:
-    if standing is None:
-        return "not known: no status list is here (--status FILE)"
-    stage = standing.stage.value if standing.stage is not None else "not released"
-    until = model_status.date(standing.found.not_after_s)
-    return f"{stage}, as of {standing.as_of} (list {standing.found.sequence}, good until {until})"
 
 
 def _carried(text: str, what: str) -> bytes:
@@ -220,18 +234,16 @@ def predict(
 
     A probability of the positive class, or a value in natural units; the shortest decimal that is the same double. For
     a category the likeliest class, then `probability:CLASS` of each.
-    `expected` is the fingerprint of the federation whose model this must be. Raises as `load`, `check_origin`,
-    `model_status.newest` and `model_status.check`, before the data is read; DataError (`bad_data`), ConfigError,
-    StorageError `file_unwritable`.
+    `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `usable`, before the
+    data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
     for given in (model, data):
         if out.exists() and given.exists() and os.path.samefile(out, given):
             raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
     file = load(model)
-    origin = check_origin(file, expected)
-    standing, manifest = asked.standing(model, expected, origin), origin.manifest
-    if warned := model_status.warning(standing):
-        output.warn(warned)
+    origin, standing = usable(file, Nearby(model), expected, asked)
+    manifest = origin.manifest
+    model_status.warn(standing, output)
     try:
         table = read_feature_table(table_files(data), str(data), file.plan)
     except OSError as error:
@@ -248,8 +260,12 @@ def predict(
             "run_id": manifest.run_id,
             "model_hash": manifest.model_hash.hex(),
             "plan_hash": manifest.plan_hash.hex(),
+            "status": model_status.value(standing),
         },
-        [f"{len(values)} rows predicted, {missing} of them empty for want of a value: {out}"],
+        [
+            f"{len(values)} rows predicted, {missing} of them empty for want of a value: {out}",
+            model_status.line(standing),
+        ],
     )
 
 

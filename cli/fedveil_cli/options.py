@@ -56,6 +56,10 @@ GovernancePassphraseFile = Annotated[
         "--governance-passphrase-file", metavar="FILE", help="Holds the governance key's passphrase (else as above)."
     ),
 ]
+StatusFile = Annotated[
+    pathlib.Path | None,
+    typer.Option("--status", metavar="FILE", help="The status list (else beside the model, or that of the home)."),
+]
 
 
 def home_folder(home: pathlib.Path | None) -> pathlib.Path:

@@ -444,7 +444,9 @@ def _participate(
     )
 
     driver.results.asks = ask_to_countersign
-    driver.results.take_status = KeptStatus(member.home, lambda: pin.trust).take
+    kept_status = KeptStatus(member.home, lambda: pin.trust)
+    driver.results.take_status = kept_status.take
+    driver.answers.check_first_model = kept_status.check_first_model
 
     def listen(kind: str, facts: Mapping[str, str]) -> None:
         tell(kind, facts)

@@ -5,6 +5,7 @@ The order is that of a person who must decide: protection and privacy first, the
 
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 from fedveil_common import layout, modelfile, private_sum
 from fedveil_common.jcs import Json
@@ -27,10 +28,36 @@ from fedveil_common.plan import (
 )
 from fedveil_common.statistics import vector
 
-from fedveil_cli import cohort_figures, operating
+from fedveil_cli import cohort_figures, model_status, operating
 from fedveil_cli.files import MAX_MODEL, MAX_PLAN, read_file
 from fedveil_cli.known_roster import KnownRoster, known_roster
+from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.output import Output, TextTable
+
+if TYPE_CHECKING:
+    from fedveil_cli.model_files import Asked
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GoesOn:
+    """The model file that a plan goes on from. `fingerprint`: of the federation whose model it must be; None: nobody
+    said, so its signatures and its stage are not looked at (a run goes on from no file that lies or was withdrawn).
+    """
+
+    file: pathlib.Path
+    fingerprint: bytes | None
+    asked: "Asked"
+
+    def model(self, output: Output) -> tuple[modelfile.ModelFile, Standing | None]:
+        """Raises as `model_files.usable`."""
+        found = modelfile.read_model(read_file(self.file, "the model", MAX_MODEL))
+        if self.fingerprint is None:
+            return found, None
+        from fedveil_cli import model_files
+
+        _, standing = model_files.usable(found, Nearby(self.file), self.fingerprint, self.asked)
+        model_status.warn(standing, output)
+        return found, standing
 
 
 def check(
@@ -38,21 +65,25 @@ def check(
     roster_size: int | None,
     home: pathlib.Path,
     output: Output,
-    continued: pathlib.Path | None = None,
+    continued: "GoesOn | None" = None,
 ) -> None:
-    """Prints the report on the plan in `path`, or on the one that goes on from the model file `continued`, with the
-    figures of a roster where one is given or `home` knows one.
+    """Prints the report on the plan in `path`, or on the one that goes on from a model file, with the figures of a
+    roster where one is given or `home` knows one.
 
     Raises PlanError (`bad_plan`) with every problem, NotInThisReleaseError, ConfigError `file_unreadable`; with
     `roster_size` also ConfigError `cohort_never_possible`, after the report. A roster that only the home knows and that
     is too small is a warning: more organisations may join before the run starts.
     """
-    earlier = None if continued is None else modelfile.read_model(read_file(continued, "the model", MAX_MODEL))
+    earlier, standing = (None, None) if continued is None else continued.model(output)
     canonical, _ = operating.prepare_plan(read_file(path, "the plan", MAX_PLAN), str(path), earlier)
     plan = parse_canonical(canonical)
     roster = known_roster(roster_size, home)
     figures = None if roster is None else _figures(plan, roster)
-    output.result(_value(plan, figures), _text(plan, figures))
+    begins: dict[str, Json] = {} if continued is None else {"status": model_status.value(standing)}
+    output.result(
+        _value(plan, figures) | begins,
+        [*_text(plan, figures), *([] if continued is None else [f"first model, {model_status.line(standing)}"])],
+    )
     if roster is None:
         return
     if roster.asked:

@@ -11,14 +11,17 @@ from typing import Any
 
 from fedveil_common.errors import ConfigError
 from fedveil_common.ids import RunId
-from fedveil_common.modelfile import ModelFile, parse_manifest, read_model
-from fedveil_common.registry import comparison
+from fedveil_common.modelfile import ModelFile, read_model
+from fedveil_common.registry import comparison, status
 from fedveil_common.registry.identity import ModelRef
+from fedveil_common.registry.stages import Stage
 from fedveil_common.secret import Passphrase
 
-from fedveil_cli import model_files, model_status
+from fedveil_cli import model_files
 from fedveil_cli.admin_client import AdminClient
 from fedveil_cli.files import MAX_MODEL, read_file
+from fedveil_cli.model_files import Asked
+from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import is_operator
 from fedveil_cli.world import real_world
@@ -54,22 +57,22 @@ def _own_report(home: pathlib.Path, version: str, file: ModelFile) -> dict[str, 
     """What an organisation can say of a model of its own: what it derived, and what its status list says."""
     expected = model_files.expected_fingerprint(None, home)
     origin = model_files.check_origin(file, expected)
-    asked = model_files.Asked(home, real_world().clock.wall_s())
-    ref = ModelRef.of(origin.manifest)
-    found = model_status.newest(home / version, None, home, expected, origin.trust)
-    stage = found.stage_of(ref) if found is not None else None
-    expired = found is not None and found.expired(asked.now_s)
+    standing = Asked.now(home).look(Nearby(), expected, origin)
     return {
         "version": version,
-        **ref.to_json(),
+        **ModelRef.of(origin.manifest).to_json(),
         "plan": file.plan.name,
         "plan_hash": origin.manifest.plan_hash.hex(),
         "roster_version": origin.manifest.roster_version,
         "transcript": origin.manifest.transcript.hex(),
-        "stage": stage.value if stage is not None else None,
-        "as_of": model_status.date(found.as_of_s) if found is not None else None,
-        "expired": expired,
+        "stage": _stage(standing),
+        "as_of": standing.as_of if standing is not None else None,
+        "expired": standing is not None and standing.expired,
     }
+
+
+def _stage(standing: Standing | None) -> str | None:
+    return standing.stage.value if standing is not None and standing.stage is not None else None
 
 
 def _shown(report: Mapping[str, Any]) -> list[str | TextTable]:
@@ -90,7 +93,7 @@ def _shown(report: Mapping[str, Any]) -> list[str | TextTable]:
         rows = [
             (
                 str(one["number"]),
-                model_status.date(one["made_s"]),
+                status.date(one["made_s"]),
                 one["who"],
                 f"{one['from']} -> {one['to']}",
                 one["reason"],
@@ -146,6 +149,7 @@ def diff(
     else:
         lines.append("the plans are the same")
     facts = [(name, _fact(said.get(name)), _fact(told.get(name))) for name in ("metrics", "epsilon", "delta", "steps")]
+    facts.append(("stage, as it is known here", str(said["stage"] or "not known"), str(told["stage"] or "not known")))
     lines.append(TextTable(("signed", "A", "B"), facts))
     if apart:
         rows = [
@@ -162,6 +166,9 @@ def diff(
     else:
         lines.append("the parameters have other shapes: no distance")
     output.result(value, lines)
+    for name, known in ((first, said), (second, told)):
+        if known["stage"] == Stage.WITHDRAWN:
+            output.warn(f"{name} was withdrawn: nobody is to use it")
 
 
 def _fact(value: object) -> str:
@@ -173,20 +180,27 @@ def _fact(value: object) -> str:
 def _named(
     home: pathlib.Path, name: str, passphrase: Callable[[], Passphrase | None]
 ) -> tuple[ModelFile, dict[str, object]]:
-    """A model and what is known of it by signatures: from a file, the coordinator, or the organisation's own store."""
+    """A model and what is known of it by signatures: from a file, the coordinator, or the organisation's own store.
+
+    Whatever its stage: who compares does not predict.
+    """
     path = pathlib.Path(name)
     if path.is_file():
         file = read_model(read_file(path, "the model", MAX_MODEL))
-        origin = model_files.check_origin(file, model_files.expected_fingerprint(None, home))
+        expected = model_files.expected_fingerprint(None, home)
+        origin = model_files.check_origin(file, expected)
+        standing = Asked.now(home).look(Nearby(path), expected, origin)
         facts = origin.release.facts.to_json() if origin.release is not None else {}
         assert isinstance(facts, Mapping)
-        return file, {**facts, **ModelRef.of(origin.manifest).to_json()}
+        return file, {**facts, **ModelRef.of(origin.manifest).to_json(), "stage": _stage(standing)}
     if is_operator(home):
         admin = _admin(home)
         file, report = read_model(admin.export_model(name)), admin.get_model(name)
-        return file, {**report["facts"], "model_hash": report["model_hash"], "run_id": report["run_id"]}
+        known = {field: report[field] for field in ("model_hash", "run_id", "stage")}
+        return file, {**report["facts"], **known}
     file = stored_model(home, name, passphrase())
-    return file, dict(ModelRef.of(parse_manifest(file.signatures[0].body)).to_json())
+    own = _own_report(home, name, file)
+    return file, {field: own[field] for field in ("model_id", "run_id", "round", "model_hash", "stage")}
 
 
 def decide(home: pathlib.Path, move: str, version: str, to: str, reason: str, output: Output) -> None:

@@ -29,7 +29,10 @@ def start(
     continued: str | None = None,
     reuse_key_epoch: bool = False,
 ) -> None:
-    """`run start`: sign the next roster if anybody joined, start, follow to the end. `continued`: go on from it."""
+    """`run start`: sign the next roster if anybody joined, start, follow to the end. `continued`: go on from it.
+
+    PolicyRefusal `model_withdrawn` for what is not to be gone on from, before anything is signed.
+    """
     from fedveil_cli import identity_commands
 
     text = read_file(plan, "the plan", MAX_PLAN)
@@ -37,6 +40,7 @@ def start(
     admin = connect(home)
     if continued is not None:
         earlier = modelfile.read_model(admin.export_model(continued))
+        _check_in_use(home, earlier, admin, output)
         canonical, digest = operating.prepare_plan(text, str(plan), earlier)
     signed = identity_commands.publish_next_roster(home, governance, admin)
     participants = signed["participants"]
@@ -50,6 +54,16 @@ def start(
         output.result({"run_id": run_id, "plan_hash": digest.hex()}, [f"run {run_id}", f"plan {digest.hex()}"])
         return
     _follow(admin, run_id, output)
+
+
+def _check_in_use(home: pathlib.Path, earlier: modelfile.ModelFile, admin: AdminClient, output: Output) -> None:
+    """Returns if a run may go on from a model of this home's coordinator. PolicyRefusal `model_withdrawn`."""
+    from fedveil_cli import model_files, model_status
+
+    near = model_status.Nearby(handed=admin.model_status())
+    expected, asked = model_files.expected_fingerprint(None, home), model_files.Asked.now(home)
+    _, standing = model_files.usable(earlier, near, expected, asked)
+    model_status.warn(standing, output)
 
 
 def _follow(admin: AdminClient, run_id: str, output: Output) -> None:

@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from fedveil_common.errors import ConfigError, StorageError
@@ -143,8 +143,8 @@ def show(file: pathlib.Path, output: Output) -> None:
     say(found, file, "not verified: only a recipient's key can", output)
 
 
-def say(found: Header, path: pathlib.Path, what: str, output: Output) -> None:
-    """What a sealed file holds and who opens it; `what`: what was done with it."""
+def say(found: Header, path: pathlib.Path, what: str, output: Output, more: Mapping[str, object] | None = None) -> None:
+    """What a sealed file holds and who opens it; `what`: what was done with it, `more`: of it under --json."""
     listed = [
         {"way": one.way, "recipient": one.recipient if one.way != recipients.PASSPHRASE else ""} for one in found.slots
     ]
@@ -157,6 +157,7 @@ def say(found: Header, path: pathlib.Path, what: str, output: Output) -> None:
             "object": subject.object_id,
             "size_bytes": found.length,
             "recipients": [dict(one) for one in listed],
+            **(more or {}),
         },
         [
             f"{path}: {what}",

@@ -26,7 +26,7 @@ from fedveil_common.plan import Kind
 from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_of_its_time
 
-from fedveil_cli.files import check_writable, write_file
+from fedveil_cli.files import check_writable
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.world import real_world
 
@@ -319,23 +319,6 @@ def _kept_list(home: pathlib.Path) -> "tuple[Listed, ...]":
 
     document = KeptStatus(home, lambda: membership.load_membership(home).trust).document()
     return status.contents(document).models if document else ()
-
-
-def model_export(
-    home: pathlib.Path, run: str | None, out: pathlib.Path, passphrase: Passphrase | None, output: Output
-) -> None:
-    """`model export`: a version, by default the final model of the last run that has one, into a file; beside it the
-    newest status list that is here (`model_status.companion`).
-    """
-    from fedveil_cli.model_status import companion
-
-    chosen, data, document = final_model(home, run, passphrase)
-    write_file(out, "the model file", data)
-    beside = companion(out) if document and out.is_file() else None  # not beside a pipe or a device
-    if beside is not None:
-        write_file(beside, "the status list", document)
-    value = {"run_id": chosen, "file": str(out), "size_bytes": len(data), "status": str(beside) if beside else None}
-    output.result(value, [f"{out}: model of run {chosen}", *([f"{beside}: the status list"] if beside else [])])
 
 
 def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | None) -> tuple[str, bytes, bytes]:

@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from fedveil_common.errors import StorageError
@@ -129,6 +130,21 @@ class TemporaryFile:
                 written = os.pwrite(self._descriptor, view, offset)
                 view, offset = view[written:], offset + written
 
+    def sync(self) -> None:
+        """What was written so far is on the disk; from any thread, and writing goes on meanwhile.
+
+        StorageError, once: who asks must hand it on before `commit`, whose own fsync would not see the failure again.
+        """
+        with self._lock:
+            if not self._open:
+                return
+            descriptor = os.dup(self._descriptor)  # ours, whatever a `discard` closes meanwhile
+        try:
+            with storing(self._path):
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def commit(self, name: str) -> Path:
         """The file is durable under `name`, replacing an older file of that name in one step."""
         final = self._path.parent / name
@@ -165,6 +181,49 @@ class TemporaryFile:
     def _close(self) -> None:
         self._open = False
         os.close(self._descriptor)
+
+
+SYNC_BYTES = 16 * 1024 * 1024
+"""So much of a large file goes to the disk at a time."""
+
+
+class LargeFile:
+    """A file (0600) on its way into `folder`, written from its beginning to its end: what is there goes to the disk
+    while the rest is made, so that `commit` has little left to wait for. Without a name until it is whole, where the
+    file system can do that. Ends with one of `commit` and `discard`. For one thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = TemporaryFile(folder, unnamed=True)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="fedveil-disk")
+        self._under_way: Future[None] | None = None
+        self._at = self._synced = 0
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """All of `data`, behind what was written before. StorageError, of what was written before too."""
+        self._file.write(data, self._at)
+        self._at += len(data)
+        if self._at - self._synced >= SYNC_BYTES and (self._under_way is None or self._under_way.done()):
+            self._settle()
+            self._under_way, self._synced = self._disk.submit(self._file.sync), self._at
+
+    def commit(self, name: str) -> Path:
+        """See `TemporaryFile.commit`."""
+        try:
+            self._settle()
+            return self._file.commit(name)
+        finally:
+            self._disk.shutdown()
+
+    def discard(self) -> None:
+        """See `TemporaryFile.discard`."""
+        self._disk.shutdown()
+        self._file.discard()
+
+    def _settle(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -10,62 +10,25 @@ header length; RFC 8785 JSON header, padded with blanks to a multiple of 8; tens
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import jcs, standardisation, transcript
+from fedveil_common import jcs, modelmanifest, standardisation, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError
-from fedveil_common.ids import FederationId, OrgId, RunId, is_name
+from fedveil_common.ids import FederationId, OrgId, RunId
 from fedveil_common.messages import BlobType, SignedBlob
+from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, Tensor, parse_manifest
 from fedveil_common.plan import ModelKind, Plan, canonical, parameters, parse_canonical, plan_hash
 from fedveil_common.standardisation import Standardisation
 
+__all__ = ["ModelManifest", "parse_manifest"]
+"""Of `modelmanifest`, for those who read the file too; what is made here needs no listing."""
+
 FORMAT = "fedveil/1"
-MAX_HEADER = 16 * 1024 * 1024
-HASH_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One named parameter block; `shape` in rows of float32."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelManifest:
-    """What the coordinator signs as SignedBlob type "model". Hashes of 32 bytes; `transcript`: T3 of the last sum."""
-
-    federation_id: FederationId
-    run_id: RunId
-    round: int
-    roster_version: int
-    plan_hash: bytes
-    standardisation_hash: bytes
-    model_hash: bytes
-    layout: tuple[Tensor, ...]
-    transcript: bytes
-
-    def to_bytes(self) -> bytes:
-        """The RFC 8785 JSON body that is signed."""
-        return jcs.dumps(
-            {
-                "federation_id": self.federation_id,
-                "run_id": self.run_id,
-                "round": self.round,
-                "roster_version": self.roster_version,
-                "plan_hash": self.plan_hash.hex(),
-                "standardisation_hash": self.standardisation_hash.hex(),
-                "model_hash": self.model_hash.hex(),
-                "layout": [{"name": tensor.name, "shape": list(tensor.shape)} for tensor in self.layout],
-                "transcript": self.transcript.hex(),
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +39,24 @@ class ModelFile:
 
     plan: Plan
     model: NDArray[np.float32]
+    standardisation: Standardisation
+    lineage: str
+    signatures: tuple[SignedBlob, ...]
+    trust_chain: str
+    roster: str
+
+    @property
+    def head(self) -> "ModelHead":
+        """The file without its parameters."""
+        carried = self.signatures, self.trust_chain, self.roster
+        return ModelHead(self.plan, self.standardisation, self.lineage, *carried)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHead:
+    """All of a model file but its parameters: what stands before them, and alone says how that is written."""
+
+    plan: Plan
     standardisation: Standardisation
     lineage: str
     signatures: tuple[SignedBlob, ...]
@@ -102,42 +83,35 @@ def tensors(plan: Plan) -> tuple[Tensor, ...]:
 
 def model_bytes(model: NDArray[np.float32]) -> bytes:
     """A model on the wire, in `model_hash` and at rest: float32 little-endian, plan order."""
-    return model.astype("<f4").tobytes()
+    return model.astype("<f4", copy=False).tobytes()
 
 
-def model_from_bytes(plan: Plan, data: bytes) -> NDArray[np.float32]:
+def model_from_bytes(plan: Plan, data: bytes | memoryview) -> NDArray[np.float32]:
     """The inverse of `model_bytes`; raises PeerError `bad_model_file` for another length or values not finite."""
-    expected = 4 * parameters.count(plan.model, plan.data)
-    if len(data) != expected:
-        raise _bad(f"{len(data)} bytes of parameters, the plan says {expected}")
+    check_length(plan, len(data))
     model = np.frombuffer(data, dtype="<f4").astype(np.float32)
-    if not np.isfinite(model).all():
-        raise _bad("it has values that are not finite")
+    _check_finite(model)
     return model
 
 
-def parse_manifest(body: bytes) -> ModelManifest:
-    """The manifest in a signed body. Raises PeerError `bad_model_file` unless `body` is its canonical form."""
-    try:
-        value = jcs.loads(body)
-        if not isinstance(value, dict):
-            raise TypeError("an object was expected")
-        manifest = ModelManifest(
-            federation_id=FederationId(_name(value, "federation_id")),
-            run_id=RunId(_name(value, "run_id")),
-            round=_count(value, "round"),
-            roster_version=_count(value, "roster_version"),
-            plan_hash=_hash(value, "plan_hash"),
-            standardisation_hash=_hash(value, "standardisation_hash"),
-            model_hash=_hash(value, "model_hash"),
-            layout=_layout(value["layout"]),
-            transcript=_hash(value, "transcript"),
-        )
-    except (ValueError, TypeError, KeyError):
-        raise _bad("its signed manifest cannot be read") from None
-    if manifest.to_bytes() != body:
-        raise _bad("its signed manifest is not in canonical form")
-    return manifest
+def check_length(plan: Plan, length: int) -> None:
+    """Returns if a model under `plan` has so many bytes of parameters. PeerError `bad_model_file`."""
+    expected = 4 * parameters.count(plan.model, plan.data)
+    if length != expected:
+        raise modelmanifest.bad(f"{length} bytes of parameters, the plan says {expected}")
+
+
+def part_leaves(part: bytes | memoryview, first: int) -> list[bytes]:
+    """`transcript.model_leaves` of a part of a model's bytes, of whole parameters. PeerError `bad_model_file` for
+    values not finite.
+    """
+    _check_finite(np.frombuffer(part, dtype="<f4"))
+    return transcript.model_leaves(part, first)
+
+
+def _check_finite(model: NDArray[np.float32]) -> None:
+    if not np.isfinite(model).all():
+        raise modelmanifest.bad("it has values that are not finite")
 
 
 def write_model(file: ModelFile) -> bytes:
@@ -145,25 +119,72 @@ def write_model(file: ModelFile) -> bytes:
     data = model_bytes(file.model)
     if len(file.model) != parameters.count(file.plan.model, file.plan.data) or not np.isfinite(file.model).all():
         raise ValueError("the model does not fit its plan or is not finite")
+    return _head_bytes(file.head) + data
+
+
+def _head_bytes(head: ModelHead) -> bytes:
+    """What stands before the parameters: length, header, padding."""
     header: dict[str, jcs.Json] = {
         "__metadata__": {
             "format": FORMAT,
-            "plan": canonical(file.plan).decode(),
-            "standardisation": base64.b64encode(file.standardisation.to_bytes()).decode(),
-            "lineage": file.lineage,
-            "signatures": jcs.dumps([_blob_json(blob) for blob in file.signatures]).decode(),
-            "trust_chain": file.trust_chain,
-            "roster": file.roster,
+            "plan": canonical(head.plan).decode(),
+            "standardisation": base64.b64encode(head.standardisation.to_bytes()).decode(),
+            "lineage": head.lineage,
+            "signatures": jcs.dumps([_blob_json(blob) for blob in head.signatures]).decode(),
+            "trust_chain": head.trust_chain,
+            "roster": head.roster,
         }
     }
     start = 0
-    for tensor in tensors(file.plan):
+    for tensor in tensors(head.plan):
         end = start + 4 * int(np.prod(tensor.shape))
         header[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = jcs.dumps(header)
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data
+    return len(text).to_bytes(8, "little") + text
+
+
+def head_size(start: bytes) -> int:
+    """Where the parameters begin in a file that begins with `start`, 8 bytes at least. PeerError `bad_model_file`."""
+    size = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or not 2 <= size <= MAX_HEADER:
+        raise modelmanifest.bad("it does not begin with a header")
+    return 8 + size
+
+
+def read_head(data: bytes) -> ModelHead:
+    """What stands before the parameters of a model file: `data` is the file up to `head_size`. No signature is checked
+    yet (`verify_head`).
+
+    Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents;
+    NotInThisReleaseError if the plan is one of a later release.
+    """
+    if len(data) != head_size(data):
+        raise modelmanifest.bad("it does not begin with a header")
+    try:
+        header = jcs.loads(data[8:].rstrip(b" "))
+        if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
+            raise TypeError("no metadata")
+        plan = _plan(modelmanifest.text(metadata, "plan"))
+        moments = modelmanifest.text(metadata, "standardisation")
+        scaling = standardisation.from_bytes(base64.b64decode(moments, validate=True))
+        if len(scaling.mean) != len(plan.data.float_features):
+            raise ValueError("the standardisation does not fit the plan")
+        head = ModelHead(
+            plan=plan,
+            standardisation=scaling,
+            lineage=modelmanifest.text(metadata, "lineage"),
+            signatures=_blobs(modelmanifest.text(metadata, "signatures")),
+            trust_chain=modelmanifest.text(metadata, "trust_chain"),
+            roster=modelmanifest.text(metadata, "roster"),
+        )
+        same = _head_bytes(head) == data
+    except (ValueError, TypeError, KeyError, binascii.Error):
+        raise modelmanifest.bad("its header cannot be read") from None
+    if not same:
+        raise modelmanifest.bad("its header is not the one that Fedveil writes for these contents")
+    return head
 
 
 def read_model(data: bytes) -> ModelFile:
@@ -172,32 +193,17 @@ def read_model(data: bytes) -> ModelFile:
     Raises PeerError `bad_model_file` unless `data` is byte for byte what `write_model` makes of the contents;
     NotInThisReleaseError if its plan is one of a later release.
     """
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
-        raise _bad("it does not begin with a header")
-    try:
-        header = jcs.loads(data[8 : 8 + size].rstrip(b" "))
-        if not isinstance(header, dict) or not isinstance(metadata := header.get("__metadata__"), dict):
-            raise TypeError("no metadata")
-        plan = _plan(_text(metadata, "plan"))
-        scaling = standardisation.from_bytes(base64.b64decode(_text(metadata, "standardisation"), validate=True))
-        if len(scaling.mean) != len(plan.data.float_features):
-            raise ValueError("the standardisation does not fit the plan")
-        file = ModelFile(
-            plan=plan,
-            model=model_from_bytes(plan, data[8 + size :]),
-            standardisation=scaling,
-            lineage=_text(metadata, "lineage"),
-            signatures=_blobs(_text(metadata, "signatures")),
-            trust_chain=_text(metadata, "trust_chain"),
-            roster=_text(metadata, "roster"),
-        )
-        same = write_model(file) == data
-    except (ValueError, TypeError, KeyError, binascii.Error):
-        raise _bad("its header cannot be read") from None
-    if not same:
-        raise _bad("its header is not the one that Fedveil writes for these contents")
-    return file
+    start = head_size(data)
+    head = read_head(data[:start])
+    return ModelFile(
+        plan=head.plan,
+        model=model_from_bytes(head.plan, memoryview(data)[start:]),
+        standardisation=head.standardisation,
+        lineage=head.lineage,
+        signatures=head.signatures,
+        trust_chain=head.trust_chain,
+        roster=head.roster,
+    )
 
 
 def manifest_for(
@@ -211,31 +217,47 @@ def manifest_for(
         roster_version=roster_version,
         plan_hash=plan_hash(canonical(file.plan)),
         standardisation_hash=file.standardisation.hash,
-        model_hash=transcript.model_hash(model_bytes(file.model)),
+        model_hash=hash_of(file),
         layout=tensors(file.plan),
         transcript=t3,
     )
 
 
+def hash_of(file: ModelFile) -> bytes:
+    """The hash of a file's parameters, 32 bytes."""
+    return transcript.model_hash(np.ascontiguousarray(file.model, dtype="<f4").data)
+
+
 def verify_model(file: ModelFile, coordinator_key: bytes) -> ModelManifest:
     """The manifest signed by the holder of `coordinator_key` (32 bytes, Ed25519), once it describes exactly this file.
+
+    Raises as `verify_head`.
+    """
+    return verify_head(file.head, coordinator_key, lambda: hash_of(file))
+
+
+def verify_head(head: ModelHead, coordinator_key: bytes, model_hash: Callable[[], bytes]) -> ModelManifest:
+    """The same of a file whose parameters have the hash that `model_hash` gives, once it is asked.
 
     Raises PeerError: `bad_signature` or `wrong_type` for the signature, `model_mismatch` if a hash is not that of the
     contents, `bad_model_file` if there is no signature.
     """
-    if not file.signatures:
-        raise _bad("it carries no signature")
-    signing.verify(file.signatures[0], coordinator_key, BlobType.MODEL)
-    manifest = parse_manifest(file.signatures[0].body)
-    actual = manifest_for(
-        file, manifest.federation_id, manifest.run_id, manifest.round, manifest.roster_version, manifest.transcript
-    )
-    for field in ("model_hash", "layout", "plan_hash", "standardisation_hash"):
-        if getattr(actual, field) != getattr(manifest, field):
+    if not head.signatures:
+        raise modelmanifest.bad("it carries no signature")
+    signing.verify(head.signatures[0], coordinator_key, BlobType.MODEL)
+    manifest = parse_manifest(head.signatures[0].body)
+    actual = {
+        "model_hash": model_hash(),
+        "layout": tensors(head.plan),
+        "plan_hash": plan_hash(canonical(head.plan)),
+        "standardisation_hash": head.standardisation.hash,
+    }
+    for field, found in actual.items():
+        if found != getattr(manifest, field):
             raise PeerError(
                 "model_mismatch",
                 f"the signed {field} is not that of this file",
-                peer=file.signatures[0].signer_id,
+                peer=head.signatures[0].signer_id,
                 not_done="the model was not accepted",
                 next_step="fetch the file again from the coordinator; if it stays so, tell the operator",
             )
@@ -246,7 +268,7 @@ def _plan(text: str) -> Plan:
     try:
         return parse_canonical(text.encode())
     except PeerError:
-        raise _bad("its plan is not in canonical form") from None
+        raise modelmanifest.bad("its plan is not in canonical form") from None
 
 
 def _blob_json(blob: SignedBlob) -> jcs.Json:
@@ -268,58 +290,10 @@ def _blobs(text: str) -> tuple[SignedBlob, ...]:
             raise TypeError("a signature is an object")
         blobs.append(
             SignedBlob(
-                signer_id=OrgId(_name(item, "signer_id")),
-                type=BlobType(_text(item, "type")),
-                body=base64.b64decode(_text(item, "body"), validate=True),
-                sig=base64.b64decode(_text(item, "sig"), validate=True),
+                signer_id=OrgId(modelmanifest.name(item, "signer_id")),
+                type=BlobType(modelmanifest.text(item, "type")),
+                body=base64.b64decode(modelmanifest.text(item, "body"), validate=True),
+                sig=base64.b64decode(modelmanifest.text(item, "sig"), validate=True),
             )
         )
     return tuple(blobs)
-
-
-def _layout(value: jcs.Json) -> tuple[Tensor, ...]:
-    if not isinstance(value, list):
-        raise TypeError("a list was expected")
-    found: list[Tensor] = []
-    for item in value:
-        if not isinstance(item, dict) or not isinstance(shape := item["shape"], list):
-            raise TypeError("a tensor is {name, shape}")
-        found.append(Tensor(_text(item, "name"), tuple(size for size in shape if isinstance(size, int))))
-    return tuple(found)
-
-
-def _text(members: Mapping[str, jcs.Json], key: str) -> str:
-    value = members[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is text")
-    return value
-
-
-def _name(members: Mapping[str, jcs.Json], key: str) -> str:
-    value = _text(members, key)
-    if not is_name(value):
-        raise ValueError(f"{key} is an id")
-    return value
-
-
-def _count(members: Mapping[str, jcs.Json], key: str) -> int:
-    value = members[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= jcs.MAX_INTEGER:
-        raise ValueError(f"{key} is a whole number")
-    return value
-
-
-def _hash(members: Mapping[str, jcs.Json], key: str) -> bytes:
-    value = bytes.fromhex(_text(members, key))
-    if len(value) != HASH_BYTES:
-        raise ValueError(f"{key} is 32 bytes")
-    return value
-
-
-def _bad(why: str) -> PeerError:
-    return PeerError(
-        "bad_model_file",
-        f"this is not a Fedveil model file: {why}",
-        not_done="the model was not loaded",
-        next_step="fetch the file again from where it was published",
-    )

@@ -4,9 +4,10 @@ Built in `fedveil_cli`, in the stores and in simulations only. Nobody else calls
 `os.urandom` or a random generator.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fedveil_common.leafshape import Shape
+if TYPE_CHECKING:  # arithmetic is not loaded by those who only need a clock
+    from fedveil_common.leafshape import Shape
 
 
 class Clock(Protocol):
@@ -87,7 +88,7 @@ class LeafSource(Protocol):
     """A vector at rest, read leaf by leaf from any thread."""
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> "Shape":
         """Which kind of leaves, how many, how large."""
         ...
 

@@ -85,9 +85,20 @@ def manifest_hash(manifest_body: bytes) -> bytes:
 
 def model_hash(model: bytes | memoryview) -> bytes:
     """H("model", h_0, ..) over 64 KiB leaves of float32 little-endian bytes in plan order; the last leaf is shorter."""
-    view = memoryview(model).cast("B")
-    leaves = [
-        h("modelleaf", u32(index), view[start : start + MODEL_LEAF_BYTES])
+    return model_root(model_leaves(model, 0))
+
+
+def model_leaves(part: bytes | bytearray | memoryview, first: int) -> list[bytes]:
+    """The leaf hashes of a part of a model that begins with leaf `first` and, unless it is the end, ends with a whole
+    one. Parts are independent of each other.
+    """
+    view = memoryview(part).cast("B")
+    return [
+        h("modelleaf", u32(first + index), view[start : start + MODEL_LEAF_BYTES])
         for index, start in enumerate(range(0, len(view), MODEL_LEAF_BYTES))
     ]
+
+
+def model_root(leaves: Iterable[bytes]) -> bytes:
+    """H("model", h_0, ..): `model_hash` from all leaf hashes in order."""
     return h("model", *leaves)

@@ -443,9 +443,13 @@ class Driver:
     def start_run(self, run_id: RunId, canonical: bytes) -> None:
         """A new run; it waits for its turn if another one is active. On the driver's thread.
 
-        ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue.
+        ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue; PolicyRefusal
+        `model_withdrawn` if that was withdrawn.
         """
-        continuing.check(plans.parse_canonical(canonical), self.state_of)
+        plan = plans.parse_canonical(canonical)
+        continuing.check(plan, self.state_of)
+        if plan.continues and self.registry is not None:
+            self.registry.check_in_use(RunId(plan.continues[-1].run))
         self._keys_of(canonical)
         self._journal.create_run(run_id, canonical, self._clock.wall_s())
         self.waiting.append((run_id, canonical))

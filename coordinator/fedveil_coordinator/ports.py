@@ -65,6 +65,10 @@ class Releases(Protocol):
         """Keep a member's countersignature; of which run. PeerError or ConfigError: nothing was kept."""
         ...
 
+    def check_in_use(self, run_id: RunId) -> None:
+        """Returns if the final model of a run may be gone on from. PolicyRefusal `model_withdrawn`."""
+        ...
+
     def notice(self) -> StatusNotice:
         """The status list in force."""
         ...

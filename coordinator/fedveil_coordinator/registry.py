@@ -370,6 +370,10 @@ class Registry:
             self._publish(made.document)
             return made.document
 
+    def check_in_use(self, run_id: RunId) -> None:
+        """Returns unless the final model of a run was withdrawn. PolicyRefusal `model_withdrawn`; as `version`."""
+        status.check_in_use(status.contents(self.status()), ModelRef.of(self.version(run_id).manifest))
+
     def notice(self) -> StatusNotice:
         """What participants are told when they connect, and after each decision."""
         return StatusNotice(self.status())

@@ -1,7 +1,8 @@
 """The highest status list that this organisation has seen: HOME/status.json.
 
 Promise: it is only ever replaced by a later one of the coordinator in force in which nothing that was withdrawn comes
-back. Whoever predicts here asks this file. Source: docs/registry.md, section 4.
+back. Whoever predicts here asks this file, and so does who is offered a plan that goes on from a model.
+Source: docs/registry.md, section 4.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from fedveil_common import durable
 from fedveil_common.limits import MAX_STATUS
 from fedveil_common.pki.governance import Trust
+from fedveil_common.plan import Plan
 from fedveil_common.registry import status
 from fedveil_common.registry.status import StatusList
 
@@ -44,3 +46,15 @@ class KeptStatus:
                 return found
         durable.write_file(self._path, document)
         return found
+
+    def check_first_model(self, plan: Plan) -> None:
+        """Returns unless the plan goes on from a model that was withdrawn. PolicyRefusal `model_withdrawn`.
+
+        By the parameters alone: the walk to the first model shows later that they are those of that run.
+        """
+        document = self.document() if plan.continues else b""
+        if not document:
+            return
+        found = status.contents(document)
+        if found.withdraws(bytes.fromhex(plan.model.initial)):
+            raise status.withdrawn(f"the model of run {plan.continues[-1].run}", found)

@@ -13,6 +13,7 @@ from fedveil_common import plan as plans
 from fedveil_common.errors import FedveilError, PolicyRefusal, heard
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import PlanAnswer, PlanOffer, RunEnded
+from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 
 from fedveil_participant import checks, kept, spending, withdrawing
@@ -41,7 +42,9 @@ class Engine(Protocol):
 
 
 class PlanAnswers:
-    """The driver's part that answers plans. `consent` decides."""
+    """The driver's part that answers plans. `consent` decides. `check_first_model` raises for a plan that goes on from
+    what was withdrawn; without a status list it raises for none.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class PlanAnswers:
         record: HouseRecord,
     ) -> None:
         self.consent = consent
+        self.check_first_model: Callable[[Plan], None] = lambda plan: None
         self._engine = engine
         self._journal = journal
         self._bench = bench
@@ -207,6 +211,7 @@ class PlanAnswers:
             try:
                 plan = plans.parse_canonical(message.canonical_plan)
                 plans.check_release(plan)
+                self.check_first_model(plan)
                 word = self.consent.decide(run_id, message.canonical_plan, plan, members)
                 if word.code:
                     read(lambda: self._refuse(run_id, digest, word))

@@ -20,8 +20,8 @@ _LISTED = """
     header_repeated headers_differ holder_epoch_differs holder_key_differs input_differs input_gone
     input_not_expected key_epoch_used key_not_pinned key_record_damaged key_record_missing key_reused
     key_threshold_too_small leaving ledger_conflict ledger_damaged ledger_not_carried low_order_key malformed
-    manifest_differs_from_plan model_not_derived model_rejected model_spent no_certificate no_holdout_rows
-    no_proposal no_update no_weight noise_chain_broken noise_component_too_small noise_grid_too_coarse
+    manifest_differs_from_plan model_not_derived model_rejected model_spent model_withdrawn no_certificate
+    no_holdout_rows no_proposal no_update no_weight noise_chain_broken noise_component_too_small noise_grid_too_coarse
     not_a_member not_a_secret not_in_cohort not_in_roster not_in_this_release not_opened other_key_root outside_hours
     own_advert_altered own_header_altered paused plan_not_accepted policy_refused replayed_manifest ring_file_damaged
     ring_file_missing ring_would_wrap roster_fork roster_lists_other_key roster_rollback round_not_proved

@@ -26,6 +26,7 @@ from fedveil_common.plan import (
     Target,
     Unit,
 )
+from fedveil_common.registry.status import date
 from fedveil_common.roster import Roster
 
 Facts = dict[str, jcs.Json]
@@ -43,9 +44,16 @@ class Origin:
 
 
 def facts(
-    file: ModelFile, manifest: ModelManifest, roster: Roster, origin: Origin, record: Mapping[str, jcs.Json] | None
+    file: ModelFile,
+    manifest: ModelManifest,
+    roster: Roster,
+    origin: Origin,
+    record: Mapping[str, jcs.Json] | None,
+    status: Mapping[str, jcs.Json] | None = None,
 ) -> Facts:
-    """The card as a JSON value. `record`: what a home adds (a run's report), None where there is none."""
+    """The card as a JSON value. `record`: what a home adds (a run's report), None where there is none; `status`: what
+    the newest status list says of the model, None where there is none.
+    """
     plan = file.plan
     known = roster.version == manifest.roster_version  # another version names others than those of the signing
     return {
@@ -102,6 +110,7 @@ def facts(
             "file_sha256": hashlib.sha256(origin.data).hexdigest(),
             "roster_version": manifest.roster_version,
         },
+        "status": None if status is None else dict(status),
         "record": None if record is None else dict(record),
     }
 
@@ -140,7 +149,7 @@ def limits(plan: Plan) -> tuple[str, ...]:
         found.append(f"What the parameters mean is known to the code of the trainer {plan.model.trainer} alone.")
     else:
         found.append("Values outside of the ranges and categories of the columns were never seen in training.")
-    found.append("A card does not say whether the model was withdrawn since.")
+    found.append("A card does not say whether the model was withdrawn after it was made.")
     return tuple(found)
 
 
@@ -178,6 +187,7 @@ def markdown(card: Facts) -> str:
     lines += ["## Limits", "", *(f"- {one}" for one in _list(card["limits"])), ""]
     lines += _section("Digests", digests)
     lines += _VERIFY
+    lines += ["", *_standing(card["status"])]
     record = card["record"]
     if isinstance(record, Mapping):
         lines += ["", *_section("Not in the signed file", record)]
@@ -191,6 +201,26 @@ _VERIFY = [
     "",
     "    fedveil model verify FILE --fingerprint HEX",
 ]
+
+
+def _standing(status: jcs.Json) -> list[str]:
+    """What a status list said on its day: it is signed, and no part of the model file."""
+    if not isinstance(status, Mapping):
+        return _section("Status", {"stage": "not known: no status list was at hand"})
+    shown: Facts = {
+        "stage": status["stage"] or "not released",
+        "status list": status["sequence"],
+        "as of": _day(status["as_of_s"]),
+        "may be relied on until": _day(status["not_after_s"]),
+    }
+    if shown["stage"] == "withdrawn":
+        shown["use"] = "nobody is to use this model any more"
+    return _section("Status", shown)
+
+
+def _day(seconds: jcs.Json) -> str:
+    assert isinstance(seconds, int)
+    return date(seconds)
 
 
 def _column(feature: Feature) -> jcs.Json:

@@ -9,14 +9,14 @@ from typing import BinaryIO
 
 from fedveil_common import jcs
 from fedveil_common.errors import PeerError
-from fedveil_common.modelfile import MAX_HEADER, ModelManifest, parse_manifest
+from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, parse_manifest
 from fedveil_common.sealing.header import Subject
 
 KIND = "model"
 
 
-def subject_of(stream: BinaryIO, size: int) -> Subject:
-    """The federation and run in the manifest of the model file in `stream`, which has `size` bytes and is at its start.
+def manifest_of(stream: BinaryIO, size: int) -> ModelManifest:
+    """The manifest in the model file in `stream`, which has `size` bytes and is at its start.
 
     PeerError `bad_model_file`: it begins with no header of a signed model, or has another length than that says.
     """
@@ -33,7 +33,7 @@ def subject_of(stream: BinaryIO, size: int) -> Subject:
         parameters += count
     if size != 8 + length + 4 * parameters:
         raise _bad(f"it has {size} bytes, and its manifest says {8 + length + 4 * parameters}")
-    return _subject(manifest)
+    return manifest
 
 
 def check_subject(subject: Subject, manifest: ModelManifest) -> None:
@@ -41,7 +41,7 @@ def check_subject(subject: Subject, manifest: ModelManifest) -> None:
 
     PeerError `sealed_model_mismatch`.
     """
-    if subject != _subject(manifest):
+    if subject != subject_of(manifest):
         raise PeerError(
             "sealed_model_mismatch",
             f"the sealed file says {subject.federation_id} {subject.object_id}, and holds a model of run "
@@ -51,7 +51,8 @@ def check_subject(subject: Subject, manifest: ModelManifest) -> None:
         )
 
 
-def _subject(manifest: ModelManifest) -> Subject:
+def subject_of(manifest: ModelManifest) -> Subject:
+    """What a sealed model is called: its federation and run."""
     return Subject(KIND, manifest.federation_id, manifest.run_id)
 
 

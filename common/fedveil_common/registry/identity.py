@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedveil_common import jcs
 from fedveil_common.crypto.labels import h
 from fedveil_common.ids import RunId
-from fedveil_common.modelfile import ModelManifest
+from fedveil_common.modelmanifest import ModelManifest
 from fedveil_common.pki import documents
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_common.modelfile import ModelFile, ModelManifest
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest
 from fedveil_common.noise import rests_on
 from fedveil_common.pki.governance import Trust
 from fedveil_common.registry import countersignature, statement
@@ -41,7 +41,7 @@ def released_file(file: ModelFile, said: SignedBlob, countersignatures: tuple[Si
     return replace(file, signatures=(file.signatures[0], said, *ordered))
 
 
-def read_release(file: ModelFile, manifest: ModelManifest, roster: Roster, trust: Trust) -> Release | None:
+def read_release(file: ModelFile | ModelHead, manifest: ModelManifest, roster: Roster, trust: Trust) -> Release | None:
     """The release that a verified model file proves; None if it claims none. `manifest`, `roster`, `trust`: what its
     first signature was verified to be and under (`roster`: of any version if there is no release).
 

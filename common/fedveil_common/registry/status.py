@@ -7,12 +7,13 @@ Invariant: a list whose sequence repeats is the same list. Source: docs/registry
 """
 
 import base64
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
-from fedveil_common.errors import PeerError
+from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import COORDINATOR, FederationId
 from fedveil_common.limits import MAX_DOCUMENT, MAX_STATUS
 from fedveil_common.pki import documents
@@ -94,6 +95,10 @@ class StatusList:
                 return Stage.WITHDRAWN
         return next((one.stage for one in self.models if one.model == model), None)
 
+    def withdraws(self, parameters: bytes) -> bool:
+        """Whether a model with these parameters (their hash, 32 bytes) was withdrawn."""
+        return any(one.stage is Stage.WITHDRAWN and one.model.model_hash == parameters for one in self.models)
+
     def expired(self, now_s: float) -> bool:
         """Whether the list may no longer be relied on."""
         return now_s > self.not_after_s
@@ -131,8 +136,7 @@ def read(data: bytes, fingerprint: bytes, known: Sequence[Trust] = ()) -> Status
         longest = long
     body = outer.text("status", MAX_DOCUMENT).encode()
     status = _parse(body)
-    if status.federation_id != trust.federation_id:
-        raise PeerError("wrong_federation", f"the {WHAT} is of federation {status.federation_id}")
+    check_federation(status, trust.federation_id)
     signer = coordinator_at(trust, status.trust_sequence, WHAT)
     signing.verify_bytes(signer, outer.hex("sig", 64), _LABEL, body, peer=COORDINATOR)
     if signer != longest.coordinator:
@@ -143,6 +147,36 @@ def read(data: bytes, fingerprint: bytes, known: Sequence[Trust] = ()) -> Status
             next_step="fetch the list of the coordinator in force: GET /status of its enrolment port",
         )
     return status
+
+
+def check_in_use(found: StatusList, model: ModelRef) -> None:
+    """Returns unless the list says that the model was withdrawn. PolicyRefusal `model_withdrawn`."""
+    if found.stage_of(model) is Stage.WITHDRAWN:
+        raise withdrawn(f"the model of run {model.run_id}, round {model.round},", found)
+
+
+def check_federation(found: StatusList, federation_id: FederationId) -> None:
+    """Returns if the list is of this federation. PeerError `wrong_federation`."""
+    if found.federation_id != federation_id:
+        raise PeerError("wrong_federation", f"the {WHAT} is of federation {found.federation_id}")
+
+
+def withdrawn(model: str, found: StatusList) -> PolicyRefusal:
+    """`model_withdrawn`, of a model that `found` names so; `model`: for people."""
+    return PolicyRefusal(
+        "model_withdrawn",
+        f"{model} was withdrawn (status list {found.sequence}, as of {date(found.as_of_s)})",
+        not_done="the model was not used, and nothing was written",
+        next_step="ask the operator which release takes its place",
+    )
+
+
+def date(seconds: float) -> str:
+    """A time of the coordinator's clock, for people; in seconds where no calendar has it: a list may say any."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s since 1970"
 
 
 def contents(data: bytes) -> StatusList:

@@ -8,14 +8,17 @@ file to other recipients (`rewrap`) takes nothing back from those who had it; se
 Source: docs/sealing.md.
 """
 
+import hmac
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from fedveil_common.crypto import aead
-from fedveil_common.durable import TemporaryFile
+from fedveil_common.durable import LargeFile
 from fedveil_common.errors import ConfigError
 from fedveil_common.ports import Entropy
 from fedveil_common.sealing import chunks, header
@@ -37,11 +40,11 @@ def seal(source: BinaryIO, length: int, out: Path, subject: Subject, wrap: Wrap,
     key, salt = Seed(entropy.take(aead.KEY_BYTES)), entropy.take(header.SALT_BYTES)
     made = header.make(key, subject, salt, length, wrap(key))
     begin = header.to_bytes(made)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
-        file.write(begin, 0)
-        for index, chunk in enumerate(chunks.seal(made, key, source.read)):
-            file.write(chunk, len(begin) + index * chunks.SEALED_CHUNK)
+        file.append(begin)
+        for chunk in chunks.seal(made, key, source.read):
+            file.append(chunk)
         file.commit(out.name)
     finally:
         file.discard()
@@ -55,10 +58,10 @@ def unseal(source: BinaryIO, out: Path, unwrap: Unwrap, expected: Callable[[Subj
     SealedError.
     """
     opened = Opened(source, unwrap, expected)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
         for index in range(opened.header.chunks):
-            file.write(opened.chunk(index), index * CHUNK)
+            file.append(opened.chunk(index))
         opened.check_end()
         file.commit(out.name)
     finally:
@@ -74,13 +77,13 @@ def rewrap(source: BinaryIO, out: Path, unwrap: Unwrap, wrap: Wrap) -> Header:
     key = unwrap(before)
     made = header.make(key, before.subject, before.salt, before.length, wrap(key))
     begin, reader = header.to_bytes(made), chunks.Reader(source, before, start, key)
-    file = TemporaryFile(out.parent, unnamed=True)
+    file = LargeFile(out.parent)
     try:
-        file.write(begin, 0)
+        file.append(begin)
         for index in range(before.chunks):
             reader.chunk(index)
             source.seek(start + index * chunks.SEALED_CHUNK)
-            file.write(source.read(chunks.SEALED_CHUNK), len(begin) + index * chunks.SEALED_CHUNK)
+            file.append(source.read(chunks.SEALED_CHUNK))
         reader.check_end()
         file.commit(out.name)
     finally:
@@ -113,6 +116,45 @@ class Opened:
     def check_end(self) -> None:
         """See `chunks.Reader.check_end`."""
         self._reader.check_end()
+
+
+class ReadTwice:
+    """A sealed file that is looked at as a whole before anything is made of it: the second reading gives what the first
+    one gave, or an error, though nothing is kept of it but 16 bytes a chunk.
+
+    That it opens again under the same key is not enough: whoever has the data key and may write to the file could put
+    another chunk in between. So each chunk is marked with GMAC (NIST SP 800-38D) under a key that only this object
+    knows, one nonce a chunk: what fits a mark that its maker never saw is guessed with probability 2^-111 at most.
+    """
+
+    def __init__(self, opened: Opened, entropy: Entropy) -> None:
+        self._opened = opened
+        self._mark = AESGCM(entropy.take(aead.KEY_BYTES))
+        self._marks: list[bytes] = []
+
+    def first(self) -> Iterator[bytes]:
+        """Every chunk, in order; the end is checked. PeerError `sealed_chunk_damaged`."""
+        for index in range(self._opened.header.chunks):
+            chunk = self._opened.chunk(index)
+            self._marks.append(self._of(index, chunk))
+            yield chunk
+        self._opened.check_end()
+
+    def again(self) -> Iterator[bytes]:
+        """The same chunks, once `first` has ended. ConfigError `file_changed`; PeerError as `first`."""
+        for index, mark in enumerate(self._marks):
+            chunk = self._opened.chunk(index)
+            if not hmac.compare_digest(self._of(index, chunk), mark):
+                raise ConfigError(
+                    "file_changed",
+                    "somebody wrote to the sealed file while it was opened",
+                    not_done="nothing was opened",
+                    next_step="open it when nobody writes to it",
+                )
+            yield chunk
+
+    def _of(self, index: int, chunk: bytes) -> bytes:
+        return self._mark.encrypt(index.to_bytes(aead.NONCE_BYTES, "big"), b"", chunk)
 
 
 class Stream(io.RawIOBase):
