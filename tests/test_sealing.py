@@ -1,12 +1,12 @@
 """Sealed files: what opens them, and every way in which one that was changed, cut, moved or made by others does not."""
 
+import base64
 import hashlib
 import io
 import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from fedveil_common import jcs
 from fedveil_common.crypto.labels import h
 from fedveil_common.errors import ConfigError, FedveilError, SealedError
@@ -27,6 +27,8 @@ from fedveil_common.secret import Passphrase, Seed
 from fedveil_simulation.ports import SeededEntropy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.reference import curves
 
 SUBJECT = Subject("data", "hospitals-1", "visits")
 ENTROPY = SeededEntropy(1, "sealing")
@@ -239,6 +241,17 @@ def test_a_header_that_no_writer_makes_is_refused_before_a_key_is_used(
     refused(tmp_path, data, "sealed_header_damaged", never)
 
 
+def test_half_a_surrogate_in_a_header_is_damage_and_no_defect(whole: bytes, tmp_path: Path) -> None:
+    """JSON can write one, and nothing can write it again."""
+    _, start = parts(whole)
+    for name in ("way", "recipient"):
+        said = body(whole)
+        said["recipients"] = [{"way": "x", "recipient": "x", "wrapped": "00", name: "\ud800"}]
+        text = json.dumps(said, separators=(",", ":"), sort_keys=True).encode()
+        data = whole[:8] + len(text).to_bytes(4, "big") + text + whole[start - 32 :]
+        refused(tmp_path, data, "sealed_header_damaged")
+
+
 def test_one_ciphertext_under_two_keys_is_stopped_by_the_commitment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +348,22 @@ def test_weak_and_doubled_recipients_are_refused() -> None:
         with pytest.raises(ConfigError) as caught:
             recipients.wrap_for(keys, Seed(bytes(32)), SUBJECT)
         assert caught.value.code == code
+
+
+def test_keys_with_which_everybody_agrees_are_nobody_s() -> None:
+    points = [X25519PublicKey.from_public_bytes(one) for u in curves.low_order_u() for one in curves.encodings_u(u)]
+    even = RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    at = even.index(RSA.public_key().public_numbers().n.to_bytes(384, "big")) + 383
+    flipped = load_der_public_key(even[:at] + bytes([even[at] ^ 1]) + even[at + 1 :])
+    assert isinstance(flipped, rsa.RSAPublicKey)
+    assert len(points) == 14
+    for key in (*points, flipped):
+        with pytest.raises(ConfigError, match="nobody's") as caught:
+            recipients.wrap_for([key], Seed(bytes(32)), SUBJECT)
+        assert caught.value.code == "recipient_key_weak"
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        with pytest.raises(ConfigError, match="nobody's"):
+            key_files.read_public(pem, "here")
 
 
 @pytest.mark.parametrize(
@@ -445,10 +474,13 @@ def test_other_keys_and_wrong_passphrases_are_named() -> None:
             key_files.read_public(pem, "here")
         assert caught.value.code == code
     locked = key_files.private_pem(OURS, WORD)
+    longer = b"-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n"
+    longer %= base64.b64encode(bytes.fromhex("302e020100300506032b656f04220420") + bytes(32))  # X448, of 32 bytes
     for pem, word, code in (
         (locked, None, "passphrase_missing"),
         (locked, Passphrase(b"other"), "passphrase_wrong"),
         (b"nothing", None, "bad_key_file"),
+        (longer, None, "bad_key_file"),
         (key_files.public_pem(OURS.public_key()), None, "bad_key_file"),
     ):
         with pytest.raises(FedveilError) as refusal:
@@ -487,41 +519,85 @@ def test_a_second_implementation_reads_what_is_written(whole: bytes) -> None:
 
 # --- a process that is killed -----------------------------------------------------------------------------------------
 
-KILLED = """
-import io, os, signal, sys
-from pathlib import Path
-from fedveil_common import durable
-from fedveil_common.sealing import files, header, recipients
-from fedveil_common.secret import Seed
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-key, folder, what = X25519PrivateKey.from_private_bytes(b"\\1" * 32), Path(sys.argv[1]), sys.argv[2]
-real, written = durable.TemporaryFile.write, []
-def write(self, data, offset):
-    real(self, data, offset)
-    written.append(offset)
-    if len(written) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-durable.TemporaryFile.write = write
-class Real:
-    take = staticmethod(os.urandom)
-if what == "seal":
-    wrap = lambda data_key: recipients.wrap_for([key.public_key()], data_key, header.Subject("data", "f", "o"))
-    files.seal(io.BytesIO(bytes(5 << 20)), 5 << 20, folder / "out", header.Subject("data", "f", "o"), wrap, Real)
-else:
-    unwrap = lambda one: recipients.unwrap(one, key)
-    files.unseal((folder / "in").open("rb"), folder / "out", unwrap, lambda subject: None)
-"""
+CALLS = ("open", "pwrite", "fsync", "link", "rename")
+"""By which something comes into a folder."""
 
 
-@pytest.mark.parametrize("what", ["seal", "open"])
-def test_a_kill_leaves_nothing_half_sealed_and_nothing_half_open(what: str, tmp_path: Path) -> None:
-    subject = Subject("data", "f", "o")
-    data = sealed(tmp_path, bytes(5 << 20), for_keys(OURS.public_key(), subject=subject), subject)
-    (tmp_path / "sealed").rename(tmp_path / "in")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), what], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
-    assert opened(tmp_path, data) == bytes(5 << 20)
+def killed_at(number: int, work: Callable[[], object]) -> int:
+    """Does `work` in a process of its own, which is killed before this one of its CALLS; how it ended: -9, or 0."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = [number]
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **named: object) -> object:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return counted
+
+    try:
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+OWN = Subject("model", "hospitals", "run-1")
+
+
+def do(what: str, source: bytes, out: Path) -> None:
+    own = for_keys(OTHER.public_key(), subject=OWN)
+    match what:
+        case "seal":
+            files.seal(io.BytesIO(source), len(source), out, OWN, own, ENTROPY)
+        case "open":
+            files.unseal(io.BytesIO(source), out, by(OURS), anything)
+        case "rewrap":
+            files.rewrap(io.BytesIO(source), out, by(OURS), own)
+        case "reencrypt":
+            files.reencrypt(io.BytesIO(source), out, by(OURS), own, ENTROPY)
+
+
+@pytest.mark.parametrize("before", [b"", b"what was here"], ids=["new", "replacing"])
+@pytest.mark.parametrize("what", ["seal", "open", "rewrap", "reencrypt"])
+def test_a_kill_at_any_write_leaves_what_was_or_what_was_to_be(what: str, before: bytes, tmp_path: Path) -> None:
+    """Of sealing, opening and both rotations: nothing half-sealed, nothing half-open, and no temporary file but for the
+    instant in which a whole file takes the place of another.
+    """
+    plain = content(CHUNK + 9)
+    source = plain if what == "seal" else sealed(tmp_path, plain, for_keys(OURS.public_key(), subject=OWN), OWN)
+    (tmp_path / "sealed").unlink(missing_ok=True)
+    out, number, ends, kept, beside = tmp_path / "out", 0, [], [], []
+    while not ends or ends[-1]:
+        number += 1
+        if before:
+            out.write_bytes(before)
+        else:
+            out.unlink(missing_ok=True)
+        ends.append(killed_at(number, lambda: do(what, source, out)))
+        found = out.read_bytes() if out.exists() else b""
+        if found != before:
+            assert (found if what == "open" else opened(tmp_path, found, by(OTHER))) == plain
+            (tmp_path / "opened").unlink(missing_ok=True)
+        kept.append(found == before)
+        for path in tmp_path.iterdir():
+            if path != out:
+                assert path.name.startswith(".tmp-")
+                beside.append(path.read_bytes())
+                path.unlink()
+    assert ends == [-signal.SIGKILL] * (number - 1) + [0]
+    assert number > 6
+    assert kept == sorted(kept, reverse=True), "first what was, then what was to be"
+    assert (kept[0], kept[-1]) == (True, False)
+    assert len(beside) == (1 if before else 0)
+    for whole in beside:
+        assert (whole if what == "open" else opened(tmp_path, whole, by(OTHER))) == plain
 
 
 def test_a_file_that_grows_or_shrinks_while_it_is_sealed_is_not_sealed(tmp_path: Path) -> None:

@@ -224,11 +224,13 @@ def model_export(
         service_commands.model_export(folder, run, out, journal_passphrase(folder, passphrase_file, output), output)
         return
     from fedveil_cli import model_exporting
+    from fedveil_cli.files import check_not_read
 
     expected = model_files.expected_fingerprint(fingerprint, folder)
     if file is None:
         _, data, _ = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
     else:
+        check_not_read(out, file)
         data = model_exporting.read(file)
     model_exporting.export(data, to, out, expected, output)
 

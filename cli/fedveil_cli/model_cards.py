@@ -12,7 +12,7 @@ from fedveil_common.plan import check_release
 from fedveil_common.secret import Passphrase
 
 from fedveil_cli import model_files, service_commands
-from fedveil_cli.files import MAX_MODEL, read_file, write_file
+from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, write_file
 from fedveil_cli.output import Output
 
 RECORD = "the coordinator's own record of the run: not signed, and not in the model file"
@@ -24,7 +24,8 @@ def is_run(given: str) -> bool:
 
 
 def of_file(path: pathlib.Path, out: pathlib.Path, expected: bytes, output: Output) -> None:
-    """`model card FILE`. Raises as `model verify`; StorageError `file_unwritable`."""
+    """`model card FILE`. Raises as `model verify`; ConfigError `same_file`; StorageError `file_unwritable`."""
+    check_not_read(out, path)
     _write(read_file(path, "the model", MAX_MODEL), None, out, expected, output)
 
 

@@ -7,14 +7,13 @@ fingerprint down to the parameters has been checked.
 import base64
 import csv
 import io
-import os
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 from fedveil_common import prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelManifest, read_model, verify_model
+from fedveil_common.modelfile import ModelFile, ModelManifest, check_lineage, read_model, verify_model
 from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
 from fedveil_common.registry.identity import ModelRef
@@ -26,7 +25,7 @@ from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
 
 from fedveil_cli import model_status
-from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
+from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, unreadable, write_file
 from fedveil_cli.model_status import Standing
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
@@ -75,7 +74,7 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
     `roster_of_its_time` and `verify_model`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
-    `wrong_roster`, and those of `read_release`.
+    `wrong_roster`, and those of `check_lineage` and `read_release`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
     roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
@@ -88,6 +87,7 @@ def check_origin(file: ModelFile, fingerprint: bytes) -> Origin:
             "wrong_roster",
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
+    check_lineage(file, manifest)
     return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
 
 
@@ -224,9 +224,7 @@ def predict(
     `model_status.newest` and `model_status.check`, before the data is read; DataError (`bad_data`), ConfigError,
     StorageError `file_unwritable`.
     """
-    for given in (model, data):
-        if out.exists() and given.exists() and os.path.samefile(out, given):
-            raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
+    check_not_read(out, model, data, asked.status, model_status.companion(model))
     file = load(model)
     origin = check_origin(file, expected)
     standing, manifest = asked.standing(model, expected, origin), origin.manifest

@@ -25,7 +25,7 @@ from fedveil_common.secret import Seed
 from fedveil_coordinator import founding
 
 from fedveil_cli import model_files, sealing_commands
-from fedveil_cli.files import MAX_MODEL, read_file, write_file
+from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, write_file
 from fedveil_cli.output import Output
 from fedveil_cli.sealing_commands import check_out, private_key, public_keys, reading, real_path, unwrapping, wrapping
 from fedveil_cli.world import real_world
@@ -40,7 +40,7 @@ def seal(
 ) -> None:
     """`model seal`. PeerError `bad_model_file`; those of `data seal`."""
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, *to, passphrase_file)
         length = os.fstat(source.fileno()).st_size
         subject = sealed_model.subject_of(source, length)
         source.seek(0)
@@ -59,7 +59,7 @@ def open_file(
 ) -> None:
     """`model open`. `expected`: the federation's fingerprint. Raises as `data open` and `model verify`."""
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, key, passphrase_file)
         found = _revealed(source, unwrapping(key, passphrase_file, output), expected)
     _keep(found, out, output)
 
@@ -85,6 +85,7 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, home: pathlib.Path, output:
 
     ConfigError `not_initialised`, `not_the_coordinators_key`, `extra_missing`; as `model verify`.
     """
+    check_not_read(out, model)
     federation = founding.load_federation(home)
     file = model_files.load(model)
     origin = model_files.check_origin(file, federation.fingerprint)
@@ -145,6 +146,7 @@ def jwe_wrap(
     output: Output,
 ) -> None:
     """`model jwe wrap`: the data key of a sealed model, and the file's digest, for one recipient more."""
+    check_not_read(out, sealed, recipient, key, passphrase_file)
     (public,) = public_keys([recipient])
     unwrap = unwrapping(key, passphrase_file, output)
     with reading(sealed) as source:
@@ -169,6 +171,7 @@ def jwe_open(
     output: Output,
 ) -> None:
     """`model jwe open`: a sealed model by the key in a token. PeerError `jose_*`; as `model open`."""
+    check_not_read(out, token, key, passphrase_file)
     said = jwe.open_token(_token(token), private_key(key, passphrase_file, output))
     with reading(sealed) as source:
         check_out(source, out)

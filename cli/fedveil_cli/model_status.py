@@ -6,6 +6,7 @@ A list that was named on the command line and is older than the home's is refuse
 
 import datetime
 import itertools
+import os
 import pathlib
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def newest(
         if pinned is not None:
             status.check_follows(pinned, named)
         return named
-    beside = read(companion(model)) if companion(model).exists() else None
+    beside = read(companion(model)) if os.path.exists(companion(model)) else None  # False for a name that is too long
     found = sorted((one for one in (pinned, beside) if one is not None), key=lambda one: one.sequence)
     for before, after in itertools.pairwise(found):
         status.check_follows(before, after)

@@ -5,6 +5,7 @@ stages what its newest status list says.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -175,7 +176,7 @@ def _named(
 ) -> tuple[ModelFile, dict[str, object]]:
     """A model and what is known of it by signatures: from a file, the coordinator, or the organisation's own store."""
     path = pathlib.Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long
         file = read_model(read_file(path, "the model", MAX_MODEL))
         origin = model_files.check_origin(file, model_files.expected_fingerprint(None, home))
         facts = origin.release.facts.to_json() if origin.release is not None else {}
