@@ -29,6 +29,7 @@ from fedveil_common.sealing import files, key_files, recipients
 from fedveil_common.sealing.header import Subject
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
+from markdown_it import MarkdownIt
 
 from tests import model_samples, processes
 from tests.model_samples import OURS, THEIRS
@@ -537,6 +538,27 @@ def test_nothing_from_outside_is_markup_in_a_card() -> None:
         assert not re.search(r"[<`\[\]*~]", plain), line
         assert all(one.isprintable() for one in line)
     assert "a\\|b" in text
+
+
+def test_a_reader_of_markdown_finds_nothing_in_a_card_that_is_not_ours() -> None:
+    """Every text that a member or an operator chooses, through CommonMark with tables: text, and the same text."""
+    features = {NASTY: "{type: float, range: [0, 1]}", "c": f"{{type: category, values: [a, {json.dumps(NASTY)}]}}"}
+    names = ("purpose", "controller", "contact", "legal_basis")
+    more = "".join(f"{name}: {json.dumps(f'{name} {NASTY}')}\n" for name in names)
+    file = model_samples.signed(model_samples.plan_for("logistic", "binary", "range", features, more))
+    record = {"source": NASTY, NASTY: NASTY, "rounds": [{"in_the_sum": [NASTY]}]}
+    tokens = MarkdownIt("commonmark").enable("table").parse(card.markdown(facts_of(file, record)))
+    every = [*tokens, *(child for token in tokens for child in token.children or ())]
+    kinds = ["heading", "paragraph", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td"]
+    ours = {f"{kind}_{end}" for kind in kinds for end in ("open", "close")}
+    assert {token.type for token in every} == {"inline", "text", "code_block", *ours}
+    assert [token.content for token in tokens if token.type == "code_block"] == [
+        "fedveil model verify FILE --fingerprint HEX\n"
+    ]
+    texts = ["".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"]
+    said = sum(text.count(NASTY) for text in texts)
+    assert said == len(names) + 2 + 4, "purposes, a column, a value, and of the record four"
+    assert sum(token.type == "td_open" for token in tokens) == 4 * len(features)
 
 
 def test_control_characters_of_a_record_are_escaped() -> None:

@@ -1,7 +1,7 @@
 """What `model verify` and `predict` make of releases and status lists: files on the machine of somebody else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +88,33 @@ def code(call: object, kind: type[FedveilError]) -> str:
     with pytest.raises(kind) as caught:
         call()  # type: ignore[operator]
     return caught.value.code
+
+
+def refusals(data: bytes, step: int, read: Callable[[bytes], object]) -> set[str]:
+    """The codes with which a document is refused of which one bit was changed, in every `step`th byte."""
+    read(data)
+    codes = set()
+    for at in range(0, len(data), step):
+        with pytest.raises(PeerError) as caught:
+            read(data[:at] + bytes([data[at] ^ 1 << at % 7]) + data[at + 1 :])
+        codes.add(caught.value.code)
+    return codes
+
+
+def test_no_bit_of_a_released_file_or_of_a_list_can_be_changed(desk: Desk) -> None:
+    """The lineage, which no signature covers, and everything that stands beside the signatures too."""
+    data = desk.model.read_bytes()
+    said = refusals(data, 127, lambda one: model_files.check_origin(modelfile.read_model(one), desk.office.fingerprint))
+    assert {"bad_model_file", "model_mismatch"} < said
+    file = modelfile.read_model(data)
+    for at in range(len(file.lineage)):
+        bent = replace(file, lineage=file.lineage[:at] + chr(ord(file.lineage[at]) ^ 1) + file.lineage[at + 1 :])
+        with pytest.raises(PeerError) as caught:
+            model_files.check_origin(bent, desk.office.fingerprint)
+        assert caught.value.code == "lineage_mismatch"
+    for number in (EMPTY, WITHDRAWN):
+        said = refusals(desk.office.published[number], 7, lambda one: status.read(one, desk.office.fingerprint))
+        assert {"bad_document", "bad_signature"} < said
 
 
 def test_without_a_list_nobody_knows(desk: Desk) -> None:

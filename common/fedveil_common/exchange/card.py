@@ -245,7 +245,7 @@ def _row(column: jcs.Json) -> tuple[jcs.Json, ...]:
 
 
 def _section(title: str, members: Mapping[str, jcs.Json], skip: Sequence[str] = ()) -> list[str]:
-    shown = [f"- {name.replace('_', ' ')}: {_shown(one)}" for name, one in members.items() if name not in skip]
+    shown = [f"- {_text(name.replace('_', ' '))}: {_shown(one)}" for name, one in members.items() if name not in skip]
     return [f"## {title}", "", *shown, ""]
 
 
