@@ -19,7 +19,7 @@ from fedveil_common.registry import statement, status
 from fedveil_common.registry.stages import Stage
 from private_federation import private_plan
 
-from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_of, release_office
+from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_of, release_office, with_stray_bits
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,9 @@ def test_no_bit_of_a_released_file_or_of_a_list_can_be_changed(desk: Desk) -> No
         with pytest.raises(PeerError) as caught:
             model_files.check_origin(bent, desk.office.fingerprint)
         assert caught.value.code == "lineage_mismatch"
+    bent = replace(file, roster=with_stray_bits(file.roster))
+    with pytest.raises(PeerError, match="no roster"):
+        model_files.check_origin(bent, desk.office.fingerprint)
     for number in (EMPTY, WITHDRAWN):
         said = refusals(desk.office.published[number], 7, lambda one: status.read(one, desk.office.fingerprint))
         assert {"bad_document", "bad_signature"} < said

@@ -22,7 +22,7 @@ from fedveil_participant.kept_status import KeptStatus
 from fedveil_participant.run_results import RunResults
 from fedveil_participant.store.countersignatures import CountersignatureFiles
 
-from tests.release_office import DAY, OPERATOR, ReleaseOffice, release_office
+from tests.release_office import DAY, OPERATOR, ReleaseOffice, release_office, with_stray_bits
 
 OTHER = RunId("run-2")
 
@@ -156,6 +156,13 @@ def test_two_branches_of_trust_are_a_fork(office: ReleaseOffice) -> None:
     chain = encode_chain([*first, sign_trust(branch, [office.cluster.charter.governance_key])])
     other = verify_chain(chain, office.fingerprint)
     assert code(lambda: status.read(one.registry.status(), office.fingerprint, [other])) == "trust_fork"
+
+
+def test_a_chain_has_one_text(office: ReleaseOffice) -> None:
+    """Base64 leaves bits over at its end, and a reader that does not look takes four texts for one chain."""
+    outer = json.loads(office.handed_over().registry.status())
+    outer["trust_chain"] = with_stray_bits(outer["trust_chain"])
+    assert code(lambda: status.read(jcs.dumps(outer), office.fingerprint)) == "bad_document"
 
 
 def test_members_are_told_when_they_connect_and_after_a_decision(office: ReleaseOffice, tmp_path: Path) -> None:
