@@ -198,7 +198,7 @@ def _status_text(standing: Standing | None) -> str:
 
 
 def _carried(text: str, what: str) -> bytes:
-    """A signed document that the model file carries as base64, of which it has one form: bits that nobody reads are 0."""
+    """A signed document that the model file carries as base64, in its one form: bits that nobody reads are 0."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
