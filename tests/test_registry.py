@@ -18,7 +18,7 @@ from fedveil_common import modelfile, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, PolicyRefusal
-from fedveil_common.ids import COORDINATOR, OrgId, RunId
+from fedveil_common.ids import COORDINATOR, FederationId, OrgId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.messages import BlobType, RunEndedAck, SignedBlob, Vote
 from fedveil_common.modelfile import ModelFile
@@ -187,6 +187,18 @@ def test_a_member_of_the_roster_outside_the_cohort_is_a_stranger(office: Release
     outside = replace(expected(office), cohort=(*FIVE, stranger))
     blob = signing.sign(office.key, stranger, BlobType.COUNTERSIGNATURE, outside.to_bytes())
     assert code(lambda: countersignature.check(blob, outside, office.roster)) == "not_in_roster"
+
+
+def test_a_model_is_countersigned_with_the_round_that_led_to_it(office: ReleaseOffice) -> None:
+    manifest = modelfile.parse_manifest(office.model().signatures[0].body)
+    last = office.registry._manifest(RUN, 2)
+    assert countersignature.of_round(manifest, last) == expected(office)
+    for other in (
+        office.registry._manifest(RUN, 1),
+        replace(last, key=replace(last.key, run_id=OTHER)),
+        replace(last, federation_id=FederationId("others")),
+    ):
+        assert code(lambda other=other: countersignature.of_round(manifest, other)) == "wrong_transcript"  # type: ignore[misc]
 
 
 def test_the_driver_counts_what_does_not_fit_as_refused(office: ReleaseOffice) -> None:

@@ -9,8 +9,9 @@ import pytest
 from federation import FIVE, RUN
 from fedveil_common import jcs, wire
 from fedveil_common.crypto import signing
-from fedveil_common.errors import ConfigError, FedveilError, PeerError
-from fedveil_common.ids import RunId
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
+from fedveil_common.ids import FederationId, RunId
+from fedveil_common.limits import MAX_DOCUMENT, MAX_STATUS
 from fedveil_common.messages import BlobType, RunEndedAck, StatusNotice
 from fedveil_common.pki.governance import decode_chain, encode_chain, sign_trust, verify_chain
 from fedveil_common.registry import status
@@ -120,6 +121,45 @@ def test_a_participant_keeps_the_highest_list(office: ReleaseOffice, tmp_path: P
     assert kept.take(back).sequence == higher
     other = office.cluster.charter.fingerprint[::-1]
     assert code(lambda: status.read(new, other)) == "fingerprint_mismatch"
+
+
+def test_a_kept_list_that_was_damaged_is_an_alarm_of_its_own(office: ReleaseOffice, tmp_path: Path) -> None:
+    """Not the coordinator's fault, and no reason to take whatever comes: it may be from before a withdrawal."""
+    kept, told = kept_by(office, tmp_path / "acme"), []
+    results = RunResults(None, None, lambda kind, facts: told.append((kind, facts.get("code"))))  # type: ignore[arg-type]
+    results.take_status = kept.take
+    good = office.registry.status()
+    for damaged in (b"{}", good[:-9], b"["):
+        (tmp_path / "acme" / status.FILE).write_bytes(damaged)
+        assert code(lambda: kept.take(good), IntegrityError) == "kept_status_damaged"
+        results.status(StatusNotice(good))
+        assert told.pop() == ("alarm", "kept_status_damaged")
+        assert kept.document() == damaged
+    (tmp_path / "acme" / status.FILE).unlink()
+    results.status(StatusNotice(good))
+    assert [kind for kind, _ in told] == ["status"]
+    assert kept.document() == good
+
+
+def test_the_longest_list_fits_and_a_longer_one_is_not_made(
+    office: ReleaseOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, now = PrivateKey(b"k" * 32), 2**53 - 1
+    models = tuple(
+        status.Listed(ModelRef(number.to_bytes(32, "big"), RunId("r" * 64), now, b"h" * 32), Stage.WITHDRAWN, now)
+        for number in range(status.MAX_LISTED)
+    )
+    longest = status.StatusList(FederationId("f" * 64), now, now, now, now, now, b"h" * 32, models)
+    document = status.to_file(longest, key, bytes(MAX_DOCUMENT))
+    assert len(longest.to_bytes()) <= MAX_DOCUMENT
+    assert len(document) <= MAX_STATUS
+    assert status.contents(document) == longest
+    monkeypatch.setattr(status, "MAX_LISTED", 0)
+    office.candidate()
+    office.countersign(*FIVE)
+    call = lambda: office.registry.promote(RUN, Stage.RELEASED, OPERATOR, "")  # noqa: E731
+    assert code(call, ConfigError) == "registry_full"
+    assert len(office.store.stages.statements()) == 1
 
 
 def test_lists_that_do_not_parse_are_refused(office: ReleaseOffice) -> None:
