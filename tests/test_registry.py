@@ -262,6 +262,13 @@ def test_signatures_that_do_not_belong_spoil_a_release(office: ReleaseOffice) ->
     other = replace(expected(office).model, model_id=bytes(32))
     over = [forged(office, org, model=other) for org in FIVE]
     assert code(lambda: office.verified(changed(file, model, said, *over))) == "not_released_here"
+    # a roster of later, under which other members may sign than those of the model's time
+    later = replace(office.roster, version=office.roster.version + 1)
+    agreed = changed(file, model, said, *(forged(office, org, roster_version=later.version) for org in FIVE))
+    manifest = modelfile.verify_model(agreed, office.roster.coordinator_key)
+    for roster in (office.roster, later):
+        call = lambda roster=roster: release.read_release(agreed, manifest, roster, office.trust.trust)  # noqa: E731
+        assert code(call) == "not_released_here"
 
 
 def test_a_cohort_that_was_made_small_makes_no_quorum(office: ReleaseOffice) -> None:

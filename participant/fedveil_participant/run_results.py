@@ -22,7 +22,8 @@ Tell = Callable[[str, Mapping[str, str]], None]
 
 class RunResults:
     """`asks`: countersignatures wait for the owner. `take_status`: keeps the newest list, raising PeerError for one
-    that may not take its place and IntegrityError where that cannot be known; None where nobody asks for one. `store` on any thread, the rest on the driver's.
+    that may not take its place, IntegrityError where that cannot be known; None where nobody asks for one. `store` on
+    any thread, the rest on the driver's.
     """
 
     def __init__(self, journal: Journal, link: Link, tell: Tell) -> None:
