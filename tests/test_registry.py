@@ -1,18 +1,13 @@
 """The registry of models: stages, countersignatures, releases and status lists, over a simulated federation."""
 
-import contextlib
 import dataclasses
 import json
-import os
-import signal
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from federation import FIVE, RUN, plan_bytes, run, signed
 from fedveil_common import modelfile, wire
 from fedveil_common import plan as plans
@@ -491,6 +486,8 @@ def test_a_log_with_a_gap_or_a_change_is_no_log(office: ReleaseOffice) -> None:
     office.registry.retire(RUN, OPERATOR, "replaced")
     log = [statement.parse(blob.body) for blob in office.store.stages.statements()]
     assert len(statement.fold(log)) == 1
+    renumbered = replace(log[0], number=2)
+    assert code(lambda: statement.fold([renumbered])) == "broken_log", "though it names what is before it"
     for broken in (log[1:], log[:1] + log[2:], [log[1], log[0], log[2]], [replace(log[0], reason="x"), *log[1:]]):
         assert code(lambda broken=broken: statement.fold(broken)) == "broken_log"  # type: ignore[misc]
     jumped = replace(log[2], previous=log[1].digest, changes=log[1].changes, move=Move.PROMOTE)
@@ -533,63 +530,3 @@ def test_two_decisions_at_once_are_not_both_taken(office: ReleaseOffice) -> None
     first, second = office.open(), office.open()
     first.promote(RUN, Stage.CANDIDATE, OPERATOR, "")
     assert code(lambda: second.promote(RUN, Stage.CANDIDATE, OPERATOR, ""), ConfigError) == "stage_changed"
-
-
-def test_a_process_that_is_killed_at_any_statement_of_a_decision_leaves_the_whole_of_it_or_nothing(
-    ended: ReleaseOffice, tmp_path: Path
-) -> None:
-    """Really killed: before each change of the database and before its commit, until one gets through."""
-
-    def office() -> ReleaseOffice:
-        return ReleaseOffice(
-            ended.cluster, open_store(tmp_path / "op", ended.clock, create=True), ended.trust, ended.key
-        )
-
-    prepared = office()
-    prepared.countersign(*FIVE)
-    ref = ModelRef.of(prepared.candidate().manifest)
-    prepared.store.close()
-    kills, exits = 0, [-signal.SIGKILL]
-    while exits[-1]:
-        kills += 1
-        child = os.fork()
-        if not child:
-            try:
-                deciding = office().registry
-                dying_at(kills)
-                deciding.promote(RUN, Stage.RELEASED, OPERATOR, "")
-                os._exit(0)
-            finally:
-                os._exit(1)
-        exits.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        with contextlib.closing(sqlite3.connect(tmp_path / "op" / "coordinator.db")) as database:
-            ((decided, audited, document),) = database.execute(
-                "SELECT (SELECT count(*) FROM stages), (SELECT count(*) FROM audit WHERE what = 'stage'), document "
-                "FROM status"
-            )
-        listed = status.contents(document)
-        assert decided == audited == listed.statements
-        assert listed.stage_of(ref) is {1: None, 2: Stage.RELEASED}[decided]
-    assert decided == 2
-    assert set(exits[:-1]) == {-signal.SIGKILL}
-    assert kills > 4
-    again = office()
-    assert again.registry.stage(ref.model_id) is Stage.RELEASED, "what the kills left behind is a log that can be read"
-    again.store.close()
-
-
-def dying_at(number: int) -> None:
-    """This process is killed before it changes a database for this time, or commits."""
-    left = [number]
-
-    def change(*_: object) -> None:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def execute(connection: object, cursor: object, text: str, *_: object) -> None:
-        if not text.startswith("SELECT"):
-            change()
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", execute)
-    sa.event.listen(sa.Engine, "commit", change)
