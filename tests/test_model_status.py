@@ -164,6 +164,17 @@ def test_a_release_that_a_later_list_does_not_know(desk: Desk) -> None:
     assert value["release"] is None, "the model of a run claims no release"
 
 
+def test_a_time_that_no_calendar_has_is_shown_as_it_stands(desk: Desk) -> None:
+    """Whoever holds the coordinator's key can sign any number; nobody's command ends in a defect over it."""
+    late = 2**53 - 1
+    contents = replace(status.contents(desk.office.published[BACK]), as_of_s=late, not_after_s=late)
+    path = desk.folder / "late.json"
+    path.write_bytes(status.to_file(contents, desk.office.key, desk.office.trust.trust_chain))
+    asked = desk.asked(START_S, path)
+    model_files.verify(desk.model, desk.office.fingerprint, Output(False), asked)
+    assert f"released, as of {late} s" in desk.capsys.readouterr().out
+
+
 def test_a_list_of_somebody_else_is_no_list(desk: Desk) -> None:
     path = desk.folder / "forged.json"
     key = desk.office.cluster.charter.member_keys[FIVE[0]]

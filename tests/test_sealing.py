@@ -240,6 +240,18 @@ def test_a_header_that_no_writer_makes_is_refused_before_a_key_is_used(
     refused(tmp_path, data, "sealed_header_damaged", never)
 
 
+def test_a_commitment_to_another_key_is_refused_though_its_mac_is_right() -> None:
+    """By a sealer, who knows the data key and makes the MAC himself."""
+    key = Seed(b"\5" * 32)
+    made = header.make(key, SUBJECT, bytes(16), 5, recipients.wrap_for([OURS.public_key()], key, SUBJECT))
+    lie = replace(made, commitment=header.commitment(Seed(b"\6" * 32), made.salt))
+    lie = replace(lie, mac=header._mac(key, lie.salt, header._body(lie)))
+    made.check(key)
+    with pytest.raises(FedveilError) as caught:
+        recipients.unwrap(lie, OURS)
+    assert caught.value.code == "sealed_header_damaged"
+
+
 def test_half_a_surrogate_in_a_header_is_damage_and_no_defect(whole: bytes, tmp_path: Path) -> None:
     """JSON can write one, and nothing can write it again."""
     _, start = parts(whole)

@@ -45,8 +45,11 @@ def companion(model: pathlib.Path) -> pathlib.Path:
 
 
 def date(seconds: float) -> str:
-    """A time of the coordinator's clock, for people."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """A time of the coordinator's clock, for people: as it stands where no calendar has it, since others signed it."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s"
 
 
 def newest(
