@@ -69,6 +69,10 @@ def test_the_model_that_was_derived_here_is_stored_and_countersigned(ended: Ende
     assert modelfile.check_lineage(file, ended.manifest) == 2, "of three rounds one standardised"
     assert ended.manifest.round == 3
     assert [blob.signer_id for blob in left.countersignature] == [ME]
+    first = replace(ended.manifest, round=1)
+    none = replace(file, lineage=modelfile.lineage_text(first, 0))
+    with pytest.raises(FedveilError, match="lineage_mismatch"):
+        modelfile.check_lineage(none, first)
 
 
 Forge = Callable[[Ended], SignedBlob]

@@ -19,7 +19,8 @@ from fedveil_cli.world import SystemEntropy
 from fedveil_common import jcs, modelfile, private_sum
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import labelled
-from fedveil_common.exchange import card, jose, jwe
+from fedveil_common.errors import PeerError
+from fedveil_common.exchange import card, jose, jwe, sealed_model
 from fedveil_common.exchange.jwe import SealedKey
 from fedveil_common.ids import COORDINATOR, RunId
 from fedveil_common.messages import BlobType
@@ -291,7 +292,13 @@ def test_a_shape_that_nobody_signed_costs_nothing(sides: list[int], place: Path,
     body["layout"] = [{"name": "w", "shape": sides}]
     signatures = jcs.dumps([{"body": base64.b64encode(jcs.dumps(body)).decode()}]).decode()
     head = jcs.dumps({"__metadata__": {"signatures": signatures}})
-    Path("bad").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
+    data = len(head).to_bytes(8, "little") + head + bytes(8)
+    early = (
+        "does not fit" if sides[0] else "not what its manifest says"
+    )  # at the first side, not after millions of digits
+    with pytest.raises(PeerError, match=early):
+        sealed_model.subject_of(io.BytesIO(data), len(data))
+    Path("bad").write_bytes(data)
     assert refused(capsys, "seal", "bad", "--for", "ann.pub", "--out", "x") == (5, "bad_model_file")
 
 

@@ -1,6 +1,7 @@
 """Sealed files: what opens them, and every way in which one that was changed, cut, moved or made by others does not."""
 
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from fedveil_common import jcs
+from fedveil_common.crypto import aead
 from fedveil_common.crypto.labels import h
 from fedveil_common.errors import ConfigError, FedveilError, SealedError
 from fedveil_common.sealing import chunks, files, header, key_files, recipients
@@ -252,6 +254,43 @@ def test_a_commitment_to_another_key_is_refused_though_its_mac_is_right() -> Non
     assert caught.value.code == "sealed_header_damaged"
 
 
+def test_a_header_beyond_its_bound_is_not_read(whole: bytes) -> None:
+    class Measured(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert 0 <= size <= header.MOST_HEADER
+            return super().read(size)
+
+    for size in (0, header.MOST_HEADER + 1, 2**32 - 1):
+        data = whole[:8] + size.to_bytes(4, "big") + whole[12:]
+        with pytest.raises(FedveilError) as caught:
+            header.parse(Measured(data))
+        assert caught.value.code == "sealed_header_damaged"
+
+
+def code_of(slots: tuple[Slot, ...], key: Seed, unwrap: files.Unwrap) -> str:
+    """Of a header that a sealer made as it pleased: commitment and MAC are right."""
+    with pytest.raises(FedveilError) as caught:
+        unwrap(header.make(key, SUBJECT, bytes(16), 5, slots))
+    return caught.value.code
+
+
+def test_slots_that_no_writer_makes_open_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "_scrypt", lambda *_: bytes(32))  # it has its own test, and takes its time
+    key = Seed(b"\5" * 32)
+    (own,) = recipients.wrap_for([OURS.public_key()], key, SUBJECT)
+    assert code_of((replace(own, way=recipients.RSA),), key, by(OURS)) == "not_a_recipient"
+    (word,) = recipients.wrap_passphrase(WORD, key, SUBJECT, ENTROPY)
+    by_word = lambda found: recipients.unwrap_passphrase(found, WORD)  # noqa: E731
+    assert by_word(header.make(key, SUBJECT, bytes(16), 5, (word,))) == key
+    assert code_of((word, own), key, by_word) == "not_a_recipient", "a passphrase is the only way, or none"
+    for size in (0, 16, 33):
+        text = aead.seal(bytes(32), bytes(12), bytes(size), recipients._bound(recipients.PASSPHRASE, SUBJECT))
+        assert code_of((replace(word, wrapped=text),), key, by_word) == "sealed_header_damaged", (
+            "a key of no such length"
+        )
+
+
 def test_half_a_surrogate_in_a_header_is_damage_and_no_defect(whole: bytes, tmp_path: Path) -> None:
     """JSON can write one, and nothing can write it again."""
     _, start = parts(whole)
@@ -405,10 +444,11 @@ def test_rewrapping_changes_recipients_and_nothing_else(whole: bytes, tmp_path: 
     assert opened(tmp_path, again, by(OTHER)) == content(2 * CHUNK + 5)
     (tmp_path / "opened").unlink()
     refused(tmp_path, again, "not_a_recipient", by(OURS))
-    bent = bytearray(whole)
-    bent[-1] ^= 1
-    with pytest.raises(FedveilError):
-        files.rewrap(io.BytesIO(bytes(bent)), out, by(RSA), for_keys(OTHER.public_key()))
+    for bent in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-1], whole + b"\0"):
+        for rotate in (files.rewrap, functools.partial(files.reencrypt, entropy=ENTROPY)):
+            with pytest.raises(FedveilError) as caught:
+                rotate(io.BytesIO(bent), out, by(RSA), for_keys(OTHER.public_key()))
+            assert caught.value.code == "sealed_chunk_damaged"
     assert list(tmp_path.iterdir()) == []
 
 
