@@ -115,6 +115,16 @@ def test_a_final_model_that_is_another_is_stored_by_nobody(what: str, ended: End
     assert ended.code(replace(ended.message, model=(forge(ended),))) == wanted
 
 
+def test_after_a_false_sum_no_model_of_that_run_is_stored(ended: Ended) -> None:
+    before = ended.driver.state
+    ended.driver.state = replace(before, disputed=frozenset({RUN}))
+    try:
+        assert ended.code(ended.message) == "sum_disputed"
+    finally:
+        ended.driver.state = before
+    assert ended.told(ended.message).model
+
+
 def test_an_end_under_another_plan_or_another_standardisation_leaves_no_model(ended: Ended) -> None:
     message, accepted = ended.message, ended.accepted
     assert ended.code(replace(message, plan_hash=bytes(32))) == "wrong_transcript"
