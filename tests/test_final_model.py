@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from federation import FIVE, RUN, federation, plan_bytes, run
+from federation import FIVE, RUN, federation, plan_bytes, run, signed
 from fedveil_common import modelfile, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.errors import FedveilError
 from fedveil_common.ids import COORDINATOR, FederationId, OrgId, RunId
-from fedveil_common.messages import BlobType, RunEnded, SignedBlob, SumRef
+from fedveil_common.messages import BlobType, Manifest, Offer, RunEnded, SignedBlob, SumRef
 from fedveil_common.modelfile import ModelManifest
 from fedveil_participant import finish
 from fedveil_participant.checks import AcceptedPlan
+from fedveil_participant.countersigning import countersign
 from fedveil_participant.driver import Driver
 from fedveil_simulation.cluster import Cluster
 
@@ -113,6 +114,22 @@ BENT: dict[str, tuple[str, Forge]] = {
 def test_a_final_model_that_is_another_is_stored_by_nobody(what: str, ended: Ended) -> None:
     wanted, forge = BENT[what]
     assert ended.code(replace(ended.message, model=(forge(ended),))) == wanted
+
+
+def test_who_was_not_invited_to_the_last_round_vouches_for_nothing(ended: Ended) -> None:
+    cluster, state = ended.cluster, ended.driver.state
+    (last,) = [one for one in manifests(ended) if one.key.round == 3]
+    mine = signed(cluster.charter, COORDINATOR, BlobType.MANIFEST, last)
+    assert [blob.signer_id for blob in countersign(ended.manifest, mine, state)] == [ME]
+    others = signed(cluster.charter, COORDINATOR, BlobType.MANIFEST, replace(last, cohort=FIVE[1:]))
+    assert countersign(ended.manifest, others, state) == ()
+
+
+def manifests(ended: Ended) -> list[Manifest]:
+    """Of the rounds that were offered to this member."""
+    heard = [wire.parse_coordinator(one.data) for one in ended.cluster.sent if one.outward and one.org_id == ME]
+    bodies = [wire.parse_body(BlobType.MANIFEST, one.manifest.body) for one in heard if isinstance(one, Offer)]
+    return [one for one in bodies if isinstance(one, Manifest)]
 
 
 def test_after_a_false_sum_no_model_of_that_run_is_stored(ended: Ended) -> None:

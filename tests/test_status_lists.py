@@ -123,6 +123,19 @@ def test_a_participant_keeps_the_highest_list(office: ReleaseOffice, tmp_path: P
     assert code(lambda: status.read(new, other)) == "fingerprint_mismatch"
 
 
+def test_a_list_of_a_coordinator_that_was_replaced_is_kept_by_nobody_who_knows(
+    office: ReleaseOffice, tmp_path: Path
+) -> None:
+    """The list carries the older chain; the participant has pinned the longer one."""
+    old, after = office.registry.status(), office.handed_over()
+    kept = kept_by(after, tmp_path / "acme")
+    assert code(lambda: kept.take(old)) == "status_not_in_force"
+    assert kept.document() == b""
+    assert kept.take(after.registry.status()).trust_sequence == 2
+    unknowing = kept_by(office, tmp_path / "borealis")
+    assert unknowing.take(old).trust_sequence == 1
+
+
 def test_a_kept_list_that_was_damaged_is_an_alarm_of_its_own(office: ReleaseOffice, tmp_path: Path) -> None:
     """Not the coordinator's fault, and no reason to take whatever comes: it may be from before a withdrawal."""
     kept, told = kept_by(office, tmp_path / "acme"), []
