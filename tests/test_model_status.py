@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from federation import FIVE, RUN, federation
-from fedveil_cli import model_files
+from fedveil_cli import model_files, service_commands
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import companion
 from fedveil_cli.output import Output
@@ -139,6 +139,26 @@ def test_the_list_beside_the_model_counts(desk: Desk) -> None:
     assert code(desk.verify, PolicyRefusal) == "model_withdrawn"
     assert code(desk.predict, PolicyRefusal) == "model_withdrawn"
     assert not (desk.folder / "out.csv").exists()
+
+
+def test_the_list_of_the_home_and_the_one_beside_must_fit_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = desk.folder / "no-home"
+    home.mkdir()
+    (home / status.FILE).write_bytes(desk.office.published[WITHDRAWN])
+    desk.beside(BACK)
+    assert desk.verify()[0]["status"]["stage"] == "released", "the list of a home that belongs to no federation is none"
+    monkeypatch.setattr(service_commands, "home_fingerprint", lambda home: desk.office.fingerprint[::-1])
+    assert desk.verify()[0]["status"]["stage"] == "released", "nor is that of another federation"
+    monkeypatch.setattr(service_commands, "home_fingerprint", lambda home: desk.office.fingerprint)
+    assert code(desk.verify, PolicyRefusal) == "model_withdrawn"
+    assert code(lambda: desk.verify(given=desk.list(BACK)), PeerError) == "status_rollback"
+    newest = status.contents(desk.office.published[WITHDRAWN])
+    for sequence, wanted in ((newest.sequence, "status_fork"), (newest.sequence + 1, "withdrawal_undone")):
+        back = replace(status.contents(desk.office.published[BACK]), sequence=sequence)
+        document = status.to_file(back, desk.office.key, desk.office.trust.trust_chain)
+        companion(desk.model).write_bytes(document)
+        assert code(desk.verify, PeerError) == wanted
+        assert code(desk.predict, PeerError) == wanted
 
 
 def test_an_expired_list_is_a_warning(desk: Desk) -> None:
