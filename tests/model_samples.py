@@ -89,7 +89,7 @@ def scaling_for(plan: Plan) -> Standardisation:
 def unsigned(plan: Plan, seed: int = 3) -> ModelFile:
     """A model that was trained by nobody: normal parameters."""
     values = np.random.default_rng(seed).normal(0, 0.9, layout.parameter_count(plan)).astype(np.float32)
-    return ModelFile(plan, values, scaling_for(plan), '{"round":1,"run_id":"run-1","steps":1}', (), "", "")
+    return ModelFile(plan, values, scaling_for(plan), "", (), "", "")
 
 
 def signed(plan: Plan, federation: Federation = OURS, roster_version: int = 2, seed: int = 3) -> ModelFile:

@@ -161,3 +161,11 @@ def office_of(cluster: Cluster, folder: Path) -> Iterator[ReleaseOffice]:
         charter = cluster.charter
         trust = TrustInForce(charter.notice.trust_chain, charter.fingerprint)
         yield ReleaseOffice(cluster, store, trust, charter.coordinator_key, clock)
+
+
+def with_stray_bits(text: str) -> str:
+    """Another base64 text of the same bytes, for a reader who does not look at the bits that are over at its end."""
+    bare = text.rstrip("=")
+    assert bare != text, "no bits are over"
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    return f"{bare[:-1]}{letters[letters.index(bare[-1]) + 1]}{text[len(bare) :]}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from fedveil_cli import demo_split, main, options, output, reserved
+from fedveil_cli import demo_split, main, options, output, registry_commands, reserved
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal, RoundAborted, Unreachable
 from typer.main import get_command
 
@@ -250,6 +250,20 @@ def test_a_defect_shows_neither_its_words_nor_a_traceback(
     monkeypatch.setenv(main.TRACEBACK, "1")
     assert main.main(["version"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_a_mistake_of_who_typed_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name of a file may be such; a reason, or the name of a run, goes to others as UTF-8."""
+
+    def unsayable(*arguments: object) -> None:
+        "\udcff".encode()
+
+    monkeypatch.setattr(registry_commands, "decide", unsayable)
+    assert main.main(["model", "withdraw", "run-1", "--reason", "\udcff"]) == 2
+    assert "[usage] '\\udcff' is not text" in capsys.readouterr().err
+    assert main.main(["model", "withdraw", "run-1", "--reason", "x"]) == 70, "of no word of the line: a defect"
 
 
 def test_a_result_that_cannot_be_written_is_no_defect() -> None:

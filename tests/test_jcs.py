@@ -87,6 +87,12 @@ def test_strict_reading_refuses(data: bytes) -> None:
         jcs.loads(data)
 
 
+def test_what_can_be_read_and_not_written_again_is_refused_like_the_rest() -> None:
+    """Reading goes deeper than writing: whoever compares both must not be stopped by a value in between."""
+    with pytest.raises(ValueError, match="nested"):
+        jcs.dumps(jcs.loads(b"[" * 700 + b"]" * 700))
+
+
 def test_integers_beyond_a_double_and_lone_surrogates_are_refused() -> None:
     for value in (2**53, -(2**53), "\ud800"):
         with pytest.raises(ValueError):  # noqa: PT011

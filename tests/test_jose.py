@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from fedveil_cli.world import SystemEntropy
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, FedveilError, PeerError
@@ -142,6 +142,80 @@ def test_rfc_8037_appendix_a() -> None:
         bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
     )
     assert jose.public_jwk(bob.public_key())["x"] == "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08"
+
+    agreed = bob.exchange(X25519PublicKey.from_public_bytes(raw("hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo")))
+    assert agreed.hex() == "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"  # its shared secret
+
+
+def test_rfc_7515_appendix_c_and_rfc_7638_section_3_1() -> None:
+    assert jose.encode(bytes((3, 236, 255, 224, 193))) == "A-z_4ME"
+    modulus = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknj"
+        "hMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQ"
+        "vRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzK"
+        "nqDKgw"
+    )
+    public = rsa.RSAPublicNumbers(65_537, int.from_bytes(raw(modulus), "big")).public_key()
+    assert jose.public_jwk(public) == {"kty": "RSA", "n": modulus, "e": "AQAB"}
+    assert jose.thumbprint(jose.public_jwk(public)) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+A1 = (  # RFC 7516 appendix A.1
+    "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.OKOawDo13gRp2ojaHV7LFpZcgV7T6DVZKTyKOMTYUmKoTCVJRgckCL9kiMT03JGeipsEdY"
+    "3mx_etLbbWSrFr05kLzcSr4qKAq7YN7e9jwQRb23nfa6c9d-StnImGyFDbSv04uVuxIp5Zms1gNxKKK2Da14B8S4rzVRltdYwam_lDp5XnZAYpQdb76F"
+    "dIKLaVmqgfwX7XWRxv2322i-vDxRfqNzo_tETKzpVLzfiwQyeyPGLBIO56YJ7eObdv0je81860ppamavo35UgoRdbYaBcoh9QcfylQr66oc6vFWXRcZ_"
+    "ZT2LawVCWTIy3brGPi6UklfCpIMfIjf7iGdXKHzg.48V1_ALb6US04U3b.5eym8TW_c8SuK0ltJ3rpYIzOeDQz7TALvtu6UG9oMo4vpzs9tX_EFShS8i"
+    "B7j6jiSdiwkIr3ajwQzaBtQD_A.XFBoMYUZodetZdvTiFvSkQ"
+)
+
+
+def test_rfc_7516_appendix_a_1() -> None:
+    """The content encryption, by the second implementation, which wrote the tokens above."""
+    key = (177, 161, 244, 128, 84, 143, 225, 115, 63, 180, 3, 255, 107, 154, 212, 246)
+    key += (138, 7, 110, 91, 112, 46, 34, 105, 47, 130, 203, 46, 122, 234, 64, 252)
+    nonce = (227, 197, 117, 252, 2, 219, 233, 68, 180, 225, 77, 219)
+    text = b"The true sign of intelligence is not knowledge but imagination."
+    wrapped = raw(A1.split(".")[1])
+    made = reference.jwe(b'{"alg":"RSA-OAEP","enc":"A256GCM"}', wrapped, bytes(nonce), bytes(key), text)
+    assert made == A1
+
+
+JOE = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+A2 = (  # RFC 7516 appendix A.2
+    "eyJhbGciOiJSU0ExXzUiLCJlbmMiOiJBMTI4Q0JDLUhTMjU2In0.UGhIOguC7IuEvf_NPVaXsGMoLOmwvc1GyqlIKOK1nN94nHPoltGRhWhw7Zx0-kFm1"
+    "NJn8LE9XShH59_i8J0PH5ZZyNfGy2xGdULU7sHNF6Gp2vPLgNZ__deLKxGHZ7PcHALUzoOegEI-8E66jX2E4zyJKx-YxzZIItRzC5hlRirb6Y5Cl_p-k"
+    "o3YvkkysZIFNPccxRU7qve1WYPxqbb2Yw8kZqa2rMWI5ng8OtvzlV7elprCbuPhcCdZ6XDP0_F8rkXds2vE4X-ncOIM8hAYHHi29NX0mcKiRaD0-D-ljQ"
+    "TP-cFPgwCp6X-nZZd9OHBv-B3oWh2TbqmScqXMR4gp_A.AxY8DCtDaGlsbGljb3RoZQ.KDlTtXchhZTGufMYmOYGS4HffxPSUrfmqCHXaI9wOGY.9hH0v"
+    "gRfYgPnAHOd8stkvw"
+)
+A3 = (  # RFC 7516 appendix A.3
+    "eyJhbGciOiJBMTI4S1ciLCJlbmMiOiJBMTI4Q0JDLUhTMjU2In0.6KB707dM9YTIgHtLvtgWQ8mKwboJW3of9locizkDTHzBC2IlrT1oOQ."
+    "AxY8DCtDaGlsbGljb3RoZQ.KDlTtXchhZTGufMYmOYGS4HffxPSUrfmqCHXaI9wOGY.U0m_YmjN04DJvceFICbCVQ"
+)
+
+
+@pytest.mark.parametrize(
+    ("token", "key"),
+    [
+        (f"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{JOE}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", None),
+        (f"eyJhbGciOiJFUzI1NiJ9.{JOE}.{'A' * 86}", None),  # RFC 7515 A.3 but for its signature
+        (f"eyJhbGciOiJub25lIn0.{JOE}.", None),  # A.5
+        ("eyJhbGciOiJIUzI1NiIsImI2NCI6ZmFsc2UsImNyaXQiOlsiYjY0Il19..A5dxf2s96_n5FLueVuW1Z_vh161FwXZC4YLPff6dmDY", None),
+        (A1, "rsa"),
+        (A2, "rsa"),
+        (A3, "x25519"),
+    ],
+    ids=["7515 A.1 HS256", "7515 A.3 ES256", "7515 A.5 none", "7797 b64", "7516 A.1", "7516 A.2", "7516 A.3"],
+)
+def test_what_rfcs_print_under_other_algorithms_is_refused_unread(token: str, key: str | None) -> None:
+    assert code_of(token.encode(), None if key is None else READERS[key]) == "jose_refused"
+
+
+def test_a_modulus_of_a_length_that_no_octets_fill() -> None:
+    """3076 bits are 384 octets and a half: the wrapped key has 385."""
+    private = rsa.generate_private_key(65_537, 3076)
+    sealed = SealedKey(Seed(b"d" * 32), b"x" * 32, Subject("model", "hospitals", "run-1"))
+    assert jwe.open_token(jwe.wrap(sealed, private.public_key()), private) == sealed
 
 
 def test_rfc_7518_appendix_c() -> None:

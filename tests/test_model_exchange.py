@@ -17,10 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_cli import main, model_cards, model_files
 from fedveil_cli.world import SystemEntropy
-from fedveil_common import modelfile, private_sum
+from fedveil_common import jcs, modelfile, private_sum
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import labelled
-from fedveil_common.exchange import card, jose, jwe
+from fedveil_common.errors import PeerError
+from fedveil_common.exchange import card, jose, jwe, sealed_model
 from fedveil_common.exchange.jwe import SealedKey
 from fedveil_common.ids import COORDINATOR, RunId
 from fedveil_common.messages import BlobType
@@ -31,6 +32,7 @@ from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Subject
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding
+from markdown_it import MarkdownIt
 
 from tests import model_samples, processes
 from tests.model_samples import OURS, THEIRS
@@ -147,6 +149,12 @@ def lies() -> dict[str, tuple[bytes, Subject, str]]:
     naked = modelfile.write_model(dataclasses.replace(good, signatures=(), trust_chain="", roster=""))
     theirs = model_samples.signed_bytes(PLAN, THEIRS)
     older = OURS.sign(good, OURS.id, 3, OURS.roster(2))
+
+    def renamed(old: str, new: str) -> bytes:
+        """The lineage, which no signature covers, says something else than the manifest."""
+        assert old in good.lineage
+        return modelfile.write_model(dataclasses.replace(good, lineage=good.lineage.replace(old, new)))
+
     stranger = signing.sign(THEIRS.coordinator_key, COORDINATOR, BlobType.MODEL, good.signatures[0].body)
     return {
         "tampered": (data[:-1] + bytes([data[-1] ^ 1]), OWN, "model_mismatch"),
@@ -168,6 +176,11 @@ def lies() -> dict[str, tuple[bytes, Subject, str]]:
             OWN,
             "bad_signature",
         ),
+        "under another run's name": (renamed('"run-1"', '"run-2"'), OWN, "lineage_mismatch"),
+        "under another round's number": (renamed('"round":8', '"round":9'), OWN, "lineage_mismatch"),
+        "under more steps than rounds": (renamed('"steps":8', '"steps":9'), OWN, "lineage_mismatch"),
+        "under fewer steps": (renamed('"steps":8', '"steps":6'), OWN, "lineage_mismatch"),
+        "with another text beside": (renamed('"run-1"', '"run-1" '), OWN, "lineage_mismatch"),
         "swapped for another run's": (data, Subject("model", "hospitals", "run-2"), "sealed_model_mismatch"),
         "swapped for another federation's": (data, Subject("model", "others", "run-1"), "sealed_model_mismatch"),
         "called data": (data, Subject("data", "hospitals", "run-1"), "sealed_for_another"),
@@ -240,6 +253,24 @@ def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
         (("seal", "m.safetensors", "--for", "ann.pub", "--out", "no/x"), "output_refused"),
         (("seal", "m.safetensors", "--out", "x"), "passphrase_missing"),
         (("seal", "m.safetensors", "--for", "ann.pub", "--passphrase-file", "word", "--out", "x"), "recipient_mixed"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--out", "dangling"), "output_refused"),
+        (("seal", "m.safetensors", "--for", "ann.pub", "--out", "ann.pub"), "same_file"),
+        (("seal", "m.safetensors", "--passphrase-file", "word", "--out", "word"), "same_file"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "ann.key"), "same_file"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "linked"), "same_file"),
+        (("open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "n" * 300), "output_refused"),
+        (("rewrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "ann.key"), "same_file"),
+        (("rewrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "bob.pub"), "same_file"),
+        (("jwe", "wrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "m.sealed"), "same_file"),
+        (("jwe", "wrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "ann.key"), "same_file"),
+        (("jwe", "wrap", "m.sealed", "--key", "ann.key", "--for", "bob.pub", "--out", "bob.pub"), "same_file"),
+        (("jwe", "open", "word", "m.sealed", "--key", "ann.key", *PRINT, "--out", "word"), "same_file"),
+        (("jwe", "open", "word", "m.sealed", "--key", "ann.key", *PRINT, "--out", "ann.key"), "same_file"),
+        (("jws", "sign", "m.safetensors", "--out", "m.safetensors"), "same_file"),
+        (("card", "m.safetensors", *PRINT, "--out", "m.safetensors"), "same_file"),
+        (("export", "m.safetensors", *PRINT, "--to", "onnx", "--out", "m.safetensors"), "same_file"),
+        (("card", "m.safetensors", *PRINT, "--out", "n" * 300), "file_unwritable"),
+        (("diff", "n" * 300, "m.safetensors"), "not_joined"),
         (("open", "m.safetensors", "--key", "ann.key", *PRINT, "--out", "x"), "not_sealed"),
         (("open", "m.sealed", "--key", "ann.key", "--out", "x"), "fingerprint_missing"),
         (("open", "m.sealed", "--key", "ann.key", "--fingerprint", "9f2c", "--out", "x"), "bad_fingerprint"),
@@ -267,6 +298,8 @@ def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
 def test_what_cannot_be_done_writes_nothing(place: Path, capsys: Capture, words: tuple[str, ...], code: str) -> None:
     sealed(capsys, "ann.pub")
     assert main.main(["data", "seal", "word", "--to", "ann.pub", "--out", "d.sealed"]) == 0
+    Path("dangling").symlink_to("nowhere/x")
+    Path("linked").symlink_to("ann.key")
     capsys.readouterr()
     assert refused(capsys, *words)[1] == code
 
@@ -276,6 +309,26 @@ def test_data_commands_do_not_rewrap_a_model(place: Path, capsys: Capture) -> No
     words = ["data", "rewrap", "m.sealed", "--key", "ann.key", "--to", "bob.pub", "--out", "x", "--json"]
     assert main.main(words) == 2
     assert "sealed_for_another" in capsys.readouterr().err
+
+
+def test_a_name_that_leaves_no_room_for_a_status_list_is_a_name(place: Path, capsys: Capture) -> None:
+    Path("n" * 250).write_bytes(Path("m.safetensors").read_bytes())
+    assert value(capsys, "verify", "n" * 250, *PRINT)["status"] is None
+
+
+@pytest.mark.parametrize("sides", [[2**53 - 1] * 300, [2**53 - 1] * 100_000, [-1], [0, 5]])
+def test_a_shape_that_nobody_signed_costs_nothing(sides: list[int], place: Path, capsys: Capture) -> None:
+    """The product of its sides may have millions of digits: the first that is too large ends it."""
+    body = json.loads(modelfile.read_model(Path("m.safetensors").read_bytes()).signatures[0].body)
+    body["layout"] = [{"name": "w", "shape": sides}]
+    signatures = jcs.dumps([{"body": base64.b64encode(jcs.dumps(body)).decode()}]).decode()
+    head = jcs.dumps({"__metadata__": {"signatures": signatures}})
+    data = len(head).to_bytes(8, "little") + head + bytes(8)
+    early = "does not fit" if sides[0] else "not what its manifest says"
+    with pytest.raises(PeerError, match=early):
+        sealed_model.subject_of(io.BytesIO(data), len(data))
+    Path("bad").write_bytes(data)
+    assert refused(capsys, "seal", "bad", "--for", "ann.pub", "--out", "x") == (5, "bad_model_file")
 
 
 def test_a_model_of_another_length_than_its_manifest_is_not_sealed(place: Path, capsys: Capture) -> None:
@@ -361,6 +414,7 @@ def operator(capsys: Capture) -> tuple[str, bytes]:
     blob = signing.sign(key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
     signed = dataclasses.replace(
         file,
+        lineage=modelfile.lineage_text(manifest, 3),
         signatures=(blob,),
         roster=base64.b64encode(roster).decode(),
         trust_chain=base64.b64encode(federation.trust_chain).decode(),
@@ -399,7 +453,7 @@ def test_a_manifest_as_a_token_is_the_operator_s_to_sign(place: Path, capsys: Ca
     manifest = dataclasses.replace(modelfile.parse_manifest(body), run_id=RunId("run-2"))
     key = founding.load_federation(Path("op")).protocol_key()
     blob = signing.sign(key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
-    other = dataclasses.replace(file, signatures=(blob,))
+    other = dataclasses.replace(file, signatures=(blob,), lineage=modelfile.lineage_text(manifest, 3))
     Path("other.safetensors").write_bytes(modelfile.write_model(other))
     assert refused(capsys, *verify[:3], "other.safetensors", *verify[4:]) == (5, "jose_mismatch")
     Path("forged.jws").write_bytes(
@@ -558,6 +612,27 @@ def test_nothing_from_outside_is_markup_in_a_card() -> None:
         assert not re.search(r"[<`\[\]*~]", plain), line
         assert all(one.isprintable() for one in line)
     assert "a\\|b" in text
+
+
+def test_a_reader_of_markdown_finds_nothing_in_a_card_that_is_not_ours() -> None:
+    """Every text that a member or an operator chooses, through CommonMark with tables: text, and the same text."""
+    features = {NASTY: "{type: float, range: [0, 1]}", "c": f"{{type: category, values: [a, {json.dumps(NASTY)}]}}"}
+    names = ("purpose", "controller", "contact", "legal_basis")
+    more = "".join(f"{name}: {json.dumps(f'{name} {NASTY}')}\n" for name in names)
+    file = model_samples.signed(model_samples.plan_for("logistic", "binary", "range", features, more))
+    record = {"source": NASTY, NASTY: NASTY, "rounds": [{"in_the_sum": [NASTY]}]}
+    tokens = MarkdownIt("commonmark").enable("table").parse(card.markdown(facts_of(file, record)))
+    every = [*tokens, *(child for token in tokens for child in token.children or ())]
+    kinds = ["heading", "paragraph", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td"]
+    ours = {f"{kind}_{end}" for kind in kinds for end in ("open", "close")}
+    assert {token.type for token in every} == {"inline", "text", "code_block", *ours}
+    assert [token.content for token in tokens if token.type == "code_block"] == [
+        "fedveil model verify FILE --fingerprint HEX\n"
+    ]
+    texts = ["".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"]
+    said = sum(text.count(NASTY) for text in texts)
+    assert said == len(names) + 2 + 4, "purposes, a column, a value, and of the record four"
+    assert sum(token.type == "td_open" for token in tokens) == 4 * len(features)
 
 
 def test_control_characters_of_a_record_are_escaped() -> None:

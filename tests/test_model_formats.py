@@ -171,6 +171,34 @@ def test_onnx_of_values_that_overflow_an_exponential_stays_a_probability() -> No
         assert {0.0, 1.0} & set(expected[:6].ravel().tolist())
 
 
+WIDE = {
+    "a": "{type: float, range: [-8.0e+307, 8.0e+307]}",
+    "b": "{type: float, range: [-1.0e-300, 1.0e-300], missing: mean, clamp: true}",
+    "c": "{type: float, range: [0, 1.0e+300], missing: mean, clamp: true}",
+    "k": "{type: category, values: [x, y]}",
+}
+
+
+@EVERY
+@pytest.mark.parametrize("standardise", STANDARDISE)
+def test_onnx_of_the_largest_and_the_smallest_numbers(kind: str, target: str, standardise: str) -> None:
+    """To 1e-6 of the answer from one end of the doubles to the other; small weights keep the sums within them."""
+    plan = model_samples.plan_for(kind, target, standardise, WIDE)
+    file = model_samples.signed(plan)
+    file = dataclasses.replace(file, model=(file.model * np.float32(1e-3)).astype(np.float32))
+    sizes = (0.0, 5e-324, 1e-308, 1e-300, 1.0, 123.456, 1e300, 8e307, 1.7e308)
+    numbers = [sign * size for size in sizes for sign in (1.0, -1.0)]
+    rows = [(numbers[at], numbers[-1 - at], numbers[at + 1], "xy"[at % 2]) for at in range(len(numbers) - 2)]
+    text = "a,b,c,k\n" + "".join(f"{a!r},{b!r},{c!r},{k}\n" for a, b, c, k in rows)
+    table = read_features(io.BytesIO(text.encode()), "rows.csv", plan)
+    expected = prediction.predict(plan, file.model, file.standardisation, table)
+    feeds: dict[str, NDArray[Any]] = {name: np.array([[row[at]] for row in rows]) for at, name in enumerate("abc")}
+    feeds["k"] = np.array([[row[3]] for row in rows], dtype=object)
+    first = session(file).run(None, feeds)[0].reshape(expected.shape)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(first, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_onnx_of_one_column_and_of_categories_alone() -> None:
     for kept in (("strict",), ("ward",), ("ward", "sex")):
         features = {name: model_samples.FEATURES[name] for name in kept}

@@ -33,7 +33,7 @@ from fedveil_common.registry.stages import Stage
 from fedveil_common.sealing import key_files
 from private_federation import private_plan
 
-from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_of, release_office
+from tests.release_office import DAY, OPERATOR, START_S, ReleaseOffice, office_of, release_office, with_stray_bits
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,36 @@ def code(call: object, kind: type[FedveilError]) -> str:
     return caught.value.code
 
 
+def refusals(data: bytes, step: int, read: Callable[[bytes], object]) -> set[str]:
+    """The codes with which a document is refused of which one bit was changed, in every `step`th byte."""
+    read(data)
+    codes = set()
+    for at in range(0, len(data), step):
+        with pytest.raises(PeerError) as caught:
+            read(data[:at] + bytes([data[at] ^ 1 << at % 7]) + data[at + 1 :])
+        codes.add(caught.value.code)
+    return codes
+
+
+def test_no_bit_of_a_released_file_or_of_a_list_can_be_changed(desk: Desk) -> None:
+    """The lineage, which no signature covers, and everything that stands beside the signatures too."""
+    data = desk.model.read_bytes()
+    said = refusals(data, 127, lambda one: model_files.check_origin(modelfile.read_model(one), desk.office.fingerprint))
+    assert {"bad_model_file", "model_mismatch"} < said
+    file = modelfile.read_model(data)
+    for at in range(len(file.lineage)):
+        bent = replace(file, lineage=file.lineage[:at] + chr(ord(file.lineage[at]) ^ 1) + file.lineage[at + 1 :])
+        with pytest.raises(PeerError) as caught:
+            model_files.check_origin(bent, desk.office.fingerprint)
+        assert caught.value.code == "lineage_mismatch"
+    bent = replace(file, roster=with_stray_bits(file.roster))
+    with pytest.raises(PeerError, match="no roster"):
+        model_files.check_origin(bent, desk.office.fingerprint)
+    for number in (EMPTY, WITHDRAWN):
+        said = refusals(desk.office.published[number], 7, lambda one: status.read(one, desk.office.fingerprint))
+        assert {"bad_document", "bad_signature"} < said
+
+
 def test_without_a_list_nobody_knows(desk: Desk) -> None:
     value, err = desk.verify()
     assert value["status"] is None
@@ -123,6 +153,26 @@ def test_the_list_beside_the_model_counts(desk: Desk) -> None:
     assert code(desk.verify, PolicyRefusal) == "model_withdrawn"
     assert code(desk.predict, PolicyRefusal) == "model_withdrawn"
     assert not (desk.folder / "out.csv").exists()
+
+
+def test_the_list_of_the_home_and_the_one_beside_must_fit_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = desk.folder / "no-home"
+    home.mkdir()
+    (home / status.FILE).write_bytes(desk.office.published[WITHDRAWN])
+    desk.beside(BACK)
+    assert desk.verify()[0]["status"]["stage"] == "released", "the list of a home that belongs to no federation is none"
+    monkeypatch.setattr(service_commands, "home_fingerprint", lambda home: desk.office.fingerprint[::-1])
+    assert desk.verify()[0]["status"]["stage"] == "released", "nor is that of another federation"
+    monkeypatch.setattr(service_commands, "home_fingerprint", lambda home: desk.office.fingerprint)
+    assert code(desk.verify, PolicyRefusal) == "model_withdrawn"
+    assert code(lambda: desk.verify(given=desk.list(BACK)), PeerError) == "status_rollback"
+    newest = status.contents(desk.office.published[WITHDRAWN])
+    for sequence, wanted in ((newest.sequence, "status_fork"), (newest.sequence + 1, "withdrawal_undone")):
+        back = replace(status.contents(desk.office.published[BACK]), sequence=sequence)
+        document = status.to_file(back, desk.office.key, desk.office.trust.trust_chain)
+        companion(desk.model).write_bytes(document)
+        assert code(desk.verify, PeerError) == wanted
+        assert code(desk.predict, PeerError) == wanted
 
 
 def test_an_expired_list_is_a_warning(desk: Desk) -> None:
@@ -146,6 +196,17 @@ def test_a_release_that_a_later_list_does_not_know(desk: Desk) -> None:
     desk.put(desk.office.model())
     value, _ = desk.verify(given=path)
     assert value["release"] is None, "the model of a run claims no release"
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_it_stands(desk: Desk) -> None:
+    """Whoever holds the coordinator's key can sign any number; nobody's command ends in a defect over it."""
+    late = 2**53 - 1
+    contents = replace(status.contents(desk.office.published[BACK]), as_of_s=late, not_after_s=late)
+    path = desk.folder / "late.json"
+    path.write_bytes(status.to_file(contents, desk.office.key, desk.office.trust.trust_chain))
+    asked = desk.asked(START_S, path)
+    model_files.verify(desk.model, desk.office.fingerprint, Output(False), asked)
+    assert f"released, as of {late} s" in desk.capsys.readouterr().out
 
 
 def test_a_list_of_somebody_else_is_no_list(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from fedveil_common.errors import ConfigError
 from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.messages import BlobType
-from fedveil_common.modelfile import ModelFile, manifest_for, read_model, write_model
+from fedveil_common.modelfile import ModelFile, lineage_text, manifest_for, read_model, write_model
 from fedveil_common.pki import governance
 from fedveil_common.plan import canonical, parse_plan, plan_hash
 from fedveil_common.roster import Member, Role, Roster, sign_roster
@@ -143,6 +143,7 @@ class Federation:
         blob = signing.sign(self.coordinator_key, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
         return dataclasses.replace(
             file,
+            lineage=lineage_text(manifest, manifest.round),
             signatures=(blob,),
             trust_chain=base64.b64encode(self.chain).decode(),
             roster=base64.b64encode(roster).decode(),

@@ -13,7 +13,7 @@ from fedveil_common import modelfile, wire
 from fedveil_common import plan as plans
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError, PolicyRefusal
-from fedveil_common.ids import OrgId, RunId
+from fedveil_common.ids import COORDINATOR, FederationId, OrgId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.messages import BlobType, RunEndedAck, SignedBlob, Vote
 from fedveil_common.modelfile import ModelFile
@@ -184,6 +184,18 @@ def test_a_member_of_the_roster_outside_the_cohort_is_a_stranger(office: Release
     assert code(lambda: countersignature.check(blob, outside, office.roster)) == "not_in_roster"
 
 
+def test_a_model_is_countersigned_with_the_round_that_led_to_it(office: ReleaseOffice) -> None:
+    manifest = modelfile.parse_manifest(office.model().signatures[0].body)
+    last = office.registry._manifest(RUN, 2)
+    assert countersignature.of_round(manifest, last) == expected(office)
+    for other in (
+        office.registry._manifest(RUN, 1),
+        replace(last, key=replace(last.key, run_id=OTHER)),
+        replace(last, federation_id=FederationId("others")),
+    ):
+        assert code(lambda other=other: countersignature.of_round(manifest, other)) == "wrong_transcript"  # type: ignore[misc]
+
+
 def test_the_driver_counts_what_does_not_fit_as_refused(office: ReleaseOffice) -> None:
     driver, acme = office.cluster.coordinator, FIVE[0]
     driver.received(acme, replace(office.countersignature(acme), sig=bytes(64)))
@@ -245,6 +257,13 @@ def test_signatures_that_do_not_belong_spoil_a_release(office: ReleaseOffice) ->
     other = replace(expected(office).model, model_id=bytes(32))
     over = [forged(office, org, model=other) for org in FIVE]
     assert code(lambda: office.verified(changed(file, model, said, *over))) == "not_released_here"
+    # a roster of later, under which other members may sign than those of the model's time
+    later = replace(office.roster, version=office.roster.version + 1)
+    agreed = changed(file, model, said, *(forged(office, org, roster_version=later.version) for org in FIVE))
+    manifest = modelfile.verify_model(agreed, office.roster.coordinator_key)
+    for roster in (office.roster, later):
+        call = lambda roster=roster: release.read_release(agreed, manifest, roster, office.trust.trust)  # noqa: E731
+        assert code(call) == "not_released_here"
 
 
 def test_a_cohort_that_was_made_small_makes_no_quorum(office: ReleaseOffice) -> None:
@@ -280,7 +299,8 @@ def test_a_statement_of_another_model_or_signer_releases_nothing(office: Release
     honest = statement.parse(said.body)
 
     def verdict(key: object = office.key, **changes: object) -> str:
-        made = statement.sign(replace(honest, **changes), key)  # type: ignore[arg-type]
+        body = replace(honest, **changes).to_bytes()  # type: ignore[arg-type]
+        made = signing.sign(key, COORDINATOR, BlobType.STAGE, body)  # type: ignore[arg-type]
         return code(lambda: office.verified(changed(file, model, made, *blobs)))
 
     (change,), (facts,) = honest.changes, honest.release
@@ -289,6 +309,8 @@ def test_a_statement_of_another_model_or_signer_releases_nothing(office: Release
     assert verdict(release=()) == "not_released_here"
     assert verdict(release=(replace(facts, plan_hash=bytes(32)),)) == "not_released_here"
     assert verdict(release=(replace(facts, rests_on=statement.OPERATOR_ONLY),)) == "not_released_here"
+    assert verdict(release=(replace(facts, steps=1),)) == "not_released_here"
+    assert verdict(release=(facts, facts)) == "bad_document"
     assert verdict(trust_sequence=2) == "trust_document_missing"
     assert verdict(federation_id="another") == "wrong_federation"
     assert verdict(key=office.cluster.charter.member_keys[FIVE[0]]) == "bad_signature"
@@ -363,7 +385,8 @@ def test_retire_and_roll_back_are_later_statements(office: ReleaseOffice) -> Non
     assert again.stage(ref.model_id) is Stage.RELEASED, "read again from the database"
 
 
-def test_what_is_released_makes_room_for_what_comes_back(ended: ReleaseOffice, office: ReleaseOffice) -> None:
+def with_another_run(ended: ReleaseOffice, office: ReleaseOffice) -> None:
+    """A second run of a plan of the same name has ended too."""
     if OTHER not in ended.cluster.memory.runs:
         again = plan_bytes(rounds=2, seed=8)
         for member in ended.cluster.members.values():
@@ -371,7 +394,57 @@ def test_what_is_released_makes_room_for_what_comes_back(ended: ReleaseOffice, o
             member.driver.answers.consent = Consent(frozenset({plans.plan_hash(again)}))
         ended.cluster.coordinator.registry = None
         assert run(ended.cluster, again, OTHER) == "finished"
-        office.open()
+        office.registry = office.open()
+
+
+def test_what_belongs_to_another_run_releases_nothing(ended: ReleaseOffice, office: ReleaseOffice) -> None:
+    """Everything in these files is genuine: the same members, the same coordinator, and the wrong run."""
+    with_another_run(ended, office)
+    one, other = office.file(office.released()), office.file(office.released(OTHER))
+    model, said, *blobs = one.signatures
+    _, their_said, *their_blobs = other.signatures
+    assert office.verified(one) is not None
+    for wanted, signatures in {
+        "not_released_here": [model, their_said, *blobs],
+        "wrong_countersignature": [model, said, *blobs[:-1], their_blobs[-1]],
+    }.items():
+        assert code(lambda signatures=signatures: office.verified(changed(one, *signatures))) == wanted  # type: ignore[misc]
+    assert code(lambda: office.verified(changed(one, model, said, *their_blobs))) == "not_released_here"
+    assert code(lambda: office.verified(changed(other, *one.signatures))) == "model_mismatch"
+    acme = FIVE[0]
+    office.registry.countersigned(acme, their_blobs[0])
+    assert len(office.registry.countersigners(RUN)) == 5, "it counts for its own run, where it is already"
+
+
+def test_a_roll_back_that_no_statement_can_say_is_refused(
+    ended: ReleaseOffice, office: ReleaseOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement has room for 64 changes; one with more would be signed, and never be read again."""
+    with_another_run(ended, office)
+    office.released()
+    office.registry.retire(RUN, OPERATOR, "replaced")
+    office.released(OTHER)
+    monkeypatch.setattr(statement, "MAX_CHANGES", 1)
+    before = office.store.stages.statements()
+    assert code(lambda: office.registry.rollback(RUN, OPERATOR, "no"), ConfigError) == "too_many_released"
+    assert office.store.stages.statements() == before
+    monkeypatch.setattr(statement, "MAX_CHANGES", 2)
+    assert office.registry.rollback(RUN, OPERATOR, "it fits")[1] == (OTHER,)
+    assert office.open()
+
+
+def test_no_statement_is_signed_that_nobody_could_read(office: ReleaseOffice) -> None:
+    """It would stand in the log, and the coordinator never start again."""
+    for who, reason in (("w" * 65, ""), (OPERATOR, "r" * 501), (OPERATOR, "\ud800")):
+        with pytest.raises(ValueError, match=r"read|surrogate"):
+            office.registry.promote(RUN, Stage.CANDIDATE, who, reason)
+    assert office.store.stages.statements() == []
+    office.registry.promote(RUN, Stage.CANDIDATE, "w" * 64, "\x1b[8m\n\0\u202e" + 490 * "\U0001f600")
+    assert len(office.open().decisions(expected(office).model.model_id)) == 1
+
+
+def test_what_is_released_makes_room_for_what_comes_back(ended: ReleaseOffice, office: ReleaseOffice) -> None:
+    with_another_run(ended, office)
     first = ModelRef.of(office.released().manifest)
     office.registry.retire(RUN, OPERATOR, "replaced")
     second = ModelRef.of(office.released(OTHER).manifest)
@@ -413,6 +486,8 @@ def test_a_log_with_a_gap_or_a_change_is_no_log(office: ReleaseOffice) -> None:
     office.registry.retire(RUN, OPERATOR, "replaced")
     log = [statement.parse(blob.body) for blob in office.store.stages.statements()]
     assert len(statement.fold(log)) == 1
+    renumbered = replace(log[0], number=2)
+    assert code(lambda: statement.fold([renumbered])) == "broken_log", "though it names what is before it"
     for broken in (log[1:], log[:1] + log[2:], [log[1], log[0], log[2]], [replace(log[0], reason="x"), *log[1:]]):
         assert code(lambda broken=broken: statement.fold(broken)) == "broken_log"  # type: ignore[misc]
     jumped = replace(log[2], previous=log[1].digest, changes=log[1].changes, move=Move.PROMOTE)

@@ -1,12 +1,12 @@
 """Sealed files: what opens them, and every way in which one that was changed, cut, moved or made by others does not."""
 
+import base64
+import functools
 import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from fedveil_common import jcs
+from fedveil_common.crypto import aead
 from fedveil_common.crypto.labels import h
 from fedveil_common.errors import ConfigError, FedveilError, SealedError
 from fedveil_common.sealing import chunks, files, header, key_files, recipients
@@ -29,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import passphrase_costs
+from tests.reference import curves
 
 SUBJECT = Subject("data", "hospitals-1", "visits")
 ENTROPY = SeededEntropy(1, "sealing")
@@ -241,6 +243,66 @@ def test_a_header_that_no_writer_makes_is_refused_before_a_key_is_used(
     refused(tmp_path, data, "sealed_header_damaged", never)
 
 
+def test_a_commitment_to_another_key_is_refused_though_its_mac_is_right() -> None:
+    """By a sealer, who knows the data key and makes the MAC himself."""
+    key = Seed(b"\5" * 32)
+    made = header.make(key, SUBJECT, bytes(16), 5, recipients.wrap_for([OURS.public_key()], key, SUBJECT))
+    lie = replace(made, commitment=header.commitment(Seed(b"\6" * 32), made.salt))
+    lie = replace(lie, mac=header._mac(key, lie.salt, header._body(lie)))
+    made.check(key)
+    with pytest.raises(FedveilError) as caught:
+        recipients.unwrap(lie, OURS)
+    assert caught.value.code == "sealed_header_damaged"
+
+
+def test_a_header_beyond_its_bound_is_not_read(whole: bytes) -> None:
+    class Measured(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert 0 <= size <= header.MOST_HEADER
+            return super().read(size)
+
+    for size in (0, header.MOST_HEADER + 1, 2**32 - 1):
+        data = whole[:8] + size.to_bytes(4, "big") + whole[12:]
+        with pytest.raises(FedveilError) as caught:
+            header.parse(Measured(data))
+        assert caught.value.code == "sealed_header_damaged"
+
+
+def code_of(slots: tuple[Slot, ...], key: Seed, unwrap: files.Unwrap) -> str:
+    """Of a header that a sealer made as it pleased: commitment and MAC are right."""
+    with pytest.raises(FedveilError) as caught:
+        unwrap(header.make(key, SUBJECT, bytes(16), 5, slots))
+    return caught.value.code
+
+
+def test_slots_that_no_writer_makes_open_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "_scrypt", lambda *_: bytes(32))  # it has its own test, and takes its time
+    key = Seed(b"\5" * 32)
+    (own,) = recipients.wrap_for([OURS.public_key()], key, SUBJECT)
+    assert code_of((replace(own, way=recipients.RSA),), key, by(OURS)) == "not_a_recipient"
+    (word,) = recipients.wrap_passphrase(WORD, key, SUBJECT, ENTROPY)
+    by_word = lambda found: recipients.unwrap_passphrase(found, WORD)  # noqa: E731
+    assert by_word(header.make(key, SUBJECT, bytes(16), 5, (word,))) == key
+    assert code_of((word, own), key, by_word) == "not_a_recipient", "a passphrase is the only way, or none"
+    for size in (0, 16, 33):
+        text = aead.seal(bytes(32), bytes(12), bytes(size), recipients._bound(recipients.PASSPHRASE, SUBJECT))
+        assert code_of((replace(word, wrapped=text),), key, by_word) == "sealed_header_damaged", (
+            "a key of no such length"
+        )
+
+
+def test_half_a_surrogate_in_a_header_is_damage_and_no_defect(whole: bytes, tmp_path: Path) -> None:
+    """JSON can write one, and nothing can write it again."""
+    _, start = parts(whole)
+    for name in ("way", "recipient"):
+        said = body(whole)
+        said["recipients"] = [{"way": "x", "recipient": "x", "wrapped": "00", name: "\ud800"}]
+        text = json.dumps(said, separators=(",", ":"), sort_keys=True).encode()
+        data = whole[:8] + len(text).to_bytes(4, "big") + text + whole[start - 32 :]
+        refused(tmp_path, data, "sealed_header_damaged")
+
+
 def test_one_ciphertext_under_two_keys_is_stopped_by_the_commitment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +409,22 @@ def test_weak_and_doubled_recipients_are_refused() -> None:
         assert caught.value.code == code
 
 
+def test_keys_with_which_everybody_agrees_are_nobody_s() -> None:
+    points = [X25519PublicKey.from_public_bytes(one) for u in curves.low_order_u() for one in curves.encodings_u(u)]
+    even = RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    at = even.index(RSA.public_key().public_numbers().n.to_bytes(384, "big")) + 383
+    flipped = load_der_public_key(even[:at] + bytes([even[at] ^ 1]) + even[at + 1 :])
+    assert isinstance(flipped, rsa.RSAPublicKey)
+    assert len(points) == 14
+    for key in (*points, flipped):
+        with pytest.raises(ConfigError, match="nobody's") as caught:
+            recipients.wrap_for([key], Seed(bytes(32)), SUBJECT)
+        assert caught.value.code == "recipient_key_weak"
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        with pytest.raises(ConfigError, match="nobody's"):
+            key_files.read_public(pem, "here")
+
+
 @pytest.mark.parametrize(
     "parameters", ["19/" + "00" * 16, "99999999/" + "00" * 16, "9/" + "00" * 16, "17/00", "017/" + "00" * 16]
 )
@@ -375,10 +453,11 @@ def test_rewrapping_changes_recipients_and_nothing_else(whole: bytes, tmp_path: 
     assert opened(tmp_path, again, by(OTHER)) == content(2 * CHUNK + 5)
     (tmp_path / "opened").unlink()
     refused(tmp_path, again, "not_a_recipient", by(OURS))
-    bent = bytearray(whole)
-    bent[-1] ^= 1
-    with pytest.raises(FedveilError):
-        files.rewrap(io.BytesIO(bytes(bent)), out, by(RSA), for_keys(OTHER.public_key()))
+    for bent in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-1], whole + b"\0"):
+        for rotate in (files.rewrap, functools.partial(files.reencrypt, entropy=ENTROPY)):
+            with pytest.raises(FedveilError) as caught:
+                rotate(io.BytesIO(bent), out, by(RSA), for_keys(OTHER.public_key()))
+            assert caught.value.code == "sealed_chunk_damaged"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -455,10 +534,13 @@ def test_other_keys_and_wrong_passphrases_are_named() -> None:
             key_files.read_public(pem, "here")
         assert caught.value.code == code
     locked = key_files.private_pem(OURS, WORD)
+    longer = b"-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n"
+    longer %= base64.b64encode(bytes.fromhex("302e020100300506032b656f04220420") + bytes(32))  # X448, of 32 bytes
     for pem, word, code in (
         (locked, None, "passphrase_missing"),
         (locked, Passphrase(b"other"), "passphrase_wrong"),
         (b"nothing", None, "bad_key_file"),
+        (longer, None, "bad_key_file"),
         (key_files.public_pem(OURS.public_key()), None, "bad_key_file"),
     ):
         with pytest.raises(FedveilError) as refusal:
@@ -495,43 +577,7 @@ def test_a_second_implementation_reads_what_is_written(whole: bytes) -> None:
     assert (found, at) == (content(2 * CHUNK + 5), len(whole))
 
 
-# --- a process that is killed -----------------------------------------------------------------------------------------
-
-KILLED = """
-import io, os, signal, sys
-from pathlib import Path
-from fedveil_common import durable
-from fedveil_common.sealing import files, header, recipients
-from fedveil_common.secret import Seed
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-key, folder, what = X25519PrivateKey.from_private_bytes(b"\\1" * 32), Path(sys.argv[1]), sys.argv[2]
-real, written = durable.TemporaryFile.write, []
-def write(self, data, offset):
-    real(self, data, offset)
-    written.append(offset)
-    if len(written) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-durable.TemporaryFile.write = write
-class Real:
-    take = staticmethod(os.urandom)
-if what == "seal":
-    wrap = lambda data_key: recipients.wrap_for([key.public_key()], data_key, header.Subject("data", "f", "o"))
-    files.seal(io.BytesIO(bytes(5 << 20)), 5 << 20, folder / "out", header.Subject("data", "f", "o"), wrap, Real)
-else:
-    unwrap = lambda one: recipients.unwrap(one, key)
-    files.unseal((folder / "in").open("rb"), folder / "out", unwrap, lambda subject: None)
-"""
-
-
-@pytest.mark.parametrize("what", ["seal", "open"])
-def test_a_kill_leaves_nothing_half_sealed_and_nothing_half_open(what: str, tmp_path: Path) -> None:
-    subject = Subject("data", "f", "o")
-    data = sealed(tmp_path, bytes(5 << 20), for_keys(OURS.public_key(), subject=subject), subject)
-    (tmp_path / "sealed").rename(tmp_path / "in")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), what], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
-    assert opened(tmp_path, data) == bytes(5 << 20)
+# --- what is given to them -------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_grows_or_shrinks_while_it_is_sealed_is_not_sealed(tmp_path: Path) -> None:

@@ -118,6 +118,11 @@ def test_a_key_that_cannot_be_written_is_said_to_be_none(place: Path, capsys: Ca
         (("seal", "visits.csv", "--to", "ann.pub", "--out", "visits.csv"), "output_refused"),
         (("seal", "visits.csv", "--to", "ann.pub", "--out", "none/x"), "output_refused"),
         (("seal", "visits.csv", "--to", "ann.pub", "--out", "/dev/null"), "output_refused"),
+        (("seal", "visits.csv", "--to", "ann.pub", "--out", "ann.pub"), "same_file"),
+        (("seal", "visits.csv", "--passphrase-file", "word", "--out", "word"), "same_file"),
+        (("open", "visits.csv", "--key", "ann.key", "--out", "ann.key"), "same_file"),
+        (("open", "visits.csv", "--passphrase-file", "word", "--out", "word"), "same_file"),
+        (("rewrap", "visits.csv", "--key", "ann.key", "--to", "bob.pub", "--out", "bob.pub"), "same_file"),
         (("seal", "visits.csv", "--out", "x"), "passphrase_missing"),
         (("open", "visits.csv", "--key", "ann.key", "--out", "x"), "not_sealed"),
         (("open", "visits.csv", "--key", "locked.key", "--out", "x"), "passphrase_missing"),
@@ -127,12 +132,11 @@ def test_a_key_that_cannot_be_written_is_said_to_be_none(place: Path, capsys: Ca
     ],
 )
 def test_what_is_refused_leaves_no_file(place: Path, capsys: Capture, words: tuple[str, ...], code: str) -> None:
-    before = sorted(os.listdir("."))
+    before = {name: Path(name).read_bytes() for name in os.listdir(".")}
     exit_code, found = refused(capsys, *words)
     assert found == code
     assert exit_code in {2, 3}
-    assert sorted(os.listdir(".")) == before
-    assert Path("visits.csv").read_text() == "a,b\n1,2\n"
+    assert {name: Path(name).read_bytes() for name in os.listdir(".")} == before
 
 
 def test_a_damaged_chunk_is_named_and_nothing_is_kept(place: Path, capsys: Capture) -> None:

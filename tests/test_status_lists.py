@@ -9,8 +9,9 @@ import pytest
 from federation import FIVE, RUN
 from fedveil_common import jcs, wire
 from fedveil_common.crypto import signing
-from fedveil_common.errors import ConfigError, FedveilError, PeerError
-from fedveil_common.ids import RunId
+from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, PeerError
+from fedveil_common.ids import FederationId, RunId
+from fedveil_common.limits import MAX_DOCUMENT, MAX_STATUS
 from fedveil_common.messages import BlobType, RunEndedAck, StatusNotice
 from fedveil_common.pki.governance import decode_chain, encode_chain, sign_trust, verify_chain
 from fedveil_common.registry import status
@@ -22,7 +23,7 @@ from fedveil_participant.kept_status import KeptStatus
 from fedveil_participant.run_results import RunResults
 from fedveil_participant.store.countersignatures import CountersignatureFiles
 
-from tests.release_office import DAY, OPERATOR, ReleaseOffice, release_office
+from tests.release_office import DAY, OPERATOR, ReleaseOffice, release_office, with_stray_bits
 
 OTHER = RunId("run-2")
 
@@ -122,6 +123,58 @@ def test_a_participant_keeps_the_highest_list(office: ReleaseOffice, tmp_path: P
     assert code(lambda: status.read(new, other)) == "fingerprint_mismatch"
 
 
+def test_a_list_of_a_coordinator_that_was_replaced_is_kept_by_nobody_who_knows(
+    office: ReleaseOffice, tmp_path: Path
+) -> None:
+    """The list carries the older chain; the participant has pinned the longer one."""
+    old, after = office.registry.status(), office.handed_over()
+    kept = kept_by(after, tmp_path / "acme")
+    assert code(lambda: kept.take(old)) == "status_not_in_force"
+    assert kept.document() == b""
+    assert kept.take(after.registry.status()).trust_sequence == 2
+    unknowing = kept_by(office, tmp_path / "borealis")
+    assert unknowing.take(old).trust_sequence == 1
+
+
+def test_a_kept_list_that_was_damaged_is_an_alarm_of_its_own(office: ReleaseOffice, tmp_path: Path) -> None:
+    """Not the coordinator's fault, and no reason to take whatever comes: it may be from before a withdrawal."""
+    kept, told = kept_by(office, tmp_path / "acme"), []
+    results = RunResults(None, None, lambda kind, facts: told.append((kind, facts.get("code"))))  # type: ignore[arg-type]
+    results.take_status = kept.take
+    good = office.registry.status()
+    for damaged in (b"{}", good[:-9], b"["):
+        (tmp_path / "acme" / status.FILE).write_bytes(damaged)
+        assert code(lambda: kept.take(good), IntegrityError) == "kept_status_damaged"
+        results.status(StatusNotice(good))
+        assert told.pop() == ("alarm", "kept_status_damaged")
+        assert kept.document() == damaged
+    (tmp_path / "acme" / status.FILE).unlink()
+    results.status(StatusNotice(good))
+    assert [kind for kind, _ in told] == ["status"]
+    assert kept.document() == good
+
+
+def test_the_longest_list_fits_and_a_longer_one_is_not_made(
+    office: ReleaseOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, now = PrivateKey(b"k" * 32), 2**53 - 1
+    models = tuple(
+        status.Listed(ModelRef(number.to_bytes(32, "big"), RunId("r" * 64), now, b"h" * 32), Stage.WITHDRAWN, now)
+        for number in range(status.MAX_LISTED)
+    )
+    longest = status.StatusList(FederationId("f" * 64), now, now, now, now, now, b"h" * 32, models)
+    document = status.to_file(longest, key, bytes(MAX_DOCUMENT))
+    assert len(longest.to_bytes()) <= MAX_DOCUMENT
+    assert len(document) <= MAX_STATUS
+    assert status.contents(document) == longest
+    monkeypatch.setattr(status, "MAX_LISTED", 0)
+    office.candidate()
+    office.countersign(*FIVE)
+    call = lambda: office.registry.promote(RUN, Stage.RELEASED, OPERATOR, "")  # noqa: E731
+    assert code(call, ConfigError) == "registry_full"
+    assert len(office.store.stages.statements()) == 1
+
+
 def test_lists_that_do_not_parse_are_refused(office: ReleaseOffice) -> None:
     office.released()
     document = office.registry.status()
@@ -156,6 +209,13 @@ def test_two_branches_of_trust_are_a_fork(office: ReleaseOffice) -> None:
     chain = encode_chain([*first, sign_trust(branch, [office.cluster.charter.governance_key])])
     other = verify_chain(chain, office.fingerprint)
     assert code(lambda: status.read(one.registry.status(), office.fingerprint, [other])) == "trust_fork"
+
+
+def test_a_chain_has_one_text(office: ReleaseOffice) -> None:
+    """Base64 leaves bits over at its end, and a reader that does not look takes four texts for one chain."""
+    outer = json.loads(office.handed_over().registry.status())
+    outer["trust_chain"] = with_stray_bits(outer["trust_chain"])
+    assert code(lambda: status.read(jcs.dumps(outer), office.fingerprint)) == "bad_document"
 
 
 def test_members_are_told_when_they_connect_and_after_a_decision(office: ReleaseOffice, tmp_path: Path) -> None:

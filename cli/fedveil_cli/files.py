@@ -65,6 +65,15 @@ def _unusable(home: pathlib.Path, why: str) -> ConfigError:
     )
 
 
+def check_not_read(out: pathlib.Path, *read: pathlib.Path | None) -> None:
+    """Returns if `out` is none of the files that the same command reads, under whatever name: a key that is overwritten
+    by what it opened opens nothing again. ConfigError `same_file`.
+    """
+    for given in read:
+        if given is not None and os.path.exists(out) and os.path.exists(given) and os.path.samefile(out, given):
+            raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
+
+
 def write_file(path: pathlib.Path, what: str, data: bytes) -> None:
     """`path` holds `data`, durably, or what it held before. Raises StorageError `file_unwritable`.
 

@@ -93,6 +93,8 @@ def _failure(arguments: list[str]) -> FedveilError | int:
         return _usage(error)
     except typer.Abort:
         return INTERRUPTED
+    except UnicodeEncodeError as error:
+        return _usage_of_bytes(arguments) or _defect(error)
     except OSError as error:
         if error.errno == errno.EPIPE:
             return output_lost(error)  # of --help: results say so themselves
@@ -124,6 +126,14 @@ def _usage(error: typer.TyperException) -> ConfigError:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "fedveil")
     return ConfigError("usage", error.format_message().rstrip("."), next_step=f"`{path} --help`")
+
+
+def _usage_of_bytes(arguments: Sequence[str]) -> ConfigError | None:
+    """`usage`, if a word of the command line is no UTF-8: such bytes name files, and can be said to nobody."""
+    for word in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            return ConfigError("usage", f"{word!r} is not text in UTF-8", next_step="`fedveil COMMAND --help`")
+    return None
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

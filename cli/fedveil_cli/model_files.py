@@ -8,7 +8,6 @@ every command asks that writes something of a model or goes on from it).
 import base64
 import csv
 import io
-import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from fedveil_common import modelfile, prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, read_model, verify_head
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, check_lineage, read_model, verify_head
 from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
 from fedveil_common.plan import CategoryTarget, Plan, check_release
 from fedveil_common.registry import status
@@ -29,7 +28,8 @@ from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
 
 from fedveil_cli import model_status
-from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
+from fedveil_cli.companions import companion
+from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, unreadable, write_file
 from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
@@ -103,7 +103,7 @@ def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: by
     Fingerprint -> trust chain -> governance set -> roster -> coordinator's key -> manifest -> this file, each step by a
     signature or hash; nothing in the file is believed before. Raises PeerError: those of `verify_chain`,
     `roster_of_its_time` and `verify_head`, `bad_model_file` where the file lacks one of these, `wrong_federation`,
-    `wrong_roster`, and those of `read_release`.
+    `wrong_roster`, and those of `check_lineage` and `read_release`.
     """
     trust = verify_chain(_carried(file.trust_chain, "trust chain"), fingerprint)
     roster = roster_of_its_time(_carried(file.roster, "roster"), trust)
@@ -116,6 +116,7 @@ def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: by
             "wrong_roster",
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
+    check_lineage(file, manifest)
     return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
 
 
@@ -212,12 +213,12 @@ def _release_text(release: Release | None) -> str:
 
 
 def _carried(text: str, what: str) -> bytes:
-    """A signed document that the model file carries as base64."""
+    """A signed document that the model file carries as base64, in its one form: bits that nobody reads are 0."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
         data = b""
-    if not data:
+    if not data or base64.b64encode(data).decode() != text:
         raise PeerError(
             "bad_model_file",
             f"the model file carries no {what}",
@@ -237,9 +238,7 @@ def predict(
     `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `usable`, before the
     data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
-    for given in (model, data):
-        if out.exists() and given.exists() and os.path.samefile(out, given):
-            raise ConfigError("same_file", f"--out is the file {str(given)!r} that is read", next_step="choose another")
+    check_not_read(out, model, data, asked.status, companion(model))
     file = load(model)
     origin, standing = usable(file, Nearby(model), expected, asked)
     manifest = origin.manifest

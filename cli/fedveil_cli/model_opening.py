@@ -40,7 +40,7 @@ def open_file(
 ) -> None:
     """`model open`. `expected`: the federation's fingerprint. Raises as `data open` and `model verify`."""
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, key, passphrase_file, asked.status)
         near = Nearby(file, out=out)
         found = reveal(source, unwrapping(key, passphrase_file, output), near, expected, asked)
         keep(found, out, output)

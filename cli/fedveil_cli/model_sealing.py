@@ -36,7 +36,7 @@ def seal(
     signature is not checked either: who changes it can only keep this copy from being made. Those of `data seal`.
     """
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, *to, passphrase_file)
         length = os.fstat(source.fileno()).st_size
         manifest = sealed_model.manifest_of(source, length)
         listed = _carried(file)
@@ -71,7 +71,7 @@ def rewrap(
 
 
 def _carried(file: pathlib.Path) -> "Found | None":
-    if not companion(file).exists():
+    if not os.path.exists(companion(file)):
         return None
     from fedveil_cli import model_status
 

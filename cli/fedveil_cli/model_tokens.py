@@ -18,7 +18,7 @@ from fedveil_common.sealing.header import Header
 from fedveil_common.secret import Seed
 
 from fedveil_cli import model_files, model_opening, model_status
-from fedveil_cli.files import read_file, write_file
+from fedveil_cli.files import check_not_read, read_file, write_file
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import Nearby
 from fedveil_cli.output import Output
@@ -32,6 +32,7 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Aske
     """
     from fedveil_coordinator import founding
 
+    check_not_read(out, model, asked.status)
     federation = founding.load_federation(asked.home)
     file = model_files.load(model)
     origin, standing = model_files.usable(file, Nearby(model), federation.fingerprint, asked)
@@ -102,6 +103,7 @@ def jwe_wrap(
     output: Output,
 ) -> None:
     """`model jwe wrap`: the data key of a sealed model, and the file's digest, for one recipient more."""
+    check_not_read(out, sealed, recipient, key, passphrase_file)
     (public,) = public_keys([recipient])
     unwrap = unwrapping(key, passphrase_file, output)
     with reading(sealed) as source:
@@ -127,6 +129,7 @@ def jwe_open(
     asked: Asked,
 ) -> None:
     """`model jwe open`: a sealed model by the key in a token. PeerError `jose_*`; as `model open`."""
+    check_not_read(out, token, key, passphrase_file, asked.status)
     said = jwe.open_token(_token(token), private_key(key, passphrase_file, output))
     with reading(sealed) as source:
         check_out(source, out)

@@ -5,6 +5,7 @@ stages what its newest status list says.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -185,7 +186,7 @@ def _named(
     Whatever its stage: who compares does not predict.
     """
     path = pathlib.Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long
         file = read_model(read_file(path, "the model", MAX_MODEL))
         expected = model_files.expected_fingerprint(None, home)
         origin = model_files.check_origin(file, expected)

@@ -18,7 +18,7 @@ from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Header, Subject
 from fedveil_common.secret import Passphrase, Seed
 
-from fedveil_cli.files import read_file, unreadable, write_file
+from fedveil_cli.files import check_not_read, read_file, unreadable, write_file
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.passphrases import given_passphrase, passphrase
 from fedveil_cli.world import real_world
@@ -84,7 +84,7 @@ def seal(
     subject = _subject(file, name, federation)
     wrap = wrapping(to, passphrase_file, subject, output)
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, *to, passphrase_file)
         length = os.fstat(source.fileno()).st_size
         made = files.seal(source, length, real_path(out), subject, wrap, real_world().entropy)
     say(made, out, f"sealed {length} bytes of {file.name}", output)
@@ -102,7 +102,7 @@ def open_file(
     """`data open`. PeerError and SealedError as `files.unseal`."""
     expected = files.expect(KIND, federation, name)
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, key, passphrase_file)
         made = files.unseal(source, real_path(out), unwrapping(key, passphrase_file, output), expected)
     say(made, out, f"opened {made.length} bytes", output)
 
@@ -122,7 +122,7 @@ def rewrap(
         raise ConfigError("recipient_missing", "nobody to seal for was named", next_step="--to PUBLIC.pem")
     unwrap = unwrapping(key, passphrase_file, output)
     with reading(file) as source:
-        check_out(source, out)
+        check_out(source, out, *to, key, passphrase_file)
         subject = header.parse(source)[0].subject
         files.expect(kind, None, None)(subject)
         source.seek(0)
@@ -229,13 +229,16 @@ def reading(path: pathlib.Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def check_out(source: BinaryIO, out: pathlib.Path) -> None:
-    """ConfigError `output_refused` for a place that must not be replaced."""
+def check_out(source: BinaryIO, out: pathlib.Path, *read: pathlib.Path | None) -> None:
+    """ConfigError `output_refused` for a place that must not be replaced; `same_file` for one of `read`, the files that
+    the command reads beside `source`.
+    """
+    check_not_read(out, *read)
     why = ""
     try:
         found = out.stat()
     except FileNotFoundError:
-        why = "" if out.absolute().parent.is_dir() else "its folder does not exist"
+        why = "" if real_path(out).parent.is_dir() else "its folder does not exist"
     except OSError as error:
         why = error.strerror or type(error).__name__
     else:

@@ -110,7 +110,7 @@ class TemporaryFile:
 
     def __init__(self, folder: Path, *, unnamed: bool = False) -> None:
         """`unnamed`: without a name until it is whole, where the file system can do that, so that a crash leaves
-        nothing of it.
+        nothing of it, or, where it was to replace another file, all of it under its temporary name.
         """
         self._path = folder / f"{_TEMPORARY}{os.getpid()}-{next(_NUMBERS)}"
         self._open = True
@@ -150,13 +150,22 @@ class TemporaryFile:
         final = self._path.parent / name
         with self._or_discard():
             os.fsync(self._descriptor)
-            if not self._named:
-                _give_name(self._descriptor, self._path)
-                self._named = True
-            self._path.rename(final)
+            if self._named or not self._becomes(final):
+                self._path.rename(final)
             _sync(final.parent)
             self._close()
         return final
+
+    def _becomes(self, final: Path) -> bool:
+        """Whether a file without a name got this one, which nothing has yet. Else it has its temporary name now: only a
+        rename takes a name from another file.
+        """
+        with contextlib.suppress(FileExistsError):
+            _give_name(self._descriptor, final)
+            return True
+        _give_name(self._descriptor, self._path)
+        self._named = True
+        return False
 
     def discard(self) -> None:
         """The file is gone. Does nothing after `commit` or an earlier `discard`."""

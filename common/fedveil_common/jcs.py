@@ -20,10 +20,13 @@ MAX_INTEGER = 2**53 - 1
 def dumps(value: Json) -> bytes:
     """The canonical bytes of `value` (UTF-8).
 
-    Raises ValueError for non-finite numbers, integers beyond 2^53-1, lone surrogates; TypeError for anything that is
-    not JSON.
+    Raises ValueError for non-finite numbers, integers beyond 2^53-1, lone surrogates, nesting beyond the interpreter's
+    stack (which is less than `loads` reads); TypeError for anything that is not JSON.
     """
-    return _text(value).encode("utf-8")
+    try:
+        return _text(value).encode("utf-8")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def loads(data: bytes) -> Json:

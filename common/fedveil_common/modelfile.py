@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import jcs, modelmanifest, standardisation, transcript
+from fedveil_common import jcs, layout, modelmanifest, standardisation, transcript
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError
 from fedveil_common.ids import FederationId, OrgId, RunId
@@ -33,8 +33,8 @@ FORMAT = "fedveil/1"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFile:
-    """A model file: `model` float32, shape (parameters,), plan order; `lineage`, `trust_chain`, `roster`: text
-    that this module carries and does not interpret. `signatures`: the coordinator's first.
+    """A model file: `model` float32, shape (parameters,), plan order; `lineage`: see `lineage_text`; `trust_chain`,
+    `roster`: text that this module carries and does not interpret. `signatures`: the coordinator's first.
     """
 
     plan: Plan
@@ -262,6 +262,30 @@ def verify_head(head: ModelHead, coordinator_key: bytes, model_hash: Callable[[]
                 next_step="fetch the file again from the coordinator; if it stays so, tell the operator",
             )
     return manifest
+
+
+def lineage_text(manifest: ModelManifest, steps: int) -> str:
+    """The `lineage` of a model file: from which run and round it is, after how many model steps."""
+    return jcs.dumps({"run_id": manifest.run_id, "round": manifest.round, "steps": steps}).decode()
+
+
+def check_lineage(file: ModelHead, manifest: ModelManifest) -> int:
+    """The model steps that a verified file names, if its `lineage`, which no signature covers, says what the manifest
+    says and steps that can be: each round is one, but for the standardise sum where the run made its own.
+
+    PeerError `lineage_mismatch`.
+    """
+    earlier = 1 if layout.needs_standardise(file.plan) else 0
+    for steps in range(manifest.round, manifest.round - earlier - 1, -1):
+        if steps >= 1 and file.lineage == lineage_text(manifest, steps):
+            return steps
+    raise PeerError(
+        "lineage_mismatch",
+        f"the file says that it comes from another run, round or step than the signed one: round {manifest.round} of "
+        f"{manifest.run_id}",
+        not_done="the model was not accepted",
+        next_step="fetch the file again from where it was published",
+    )
 
 
 def _plan(text: str) -> Plan:

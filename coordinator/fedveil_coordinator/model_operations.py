@@ -8,7 +8,7 @@ import base64
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from fedveil_common import jcs, modelfile
+from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
 from fedveil_common.messages import SignedBlob
@@ -153,7 +153,7 @@ class ModelOperations:
             plan=version.state.plan,
             model=lineage.model,
             standardisation=lineage.standardisation,
-            lineage=jcs.dumps({"run_id": manifest.run_id, "round": manifest.round, "steps": version.step}).decode(),
+            lineage=modelfile.lineage_text(manifest, version.step),
             signatures=(version.blob,),
             trust_chain=base64.b64encode(self._trust.trust_chain).decode(),
             roster=base64.b64encode(rosters[manifest.roster_version]).decode(),

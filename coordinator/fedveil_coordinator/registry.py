@@ -258,7 +258,7 @@ class Registry:
 
     def rollback(self, name: str, who: str, reason: str) -> tuple[Version, tuple[RunId, ...]]:
         """A retired version is released again, and what is released of the plan of the same name is retired, in one
-        statement; the runs of those. ConfigError and PolicyRefusal as `promote`.
+        statement; the runs of those. ConfigError and PolicyRefusal as `promote`; ConfigError `too_many_released`.
         """
         version = self._decidable(name)
         ref = ModelRef.of(version.manifest)
@@ -271,6 +271,14 @@ class Registry:
             for change in self._stages.values()
             if change.after is Stage.RELEASED and self._state_of(change.model.run_id).plan.name == plan_name
         ]
+        if len(others) >= statement.MAX_CHANGES:
+            raise ConfigError(
+                "too_many_released",
+                f"{len(others)} models of plan {plan_name} are released, and one statement retires at most "
+                f"{statement.MAX_CHANGES - 1}",
+                not_done="the version stays retired",
+                next_step="first retire some of them: fedveil model retire RUN --reason TEXT",
+            )
         changes = (self._change(ref, Stage.RELEASED), *(self._change(one, Stage.RETIRED) for one in others))
         self._decide(Move.ROLLBACK, who, reason, changes, (facts,))
         return version, tuple(one.run_id for one in others)

@@ -83,7 +83,7 @@ def final_model(
         plan=plan,
         model=lineage.model,
         standardisation=lineage.standardisation,
-        lineage=jcs.dumps({"run_id": message.run_id, "round": manifest.round, "steps": step}).decode(),
+        lineage=modelfile.lineage_text(manifest, step),
         signatures=(blob,),
         trust_chain=base64.b64encode(trust_chain).decode(),
         roster=base64.b64encode(signed_roster).decode(),

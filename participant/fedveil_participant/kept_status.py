@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedveil_common import durable
+from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.limits import MAX_STATUS
 from fedveil_common.pki.governance import Trust
 from fedveil_common.plan import Plan
@@ -35,12 +36,13 @@ class KeptStatus:
     def take(self, document: bytes) -> StatusList:
         """The list in `document`, kept durably if it is later than the one that is here.
 
-        PeerError: those of `status.read` and `status.check_follows`; what is kept stays then.
+        PeerError: those of `status.read` and `status.check_follows`; IntegrityError `kept_status_damaged` if what is
+        kept cannot be read: nobody knows what may follow it. What is kept stays then.
         """
         trust, before = self._trust(), self.document()
         found = status.read(document, trust.fingerprint, [trust])
         if before:
-            known = status.contents(before)
+            known = self._kept(before)
             status.check_follows(known, found)
             if known.sequence == found.sequence:
                 return found
@@ -55,6 +57,17 @@ class KeptStatus:
         document = self.document() if plan.continues else b""
         if not document:
             return
-        found = status.contents(document)
+        found = self._kept(document)
         if found.withdraws(bytes.fromhex(plan.model.initial)):
             raise status.withdrawn(f"the model of run {plan.continues[-1].run}", found)
+
+    def _kept(self, before: bytes) -> StatusList:
+        try:
+            return status.contents(before)
+        except PeerError as error:
+            raise IntegrityError(
+                "kept_status_damaged",
+                f"the status list that is kept in {self._path} cannot be read: it was not the coordinator's doing",
+                not_done="no later list was taken, and withdrawals since are not known here",
+                next_step=f"look at the disk; then move {self._path} away, and the next list is taken as the first",
+            ) from error

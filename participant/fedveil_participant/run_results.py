@@ -8,7 +8,7 @@ that goes back is an alarm and changes nothing.
 
 from collections.abc import Callable, Mapping
 
-from fedveil_common.errors import PeerError
+from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.ids import RunId
 from fedveil_common.messages import RunEnded, RunEndedAck, StatusNotice
 from fedveil_common.registry.stages import Stage
@@ -22,7 +22,8 @@ Tell = Callable[[str, Mapping[str, str]], None]
 
 class RunResults:
     """`asks`: countersignatures wait for the owner. `take_status`: keeps the newest list, raising PeerError for one
-    that may not take its place; None where nobody asks for one. `store` on any thread, the rest on the driver's.
+    that may not take its place, IntegrityError where that cannot be known; None where nobody asks for one. `store` on
+    any thread, the rest on the driver's.
     """
 
     def __init__(self, journal: Journal, link: Link, tell: Tell) -> None:
@@ -55,7 +56,7 @@ class RunResults:
             return
         try:
             found = self.take_status(message.document)
-        except PeerError as error:
+        except (PeerError, IntegrityError) as error:
             self._tell("alarm", {"code": error.code, "what": error.what})
             return
         if found.sequence == self._told:

@@ -45,6 +45,9 @@ PAYLOAD = (
     f'{{"digest":"{hashlib.sha256(b"jose/file").hexdigest()}","federation":"hospitals",'
     f'"key":"{b64(DATA_KEY)}","kind":"model","object":"run-1"}}'
 ).encode()
+DEEP = b"[" * 700 + b"]" * 700
+"""What a reader takes in and, by a recursion of its own, cannot write again."""
+
 ECDH: Header = {
     "alg": "ECDH-ES+A256KW",
     "enc": "A256GCM",
@@ -179,6 +182,9 @@ def _jws_malformed(good: str) -> Iterator[tuple[str, str]]:
     yield "signed payload 1.0", jws(SIGNER, text(HEADER), b'{"a":1.0}')
     yield "signed payload with NaN", jws(SIGNER, text(HEADER), b'{"a":NaN}')
     yield "signed payload a list", jws(SIGNER, text(HEADER), b"[]")
+    yield "signed payload nested deeply", jws(SIGNER, text(HEADER), b'{"a":' + DEEP + b"}")
+    yield "stray bits at the end of the header", f"{head[:-1]}{_next(head[-1])}.{body}.{sig}"
+    yield "padding of the header", f"{head}=.{body}.{sig}"
     yield "signed payload empty", jws(SIGNER, text(HEADER), b"")
     yield "signed payload with a byte order mark", jws(SIGNER, text(HEADER), b"\xef\xbb\xbf" + MANIFEST)
     yield "larger than what is read", f"{head}.{body}{'A' * 200_000}.{sig}"
@@ -333,6 +339,10 @@ def _jwe_malformed() -> Iterator[tuple[str, str, str]]:
     yield "x25519", "no wrapped key", f"{head}..{nonce}.{body}.{tag}"
     yield "x25519", "wrapped key cut", f"{head}.{b64(_raw(wrapped)[:-8])}.{nonce}.{body}.{tag}"
     yield "x25519", "wrapped key longer", f"{head}.{b64(_raw(wrapped) + bytes(8))}.{nonce}.{body}.{tag}"
+    loose, *others = jwe(text(ECDH) + b" ", _raw(wrapped), NONCE, CONTENT_KEY, PAYLOAD).split(
+        "."
+    )  # a length with bits over
+    yield "x25519", "stray bits in the header", ".".join([f"{loose[:-1]}{_next(loose[-1])}", *others])
     yield "x25519", "stray bits", f"{head}.{wrapped[:-1]}{_next(wrapped[-1])}.{nonce}.{body}.{tag}"
     yield "x25519", "padding", f"{head}.{wrapped}.{nonce}.{body}=.{tag}"
     yield (
@@ -352,6 +362,10 @@ def _jwe_malformed() -> Iterator[tuple[str, str, str]]:
         yield "x25519", f"ephemeral key {name}", _ecdh(epk=epk)
     for name, payload in (
         ("with blanks", PAYLOAD.replace(b",", b", ")),
+        ("with a member twice", b'{"digest":"",' + PAYLOAD[1:]),
+        ("nested deeply", b'{"digest":' + DEEP + b"}"),
+        ("nested deeply in the key", PAYLOAD.replace(b64(DATA_KEY).encode().join([b'"', b'"']), DEEP)),
+        ("with half a surrogate", PAYLOAD.replace(b'"run-1"', b'"\\ud800"')),
         ("no JSON", b"key"),
         ("a list", b"[]"),
         ("without the key", b'{"digest":"","federation":"f","kind":"model","object":"o"}'),

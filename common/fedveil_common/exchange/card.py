@@ -34,6 +34,9 @@ Facts = dict[str, jcs.Json]
 _MARKUP = re.compile(r"[!#$&()*+\-./:<=>@\[\]\\^_`{|}~]")
 """All ASCII punctuation that means something somewhere in Markdown; the rest is spared for who reads the source."""
 
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+"""Not every reader of Markdown knows that these can be escaped; all know them so, and none makes HTML of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -272,7 +275,7 @@ def _row(column: jcs.Json) -> tuple[jcs.Json, ...]:
 
 
 def _section(title: str, members: Mapping[str, jcs.Json], skip: Sequence[str] = ()) -> list[str]:
-    shown = [f"- {name.replace('_', ' ')}: {_shown(one)}" for name, one in members.items() if name not in skip]
+    shown = [f"- {_text(name.replace('_', ' '))}: {_shown(one)}" for name, one in members.items() if name not in skip]
     return [f"## {title}", "", *shown, ""]
 
 
@@ -295,7 +298,7 @@ def _shown(value: jcs.Json) -> str:
 def _text(value: jcs.Json) -> str:
     """Text that no reader of Markdown takes for anything else (CommonMark 2.4)."""
     printable = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value))
-    return _MARKUP.sub(r"\\\g<0>", printable)
+    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable)
 
 
 def _part(card: Facts, name: str) -> Mapping[str, jcs.Json]:

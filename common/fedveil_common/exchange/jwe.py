@@ -76,7 +76,7 @@ def open_token(token: bytes, key: PrivateRecipient) -> SealedKey:
         )
     if value["alg"] != algorithm:
         raise jose.refused(f"alg {value['alg']!r} does not go with this key: {algorithm} does")
-    size = key.key_size // 8 if isinstance(key, RSAPrivateKey) else _WRAPPED
+    size = -(-key.key_size // 8) if isinstance(key, RSAPrivateKey) else _WRAPPED
     for part, what, length in ((wrapped, "key", size), (nonce, "nonce", _NONCE), (tag, "tag", _TAG)):
         if len(jose.decode(part, f"its {what}")) != length:
             raise jose.malformed(f"its {what} has not {length} bytes")

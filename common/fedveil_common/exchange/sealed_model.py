@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from fedveil_common import jcs
 from fedveil_common.errors import PeerError
-from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, parse_manifest
+from fedveil_common.modelmanifest import MAX_HEADER, ModelManifest, Tensor, parse_manifest
 from fedveil_common.sealing.header import Subject
 
 KIND = "model"
@@ -25,14 +25,9 @@ def manifest_of(stream: BinaryIO, size: int) -> ModelManifest:
     if len(start) < 8 or not 2 <= length <= MAX_HEADER:
         raise _bad("it does not begin with a header")
     manifest = _manifest(stream.read(length))
-    parameters = 0
-    for tensor in manifest.layout:
-        count = 1
-        for side in tensor.shape:
-            count *= side
-        parameters += count
+    parameters = sum(_parameters(tensor, size) for tensor in manifest.layout)
     if size != 8 + length + 4 * parameters:
-        raise _bad(f"it has {size} bytes, and its manifest says {8 + length + 4 * parameters}")
+        raise _bad(f"it has {size} bytes, which is not what its manifest says")
     return manifest
 
 
@@ -49,6 +44,16 @@ def check_subject(subject: Subject, manifest: ModelManifest) -> None:
             not_done="nothing was written",
             next_step="ask who sealed it",
         )
+
+
+def _parameters(tensor: Tensor, size: int) -> int:
+    """How many a block has, in a file of `size` bytes: nobody verified the shape, and its product may know no end."""
+    count = 1
+    for side in tensor.shape:
+        count *= side
+        if not 0 <= count <= size:
+            raise _bad(f"it has {size} bytes, and its manifest names a block that does not fit")
+    return count
 
 
 def subject_of(manifest: ModelManifest) -> Subject:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fedveil_common.errors import PeerError, PolicyRefusal
 from fedveil_common.ids import OrgId
 from fedveil_common.messages import BlobType, SignedBlob
-from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, lineage_text
 from fedveil_common.noise import rests_on
 from fedveil_common.pki.governance import Trust
 from fedveil_common.registry import countersignature, statement
@@ -59,6 +59,8 @@ def read_release(file: ModelFile | ModelHead, manifest: ModelManifest, roster: R
     if len(said.release) != 1 or said.release[0].plan_hash != manifest.plan_hash:
         raise _misplaced("the stage statement in it says nothing of this plan")
     facts = said.release[0]
+    if file.lineage != lineage_text(manifest, facts.steps):
+        raise _misplaced(f"the statement releases a model after {facts.steps} steps, and the file says otherwise")
     due = OPERATOR_ONLY if rests_on(file.plan) == "coordinator" else QUORUM
     if facts.rests_on != due:
         raise _misplaced(f"by its plan a release rests on {due}, this one says {facts.rests_on}")

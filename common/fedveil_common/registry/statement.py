@@ -120,8 +120,16 @@ def digest(body: bytes) -> bytes:
 
 
 def sign(statement: Statement, key: PrivateKey) -> SignedBlob:
-    """The statement under the coordinator's protocol key."""
-    return signing.sign(key, COORDINATOR, BlobType.STAGE, statement.to_bytes())
+    """The statement under the coordinator's protocol key.
+
+    ValueError for one that `parse` would not read: a log in which it stood could never be opened again.
+    """
+    body = statement.to_bytes()
+    try:
+        parse(body)
+    except PeerError as error:
+        raise ValueError("nobody could read this statement") from error
+    return signing.sign(key, COORDINATOR, BlobType.STAGE, body)
 
 
 def parse(body: bytes) -> Statement:

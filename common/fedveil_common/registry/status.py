@@ -125,9 +125,11 @@ def read(data: bytes, fingerprint: bytes, known: Sequence[Trust] = ()) -> Status
     """
     outer = _outer(data)
     try:
-        chain = base64.b64decode(outer.text("trust_chain", 2 * MAX_DOCUMENT), validate=True)
+        text = outer.text("trust_chain", 2 * MAX_DOCUMENT)
+        chain = base64.b64decode(text, validate=True)
     except ValueError:
         raise documents.bad(WHAT, "its trust chain is not base64") from None
+    documents.must_equal(base64.b64encode(chain), text.encode(), WHAT)
     trust = verify_chain(chain, fingerprint)
     longest = trust
     for other in known:

@@ -1,8 +1,9 @@
 """Files sealed, opened and given to other recipients, each as a whole or not at all.
 
 Promise: output appears under its name only after its last chunk was written and is durable, so nothing half-open and
-nothing half-sealed is left, whatever ends the process: until then the file has no name (O_TMPFILE; where a file system
-knows no such files, a killed process leaves one that begins with `.tmp-`).
+nothing half-sealed is left, whatever ends the process: until then the file has no name (O_TMPFILE). A killed process
+leaves a file that begins with `.tmp-` where a file system knows no such files, and a whole one where it was about to
+replace another file.
 A data key is fresh for each seal: a seal that was killed begins anew. Memory: a few chunks, whatever the size. Giving a
 file to other recipients (`rewrap`) takes nothing back from those who had it; sealing it anew does (`reencrypt`).
 Source: docs/sealing.md.

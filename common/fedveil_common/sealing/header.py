@@ -131,9 +131,10 @@ def parse(stream: BinaryIO) -> tuple[Header, int]:
         raise damaged("the file ends within its header")
     try:
         header = _read(jcs.loads(body), mac)
+        same = _body(header) == body
     except (KeyError, TypeError, ValueError) as error:
         raise damaged("its header cannot be read") from error
-    if _body(header) != body:
+    if not same:
         raise damaged("its header is not written as Fedveil writes it")
     return header, len(start) + size + MAC_BYTES
 

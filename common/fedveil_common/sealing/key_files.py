@@ -4,7 +4,7 @@ Promise: private keys are PKCS #8, sealed under a passphrase if one is given, an
 owner alone; a public key is a SubjectPublicKeyInfo. X25519, or RSA of 3072 bits and more. Source: RFC 5958, RFC 8410.
 """
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -14,6 +14,9 @@ from fedveil_common.errors import ConfigError, SealedError
 from fedveil_common.ports import Entropy
 from fedveil_common.sealing.recipients import LEAST_RSA_BITS, PrivateRecipient, PublicRecipient, check_public
 from fedveil_common.secret import Passphrase
+
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, InternalError)
+"""InternalError: OpenSSL's word for a key of another curve's length."""
 
 _NEXT = "make one: fedveil data key --out NAME"
 
@@ -47,7 +50,7 @@ def read_public(pem: bytes, where: str) -> PublicRecipient:
     """ConfigError `bad_key_file`, `recipient_key_weak`."""
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise _bad(where, "holds no public key in PEM") from error
     if not isinstance(key, RSAPublicKey | X25519PublicKey):
         raise _bad(where, "holds a public key that is neither X25519 nor RSA")
@@ -68,7 +71,7 @@ def read_private(pem: bytes, where: str, passphrase: Passphrase | None) -> Priva
             not_done="nothing was opened",
             next_step="--passphrase-file FILE",
         ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         if passphrase is not None and b"ENCRYPTED" in pem:
             raise SealedError(
                 "passphrase_wrong", f"the passphrase does not open the key in {where}", not_done="nothing was opened"

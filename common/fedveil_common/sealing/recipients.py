@@ -33,6 +33,9 @@ _SALT_BYTES = 16
 PublicRecipient = RSAPublicKey | X25519PublicKey
 PrivateRecipient = RSAPrivateKey | X25519PrivateKey
 
+_ANY = X25519PrivateKey.from_private_bytes(bytes([9]) * 32)
+"""Agrees with every key that is somebody's. No secret."""
+
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -104,14 +107,31 @@ def unwrap_passphrase(header: Header, passphrase: Passphrase) -> Seed:
 
 
 def check_public(key: PublicRecipient) -> None:
-    """ConfigError `recipient_key_weak` for RSA below LEAST_RSA_BITS."""
-    if isinstance(key, RSAPublicKey) and key.key_size < LEAST_RSA_BITS:
+    """ConfigError `recipient_key_weak` for RSA below LEAST_RSA_BITS or with an even modulus, and for a point of X25519
+    whose order is low: whatever is agreed with that one, everybody knows.
+    """
+    if isinstance(key, RSAPublicKey):
+        why = "" if key.public_numbers().n & 1 else "an RSA key with an even modulus is nobody's"
+        if key.key_size < LEAST_RSA_BITS:
+            why = f"an RSA key of {key.key_size} bits is too short, {LEAST_RSA_BITS} are needed"
+    else:
+        why = "" if _agrees(key) else "a public key of X25519 that is a point of low order is nobody's"
+    if why:
         raise ConfigError(
             "recipient_key_weak",
-            f"an RSA key of {key.key_size} bits is too short, {LEAST_RSA_BITS} are needed",
+            f"the public key protects nothing: {why}",
             not_done="nothing was sealed",
             next_step="make another: fedveil data key --out NAME",
         )
+
+
+def _agrees(key: X25519PublicKey) -> bool:
+    """Whether what is agreed with a key is anybody's secret: with a point of low order all agree on 32 zeros."""
+    try:
+        _ANY.exchange(key)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked(header: Header, data_key: Seed) -> Seed:
