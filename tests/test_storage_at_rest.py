@@ -445,7 +445,9 @@ def test_at_every_kill_the_record_is_the_key_s_or_the_home_is_not_served(federat
 
 
 @pytest.mark.parametrize("order", ["seal", "rotate", "unseal"])
-@pytest.mark.parametrize("name", ["inputs/run.1.1.beta", "inputs/notes.txt", "sums/run.1.1.bak", "blobs/README"])
+@pytest.mark.parametrize(
+    "name", ["inputs/run.1.1.beta", "inputs/notes.txt", "sums/run.1.1.bak", "blobs/README", f"blobs/{7:064x}"]
+)
 def test_what_cannot_be_converted_is_found_before_anything_is(federation: Federation, order: str, name: str) -> None:
     """A home that was served until then is served as before."""
     home = federation.home
@@ -456,7 +458,8 @@ def test_what_cannot_be_converted_is_found_before_anything_is(federation: Federa
     before, key = files(home), storage_key.key_in_force(home, SERVE)
     with pytest.raises(FedveilError) as caught:
         orders[order](federation, SERVE, SimulatedClock(), entropy("2"), NoFailpoints())
-    assert caught.value.code == ("ring_file_damaged" if name.endswith("beta") else "unknown_file")
+    codes = {"beta": "ring_file_damaged", "0007": "blob_damaged"}
+    assert caught.value.code == codes.get(name[-4:], "unknown_file")
     assert (files(home), storage_key.key_in_force(home, SERVE)) == (before, key)
 
 
