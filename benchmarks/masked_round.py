@@ -154,7 +154,7 @@ def seal_home(home: Path, secret: Path) -> None:
     world = real_world()
     with FolderLock(home):
         passphrase = Passphrase(secret.read_bytes().removesuffix(b"\n"))
-        resting.seal(founding.load_federation(home), passphrase, world.entropy, world.failpoints)
+        resting.seal(founding.load_federation(home), passphrase, world.clock, world.entropy, world.failpoints)
 
 
 def memory_kb(pid: int, field: str) -> int:

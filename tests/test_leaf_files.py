@@ -5,6 +5,7 @@ The bytes of ring files are those of the release that knew no other shape; the f
 
 import contextlib
 import hashlib
+import os
 import pathlib
 
 import numpy as np
@@ -323,6 +324,18 @@ def test_a_spool_takes_leaves_of_its_shape_only(tmp_path: pathlib.Path, shape: S
             with pytest.raises(ValueError, match="leaf 0"):
                 spooling.write(0, data)
         assert spooling.first_missing == 0
+
+
+@pytest.mark.usefixtures("at_rest")
+def test_a_disk_that_takes_a_part_of_each_write(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is nearly full does: the salt and the end of a file are written as whole as its leaves."""
+    shape = BlockShape(3, 50)
+    leaves, pwrite = leaves_of(shape), os.pwrite
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, data[:7], offset))
+        spool(tmp_path / "v", shape, leaves)
+        write(tmp_path / "w", shape, leaves)
+    assert read(tmp_path / "v") == read(tmp_path / "w") == (shape, leaves)
 
 
 # --- sealed files -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import pathlib
 from collections.abc import Callable
 
 import pytest
-from fedveil_cli import main
+from fedveil_cli import main, serving
+from fedveil_cli.world import real_world
+from fedveil_common import durable
 from fedveil_common.errors import FedveilError, IntegrityError, SealedError
 from fedveil_common.ids import COORDINATOR, AttemptKey, OrgId, RunId
 from fedveil_common.leafshape import BlockShape, RingShape
@@ -277,24 +279,24 @@ def federation(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Feder
 def test_seal_rotate_rewrap_unseal(federation: Federation) -> None:
     home, none = federation.home, NoFailpoints()
     assert storage_key.key_in_force(home, None) is None
-    assert resting.seal(federation, SERVE, entropy("1"), none).files == 11
+    assert resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), none).files == 11
     first = storage_key.key_in_force(home, SERVE)
     assert first is not None
     assert first.expose() not in (home / storage_key.FILE).read_bytes()
     assert (home / storage_key.FILE).stat().st_mode & 0o777 == 0o600
     check_content(home, first)
-    resting.seal(federation, SERVE, entropy("2"), none)
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("2"), none)
     assert storage_key.key_in_force(home, SERVE) == first
-    resting.rotate(federation, SERVE, entropy("3"), none)
+    resting.rotate(federation, SERVE, SimulatedClock(), entropy("3"), none)
     second = storage_key.key_in_force(home, SERVE)
     assert second not in (first, None)
     check_content(home, second)
-    resting.unseal(federation, SERVE, entropy("4"), none)
+    resting.unseal(federation, SERVE, SimulatedClock(), entropy("4"), none)
     assert not storage_key.exists(home)
     check_content(home, None)
     for order in (resting.rotate, resting.unseal):
         with pytest.raises(FedveilError) as caught:
-            order(federation, SERVE, entropy("5"), none)
+            order(federation, SERVE, SimulatedClock(), entropy("5"), none)
         assert caught.value.code == "storage_in_clear"
 
 
@@ -302,13 +304,13 @@ def test_what_a_copy_brought_back_in_clear_is_sealed_again(federation: Federatio
     home = federation.home
     path = home / "sums" / "run.1.1"
     before = path.read_bytes()
-    resting.seal(federation, SERVE, entropy("1"), NoFailpoints())
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
     path.write_bytes(before)
     key = storage_key.key_in_force(home, SERVE)
     with pytest.raises(IntegrityError) as caught:
         opened(home, key).journal.read_sum(RUN, 1)
     assert (caught.value.code, "storage seal" in caught.value.next_step) == ("not_sealed_at_rest", True)
-    resting.seal(federation, SERVE, entropy("2"), NoFailpoints())
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("2"), NoFailpoints())
     check_content(home, key)
 
 
@@ -318,21 +320,18 @@ def test_an_order_first_finishes_the_one_that_was_killed(federation: Federation,
     home, none = federation.home, NoFailpoints()
     orders = {"seal": resting.seal, "rotate": resting.rotate, "unseal": resting.unseal}
     if first != "seal":
-        resting.seal(federation, SERVE, entropy("1"), none)
+        resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), none)
     with pytest.raises(Killed):
-        orders[first](federation, SERVE, entropy("2"), KillAt(5))
+        orders[first](federation, SERVE, SimulatedClock(), entropy("2"), KillAt(5))
     with pytest.raises(FedveilError) as caught:
         storage_key.key_in_force(home, SERVE)
     assert caught.value.code == "storage_unfinished"
     if (first, second) == ("unseal", "rotate"):
         with pytest.raises(FedveilError) as caught:
-            resting.rotate(federation, SERVE, entropy("3"), none)
+            resting.rotate(federation, SERVE, SimulatedClock(), entropy("3"), none)
         assert caught.value.code == "storage_in_clear"
-    elif (first, second) == ("unseal", "unseal"):
-        with pytest.raises(FedveilError):
-            resting.unseal(federation, SERVE, entropy("3"), none)
     else:
-        orders[second](federation, SERVE, entropy("3"), none)
+        orders[second](federation, SERVE, SimulatedClock(), entropy("3"), none)
     key = storage_key.key_in_force(home, SERVE)
     assert (key is None) is (second == "unseal" or (first, second) == ("unseal", "rotate"))
     check_content(home, key)
@@ -343,10 +342,10 @@ def test_another_passphrase_opens_nothing_and_changes_nothing(federation: Federa
     before = files(home)
     for order in (resting.seal, resting.rotate, resting.unseal):
         with pytest.raises(SealedError) as caught:
-            order(federation, OTHER, entropy("1"), NoFailpoints())
+            order(federation, OTHER, SimulatedClock(), entropy("1"), NoFailpoints())
         assert caught.value.code == "passphrase_wrong"
     assert (files(home), storage_key.exists(home)) == (before, False)
-    resting.seal(federation, SERVE, entropy("2"), NoFailpoints())
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("2"), NoFailpoints())
     for given, code in ((None, "passphrase_missing"), (OTHER, "passphrase_wrong")):
         with pytest.raises(SealedError) as caught:
             storage_key.key_in_force(home, given)
@@ -367,7 +366,7 @@ def test_the_key_follows_the_authority_to_another_passphrase(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = federation.home
-    resting.seal(federation, SERVE, entropy("1"), NoFailpoints())
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
     key = storage_key.key_in_force(home, SERVE)
     with pytest.raises(SealedError):  # the authority's key is not under it: `serve` could not start
         resting.rewrap(federation, SERVE, OTHER, entropy("2"))
@@ -376,7 +375,7 @@ def test_the_key_follows_the_authority_to_another_passphrase(
     again = sealed_keys.seal_key(sealed, OTHER, founding.AUTHORITY_PURPOSE, entropy("3"))
     (home / "authority" / "ca.key").write_bytes(again)
     with pytest.raises(SealedError) as caught:
-        resting.seal(federation, OTHER, entropy("4"), NoFailpoints())
+        resting.seal(federation, OTHER, SimulatedClock(), entropy("4"), NoFailpoints())
     assert "storage rewrap" in caught.value.next_step
     resting.rewrap(federation, SERVE, OTHER, entropy("5"))
     assert storage_key.key_in_force(home, OTHER) == key
@@ -388,6 +387,88 @@ def test_every_folder_that_holds_files_is_converted(federation: Federation) -> N
     known = {"authority", "coordinator", "operator", "governance"}
     folders = {path.name for path in federation.home.iterdir() if path.is_dir()} - known
     assert folders == {converting.BLOBS, "spool", "inputs", "sums"}
+
+
+def test_a_home_is_served_under_the_key_on_record_alone(federation: Federation) -> None:
+    """A storage.key that is gone, or an earlier one: what is written next would lie in clear, or under the old key."""
+    home, none = federation.home, NoFailpoints()
+
+    def code() -> str:
+        with contextlib.closing(opened(home, None)) as store:
+            recorded = store.records.storage_on_record()
+        try:
+            storage_key.check_recorded(storage_key.key_in_force(home, SERVE), recorded)
+        except FedveilError as error:
+            return error.code
+        return ""
+
+    assert code() == ""
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), none)
+    first = (home / storage_key.FILE).read_bytes()
+    assert code() == ""
+    resting.rotate(federation, SERVE, SimulatedClock(), entropy("2"), none)
+    second = (home / storage_key.FILE).read_bytes()
+    assert code() == ""
+    durable.write_file(home / storage_key.FILE, first)
+    assert code() == "storage_key_replaced"
+    (home / storage_key.FILE).unlink()
+    assert code() == "storage_key_replaced"
+    before = files(home)
+    with pytest.raises(SealedError) as caught:  # nor does another key come: some files would be lost with either
+        resting.seal(federation, SERVE, SimulatedClock(), entropy("3"), none)
+    assert (caught.value.code, files(home), storage_key.exists(home)) == ("sealed_at_rest", before, False)
+    durable.write_file(home / storage_key.FILE, second)
+    assert code() == ""
+    resting.unseal(federation, SERVE, SimulatedClock(), entropy("4"), none)
+    assert code() == ""
+    durable.write_file(home / storage_key.FILE, second)
+    assert code() == "storage_key_replaced"
+
+
+@pytest.mark.parametrize("order", ["seal", "rotate", "unseal"])
+def test_at_every_kill_the_record_is_the_key_s_or_the_home_is_not_served(federation: Federation, order: str) -> None:
+    home = federation.home
+    orders = {"seal": resting.seal, "rotate": resting.rotate, "unseal": resting.unseal}
+    if order != "seal":
+        resting.seal(federation, SERVE, SimulatedClock(), entropy("0"), NoFailpoints())
+    for count in (11, 12, 13):  # before the evidence, after it, after the record
+        with pytest.raises(Killed):
+            orders[order](federation, SERVE, SimulatedClock(), entropy(f"{count}"), KillAt(count))
+        with pytest.raises(FedveilError) as caught:
+            storage_key.key_in_force(home, SERVE)
+        assert caught.value.code == "storage_unfinished"
+    orders[order](federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
+    key = storage_key.key_in_force(home, SERVE)
+    with contextlib.closing(opened(home, key)) as store:
+        storage_key.check_recorded(key, store.records.storage_on_record())
+    check_content(home, key)
+
+
+@pytest.mark.parametrize("order", ["seal", "rotate", "unseal"])
+@pytest.mark.parametrize(
+    "name", ["inputs/run.1.1.beta", "inputs/notes.txt", "sums/run.1.1.bak", "blobs/README", f"blobs/{7:064x}"]
+)
+def test_what_cannot_be_converted_is_found_before_anything_is(federation: Federation, order: str, name: str) -> None:
+    """A home that was served until then is served as before."""
+    home = federation.home
+    orders = {"seal": resting.seal, "rotate": resting.rotate, "unseal": resting.unseal}
+    if order != "seal":
+        resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
+    (home / name).write_bytes(b"neither in clear nor sealed")
+    before, key = files(home), storage_key.key_in_force(home, SERVE)
+    with pytest.raises(FedveilError) as caught:
+        orders[order](federation, SERVE, SimulatedClock(), entropy("2"), NoFailpoints())
+    codes = {"beta": "ring_file_damaged", "0007": "blob_damaged"}
+    assert caught.value.code == codes.get(name[-4:], "unknown_file")
+    assert (files(home), storage_key.key_in_force(home, SERVE)) == (before, key)
+
+
+def test_serve_asks_for_the_key_on_record(federation: Federation, tmp_path: pathlib.Path) -> None:
+    resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
+    (federation.home / storage_key.FILE).unlink()
+    with pytest.raises(FedveilError) as caught:
+        serving.serve(federation.home, SERVE, real_world(), "tests", pytest.fail)
+    assert caught.value.code == "storage_key_replaced"
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

@@ -82,9 +82,7 @@ def newest(
     here = [read(_document(own))] if own.exists() and _of_federation(home, expected) else []
     here += [read(near.handed)] if near.handed else []
     here += _left(near.out, expected, known)
-    if (
-        given is None and near.beside is not None and os.path.exists(companion(near.beside))
-    ):  # False for a name too long
+    if given is None and near.beside is not None and os.path.exists(companion(near.beside)):  # no name is too long
         here.append(read(_document(companion(near.beside))))
     here.sort(key=lambda one: one.contents.sequence)
     if given is not None:

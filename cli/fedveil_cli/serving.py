@@ -82,6 +82,7 @@ def serve(
         kept = KEEP_BYTES if keep_bytes is None else keep_bytes
         store = open_store(home, world.clock, keep_bytes=kept, storage=storage)
         try:
+            storage_key.check_recorded(key, store.records.storage_on_record())
             asyncio.run(_serve(federation, store, passphrase, world, software, ready, wrap_spool))
         finally:
             store.close()

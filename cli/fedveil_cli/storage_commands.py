@@ -1,24 +1,22 @@
 """The bodies of `fedveil storage`: what of a coordinator's home is sealed, and by whose word."""
 
-import contextlib
 import pathlib
 from collections.abc import Callable
 
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError
-from fedveil_common.pki.invites import OPERATOR
-from fedveil_common.ports import Entropy, Failpoints
+from fedveil_common.ports import Clock, Entropy, Failpoints
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator import founding, resting
 from fedveil_coordinator.founding import Federation
-from fedveil_coordinator.store import open_store, storage_key
+from fedveil_coordinator.store import storage_key
 from fedveil_coordinator.store.converting import Converted
 
 from fedveil_cli.output import Output
 from fedveil_cli.service_commands import is_operator
 from fedveil_cli.world import World
 
-Order = Callable[[Federation, Passphrase, Entropy, Failpoints], Converted]
+Order = Callable[[Federation, Passphrase, Clock, Entropy, Failpoints], Converted]
 
 
 def show(home: pathlib.Path, output: Output) -> None:
@@ -33,11 +31,8 @@ def order(home: pathlib.Path, what: Order, passphrase: Passphrase, world: World,
     """`storage seal`, `rotate` or `open`. ConfigError `data_folder_in_use` while the coordinator runs."""
     federation = _federation(home)
     with FolderLock(home):
-        made = what(federation, passphrase, world.entropy, world.failpoints)
+        made = what(federation, passphrase, world.clock, world.entropy, world.failpoints)
         sealed = storage_key.exists(home)
-        with contextlib.closing(open_store(home, world.clock)) as store:
-            done = "storage.sealed" if sealed else "storage.unsealed"
-            store.records.audit(OPERATOR, done, files=str(made.files), order=what.__name__)
     line = f"{made.files} files, {made.bytes} bytes: {'sealed' if sealed else 'in clear'}"
     output.result({"sealed": sealed, "files": made.files, "bytes": made.bytes}, [line])
 

@@ -177,4 +177,4 @@ def _nonce(index: int) -> bytes:
     return u32(0) + u64(index)
 
 
-__all__ = ["SALT_BYTES", "SEALED_MARK", "LeafForm", "LeafSeal", "Plain", "Sealed", "form_of"]
+__all__ = ["SALT_BYTES", "SEALED_MARK", "Data", "LeafForm", "LeafSeal", "Plain", "Sealed", "form_of"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from fedveil_common import durable
 from fedveil_common.errors import PeerError
 from fedveil_common.leaffile import LeafFile, end_of
-from fedveil_common.leafform import SALT_BYTES, LeafForm, LeafSeal, Plain
+from fedveil_common.leafform import SALT_BYTES, Data, LeafForm, LeafSeal, Plain
 from fedveil_common.leafshape import Shape
 
 _PART = ".part"
@@ -88,10 +88,7 @@ class LeafSpool:
             if len(data) != self._shape.size(index):
                 raise ValueError(f"leaf {index} cannot have {len(data)} bytes")
             with durable.storing(self._part):
-                view, offset = memoryview(self._form.keep(index, data)), self._form.place(index)
-                while view:
-                    written = os.pwrite(self._descriptor, view, offset)
-                    view, offset = view[written:], offset + written
+                self._put(self._form.keep(index, data), self._form.place(index))
             self._checks.append(zlib.crc32(data))
 
     def finish(self) -> None:
@@ -106,8 +103,7 @@ class LeafSpool:
             if not self._part.exists():
                 raise PeerError("input_not_expected", "the attempt ended while its input or answer arrived")
             with durable.storing(self._part):
-                end = end_of(self._checks, self._shape, self._form)
-                os.pwrite(self._descriptor, end, self._form.place(self._shape.leaves))
+                self._put(end_of(self._checks, self._shape, self._form), self._form.place(self._shape.leaves))
                 os.fsync(self._descriptor)
                 self._part.rename(self._path)
             durable.sync_folder(self._path.parent)
@@ -152,9 +148,16 @@ class LeafSpool:
                 return size
             form = seal.fresh(self._shape)
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, form.head, 0)
+            self._put(form.head, 0)
         self._form = form
         return SALT_BYTES
+
+    def _put(self, data: Data, offset: int) -> None:
+        """All of `data` at `offset`: a disk that is nearly full takes a part, and says so at the next one."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
 
     def _compare(self, announced: Announced) -> None:
         """The whole vector is there already: from a sender that did not hear so, or from before a crash."""

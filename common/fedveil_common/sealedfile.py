@@ -54,7 +54,7 @@ class SealedFiles:
         salt = self._entropy.take(SALT_BYTES)
         file = durable.TemporaryFile(self._folder)
         try:
-            file.write(_MAGIC + salt, 0)
+            file.write(sealed_head(salt), 0)
             writer = _Writer(file, self._of(salt, context), length)
             for part in parts:
                 if part.nbytes:  # an empty view cannot be cast
@@ -85,6 +85,11 @@ class SealedFiles:
 
     def _of(self, salt: bytes, context: tuple[bytes, ...]) -> bytes:
         return derive(salt, self._key.expose(), "sealed/file", *context)
+
+
+def sealed_head(name: bytes) -> bytes:
+    """How the sealed file of this name begins."""
+    return _MAGIC + name
 
 
 class _Writer:
@@ -142,7 +147,7 @@ class SealedFile:
                 head = os.pread(self._descriptor, _HEAD, 0)
             chunks = max(1, -(-(size - _HEAD) // _SEALED))
             self.length = size - _HEAD - chunks * aead.TAG_BYTES
-            if head != _MAGIC + name or self.length < 0:
+            if head != sealed_head(name) or self.length < 0:
                 raise self._damaged("it is not a sealed file of this name and format")
         except BaseException:
             os.close(self._descriptor)

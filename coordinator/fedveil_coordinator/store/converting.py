@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedveil_common import durable
 from fedveil_common.blobs import BlobStore
-from fedveil_common.errors import IntegrityError, SealedError
+from fedveil_common.errors import ConfigError, IntegrityError, SealedError
 from fedveil_common.leaffile import LeafFile, LeafWriter
 from fedveil_common.leafform import LeafSeal
 from fedveil_common.ports import Entropy, Failpoints
@@ -22,6 +22,7 @@ from fedveil_coordinator.store.journal import INPUTS, SPOOL, SUMS
 from fedveil_coordinator.store.storage import Storage
 
 BLOBS = "blobs"
+_PART = ".part"
 
 SealOf = Callable[[Storage], LeafSeal]
 
@@ -34,23 +35,38 @@ class Converted:
     bytes: int
 
 
+def check(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy) -> None:
+    """Returns if every file opens as `before` or `now` says, so that a conversion will not stop half-way in a home that
+    is served until then. Whether each leaf opens shows only as it is rewritten. No file is changed.
+
+    IntegrityError `ring_file_damaged`, `blob_damaged`, `not_sealed_at_rest`, SealedError `sealed_at_rest`: names a file
+    that is in neither form. ConfigError `unknown_file`.
+    """
+    old, new = _storage(before, entropy), _storage(now, entropy)
+    for path, seal in _leaf_files(home):
+        _either(path, _applied(seal, old), _applied(seal, new))
+    for digest, source, target in _blobs(home, old, new):
+        try:
+            target.get(digest)
+        except (IntegrityError, SealedError):
+            source.get(digest)
+
+
 def convert(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy, failpoints: Failpoints) -> Converted:
     """Every file is as `now` says. Those that are so already, from an interrupted run, are left alone.
 
-    IntegrityError `ring_file_damaged`, `blob_damaged` names a file that is in neither form: those before it have the
-    new one, it and those after it are as they were.
+    Errors as `check`: files before the one that is named have the new form, it and those after it are as they were.
     """
     old, new = _storage(before, entropy), _storage(now, entropy)
     count = size = 0
+    for path in (home / SPOOL).glob(f"*{_PART}"):
+        durable.remove(path)
     for path, seal in _leaf_files(home):
         failpoints.hit("coordinator.before.convert")
         _convert(path, _applied(seal, old), _applied(seal, new))
         count, size = count + 1, size + path.stat().st_size
     failpoints.hit("coordinator.before.convert")
-    blobs = home / BLOBS
-    source = BlobStore(blobs, None if old is None else old.records)
-    target = BlobStore(blobs, None if new is None else new.records)
-    for digest in source.digests():
+    for digest, source, target in _blobs(home, old, new):
         try:
             target.get(digest)
         except (IntegrityError, SealedError):
@@ -58,6 +74,13 @@ def convert(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy,
         count, size = count + 1, size + target.path(digest).stat().st_size
     failpoints.hit("coordinator.after.convert")
     return Converted(count, size)
+
+
+def _either(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
+    try:
+        LeafFile(path, now).close()
+    except (IntegrityError, SealedError):
+        LeafFile(path, before).close()
 
 
 def _convert(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
@@ -78,19 +101,48 @@ def _convert(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
 
 
 def _leaf_files(home: Path) -> Iterator[tuple[Path, SealOf]]:
-    """Every file of leaves, by folder and name."""
+    """Every file of leaves that is whole, by folder and name."""
     for folder in (SPOOL, INPUTS, SUMS):
         durable.make_folder(home / folder)
         durable.sweep(home / folder)
         for path in sorted((home / folder).iterdir()):
-            if path.name.endswith(".part"):
-                durable.remove(path)
-            elif folder == SUMS:
-                run_id, _, number = path.name.rpartition(".")
-                yield path, _sum(run_id, int(number))
-            else:
-                run_id, number, *_, name = path.name.rsplit(".", 3 if folder == SPOOL else 2)
-                yield path, _input(run_id, int(number), name)
+            if folder == SPOOL and path.name.endswith(_PART):
+                continue
+            try:
+                yield path, _seal_of(folder, path.name)
+            except ValueError:
+                raise _unknown(path) from None
+
+
+def _seal_of(folder: str, name: str) -> SealOf:
+    """ValueError for a name that no file of the folder has."""
+    if folder == SUMS:
+        run_id, _, number = name.rpartition(".")
+        return _sum(run_id, int(number))
+    run_id, number, *_, who = name.rsplit(".", 3 if folder == SPOOL else 2)
+    return _input(run_id, int(number), who)
+
+
+def _blobs(home: Path, old: Storage | None, new: Storage | None) -> Iterator[tuple[bytes, BlobStore, BlobStore]]:
+    """Each piece of evidence by its name, with the stores of both forms."""
+    folder = home / BLOBS
+    source = BlobStore(folder, None if old is None else old.records)
+    target = BlobStore(folder, None if new is None else new.records)
+    try:
+        digests = source.digests()
+    except ValueError:
+        raise _unknown(folder) from None
+    for digest in digests:
+        yield digest, source, target
+
+
+def _unknown(path: Path) -> ConfigError:
+    return ConfigError(
+        "unknown_file",
+        f"{path} is, or holds, a file that the coordinator did not put there",
+        not_done="it and what comes after it were not touched",
+        next_step="move it away, then give the command again",
+    )
 
 
 def _sum(run_id: str, round: int) -> SealOf:

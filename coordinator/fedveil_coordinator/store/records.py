@@ -79,6 +79,18 @@ class Records:
             for row in found
         ]
 
+    def storage_on_record(self) -> str:
+        """The fingerprint of the storage key that the last `fedveil storage` order put in force; empty: none."""
+        with self._database.read() as connection:
+            found = [
+                row
+                for what in ("storage.sealed", "storage.unsealed")
+                for row in tables.AUDIT.select(connection, what=what)
+            ]
+        if not found:
+            return ""
+        return str(json.loads(max(found, key=lambda row: row.integer("seq")).text("detail"))["key"])
+
     def record_evidence(self, run_id: RunId, org_id: OrgId, code: str, blobs: Sequence[bytes]) -> None:
         """Keep the signed blobs that show how `org_id` broke the protocol. They are durable before the row is."""
         digests = [self._blobs.put(blob).hex() for blob in blobs]

@@ -1,13 +1,15 @@
 """`storage.key`: the key under which the coordinator's files rest, itself sealed under the passphrase of `serve`.
 
 Promise: the file is replaced in one step and holds, while files are given another key, both: a conversion that was
-interrupted is finished by the same command, and until then nothing is served. No file: nothing is sealed.
+interrupted is finished by the same command, and until then nothing is served. No file: nothing is sealed. Which key it
+must be is on record in the database: a home whose file is gone, or is an earlier one, is not served.
 """
 
 import pathlib
 from dataclasses import dataclass
 
 from fedveil_common import durable, jcs
+from fedveil_common.crypto.kdf import derive
 from fedveil_common.errors import ConfigError, SealedError
 from fedveil_common.pki import sealed_keys
 from fedveil_common.ports import Entropy
@@ -81,6 +83,29 @@ def key_in_force(home: pathlib.Path, passphrase: Passphrase | None) -> Seed | No
             next_step="give it again: each of them first finishes what was interrupted",
         )
     return keys.now
+
+
+def fingerprint(key: Seed | None) -> str:
+    """By which a record names the key: 16 hex digits, of which nobody learns more than whether it is this one; empty
+    for none.
+    """
+    return "" if key is None else derive(b"", key.expose(), "storage/key-name").hex()[:16]
+
+
+def check_recorded(key: Seed | None, recorded: str) -> None:
+    """Returns if `key` is the one that the record names: else files would be written in clear, or under a key that was
+    given up, without anybody's word. ConfigError `storage_key_replaced`.
+    """
+    if fingerprint(key) != recorded:
+        found = "the home has no storage.key" if key is None else f"storage.key holds {fingerprint(key)}"
+        expected = f"files are sealed under the storage key {recorded}" if recorded else "files are in clear"
+        raise ConfigError(
+            "storage_key_replaced",
+            f"on record, this home's {expected}, and {found}",
+            not_done="the coordinator did not start",
+            next_step="put the storage.key back that belongs to this database; if what lies here is right, "
+            "`fedveil storage seal` puts it on record",
+        )
 
 
 def _hex(key: Seed | None) -> str:

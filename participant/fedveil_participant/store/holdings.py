@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from fedveil_common.database import Database
-from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError
+from fedveil_common.errors import ConfigError, PolicyRefusal, SealedError, StorageError
 from fedveil_common.ids import RunId
 from fedveil_common.ports import Clock, Entropy
 from fedveil_common.rows import Value
@@ -292,8 +292,18 @@ class Holdings:
 
     def model(self, run_id: RunId) -> bytes:
         """The final model file of a run. ConfigError `unknown_model`; errors of `Models.get`."""
+        name = self._model_name(run_id)
+        try:
+            return self._models.get(run_id, name)
+        except StorageError:
+            again = self._model_name(run_id)
+            if again == name:
+                raise
+        return self._models.get(run_id, again)  # the holder of the lock sealed it meanwhile
+
+    def _model_name(self, run_id: RunId) -> bytes:
         with self._database.read() as connection:
             row = tables.ENDS.one(connection, run_id=run_id)
         if row is None or not row.blob("model"):
             raise ConfigError("unknown_model", f"no final model of run {run_id} is kept here")
-        return self._models.get(run_id, row.blob("model"))
+        return row.blob("model")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from fedveil_common import durable
 from fedveil_common.database import Database
+from fedveil_common.errors import StorageError
 from fedveil_common.ids import RunId
 from fedveil_common.ports import Entropy
-from fedveil_common.sealedfile import SealedFiles
+from fedveil_common.sealedfile import SealedFiles, sealed_head
 from fedveil_common.secret import Seed
 
 from fedveil_participant.store import tables
@@ -48,30 +49,43 @@ class Models:
         self._files.keep_only(names)
 
     def seal_what_is_in_clear(self, database: Database) -> int:
-        """Seals the models of an earlier release, one after the other, each with its row; returns how many."""
+        """Seals the models of an earlier release, one after the other, each with its row; returns how many. One that
+        cannot be read, or not be written for want of space, stays as it is until the next time: it keeps nobody from
+        starting.
+        """
         with database.read() as connection:
             rows = [row for row in tables.ENDS.select(connection) if row.blob("model")]
         sealed = 0
         for row in rows:
             run_id, before = RunId(row.text("run_id")), row.blob("model")
-            model_file = self._in_clear(before)
-            if model_file is not None:
+            try:
+                model_file = self._in_clear(before)
+                if model_file is None:
+                    continue
                 name = self.put(run_id, model_file)
-                with database.write() as connection:
-                    tables.ENDS.change(connection, {"run_id": run_id}, model=name)
-                self._files.delete(before)
-                sealed += 1
+            except StorageError:
+                continue
+            with database.write() as connection:
+                tables.ENDS.change(connection, {"run_id": run_id}, model=name)
+            self._files.delete(before)
+            sealed += 1
         return sealed
 
     def _in_clear(self, name: bytes) -> bytes | None:
-        """A model of an earlier release: its name is the SHA-256 of what is in the file."""
+        """A model of an earlier release: its name is the SHA-256 of what is in the file. A sealed one is told by its
+        first bytes, so that a start does not read through all of them.
+        """
         path = self._folder / name.hex()
         with durable.storing(path):
-            if not path.exists():
+            try:
+                with path.open("rb") as file:
+                    head = file.read(len(sealed_head(name)))
+                    if head == sealed_head(name):
+                        return None
+                    found = head + file.read()
+            except FileNotFoundError:
                 return None
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-            return path.read_bytes() if digest == name else None
+        return found if hashlib.sha256(found).digest() == name else None
 
 
 def _context(run_id: RunId) -> tuple[bytes, bytes]:
