@@ -86,7 +86,11 @@ def make(parameters: int, out: Path) -> str:
     blob = signing.sign(coordinator, COORDINATOR, BlobType.MODEL, manifest.to_bytes())
     carried = {"trust_chain": base64.b64encode(chain).decode(), "roster": base64.b64encode(roster).decode()}
     with out.open("wb") as stream:
-        stream.write(modelfile.write_model(replace(bare, signatures=(blob,), **carried)))
+        stream.write(
+            modelfile.write_model(
+                replace(bare, lineage=modelfile.lineage_text(manifest, 1), signatures=(blob,), **carried)
+            )
+        )
         stream.flush()
         os.fsync(stream.fileno())
     return governance.fingerprint(federation, rules).hex()

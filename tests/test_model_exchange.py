@@ -322,7 +322,7 @@ def test_a_shape_that_nobody_signed_costs_nothing(sides: list[int], place: Path,
     data = len(head).to_bytes(8, "little") + head + bytes(8)
     early = "does not fit" if sides[0] else "not what its manifest says"
     with pytest.raises(PeerError, match=early):
-        sealed_model.subject_of(io.BytesIO(data), len(data))
+        sealed_model.manifest_of(io.BytesIO(data), len(data))
     Path("bad").write_bytes(data)
     assert refused(capsys, "seal", "bad", "--for", "ann.pub", "--out", "x") == (5, "bad_model_file")
 
