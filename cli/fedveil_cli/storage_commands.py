@@ -23,7 +23,11 @@ def show(home: pathlib.Path, output: Output) -> None:
     """`storage show`: needs no passphrase and no lock."""
     federation = _federation(home)
     sealed = storage_key.exists(federation.home)
-    what = "sealed: opened sums, inputs, products, answers, evidence" if sealed else "in clear: fedveil storage seal"
+    what = (
+        "sealed: opened sums, inputs, products, answers, evidence"
+        if sealed
+        else "no storage.key: in clear (if the key was lost, `serve` says so)"
+    )
     output.result({"sealed": sealed}, [what])
 
 
