@@ -101,9 +101,17 @@ class Served:
             certificates.certificate_pem(self.authority.certificate),
         )
 
-    def channel(self, name: str, role: Role = Role.PARTICIPANT, *, listed: bool = True) -> grpc.Channel:
+    def channel(
+        self,
+        name: str,
+        role: Role = Role.PARTICIPANT,
+        *,
+        listed: bool = True,
+        options: tuple[transport.Option, ...] = (),
+    ) -> grpc.Channel:
         credentials = self.credentials(name, role, listed=listed)
-        return grpc.secure_channel(f"127.0.0.1:{self.port}", credentials, options=transport.CHANNEL_OPTIONS)
+        options = (*transport.CHANNEL_OPTIONS, *options)
+        return grpc.secure_channel(f"127.0.0.1:{self.port}", credentials, options=options)
 
 
 @pytest.fixture
