@@ -17,7 +17,7 @@ help:
 	@echo "make test    the tests"
 	@echo "make check   format, lint, types, import rule, generated code unchanged"
 	@echo "make stories random rounds with every fault and lie, STORIES=1000 of them"
-	@echo "make sweep   a kill at every write of a whole run, cohorts of 64 and 256: minutes"
+	@echo "make sweep   a kill at every write of a whole run and of a storage order, cohorts of 64 and 256: minutes"
 	@echo "make flower-check a client written for Flower, with the real flwr in an environment of its own"
 	@echo "make torch-check  the examples in PyTorch, where /usr/bin/python3 has torch"
 	@echo "make generate | errors | lock | wheel | image-check | clean: see CONTRIBUTING.md"
@@ -33,7 +33,7 @@ stories: $(VENV)/.dev
 
 sweep: $(VENV)/.dev
 	FEDVEIL_SWEEP=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_kill_records.py \
-		tests/test_lengths_and_cohorts.py $(PYTEST_ARGS)
+		tests/test_lengths_and_cohorts.py tests/test_storage_orders.py $(PYTEST_ARGS)
 
 # Not part of CI: torch is no dependency. Where it is missing, this says so.
 torch-check: $(VENV)/.run

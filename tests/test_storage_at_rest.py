@@ -265,15 +265,19 @@ def test_a_file_in_neither_form_stops_a_conversion_and_stays(tmp_path: pathlib.P
 # --- the operator's orders --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def federation(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
-    """A founded home with files of a round. Its passphrases cost little: the cost stands in each sealed file."""
-    home, clock = tmp_path / "op", SimulatedClock()
+def founded(home: pathlib.Path) -> Federation:
+    clock = SimulatedClock()
     founding.init(home, "hospitals", "127.0.0.1:7443", SERVE, Passphrase(b"governance"), None, entropy(), clock)
     store = opened(home, None)
     fill(store)
     store.close()
     return founding.load_federation(home)
+
+
+@pytest.fixture
+def federation(tmp_path: pathlib.Path) -> Federation:
+    """A founded home with files of a round. Its passphrases cost little: the cost stands in each sealed file."""
+    return founded(tmp_path / "op")
 
 
 def test_seal_rotate_rewrap_unseal(federation: Federation) -> None:
@@ -369,7 +373,7 @@ def test_the_key_follows_the_authority_to_another_passphrase(
     resting.seal(federation, SERVE, SimulatedClock(), entropy("1"), NoFailpoints())
     key = storage_key.key_in_force(home, SERVE)
     with pytest.raises(SealedError):  # the authority's key is not under it: `serve` could not start
-        resting.rewrap(federation, SERVE, OTHER, entropy("2"))
+        resting.rewrap(federation, SERVE, OTHER, SimulatedClock(), entropy("2"))
     assert storage_key.key_in_force(home, SERVE) == key
     sealed = sealed_keys.open_key((home / "authority" / "ca.key").read_bytes(), SERVE, founding.AUTHORITY_PURPOSE)
     again = sealed_keys.seal_key(sealed, OTHER, founding.AUTHORITY_PURPOSE, entropy("3"))
@@ -377,7 +381,7 @@ def test_the_key_follows_the_authority_to_another_passphrase(
     with pytest.raises(SealedError) as caught:
         resting.seal(federation, OTHER, SimulatedClock(), entropy("4"), NoFailpoints())
     assert "storage rewrap" in caught.value.next_step
-    resting.rewrap(federation, SERVE, OTHER, entropy("5"))
+    resting.rewrap(federation, SERVE, OTHER, SimulatedClock(), entropy("5"))
     assert storage_key.key_in_force(home, OTHER) == key
     check_content(home, key)
 
@@ -491,8 +495,11 @@ def test_the_commands_say_what_was_done_and_it_is_on_record(
     rows = [(row.who, row.what, row.detail["order"]) for row in store.records.audit_rows() if "storage" in row.what]
     store.close()
     assert rows == [
+        ("operator", "storage.begun", "seal"),
         ("operator", "storage.sealed", "seal"),
+        ("operator", "storage.begun", "rotate"),
         ("operator", "storage.sealed", "rotate"),
+        ("operator", "storage.begun", "unseal"),
         ("operator", "storage.unsealed", "unseal"),
     ]
     wrong = ("--passphrase-file", str(tmp_path / "other.txt"))

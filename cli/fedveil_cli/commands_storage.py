@@ -4,6 +4,7 @@ import pathlib
 from typing import Annotated
 
 import typer
+from fedveil_common.errors import ConfigError
 
 from fedveil_cli.options import AsJson, Home, PassphraseFile, example, home_folder
 from fedveil_cli.output import Output
@@ -21,10 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def show(home: Home = None, as_json: AsJson = False) -> None:
-    """Say whether the coordinator's files are sealed."""
+    """Say whether the coordinator's files are sealed. Exit code 2: not as they must be for `serve`; it says why."""
     from fedveil_cli import storage_commands
 
-    storage_commands.show(home_folder(home), Output(as_json))
+    if not storage_commands.show(home_folder(home), Output(as_json)):
+        raise typer.Exit(ConfigError.exit_code)
 
 
 def seal(passphrase_file: PassphraseFile = None, home: Home = None, as_json: AsJson = False) -> None:

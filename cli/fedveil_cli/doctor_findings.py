@@ -64,6 +64,8 @@ MENDS = {
     "port_unreachable": "is `fedveil serve` running, and is TCP port {port} open on the way there?",
     "renewal_overdue": "{renew}; and look into the log of what should have renewed it",
     "serial_unknown": "this certificate is not the coordinator's: is it the right --home? Else " + REKEY,
+    "storage_key_replaced": "put the storage.key back that belongs to coordinator.db: docs/storage.md",
+    "storage_unfinished": "fedveil storage show names the order; with `fedveil serve` stopped, give it again",
     "trust_chain_behind": "{behind}",
     "two_roles_in_one_home": "keep the operator's and the organisation's files in homes of their own (--home)",
     "wrong_authority": "{renew}",

@@ -4,6 +4,7 @@ import pathlib
 import stat
 from collections.abc import Callable
 from functools import partial
+from typing import assert_never
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,8 @@ from fedveil_common.secret import Passphrase
 from fedveil_coordinator import rotation
 from fedveil_coordinator.founding import Federation
 from fedveil_coordinator.store import FILE as DATABASE
-from fedveil_coordinator.store import storage_key
+from fedveil_coordinator.store import storage_key, storage_state
+from fedveil_coordinator.store.storage_state import State
 from fedveil_participant import membership
 from fedveil_participant.membership import Membership
 from fedveil_participant.store import FILE as JOURNAL
@@ -94,6 +96,8 @@ def check_operator(federation: Federation, world: World, report: Report) -> ec.E
     key = _check_pair(operator, operator.key, authorities, Subject(name, Role.OPERATOR, OPERATOR), world, report)
     if not (home / DATABASE).exists():
         report.add("database_missing", f"{home / DATABASE} is not there", str(home))
+    else:
+        check_storage(home, report)
     beside = federation.governance_folder / "governance.key"
     if beside.exists():
         report.passes("key file", lambda: sealed_keys.read_private(beside), beside)
@@ -101,6 +105,24 @@ def check_operator(federation: Federation, world: World, report: Report) -> ec.E
             what = "the governance key lies in the home of the service, under its passphrase alone"
             report.add("governance_key_beside_service", what, str(beside), advice=True)
     return key
+
+
+def check_storage(home: pathlib.Path, report: Report) -> None:
+    """An operator's files at rest are as `serve` must find them, as far as it shows without the passphrase."""
+    where = str(home / storage_key.FILE)
+    with report.check("storage", where):
+        seen = storage_state.look(home)
+        match seen.state:
+            case State.UNFINISHED:
+                report.add("storage_unfinished", "an order about files at rest was interrupted, or is at work", where)
+            case State.MISSING:
+                report.add("storage_key_replaced", f"files are sealed under {seen.key}, whose file is gone", where)
+            case State.EXCHANGED:
+                report.add("storage_key_replaced", "storage.key is not the one on record", where)
+            case State.CLEAR | State.SEALED:
+                pass
+            case never:
+                assert_never(never)
 
 
 def _check_own_key(federation: Federation, report: Report) -> None:

@@ -192,12 +192,7 @@ def open_database(
     """
     if not path.exists():
         if not create or path.with_name(path.name + "-wal").exists():
-            raise StorageError(
-                "database_missing",
-                f"{path} does not exist",
-                next_step="a coordinator's: restore it from a backup. A participant's: never restore a journal, ask "
-                "the operator for `fedveil invite ORG --rekey`, then `fedveil join`",
-            )
+            raise _missing(path)
         durable.make_folder(path.parent)
         durable.write_file(path, b"")
     with durable.storing(path):
@@ -219,6 +214,31 @@ def open_database(
         database.close()
         raise
     return database
+
+
+def _missing(path: Path) -> StorageError:
+    return StorageError(
+        "database_missing",
+        f"{path} does not exist",
+        next_step="a coordinator's: restore it from a backup. A participant's: never restore a journal, ask "
+        "the operator for `fedveil invite ORG --rekey`, then `fedveil join`",
+    )
+
+
+@contextlib.contextmanager
+def glance(path: Path) -> Iterator[sa.Connection]:
+    """One snapshot of the database at `path` as it is: without the FolderLock, neither checked nor upgraded.
+
+    StorageError `database_missing`, `database_damaged`, `database_busy`, `disk_failed`.
+    """
+    if not path.exists():
+        raise _missing(path)
+    database = Database(path, _engine(path), _engine(path))
+    with contextlib.closing(database), database.read() as connection:
+        try:
+            yield connection
+        except exc.DBAPIError as error:
+            raise _typed(error.orig, path) or damaged(path, "it has not the tables of this release") from error
 
 
 def _engine(path: Path, synchronous: str = "FULL") -> sa.Engine:

@@ -145,10 +145,14 @@ class TemporaryFile:
         finally:
             os.close(descriptor)
 
-    def commit(self, name: str) -> Path:
-        """The file is durable under `name`, replacing an older file of that name in one step."""
+    def commit(self, name: str, modified_ns: int | None = None) -> Path:
+        """The file is durable under `name`, replacing an older file of that name in one step. `modified_ns`: as if it
+        had been written then (None: now); it never stands under its name with another time.
+        """
         final = self._path.parent / name
         with self._or_discard():
+            if modified_ns is not None:
+                os.utime(self._descriptor, ns=(modified_ns, modified_ns))
             os.fsync(self._descriptor)
             if self._named or not self._becomes(final):
                 self._path.rename(final)

@@ -48,9 +48,10 @@ class LeafWriter:
             self._checks[index] = zlib.crc32(data)
         self._file.write(self._form.keep(index, data), self._form.place(index))
 
-    def finish(self, *, replace: bool = False) -> None:
+    def finish(self, *, replace: bool = False, modified_ns: int | None = None) -> None:
         """The file is durable under its name. If there is one already, it stays and must be of the same content (the
         first one wins), unless `replace`. ValueError if a leaf is missing; PeerError `input_differs`; StorageError.
+        `modified_ns`: as `durable.TemporaryFile.commit`.
         """
         missing = [index for index, check in enumerate(self._checks) if check is None]
         if missing:
@@ -66,7 +67,7 @@ class LeafWriter:
         if self._form.head:
             self._file.write(self._form.head, 0)
         self._file.write(end_of(checks, self._shape, self._form), self._form.place(self._shape.leaves))
-        self._file.commit(self._path.name)
+        self._file.commit(self._path.name, modified_ns)
 
     def discard(self) -> None:
         """Nothing remains. Does nothing after `finish`."""

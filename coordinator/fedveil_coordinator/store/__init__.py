@@ -16,8 +16,7 @@ from fedveil_coordinator.store.records import Records
 from fedveil_coordinator.store.renewals import Renewals
 from fedveil_coordinator.store.stages import KeptStatus, Stages
 from fedveil_coordinator.store.storage import Storage
-
-FILE = "coordinator.db"
+from fedveil_coordinator.store.tables import FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ def open_store(
 
 
 __all__ = [
+    "FILE",
     "CoordinatorJournal",
     "CoordinatorStore",
     "KeptStatus",

@@ -5,7 +5,7 @@ first file is touched and until the last is done, so that an interruption at any
 Parts of inputs that were still arriving are removed: their senders begin again. Hold the `FolderLock`.
 """
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,18 +44,18 @@ def check(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy) -
     """
     old, new = _storage(before, entropy), _storage(now, entropy)
     for path, seal in _leaf_files(home):
-        _either(path, _applied(seal, old), _applied(seal, new))
+        with _stopping(path, "no file was changed"):
+            _either(path, _applied(seal, old), _applied(seal, new))
     for digest, source, target in _blobs(home, old, new):
-        try:
-            target.get(digest)
-        except (IntegrityError, SealedError):
-            source.get(digest)
+        with _stopping(target.path(digest), "no file was changed"):
+            _either_blob(digest, source, target)
 
 
 def convert(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy, failpoints: Failpoints) -> Converted:
     """Every file is as `now` says. Those that are so already, from an interrupted run, are left alone.
 
     Errors as `check`: files before the one that is named have the new form, it and those after it are as they were.
+    Once that one is restored or moved away, the same call goes on.
     """
     old, new = _storage(before, entropy), _storage(now, entropy)
     count = size = 0
@@ -63,17 +63,48 @@ def convert(home: Path, before: Seed | None, now: Seed | None, entropy: Entropy,
         durable.remove(path)
     for path, seal in _leaf_files(home):
         failpoints.hit("coordinator.before.convert")
-        _convert(path, _applied(seal, old), _applied(seal, new))
+        with _stopping(path):
+            _convert(path, _applied(seal, old), _applied(seal, new))
         count, size = count + 1, size + path.stat().st_size
     failpoints.hit("coordinator.before.convert")
     for digest, source, target in _blobs(home, old, new):
-        try:
-            target.get(digest)
-        except (IntegrityError, SealedError):
-            target.put(source.get(digest))
+        with _stopping(target.path(digest)):
+            _convert_blob(digest, source, target)
         count, size = count + 1, size + target.path(digest).stat().st_size
     failpoints.hit("coordinator.after.convert")
     return Converted(count, size)
+
+
+_AT_WORK = "it and what comes after it are as they were, and the home is not served until the order is finished"
+
+
+@contextlib.contextmanager
+def _stopping(path: Path, not_done: str = _AT_WORK) -> Iterator[None]:
+    """An error of a file's content says what ends the stop: what its reader would say helps a round, not an order."""
+    try:
+        yield
+    except (IntegrityError, SealedError) as error:
+        away = f"move {path} away; then give the command again"
+        steps = {
+            "sealed_at_rest": f"put back the storage.key under which it was sealed, or {away}",
+            "not_sealed_at_rest": f"{away}, put the file back and give `fedveil storage seal`",
+        }
+        next_step = steps.get(error.code, f"restore it from a copy, or {away}")
+        raise type(error)(error.code, error.what, not_done=not_done, next_step=next_step) from error
+
+
+def _either_blob(digest: bytes, source: BlobStore, target: BlobStore) -> None:
+    try:
+        target.get(digest)
+    except (IntegrityError, SealedError):
+        source.get(digest)
+
+
+def _convert_blob(digest: bytes, source: BlobStore, target: BlobStore) -> None:
+    try:
+        target.get(digest)
+    except (IntegrityError, SealedError):
+        target.put(source.get(digest))
 
 
 def _either(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
@@ -88,16 +119,15 @@ def _convert(path: Path, before: LeafSeal | None, now: LeafSeal | None) -> None:
         LeafFile(path, now).close()
     except (IntegrityError, SealedError):
         with LeafFile(path, before) as source:
-            status = path.stat()
+            with durable.storing(path):
+                written = path.stat().st_mtime_ns  # the oldest rounds are let go first
             writer = LeafWriter(path, source.shape, now)
             try:
                 for index in range(source.leaves):
                     writer.write(index, source.packed(index))
-                writer.finish(replace=True)
+                writer.finish(replace=True, modified_ns=written)
             finally:
                 writer.discard()
-        with durable.storing(path):
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # the oldest rounds are let go first
 
 
 def _leaf_files(home: Path) -> Iterator[tuple[Path, SealOf]]:

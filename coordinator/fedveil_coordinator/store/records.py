@@ -17,7 +17,8 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.ports import Clock
 from fedveil_common.rows import Value
 
-from fedveil_coordinator.store import tables
+from fedveil_coordinator.store import storage_state, tables
+from fedveil_coordinator.store.storage_state import StorageRow
 
 SERVICE = "coordinator"
 """Who did what no person ordered."""
@@ -81,15 +82,12 @@ class Records:
 
     def storage_on_record(self) -> str:
         """The fingerprint of the storage key that the last `fedveil storage` order put in force; empty: none."""
+        return storage_state.key_on_record(self.storage_rows())
+
+    def storage_rows(self) -> list[StorageRow]:
+        """What is on record of orders about files at rest, oldest first."""
         with self._database.read() as connection:
-            found = [
-                row
-                for what in ("storage.sealed", "storage.unsealed")
-                for row in tables.AUDIT.select(connection, what=what)
-            ]
-        if not found:
-            return ""
-        return str(json.loads(max(found, key=lambda row: row.integer("seq")).text("detail"))["key"])
+            return storage_state.storage_rows(connection)
 
     def record_evidence(self, run_id: RunId, org_id: OrgId, code: str, blobs: Sequence[bytes]) -> None:
         """Keep the signed blobs that show how `org_id` broke the protocol. They are durable before the row is."""

@@ -33,6 +33,12 @@ def exists(home: pathlib.Path) -> bool:
     return (home / FILE).exists()
 
 
+def lying(home: pathlib.Path) -> bytes:
+    """The file as it lies in `home`, sealed; empty if there is none. StorageError."""
+    with durable.storing(home / FILE):
+        return (home / FILE).read_bytes() if exists(home) else b""
+
+
 def read(home: pathlib.Path, passphrase: Passphrase | None) -> StorageKeys:
     """The keys of `home`; those of a home without the file: none. Secret.
 
@@ -61,13 +67,20 @@ def read(home: pathlib.Path, passphrase: Passphrase | None) -> StorageKeys:
         raise ConfigError("bad_key_file", "storage.key holds no storage keys", not_done="nothing was opened") from None
 
 
-def write(home: pathlib.Path, keys: StorageKeys, passphrase: Passphrase, entropy: Entropy) -> None:
-    """`keys` are durable under `passphrase`; none at all: the file is gone. ConfigError `weak_passphrase`."""
+def sealed(keys: StorageKeys, passphrase: Passphrase, entropy: Entropy) -> bytes:
+    """The file of `keys` under `passphrase`; none at all: empty, for no file. ConfigError `weak_passphrase`."""
     if keys == StorageKeys(None):
-        durable.remove(home / FILE)
-        return
+        return b""
     secret = jcs.dumps({"before": _hex(keys.before), "converting": keys.converting, "now": _hex(keys.now)})
-    durable.write_file(home / FILE, sealed_keys.seal_key(secret, passphrase, PURPOSE, entropy))
+    return sealed_keys.seal_key(secret, passphrase, PURPOSE, entropy)
+
+
+def put(home: pathlib.Path, file: bytes) -> None:
+    """The file that `sealed` made is durable in its place, or there is none."""
+    if file:
+        durable.write_file(home / FILE, file)
+    else:
+        durable.remove(home / FILE)
 
 
 def key_in_force(home: pathlib.Path, passphrase: Passphrase | None) -> Seed | None:
@@ -80,7 +93,7 @@ def key_in_force(home: pathlib.Path, passphrase: Passphrase | None) -> Seed | No
             "storage_unfinished",
             "the files of this home are partly sealed: a `fedveil storage` command was interrupted",
             not_done="the coordinator did not start",
-            next_step="give it again: each of them first finishes what was interrupted",
+            next_step="give it again: that finishes it (`fedveil storage show` names it)",
         )
     return keys.now
 

@@ -2,6 +2,9 @@
 
 from fedveil_common.rows import AppendOnlyTable, CheckedTable
 
+FILE = "coordinator.db"
+"""The database, in the coordinator's home."""
+
 FACTS = AppendOnlyTable("facts", "run_id", "kind", "body")
 RUNS = CheckedTable("runs", "run_id", "canonical_plan", "plan_hash", "created_s", "status", "code")
 DELIVERIES = CheckedTable("deliveries", "run_id", "org_id")
