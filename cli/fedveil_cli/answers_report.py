@@ -81,15 +81,14 @@ def show(home: pathlib.Path, run: str | None, passphrase: Passphrase | None, out
         else:
             raise none(run or "")
     else:
-        from fedveil_participant import membership
-        from fedveil_participant.store import StatisticsFiles, journal_key, open_holdings
+        from fedveil_participant.store import StatisticsFiles
 
+        from fedveil_cli import data_home
         from fedveil_cli.world import real_world
 
-        world = real_world()
-        membership.load_membership(home)
         files = StatisticsFiles(home)
-        ends = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy).ends()
+        with data_home.looking(home, passphrase, real_world()) as books:
+            ends = books.ends()
         stored = [str(end.run_id) for end in reversed(ends) if files.path(end.run_id).exists()]
         if run is None and not stored:
             raise none("")

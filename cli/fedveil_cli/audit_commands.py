@@ -4,6 +4,7 @@ Promise: everything here is offline and reads only; it works beside a participan
 `show` and `verify` read the coordinator's own log, which `serve` must not be writing then (`data_folder_in_use`).
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -20,9 +21,8 @@ from fedveil_participant import membership
 from fedveil_participant.membership import Membership
 from fedveil_participant.store import Books, TrailRow
 
-from fedveil_cli import processing_record
+from fedveil_cli import data_home, processing_record
 from fedveil_cli.files import unreadable, write_file
-from fedveil_cli.outbox_commands import books
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.service_commands import is_operator
 from fedveil_cli.spending_report import timestamp
@@ -37,8 +37,8 @@ def show(home: pathlib.Path, run: str | None, kind: str | None, passphrase: Pass
         with FolderLock(home):
             rows = [_order(row) for row in _coordinator_rows(home)]
     else:
-        membership.load_membership(home)
-        rows = [_event(row) for row in books(home, passphrase).trail()]
+        with data_home.looking(home, passphrase, real_world()) as books:
+            rows = [_event(row) for row in books.trail()]
     found = [row for row in rows if run in {None, row["run"]} and kind in {None, row["kind"]}]
     table = TextTable(("number", "time", "kind", "run", "round", "attempt", "facts"), [_cells(row) for row in found])
     output.result({"rows": list[Json](found)}, [table if found else "nothing of that is on record"])
@@ -59,18 +59,18 @@ def verify(home: pathlib.Path, against: pathlib.Path | None, passphrase: Passphr
         output.result({"rows": {"audit": count}, "checkpoints": 0, "uncovered": count}, [said, NO_CHECKPOINTS])
         return
     member = membership.load_membership(home)
-    found = books(home, passphrase)
-    owner = _owner(member, found)
-    checked = found.check_records(owner)
-    if against is not None:
-        earlier = _read(against)
-        if earlier.owner != owner:
-            raise ConfigError(
-                "other_records",
-                f"{str(against)!r} is an export of {earlier.owner.org_id} under another key, and not of this home",
-                next_step="name an export that `fedveil audit export` made in this home",
-            )
-        found.compare(earlier.head)
+    with data_home.looking(home, passphrase, real_world()) as books:
+        owner = _owner(member, books)
+        checked = books.check_records(owner)
+        if against is not None:
+            earlier = _read(against)
+            if earlier.owner != owner:
+                raise ConfigError(
+                    "other_records",
+                    f"{str(against)!r} is an export of {earlier.owner.org_id} under another key, and not of this home",
+                    next_step="name an export that `fedveil audit export` made in this home",
+                )
+            books.compare(earlier.head)
     lines = [f"{name}: {count} rows, whole" for name, count in checked.rows.items()]
     lines.append(f"{checked.checkpoints} signed checkpoints hold; {checked.uncovered} rows stand behind the last")
     if against is not None:
@@ -105,8 +105,8 @@ def verify_file(file: pathlib.Path, output: Output) -> None:
 def export(home: pathlib.Path, out: pathlib.Path | None, passphrase: Passphrase | None, output: Output) -> None:
     """`audit export`. StorageError `file_unwritable`."""
     member = membership.load_membership(home)
-    found = books(home, passphrase)
-    lines = list(found.export(found.protocol_key(), member.federation_id, member.org_id))
+    with data_home.looking(home, passphrase, real_world()) as books:
+        lines = list(books.export(books.protocol_key(), member.federation_id, member.org_id))
     if out is None:
         texts = [line.decode().rstrip("\n") for line in lines]
         output.result({"lines": list[Json](texts)}, texts)
@@ -120,7 +120,9 @@ def export_processing(
 ) -> None:
     """`audit export --dpo`: text, or JSON under --json or into a file that is named .json."""
     member = membership.load_membership(home)
-    value = processing_record.collect(member, books(home, passphrase), real_world().clock.wall_s())
+    world = real_world()
+    with data_home.looking(home, passphrase, world) as books:
+        value = processing_record.collect(member, books, world.clock.wall_s())
     lines = processing_record.text(value)
     if out is None:
         output.result(value, lines)
@@ -167,11 +169,8 @@ def _cells(row: dict[str, Json]) -> tuple[str, ...]:
 
 
 def _coordinator_rows(home: pathlib.Path) -> list[AuditRow]:
-    store = open_coordinator_store(home, real_world().clock)
-    try:
+    with contextlib.closing(open_coordinator_store(home, real_world().clock)) as store:
         return store.records.audit_rows()
-    finally:
-        store.close()
 
 
 def _owner(member: Membership, found: Books) -> Owner:

@@ -22,9 +22,9 @@ from fedveil_common.plan import Plan
 from fedveil_common.secret import Passphrase
 from fedveil_participant import membership
 from fedveil_participant.state import LifetimeLimit
-from fedveil_participant.store import Books, ParticipantStore, journal_key, open_holdings, open_store
+from fedveil_participant.store import Books, ParticipantStore, journal_key, open_store
 
-from fedveil_cli import identity_commands, service_commands, spending_report
+from fedveil_cli import data_home, identity_commands, service_commands, spending_report
 from fedveil_cli.files import check_writable
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.spending_report import DataSetBook
@@ -44,10 +44,10 @@ def show(home: pathlib.Path, name: str | None, passphrase: Passphrase | None, ou
 
         run_commands.show_budget(home, name, output)
         return
-    books = _looking(home, passphrase)
-    known = _known(books)
-    names = sorted(known) if name is None else [_checked(name, known)]
-    found = _books(books, names)
+    with data_home.looking(home, passphrase, real_world()) as books:
+        known = _known(books)
+        names = sorted(known) if name is None else [_checked(name, known)]
+        found = _books(books, names)
     lines: list[str | TextTable] = []
     for book in found:
         lines += [*([""] if lines else []), *spending_report.dataset_lines(book)]
@@ -57,12 +57,12 @@ def show(home: pathlib.Path, name: str | None, passphrase: Passphrase | None, ou
 
 def history(home: pathlib.Path, name: str | None, passphrase: Passphrase | None, output: Output) -> None:
     """`budget history`. ConfigError `unknown_dataset`."""
-    books = _looking(home, passphrase)
-    if name is not None:
-        _checked(name, _known(books))
-    rows = [row for row in books.ledger_rows() if name in {None, row.dataset}]
-    changes = [one for one in books.limit_changes() if name in {None, one.dataset}]
-    entries = spending_report.entry_reports(rows, _plans(books))
+    with data_home.looking(home, passphrase, real_world()) as books:
+        if name is not None:
+            _checked(name, _known(books))
+        rows = [row for row in books.ledger_rows() if name in {None, row.dataset}]
+        changes = [one for one in books.limit_changes() if name in {None, one.dataset}]
+        entries = spending_report.entry_reports(rows, _plans(books))
     value = {"entries": entries, "limits": spending_report.limit_reports(changes)}
     output.result(value, spending_report.history_lines(entries, changes))
 
@@ -150,12 +150,6 @@ def _bad_limit(what: str) -> ConfigError:
 
 
 # --- the home ---------------------------------------------------------------------------------------------------------
-
-
-def _looking(home: pathlib.Path, passphrase: Passphrase | None) -> Books:
-    world = real_world()
-    membership.load_membership(home)
-    return open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
 
 
 @contextlib.contextmanager

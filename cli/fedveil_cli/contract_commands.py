@@ -37,8 +37,9 @@ def check_plan(
     """
     world = real_world()
     plan = plans.parse_plan(read_file(plan_file, "the plan", MAX_PLAN), str(plan_file))
-    books = data_home.looking(home, passphrase, world)
-    registration = data_home.registered(books, name)
+    with data_home.looking(home, passphrase, world) as books:
+        registration = data_home.registered(books, name)
+        excluded, key = books.excluded(name), books.data_version_key()
     if plan.data.dataset != name:
         raise ConfigError(
             "plan_of_other_data",
@@ -46,8 +47,7 @@ def check_plan(
             not_done="nothing was read",
             next_step=f"fedveil data check {plan.data.dataset} --plan {plan_file}",
         )
-    key = books.data_version_key()
-    selection = Selection(registration.where, books.excluded(name), PersonDigests(key))
+    selection = Selection(registration.where, excluded, PersonDigests(key))
     policy = ConsentPlaces.of(home).rules()
     release = policy is not None and policy.training_release
     mask = _mask(registration, plan, world.entropy, output, release=release)

@@ -77,20 +77,20 @@ def add(
 
 def list_(home: pathlib.Path, passphrase: Passphrase | None, output: Output) -> None:
     """`data list`."""
-    books = data_home.looking(home, passphrase, real_world())
     found = []
-    for name, registration in sorted(books.registrations().items()):
-        found.append(
-            {
-                "dataset": name,
-                "source": registration.source.shown,
-                "kind": "sql" if isinstance(registration.source, SqlSource) else "file",
-                "rules": "" if registration.rules is None else str(registration.rules.path),
-                "where": [f"{column}={value}" for column, value in registration.where],
-                "excluded": sum(map(len, books.excluded(name).values())),
-                "open_runs": [str(run) for run in books.open_runs(name)],
-            }
-        )
+    with data_home.looking(home, passphrase, real_world()) as books:
+        for name, registration in sorted(books.registrations().items()):
+            found.append(
+                {
+                    "dataset": name,
+                    "source": registration.source.shown,
+                    "kind": "sql" if isinstance(registration.source, SqlSource) else "file",
+                    "rules": "" if registration.rules is None else str(registration.rules.path),
+                    "where": [f"{column}={value}" for column, value in registration.where],
+                    "excluded": sum(map(len, books.excluded(name).values())),
+                    "open_runs": [str(run) for run in books.open_runs(name)],
+                }
+            )
     table = TextTable(
         ("data set", "source", "masked by", "only rows with", "excluded", "open runs"),
         [

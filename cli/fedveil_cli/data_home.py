@@ -20,10 +20,12 @@ from fedveil_cli.files import check_writable
 from fedveil_cli.world import World
 
 
-def looking(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> Books:
-    """What a home knows of its data sets, also while its participant runs."""
+@contextlib.contextmanager
+def looking(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> Iterator[Books]:
+    """What a home has on record, also while its participant runs. ConfigError `not_joined`; as `open_holdings`."""
     membership.load_membership(home)
-    return open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
+    with contextlib.closing(open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)) as books:
+        yield books
 
 
 @contextlib.contextmanager

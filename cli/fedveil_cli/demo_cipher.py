@@ -100,15 +100,12 @@ def _leaves(data: bytes, size: int, shape: RoundShape) -> list[bytes]:
 
 def opened_by(home: Path, run_id: str, rounds: Sequence[int], world: World) -> dict[int, tuple[str, ...]]:
     """Whose answers opened each round: `fedveil verify` of all of them, with the operator's `home`."""
-    questions, chain, fingerprint = verifying.connect(home, None, world)
-    try:
+    with verifying.asking(home, None, world) as (questions, chain, fingerprint):
         seed = Seed(world.entropy.take(32))
         found = {
             number: verifying.check(questions.shown(RunId(run_id), number, chain), fingerprint, None, seed)
             for number in rounds
         }
-    finally:
-        questions.close()
     return {number: tuple(map(str, one.holders)) for number, one in found.items()}
 
 

@@ -81,10 +81,10 @@ def exclude(
 
 def show(home: pathlib.Path, name: str, passphrase: Passphrase | None, output: Output) -> None:
     """`data exclude NAME --list`: counts, by column."""
-    books = data_home.looking(home, passphrase, real_world())
-    found = {field: len(persons) for field, persons in sorted(books.excluded(name).items())}
-    if not found:
-        data_home.registered(books, name)
+    with data_home.looking(home, passphrase, real_world()) as books:
+        found = {field: len(persons) for field, persons in sorted(books.excluded(name).items())}
+        if not found:
+            data_home.registered(books, name)
     rows = [(field, str(count)) for field, count in found.items()]
     table = TextTable(("column", "persons excluded"), rows)
     output.result({"dataset": name, "excluded": found}, [table] if rows else [f"nobody is excluded from {name}"])

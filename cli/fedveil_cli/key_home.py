@@ -70,7 +70,8 @@ def pinned_roster(
     """The newest roster that an organisation's home pinned, also while its participant runs. Errors as above."""
     member = membership.load_membership(home)
     key = journal_key(home, journal_passphrase(home, passphrase_file, output))
-    return newest_roster(member, open_holdings(home, key, world.clock, world.entropy))
+    with contextlib.closing(open_holdings(home, key, world.clock, world.entropy)) as books:
+        return newest_roster(member, books)
 
 
 def newest_roster(member: Membership, holdings: Holdings) -> Roster | None:

@@ -93,8 +93,9 @@ def subject(
 def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | None, output: Output) -> Subject:
     """A registered data set with its rules, filters and exclusions. ConfigError `unknown_dataset`, `rules_missing`."""
     world = real_world()
-    books = data_home.looking(home, passphrase, world)
-    registration = data_home.registered(books, name)
+    with data_home.looking(home, passphrase, world) as books:
+        registration = data_home.registered(books, name)
+        excluded, key = books.excluded(name), books.data_version_key()
     if registration.rules is None:
         raise ConfigError(
             "rules_missing",
@@ -102,7 +103,7 @@ def registered_subject(home: pathlib.Path, name: str, passphrase: Passphrase | N
             not_done="nothing was masked",
             next_step=f"--rules FILE with a path, or fedveil data add {name} --replace --source ... --rules FILE",
         )
-    selection = Selection(registration.where, books.excluded(name), PersonDigests(books.data_version_key()))
+    selection = Selection(registration.where, excluded, PersonDigests(key))
     files = opening(home, world.clock)(registration)
     shown = registration.source.shown
     inputs = (*places(registration.source), *(pathlib.Path(file.name) for file in files))

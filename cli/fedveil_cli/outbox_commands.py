@@ -15,8 +15,9 @@ from fedveil_common.ids import COORDINATOR
 from fedveil_common.jcs import Json
 from fedveil_common.secret import Passphrase
 from fedveil_participant import membership, receipts
-from fedveil_participant.store import Books, Sent, journal_key, open_holdings
+from fedveil_participant.store import Sent
 
+from fedveil_cli import data_home
 from fedveil_cli.output import Output, TextTable
 from fedveil_cli.spending_report import timestamp
 from fedveil_cli.world import real_world
@@ -57,7 +58,8 @@ def show(home: pathlib.Path, wanted: Wanted, verify: bool, passphrase: Passphras
     """The command. ConfigError `unknown_run`; with `verify` PeerError `receipt_false` naming each such message."""
     member = membership.load_membership(home)
     keys = frozenset(document.coordinator for document in member.trust.documents)
-    everything = books(home, passphrase).outbox()
+    with data_home.looking(home, passphrase, real_world()) as books:
+        everything = books.outbox()
     if wanted.run is not None and not any(Wanted(wanted.run).fits(sent) for sent in everything):
         raise ConfigError(
             "unknown_run", f"nothing left this organisation for a run {wanted.run}", next_step="fedveil outbox"
@@ -78,12 +80,6 @@ def show(home: pathlib.Path, wanted: Wanted, verify: bool, passphrase: Passphras
     output.result(value, lines)
     for one in false:
         output.warn(f"the receipt for message {one.sent.seq} does not verify: {one.why}")
-
-
-def books(home: pathlib.Path, passphrase: Passphrase | None) -> Books:
-    """What a home has on record, whoever runs there. Errors of `open_holdings`."""
-    world = real_world()
-    return open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
 
 
 def examined(sent: Sent, keys: Iterable[bytes]) -> Listed:

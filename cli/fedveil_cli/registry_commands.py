@@ -45,13 +45,10 @@ def show(home: pathlib.Path, version: str, passphrase: Passphrase | None, output
 
 def stored_model(home: pathlib.Path, version: str, passphrase: Passphrase | None) -> ModelFile:
     """The final model of a run that this organisation derived. ConfigError `unknown_model`, `not_joined`."""
-    from fedveil_participant import membership
-    from fedveil_participant.store import journal_key, open_holdings
+    from fedveil_cli import data_home
 
-    world = real_world()
-    membership.load_membership(home)
-    holdings = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
-    return read_model(holdings.model(RunId(version)))
+    with data_home.looking(home, passphrase, real_world()) as books:
+        return read_model(books.model(RunId(version)))
 
 
 def _own_report(home: pathlib.Path, version: str, file: ModelFile) -> dict[str, object]:

@@ -298,12 +298,10 @@ def model_list(home: pathlib.Path, passphrase: Passphrase | None, output: Output
         stages = {run: str(one["stage"] or "") for run, one in known.items()}
         found = [{"run_id": run, "code": code, **known.get(run, {})} for run, code, _ in ended]
     else:
-        from fedveil_participant import membership
-        from fedveil_participant.store import journal_key, open_holdings
+        from fedveil_cli import data_home
 
-        world = real_world()
-        membership.load_membership(home)
-        ends = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy).ends()
+        with data_home.looking(home, passphrase, real_world()) as books:
+            ends = books.ends()
         ended = [(str(end.run_id), end.code, "yes" if end.has_model else "") for end in ends]
         stages = {str(one.model.run_id): one.stage.value for one in _kept_list(home)}
         found = [{"run_id": run, "code": code, "stage": stages.get(run)} for run, code, _ in ended]
@@ -344,16 +342,16 @@ def final_model(home: pathlib.Path, run: str | None, passphrase: Passphrase | No
     else:
         from fedveil_participant import membership
         from fedveil_participant.kept_status import KeptStatus
-        from fedveil_participant.store import journal_key, open_holdings
 
-        world = real_world()
+        from fedveil_cli import data_home
+
         membership.load_membership(home)
         document = KeptStatus(home, lambda: membership.load_membership(home).trust).document()
-        holdings = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
-        chosen = run or next((str(end.run_id) for end in reversed(holdings.ends()) if end.has_model), None)
-        if chosen is None:
-            raise _no_model()
-        data = holdings.model(RunId(chosen))
+        with data_home.looking(home, passphrase, real_world()) as books:
+            chosen = run or next((str(end.run_id) for end in reversed(books.ends()) if end.has_model), None)
+            if chosen is None:
+                raise _no_model()
+            data = books.model(RunId(chosen))
     return chosen, data, document
 
 

@@ -11,7 +11,7 @@ import io
 import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, Self
 
 import grpc
 from fedveil_common import audit, cipher_audit, limits, published, published_cipher, transcript, wire
@@ -31,9 +31,8 @@ from fedveil_common.wire.published import from_file, to_file
 from fedveil_coordinator import founding
 from fedveil_participant import membership
 from fedveil_participant.client import CoordinatorLink
-from fedveil_participant.store import journal_key, open_holdings
 
-from fedveil_cli import renewing
+from fedveil_cli import data_home, renewing
 from fedveil_cli.files import MAX_MODEL, read_file, unreadable, write_file
 from fedveil_cli.operator_line import OperatorLine
 from fedveil_cli.output import Output
@@ -155,6 +154,13 @@ class Questions:
         self._dial = dial
         self._link = CoordinatorLink(dial.channel(), outbox)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Every channel is closed."""
+        self._link.close()
+
     def _current(self) -> CoordinatorLink:
         if self._dial.changed():
             self._link.exchange(self._dial.channel())
@@ -172,19 +178,21 @@ class Questions:
 
         return Shown(trust_chain, record, sum_leaves, leaves)
 
-    def close(self) -> None:
-        """Every channel is closed."""
-        self._link.close()
 
-
-def connect(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> tuple[Questions, bytes, bytes]:
+@contextlib.contextmanager
+def asking(home: pathlib.Path, passphrase: Passphrase | None, world: World) -> Iterator[tuple[Questions, bytes, bytes]]:
     """(questions, trust chain, fingerprint) for the coordinator that this home belongs to."""
     if is_operator(home):
         federation = founding.load_federation(home)
-        return Questions(OperatorLine(federation), Unrecorded()), federation.trust_chain, federation.fingerprint
+        with Questions(OperatorLine(federation), Unrecorded()) as questions:
+            yield questions, federation.trust_chain, federation.fingerprint
+        return
     member = membership.load_membership(home)
-    outbox = open_holdings(home, journal_key(home, passphrase), world.clock, world.entropy)
-    return Questions(MemberDial(home, passphrase, world), outbox), member.trust_chain, member.fingerprint
+    with (
+        data_home.looking(home, passphrase, world) as books,
+        Questions(MemberDial(home, passphrase, world), books) as questions,
+    ):
+        yield questions, member.trust_chain, member.fingerprint
 
 
 # --- a folder ---------------------------------------------------------------------------------------------------------
@@ -319,14 +327,11 @@ def verify(
     output: Output,
 ) -> None:
     """`verify RUN ROUND`: from the coordinator; with `folder` everything is written there first, and checked there."""
-    questions, chain, fingerprint = connect(home, passphrase, world)
-    try:
+    with asking(home, passphrase, world) as (questions, chain, fingerprint):
         shown = questions.shown(RunId(run_id), number, chain)
         if folder is not None:
             shown = export(shown, folder)
         report(check(shown, fingerprint, count, Seed(world.entropy.take(32))), fingerprint, output)
-    finally:
-        questions.close()
 
 
 def verify_folder(

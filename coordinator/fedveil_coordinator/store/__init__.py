@@ -53,15 +53,19 @@ def open_store(
     path = home / FILE
     check = verify(path, tables.ALL)
     database = open_database(path, f"{__name__}.migrations", create=create, check=check)
-    return CoordinatorStore(
-        database,
-        CoordinatorJournal(database, home, clock, keep_bytes, storage),
-        Members(database, clock),
-        Records(database, BlobStore(home / "blobs", None if storage is None else storage.records), clock),
-        Renewals(database, clock),
-        PublishedKeys(database, clock),
-        Stages(database, clock),
-    )
+    try:
+        return CoordinatorStore(
+            database,
+            CoordinatorJournal(database, home, clock, keep_bytes, storage),
+            Members(database, clock),
+            Records(database, BlobStore(home / "blobs", None if storage is None else storage.records), clock),
+            Renewals(database, clock),
+            PublishedKeys(database, clock),
+            Stages(database, clock),
+        )
+    except BaseException:
+        database.close()
+        raise
 
 
 __all__ = [

@@ -189,8 +189,8 @@ def open_store(home: Path, key: Seed, clock: Clock, entropy: Entropy, *, create:
     """
     path = home / FILE
     check = verify(path, tables.ALL)
-    database = open_database(path, f"{__name__}.migrations", create=create, keep_copy=False, check=check)
     sealer = Sealer(key, entropy)
+    database = open_database(path, f"{__name__}.migrations", create=create, keep_copy=False, check=check)
     try:
         _check_key(database, sealer)
         return ParticipantStore(database, home, sealer, key, clock, entropy)
@@ -204,10 +204,14 @@ def open_holdings(home: Path, key: Seed, clock: Clock, entropy: Entropy) -> Book
     is touched, half-written ones included. Errors as `open_store`.
     """
     path = home / FILE
-    database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
     sealer = Sealer(key, entropy)
-    _check_key(database, sealer)
-    return Books(database, Models(home, key, entropy, sweep=False), sealer, clock, entropy)
+    database = open_database(path, f"{__name__}.migrations", keep_copy=False, check=verify(path, tables.ALL))
+    try:
+        _check_key(database, sealer)
+        return Books(database, Models(home, key, entropy, sweep=False), sealer, clock, entropy)
+    except BaseException:
+        database.close()
+        raise
 
 
 def _check_key(database: Database, sealer: Sealer) -> None:
