@@ -14,7 +14,29 @@ from fedveil_common.registry import status
 from tests.processes import NAMES, House, house, plan_text
 
 CA = ("--passphrase-file", "ca.txt")
-SEAL = ("storage", "seal", *CA)
+SEAL, UNSEAL = ("storage", "seal", *CA), ("storage", "open", *CA)
+QUESTIONS = """
+version: 1
+name: asked
+kind: statistics
+data:
+  dataset: visits
+  features:
+    age: {type: float, range: [0, 120], clamp: true}
+    sex: {type: category, values: [F, M]}
+  min_rows: 5
+statistics:
+  max_rows: 1000
+  min_cell: 1
+  refresh: 0
+  queries:
+    - {count: rows}
+    - {mean: age}
+    - {group_count: sex}
+cohort: {min_participants: 3, max_corrupt: 1, progress_s: 20, wait_s: 60}
+protection: {kind: masked}
+privacy: none
+"""
 REASON = "the units of one table were wrong"
 
 
@@ -100,6 +122,11 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         assert differed["distance"][-1]["l2"] > 0
         assert differed["second"]["steps"] == 2
 
+        what_else_reads_files_at_rest(home, run)
+        for name in ("coordinator", acme):
+            limits = Path(f"/proc/{home.running[name].pid}/limits").read_text().splitlines()
+            assert [line.split()[4:6] for line in limits if "core file" in line] == [["0", "0"]]
+
         old = home.folder / "old.json"
         shutil.copy(home.folder / out["status_file"], old)
         assert home.json("model", "withdraw", run, "--reason", REASON)["stage"] == "withdrawn"
@@ -122,6 +149,52 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         said = home.run("model", "show", run).stdout
         assert "released -> withdrawn" in said
         assert REASON in said
+        check_nothing_in_clear(home)
+
+
+def agreed(home: House, *start: str) -> str:
+    """A run that every organisation consents to, at its end."""
+    begun = home.json("run", "start", *start, "--detach", "--governance-passphrase-file", "gov.txt")
+    for name in NAMES:
+        approve = ("approve", begun["plan_hash"])
+        home.until(lambda: home.run(*approve, home=name).returncode == 0, f"the plan at {name}")  # noqa: B023
+    assert home.json("run", "watch", begun["run_id"])["code"] == "finished"
+    return str(begun["run_id"])
+
+
+def what_else_reads_files_at_rest(home: House, run: str) -> None:
+    """A run that goes on from another, statistics, an audit's export, a model sealed for somebody, an order."""
+    (home.folder / "next.yaml").write_text(plan_text(rounds=1, standardise="range"))
+    further = agreed(home, "next.yaml", "--from", run)
+    assert home.json("model", "promote", further, "--to", "candidate")["stage"] == "candidate"
+    home.json("data", "key", "--out", "clinic", home="nobody")
+    home.json("model", "export", "--run", further, "--out", "further.safetensors")
+    home.json("model", "seal", "further.safetensors", "--for", "clinic.pub", "--out", "further.sealed")
+    key = ("--key", "clinic.key", "--fingerprint", str(home.json("fingerprint")["fingerprint_hex"]))
+    assert home.json("model", "open", "further.sealed", *key, "--out", "got", home="nobody")["run_id"] == further
+    assert (home.folder / "got").read_bytes() == (home.folder / "further.safetensors").read_bytes()
+    assert home.json("verify", further, "1", "--export", "audited")["verified"] is True
+    (home.folder / "questions.yaml").write_text(QUESTIONS)
+    asked = agreed(home, "questions.yaml")
+    assert home.json("answers", asked)["answers"] == home.json("answers", asked, home=NAMES[1])["answers"]
+    assert home.json("storage", "show")["state"] == "sealed"
+
+
+def check_nothing_in_clear(home: House) -> None:
+    """Every file beside the database is sealed, and what is in a sum stands nowhere in the home."""
+    home.end("coordinator")
+    op = home.folder / "op"
+    kept = [path for name in ("sums", "inputs", "spool") for path in (op / name).iterdir()]
+    assert len([path for path in kept if path.parent.name == "sums"]) == 3 + 2 + 1
+    assert len([path for path in kept if path.parent.name == "inputs"]) >= 3 * len(NAMES)
+    assert all(path.read_bytes().endswith(b"FVREST01") for path in kept)
+    assert home.json(*UNSEAL)["sealed"] is False
+    opened = [path.read_bytes()[:256] for path in (op / "sums").iterdir()]
+    assert home.json(*SEAL)["sealed"] is True
+    everywhere = [path.read_bytes() for path in [*op.rglob("*"), *home.folder.glob("coordinator.*")] if path.is_file()]
+    assert opened
+    for begin in opened:
+        assert not any(begin[:24] in data for data in everywhere)
 
 
 def fetched(home: House) -> bytes:

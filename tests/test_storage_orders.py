@@ -197,6 +197,26 @@ def test_show_tells_an_unfinished_order(federation: Federation, order: str, caps
     assert shown(federation, capsys) == (2, "unfinished", COMMANDS[order], False)
 
 
+def test_an_order_that_was_finished_is_not_finished_again(
+    federation: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its storage.key, put back after a later rotation: a key that was given up would be in force again."""
+    path = federation.home / storage_key.FILE
+    interrupt("rotate", federation)
+    begun = path.read_bytes()
+    give("rotate", federation, "again")
+    give("rotate", federation, "another")
+    last, key, before = path.read_bytes(), storage_key.key_in_force(federation.home, SERVE), files(federation.home)
+    durable.write_file(path, begun)
+    assert shown(federation, capsys)[:2] == (2, "key exchanged")
+    for order in ORDERS:
+        with pytest.raises(FedveilError) as caught:
+            give(order, federation, "once more")
+        assert (caught.value.code, files(federation.home)) == ("storage_key_replaced", before)
+    durable.write_file(path, last)
+    check_content(federation.home, key)
+
+
 def test_show_disturbs_nobody(federation: Federation, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside a coordinator that holds the lock and writes; what that has half-written stays."""
     give("seal", federation, "1")

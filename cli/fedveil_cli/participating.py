@@ -54,7 +54,7 @@ from fedveil_participant.training import code_tree
 from fedveil_participant.training.own_trainer import BUILT_IN, TrainerConfig, Trainers
 from fedveil_participant.training.trainer_config import read_config
 
-from fedveil_cli import data_sources, governing, heap, mask_process, organisation_policy, renewing
+from fedveil_cli import core_dumps, data_sources, governing, heap, mask_process, organisation_policy, renewing
 from fedveil_cli.house_bindings import HouseBindings
 from fedveil_cli.organisation_policy import ConsentPlaces
 from fedveil_cli.output import Output
@@ -228,6 +228,7 @@ def participate(
     where policy and consent socket are.
     """
     heap.share_one()
+    core_dumps.refuse()
     member = membership.load_membership(home)
     places = places or ConsentPlaces.of(home)
     policy = organisation_policy.final_policy(places.policy, accept)

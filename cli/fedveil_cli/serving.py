@@ -45,7 +45,7 @@ from fedveil_coordinator.store.journal import KEEP_BYTES
 from fedveil_coordinator.trust import TrustInForce
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fedveil_cli import heap
+from fedveil_cli import core_dumps, heap
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers, stop_process
 from fedveil_cli.world import World
@@ -75,6 +75,7 @@ def serve(
     inputs of opened rounds, for audits; None: KEEP_BYTES.
     """
     heap.share_one()
+    core_dumps.refuse()
     federation = founding.load_federation(home)
     with FolderLock(home):
         key = storage_key.key_in_force(home, passphrase)

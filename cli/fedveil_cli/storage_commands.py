@@ -14,6 +14,7 @@ from fedveil_coordinator.resting import Done
 from fedveil_coordinator.store import storage_key, storage_state
 from fedveil_coordinator.store.storage_state import Standing, State
 
+from fedveil_cli import core_dumps
 from fedveil_cli.output import Output
 from fedveil_cli.service_commands import is_operator
 from fedveil_cli.world import World
@@ -63,6 +64,7 @@ def _lines(seen: Standing, order: str) -> list[str]:
 def order(home: pathlib.Path, what: Order, passphrase: Passphrase, world: World, output: Output) -> None:
     """`storage seal`, `rotate` or `open`. ConfigError `data_folder_in_use` while the coordinator runs."""
     federation = _federation(home)
+    core_dumps.refuse()
     with FolderLock(home):
         made = what(federation, passphrase, world.clock, world.entropy, world.failpoints)
         sealed = storage_key.exists(home)

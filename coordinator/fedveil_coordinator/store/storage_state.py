@@ -43,7 +43,9 @@ class State(enum.Enum):
     MISSING = "key missing"
     """Sealed on record, and there is no `storage.key`."""
     EXCHANGED = "key exchanged"
-    """There is a `storage.key`, and no order on record wrote it, or it holds another key than the one in force."""
+    """There is a `storage.key`, and no order on record wrote it, or it holds another key than the one in force, or it
+    is that of an unfinished order after which another one began.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,23 @@ def standing(rows: Sequence[StorageRow], lies: bytes) -> Standing:
     wrote = next((row for row in reversed(rows) if row.file == name), None)
     if wrote is None:
         return Standing(State.EXCHANGED, "", key)
-    if wrote.what == BEGUN or (wrote.what == REWRAPPED and wrote.order):
-        return Standing(State.UNFINISHED, wrote.order, key)
+    if _unfinished(wrote):
+        return Standing(State.EXCHANGED if superseded(rows, lies) else State.UNFINISHED, wrote.order, key)
     return Standing(State.SEALED if key and wrote.key == key else State.EXCHANGED, "", key)
+
+
+def superseded(rows: Sequence[StorageRow], lies: bytes) -> bool:
+    """Whether `storage.key` is that of an order that was finished long ago: one began after it, and none begins before
+    the one before it has ended. To finish it again would put a key in force that was given up.
+    """
+    name = digest(lies)
+    since = [row for row in rows if row.what == BEGUN or row.file == name]
+    places = [place for place, row in enumerate(since) if row.file == name]
+    return bool(places) and _unfinished(since[places[-1]]) and places[-1] < len(since) - 1
+
+
+def _unfinished(row: StorageRow) -> bool:
+    return row.what == BEGUN or (row.what == REWRAPPED and row.order != "")
 
 
 def key_on_record(rows: Sequence[StorageRow]) -> str:
