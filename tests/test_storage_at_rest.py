@@ -246,6 +246,33 @@ def test_a_conversion_that_was_killed_anywhere_is_finished(
             opened(home, K1).journal.read_sum(RUN, 1)
 
 
+def test_a_converted_file_never_stands_there_with_another_time(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed as soon as it has its name: by their times, kept rounds are let go."""
+    store = opened(tmp_path, None, create=True)
+    fill(store)
+    store.close()
+    paths = sorted(path for name in ("spool", "inputs", "sums") for path in (tmp_path / name).iterdir())
+    for number, path in enumerate(paths):
+        os.utime(path, (1000 + number, 1000 + number))
+    times = {path.name: path.stat().st_mtime for path in paths if path.suffix != ".part"}
+    commit, kills = durable.TemporaryFile.commit, 0
+
+    def dying(self: durable.TemporaryFile, name: str, modified_ns: int | None = None) -> pathlib.Path:
+        commit(self, name, modified_ns)
+        raise Killed
+
+    while True:
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            patched.setattr(durable.TemporaryFile, "commit", dying)
+            convert(tmp_path, None, K1, entropy(f"killed {kills}"), NoFailpoints())
+            break
+        kills += 1
+        assert {path.name: path.stat().st_mtime for path in paths if path.exists()} == times
+    assert kills == 11
+
+
 def test_a_file_in_neither_form_stops_a_conversion_and_stays(tmp_path: pathlib.Path) -> None:
     store = opened(tmp_path, K1, create=True)
     fill(store)
