@@ -5,6 +5,7 @@ stopped by a damaged file only until that is moved away. Killed by SIGKILL befor
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from fedveil_cli import doctor_home, main
 from fedveil_cli.doctor_findings import Report
 from fedveil_common import durable
 from fedveil_common.database import FolderLock
-from fedveil_common.errors import FedveilError, IntegrityError
+from fedveil_common.errors import FedveilError, IntegrityError, StorageError
 from fedveil_common.pki import sealed_keys
 from fedveil_common.ports import Failpoints, NoFailpoints
 from fedveil_coordinator import founding, resting
@@ -173,7 +174,10 @@ def test_show_tells_every_state_without_the_passphrase(
     assert shown(federation, capsys) == (0, "sealed", "", True)
     durable.write_file(path, first)
     assert shown(federation, capsys) == (2, "key exchanged", "", False)
+    durable.write_file(path, b"")
+    assert shown(federation, capsys) == (2, "key exchanged", "", False)
     foreign = storage_key.sealed(storage_key.StorageKeys(None, None, True), SERVE, entropy("foreign"))
+    assert foreign is not None
     durable.write_file(path, foreign)
     assert shown(federation, capsys) == (2, "key exchanged", "", False)
     durable.write_file(path, second)
@@ -260,6 +264,42 @@ def test_a_damaged_leaf_is_named_with_what_ends_the_stop(federation: Federation,
     path.write_bytes(whole)
     give(order, federation, "restored")
     check_content(home, storage_key.key_in_force(home, SERVE))
+
+
+def test_a_leaf_that_the_disk_does_not_give_is_named_too(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.preadv
+
+    def failing(descriptor: int, *rest: object) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("run.1.1.beta"):
+            raise OSError(errno.EIO, "Input/output error")
+        return int(read(descriptor, *rest))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(StorageError) as caught:
+        give("seal", federation, "stopped")
+    path = federation.home / "inputs" / "run.1.1.beta"
+    assert (caught.value.code, f"if {path} cannot be read" in caught.value.next_step) == ("disk_failed", True)
+
+
+@pytest.mark.parametrize("name", ["sums/run.1.1", "blobs"])
+def test_a_link_is_not_converted(federation: Federation, name: str) -> None:
+    """What it leads to would stay in clear, where nobody looks for it."""
+    path, away = federation.home / name, federation.home.parent / "away"
+    if path.is_dir():
+        (path,) = path.iterdir()
+    path.rename(away)
+    path.symlink_to(away)
+    clear = away.read_bytes()
+    with pytest.raises(FedveilError) as caught:
+        give("seal", federation, "stopped")
+    assert (caught.value.code, str(path) in caught.value.what) == ("unknown_file", True)
+    assert (away.read_bytes(), storage_key.exists(federation.home)) == (clear, False)
+    path.unlink()
+    away.rename(path)
+    give("seal", federation, "again")
+    assert in_clear(federation.home) == set()
 
 
 def test_once_the_damaged_file_is_away_the_order_is_finished(federation: Federation) -> None:

@@ -54,7 +54,7 @@ def _lines(seen: Standing, order: str) -> list[str]:
             ]
         case State.EXCHANGED:
             return [
-                f"on record: {record}; the storage.key that lies here is another, or was not written by this home",
+                f"on record: {record}; the storage.key that lies here is another, or is not on record",
                 "next: put the storage.key back that belongs to this database; `serve` compares what is in it",
             ]
         case never:

@@ -168,7 +168,7 @@ def _put(
 
 
 def _record(
-    store: CoordinatorStore, what: str, order: str, key: Seed | None, sealed: bytes, figures: dict[str, str]
+    store: CoordinatorStore, what: str, order: str, key: Seed | None, sealed: bytes | None, figures: dict[str, str]
 ) -> None:
     named, file = storage_key.fingerprint(key), storage_state.digest(sealed)
     store.records.audit(OPERATOR, what, order=order, key=named, file=file, **figures)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedveil_common import durable
 from fedveil_common.blobs import BlobStore
-from fedveil_common.errors import ConfigError, IntegrityError, SealedError
+from fedveil_common.errors import ConfigError, IntegrityError, SealedError, StorageError
 from fedveil_common.leaffile import LeafFile, LeafWriter
 from fedveil_common.leafform import LeafSeal
 from fedveil_common.ports import Entropy, Failpoints
@@ -83,6 +83,11 @@ def _stopping(path: Path, not_done: str = _AT_WORK) -> Iterator[None]:
     """An error of a file's content says what ends the stop: what its reader would say helps a round, not an order."""
     try:
         yield
+    except StorageError as error:
+        if error.code != "disk_failed" or not error.what.startswith(f"{path}: "):
+            raise
+        step = f"check the disk; if {path} cannot be read any more, move it away; then give the command again"
+        raise StorageError(error.code, error.what, not_done=not_done, next_step=step) from error
     except (IntegrityError, SealedError) as error:
         away = f"move {path} away; then give the command again"
         steps = {
@@ -138,6 +143,7 @@ def _leaf_files(home: Path) -> Iterator[tuple[Path, SealOf]]:
         for path in sorted((home / folder).iterdir()):
             if folder == SPOOL and path.name.endswith(_PART):
                 continue
+            _check_own(path)
             try:
                 yield path, _seal_of(folder, path.name)
             except ValueError:
@@ -163,7 +169,14 @@ def _blobs(home: Path, old: Storage | None, new: Storage | None) -> Iterator[tup
     except ValueError:
         raise _unknown(folder) from None
     for digest in digests:
+        _check_own(source.path(digest))
         yield digest, source, target
+
+
+def _check_own(path: Path) -> None:
+    """Returns for a file as the coordinator makes it: what a link leads to would stay as it is. ConfigError."""
+    if path.is_symlink() or not path.is_file():
+        raise _unknown(path)
 
 
 def _unknown(path: Path) -> ConfigError:

@@ -33,10 +33,10 @@ def exists(home: pathlib.Path) -> bool:
     return (home / FILE).exists()
 
 
-def lying(home: pathlib.Path) -> bytes:
-    """The file as it lies in `home`, sealed; empty if there is none. StorageError."""
+def lying(home: pathlib.Path) -> bytes | None:
+    """The file as it lies in `home`, sealed; None if there is none. StorageError."""
     with durable.storing(home / FILE):
-        return (home / FILE).read_bytes() if exists(home) else b""
+        return (home / FILE).read_bytes() if exists(home) else None
 
 
 def read(home: pathlib.Path, passphrase: Passphrase | None) -> StorageKeys:
@@ -67,20 +67,20 @@ def read(home: pathlib.Path, passphrase: Passphrase | None) -> StorageKeys:
         raise ConfigError("bad_key_file", "storage.key holds no storage keys", not_done="nothing was opened") from None
 
 
-def sealed(keys: StorageKeys, passphrase: Passphrase, entropy: Entropy) -> bytes:
-    """The file of `keys` under `passphrase`; none at all: empty, for no file. ConfigError `weak_passphrase`."""
+def sealed(keys: StorageKeys, passphrase: Passphrase, entropy: Entropy) -> bytes | None:
+    """The file of `keys` under `passphrase`; none at all: None, for no file. ConfigError `weak_passphrase`."""
     if keys == StorageKeys(None):
-        return b""
+        return None
     secret = jcs.dumps({"before": _hex(keys.before), "converting": keys.converting, "now": _hex(keys.now)})
     return sealed_keys.seal_key(secret, passphrase, PURPOSE, entropy)
 
 
-def put(home: pathlib.Path, file: bytes) -> None:
+def put(home: pathlib.Path, file: bytes | None) -> None:
     """The file that `sealed` made is durable in its place, or there is none."""
-    if file:
-        durable.write_file(home / FILE, file)
-    else:
+    if file is None:
         durable.remove(home / FILE)
+    else:
+        durable.write_file(home / FILE, file)
 
 
 def key_in_force(home: pathlib.Path, passphrase: Passphrase | None) -> Seed | None:

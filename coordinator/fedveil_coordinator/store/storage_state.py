@@ -24,7 +24,7 @@ BEGUN, SEALED, UNSEALED, REWRAPPED = "storage.begun", "storage.sealed", "storage
 @dataclass(frozen=True, slots=True)
 class StorageRow:
     """What the audit trail says of one order. `key`: the fingerprint of the key that it gives, empty: none; `file`: the
-    digest of the `storage.key` that it wrote.
+    digest of the `storage.key` that it wrote, empty: none, or an earlier build wrote the row.
     """
 
     what: str
@@ -73,14 +73,14 @@ def storage_rows(connection: sa.Connection) -> list[StorageRow]:
     made = []
     for row in sorted(found, key=lambda one: one.integer("seq")):
         detail = json.loads(row.text("detail"))
-        made.append(StorageRow(row.text("what"), detail["order"], detail["key"], detail["file"]))
+        made.append(StorageRow(row.text("what"), detail["order"], detail["key"], detail.get("file", "")))
     return made
 
 
-def standing(rows: Sequence[StorageRow], lies: bytes) -> Standing:
-    """`rows`: the record of storage orders, oldest first; `lies`: the bytes of `storage.key`, empty: no file."""
+def standing(rows: Sequence[StorageRow], lies: bytes | None) -> Standing:
+    """`rows`: the record of storage orders, oldest first; `lies`: the bytes of `storage.key`, None: no file."""
     key = key_on_record(rows)
-    if not lies:
+    if lies is None:
         return Standing(State.MISSING if key else State.CLEAR, "", key)
     name = digest(lies)
     wrote = next((row for row in reversed(rows) if row.file == name), None)
@@ -91,7 +91,7 @@ def standing(rows: Sequence[StorageRow], lies: bytes) -> Standing:
     return Standing(State.SEALED if key and wrote.key == key else State.EXCHANGED, "", key)
 
 
-def superseded(rows: Sequence[StorageRow], lies: bytes) -> bool:
+def superseded(rows: Sequence[StorageRow], lies: bytes | None) -> bool:
     """Whether `storage.key` is that of an order that was finished long ago: one began after it, and none begins before
     the one before it has ended. To finish it again would put a key in force that was given up.
     """
@@ -110,6 +110,6 @@ def key_on_record(rows: Sequence[StorageRow]) -> str:
     return next((row.key for row in reversed(rows) if row.what in {SEALED, UNSEALED}), "")
 
 
-def digest(lies: bytes) -> str:
+def digest(lies: bytes | None) -> str:
     """By which the record names a `storage.key`; empty for no file."""
-    return hashlib.sha256(lies).hexdigest() if lies else ""
+    return "" if lies is None else hashlib.sha256(lies).hexdigest()
