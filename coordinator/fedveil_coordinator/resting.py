@@ -113,13 +113,7 @@ class _Desk:
         keys = storage_key.read(self.federation.home, self.passphrase)
         if not keys.converting:
             return keys, None
-        if storage_state.superseded(self.store.records.storage_rows(), storage_key.lying(self.federation.home)):
-            raise ConfigError(
-                "storage_key_replaced",
-                "storage.key is that of an order that was finished, and another began after it",
-                not_done="no file was changed",
-                next_step="put the storage.key back that belongs to this database",
-            )
+        storage_state.check_current(self.store.records.storage_rows(), storage_key.lying(self.federation.home))
         files, size = self._carry_out(keys)
         return StorageKeys(keys.now), Done(files, size, _order(keys), anew=False)
 

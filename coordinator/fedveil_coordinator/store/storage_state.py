@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from fedveil_common.database import glance
+from fedveil_common.errors import ConfigError
 
 from fedveil_coordinator.store import storage_key, tables
 
@@ -89,6 +90,17 @@ def standing(rows: Sequence[StorageRow], lies: bytes | None) -> Standing:
     if _unfinished(wrote):
         return Standing(State.EXCHANGED if superseded(rows, lies) else State.UNFINISHED, wrote.order, key)
     return Standing(State.SEALED if key and wrote.key == key else State.EXCHANGED, "", key)
+
+
+def check_current(rows: Sequence[StorageRow], lies: bytes | None) -> None:
+    """Returns if an order whose `storage.key` lies there may be finished. ConfigError `storage_key_replaced`."""
+    if superseded(rows, lies):
+        raise ConfigError(
+            "storage_key_replaced",
+            "storage.key is that of an order that was finished, and another began after it",
+            not_done="no file was changed",
+            next_step="put the storage.key back that belongs to this database",
+        )
 
 
 def superseded(rows: Sequence[StorageRow], lies: bytes | None) -> bool:
