@@ -19,6 +19,9 @@ from fedveil_common.errors import FedveilError, StorageError
 UNBOUNDED = 100_000
 """Columns of a stdout that is no terminal: nothing is folded there."""
 
+GAP, RULE = "   ", "\u2500"
+"""Between two columns of a table, and under their names."""
+
 
 def safe_text(text: str) -> str:
     """`text` on one line, every character that is not printable (control, format, separators) as its escape."""
@@ -137,7 +140,12 @@ def _print_aside(text: str) -> None:
 
 
 def _print_table(table: TextTable, stream: TextIO) -> None:
-    """Cells are folded in a narrow terminal, never cut."""
+    """Cells are folded in a narrow terminal, never cut. Where nothing is folded and a character is a column, the table
+    is made here: the same one, without loading what draws for terminals.
+    """
+    if not stream.isatty() and (lines := _unfolded(table, stream)):
+        print(*lines, sep="\n", file=stream)
+        return
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -151,3 +159,15 @@ def _print_table(table: TextTable, stream: TextIO) -> None:
     for row in table.rows:
         grid.add_row(*(Text(safe_text(cell)) for cell in row))
     console.print(grid)
+
+
+def _unfolded(table: TextTable, stream: TextIO) -> list[str]:
+    """The lines of a table of ASCII text; none if it has to be drawn."""
+    rows = [[safe_text(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    total = sum(widths) + len(GAP) * (len(widths) - 1)
+    ascii_alone = all(cell.isascii() for row in rows for cell in row)
+    if not ascii_alone or not 0 < total <= UNBOUNDED or not (stream.encoding or "utf-8").lower().startswith("utf"):
+        return []
+    lines = [GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [lines[0], RULE * total, *lines[1:]]
