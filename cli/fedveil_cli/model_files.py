@@ -23,8 +23,6 @@ from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.release import Release, accept_operator_only, read_release
 from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
-from fedveil_participant.data.csv_source import read_feature_table
-from fedveil_participant.data.folder import table_files
 from numpy.typing import NDArray
 
 from fedveil_cli import model_status
@@ -238,6 +236,9 @@ def predict(
     `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `usable`, before the
     data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
+    from fedveil_participant.data.csv_source import read_feature_table
+    from fedveil_participant.data.folder import table_files
+
     check_not_read(out, model, data, asked.status, companion(model))
     file = load(model)
     origin, standing = usable(file, Nearby(model), expected, asked)

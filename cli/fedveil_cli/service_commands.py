@@ -6,18 +6,14 @@ look which it is.
 
 import contextlib
 import fcntl
-import importlib.metadata
 import logging
 import os
 import pathlib
-import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from http.client import HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
-import structlog
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import RunId
 from fedveil_common.pki import invites
@@ -39,6 +35,8 @@ HEALTH_TIMEOUT_S = 5.0
 
 def software() -> str:
     """What we call ourselves to the other side."""
+    import importlib.metadata
+
     return f"fedveil/{importlib.metadata.version('fedveil')}"
 
 
@@ -58,6 +56,8 @@ class StandardError:
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Events with fields as JSON lines on stderr; stdout belongs to results."""
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -248,6 +248,9 @@ def _is_alive(process: int) -> bool:
 
 def check_health(home: pathlib.Path) -> str:
     """The address of this home's coordinator, if it answers; pinned to the federation's authority. Unreachable."""
+    import ssl
+    from http.client import HTTPException, HTTPSConnection
+
     if is_operator(home):
         from fedveil_coordinator import founding
 
