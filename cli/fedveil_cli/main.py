@@ -2,10 +2,18 @@
 
 Promise: results on stdout, everything else on stderr; the exit code says whose move it is (`fedveil_common.errors`).
 A defect of ours ends with exit code 70 and without a traceback (set FEDVEIL_TRACEBACK=1 for one), because what a
-traceback quotes is not ours to show. Heavy modules are imported inside the commands that need them.
+traceback quotes is not ours to show.
+
+A command loads what it needs and nothing else, or starting would cost more than sealing a model: CONTENTS says which
+module registers which name, only that one is loaded (`command_tree`), and it imports what does the work inside the
+functions that are the commands. tests/test_start.py says what they must not load.
 """
 
+import atexit
 import errno
+import functools
+import gc
+import importlib
 import os
 import pathlib
 import sys
@@ -15,29 +23,35 @@ from typing import TextIO
 
 import typer
 from fedveil_common.errors import ConfigError, FedveilError
-from typer.main import get_command
+from typer.core import TyperGroup
 
-from fedveil_cli import (
-    commands_anyone,
-    commands_budget,
-    commands_certificates,
-    commands_consent,
-    commands_data,
-    commands_governance,
-    commands_key,
-    commands_operator,
-    commands_organisation,
-    commands_records,
-    commands_run,
-    commands_storage,
-    reserved,
-)
+from fedveil_cli import command_tree
 from fedveil_cli.options import RootHome, RootJson, example
 from fedveil_cli.output import output_lost, print_error
 
 TRACEBACK = "FEDVEIL_TRACEBACK"
 INTERRUPTED = 130
 FULL_OR_FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+CONTENTS = (
+    ("commands_anyone", "version predict verify answers demo simulate"),
+    ("commands_operator", "init serve invite revoke fingerprint status health"),
+    ("commands_organisation", "join participate"),
+    ("commands_consent", "pending show approve deny pause resume leave"),
+    ("commands_records", "outbox"),
+    ("commands_certificates", "renew doctor"),
+    ("reserved", "roster report export unseal backup"),
+    ("commands_anyone", "plan model"),
+    ("commands_consent", "policy"),
+    ("commands_budget", "budget"),
+    ("commands_records", "audit"),
+    ("commands_run", "run round"),
+    ("commands_data", "data"),
+    ("commands_governance", "governance ca"),
+    ("commands_key", "key"),
+    ("commands_storage", "storage"),
+)
+"""Which module registers which names, in the order in which `--help` lists them."""
 
 app = typer.Typer(
     name="fedveil",
@@ -53,22 +67,21 @@ def fedveil(home: RootHome = None, as_json: RootJson = False) -> None:
     """Federated learning in which nobody, the coordinator included, sees any organisation's update."""
 
 
-for _group in (
-    commands_anyone,
-    commands_operator,
-    commands_organisation,
-    commands_consent,
-    commands_budget,
-    commands_records,
-    commands_run,
-    commands_certificates,
-    commands_data,
-    commands_governance,
-    commands_key,
-    commands_storage,
-):
-    _group.register(app)
-reserved.register(app, "")
+def commands() -> TyperGroup:
+    """Every command; none of them is loaded yet."""
+    return command_tree.tree(
+        app, {name: functools.partial(registered_by, module) for module, names in CONTENTS for name in names.split()}
+    )
+
+
+def registered_by(module: str) -> typer.Typer:
+    """What one of the modules in CONTENTS registers."""
+    found = typer.Typer()
+    importlib.import_module(f"fedveil_cli.{module}").register(found)
+    return found
+
+
+atexit.register(gc.freeze)  # a process that ends gives its memory back whole: to look for garbage first takes 0.1 s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failure(arguments: list[str]) -> FedveilError | int:
     """Runs the command: the error it ended with, or its exit code. The last resort of the whole program."""
     try:
-        code = get_command(app).main(arguments, prog_name="fedveil", standalone_mode=False)
+        code = commands().main(arguments, prog_name="fedveil", standalone_mode=False)
     except FedveilError as error:
         return error
     except typer.TyperException as error:

@@ -30,7 +30,7 @@ def not_in_this_release(what: str, release: str) -> ConfigError:
     )
 
 
-def register(group: typer.Typer, prefix: str) -> None:
+def register(group: typer.Typer, prefix: str = "") -> None:
     """Reserves, in `group`, the commands under `prefix` ("" for the top)."""
     for command, release in COMMANDS.items():
         before, _, name = command.rpartition(" ")
