@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedveil_common import plan as plans
-from fedveil_common.ids import OrgId, RunId
+from fedveil_common.ids import COORDINATOR, FederationId, OrgId, RunId
 from fedveil_common.plan import Plan
+from fedveil_common.roster import Member, Role, Roster
 from fedveil_common.secret import Seed
 from fedveil_participant.approval.binding import LocalDigests
 from fedveil_participant.approval.decisions import Person
@@ -26,6 +27,14 @@ OWNER, ALICE, BOB, MALLORY = (
 )
 STEWARD = Caller(Person(1004, "carol"), frozenset({"data-stewards"}))
 ROSTER = tuple(OrgId(name) for name in ("acme", "borealis", "cygnus"))
+MEMBERS = Roster(
+    FederationId("north"),
+    1,
+    (
+        Member(COORDINATOR, Role.COORDINATOR, bytes([9]) * 32),
+        *(Member(name, Role.PARTICIPANT, bytes([index]) * 32) for index, name in enumerate(ROSTER)),
+    ),
+)
 EXACT = plans.canonical(plans.parse_plan(plan_text().encode(), "plan.yaml"))
 NOISY = plans.canonical(plans.parse_plan(PRIVATE.encode(), "plan.yaml"))
 POLICY = """
@@ -92,7 +101,8 @@ class ConsentHouse:
         self.policy: Policy | None = parse_policy((POLICY + policy).encode(), "policy.yaml") if policy else None
         self.desk = ConsentDesk(ROSTER[0], self.policy, self.store, self.bindings, self.clock)
         self.live = live
-        self.orders = Orders(self.desk, self.store, live or NotRunning(), lambda: ROSTER, self.clock, 990)
+        self.roster = MEMBERS
+        self.orders = Orders(self.desk, self.store, live or NotRunning(), lambda: self.roster, self.clock, 990)
 
     def offer(self, run: str, canonical: bytes = EXACT) -> Word:
         return self.desk.decide(RunId(run), canonical, plans.parse_canonical(canonical), ROSTER)

@@ -26,7 +26,10 @@ from tests.nursery import nursery
 
 NAMES = ("acme", "borealis", "cygnus")
 LIMIT_S = 60.0
-GROUPS = ("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy", "round", "run", "storage")
+GROUPS = (
+    *("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy"),
+    *("roster", "round", "run", "storage"),
+)
 """Commands whose second word says which."""
 
 PRIVATE = """

@@ -25,6 +25,7 @@ from tests.consent_house import (
     BOB,
     EXACT,
     MALLORY,
+    MEMBERS,
     NOISY,
     OWNER,
     STEWARD,
@@ -423,11 +424,11 @@ def test_who_may_pause_and_end(tmp_path: Path) -> None:
         assert code_of(home.orders.leave, MALLORY) == "not_an_approver"
         for someone in (OWNER, ALICE, Caller(Person(0, "root"))):
             home.orders.pause(someone)
-        assert home.desk.hold(0.0) == "paused"
+        assert home.desk.hold(0.0, MEMBERS) == "paused"
     with house(tmp_path, TWO, live) as home:
-        assert home.desk.hold(0.0) == "paused", "also over a restart"
+        assert home.desk.hold(0.0, MEMBERS) == "paused", "also over a restart"
         home.orders.resume(OWNER)
-        assert home.desk.hold(0.0) == ""
+        assert home.desk.hold(0.0, MEMBERS) == ""
         home.orders.leave(OWNER)
         assert live.told[-1] == ("leave", "")
     with house(tmp_path) as home:

@@ -20,6 +20,7 @@ from fedveil_common.messages import (
     VoteMessage,
 )
 from fedveil_common.plan import Plan
+from fedveil_common.roster import Roster
 from fedveil_coordinator.run import MAX_ANSWERS
 from fedveil_participant import withdrawing
 from fedveil_participant.checks import Limits
@@ -80,7 +81,7 @@ class Mind:
             raise PolicyRefusal("approval_gone", "changed")
         return None
 
-    def hold(self, wall_s: float) -> str:
+    def hold(self, wall_s: float, roster: Roster) -> str:
         return self.held or ("" if hours.within(self.rule, wall_s) else "outside_hours")
 
     @property

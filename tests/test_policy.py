@@ -118,6 +118,7 @@ isolation: landlock
         "training_release: true",
         "countersign: ask",
         "isolation: none",
+        "roster: confirm",
         "timezone: Europe/Berlin",
         "resources: {max_rounds: 3}",
         'hours: {from: "08:00", to: "18:00", timezone: UTC}',

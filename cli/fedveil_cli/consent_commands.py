@@ -15,12 +15,14 @@ from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError, Unreachable
 from fedveil_common.ids import OrgId
 from fedveil_common.jcs import Json
+from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
 from fedveil_participant import membership
 from fedveil_participant.approval import report, service
 from fedveil_participant.approval.desk import ConsentDesk
 from fedveil_participant.approval.orders import NotRunning, Orders
 from fedveil_participant.approval.people import MachineAccounts
+from fedveil_participant.membership import Membership
 from fedveil_participant.policy import Facts, Verdict, examine, policy_digest
 from fedveil_participant.policy.judging import input_bytes
 from fedveil_participant.policy.policy_file import check_unwritable, load_policy, may_write_as
@@ -85,8 +87,8 @@ class House:
             try:
                 bindings = HouseBindings(store.registrations, opening(self.home, world.clock))
                 desk = ConsentDesk(OrgId(member.org_id), policy, store, bindings, world.clock)
-                members = _members(self.home, store.roster())
-                orders = Orders(desk, store, NotRunning(), lambda: members, world.clock, self.home.stat().st_uid)
+                roster = _newest(member, store.newer_roster(), store.roster(), member.signed_roster)
+                orders = Orders(desk, store, NotRunning(), lambda: roster, world.clock, self.home.stat().st_uid)
                 return orders.carry_out(request, MachineAccounts().caller(os.geteuid()))
             finally:
                 store.close()
@@ -212,14 +214,14 @@ def _roster_of(home: pathlib.Path) -> tuple[OrgId | None, tuple[OrgId, ...] | No
     if not membership.has_membership(home):
         return None, None
     member = membership.load_membership(home)
-    me, members = OrgId(member.org_id), _members(home, b"")
+    me, members = OrgId(member.org_id), tuple(_newest(member, member.signed_roster).participants)
     return me, members if me in members else None  # a roster from before this organisation says nothing yet
 
 
-def _members(home: pathlib.Path, signed: bytes) -> tuple[OrgId, ...]:
-    """Who stands in the roster that this home knows."""
-    member = membership.load_membership(home)
-    return tuple(roster_of_its_time(signed or member.signed_roster, member.trust).participants)
+def _newest(member: Membership, *signed: bytes) -> Roster:
+    """Of the rosters that this home knows the one of the highest version."""
+    trust = member.trust
+    return max((roster_of_its_time(one, trust) for one in signed if one), key=lambda roster: roster.version)
 
 
 def _hash(text: str) -> str:

@@ -472,9 +472,8 @@ def _participate(
         except BaseException as error:  # noqa: BLE001 - the last resort of the driver's thread
             failure.append(error)
 
-    orders = Orders(
-        desk, store, LiveDriver(driver), lambda: tuple(driver.state.roster.participants), world.clock, os.geteuid()
-    )
+    newest = lambda: driver.state.newer or driver.state.roster  # noqa: E731
+    orders = Orders(desk, store, LiveDriver(driver), newest, world.clock, os.geteuid())
     gid = organisation_policy.socket_group(desk.policy)
     service = ConsentService(places.socket, orders, MachineAccounts(), world.clock, stop_process, gid)
     thread = threading.Thread(target=drive, name="fedveil-driver", daemon=True)

@@ -9,7 +9,6 @@ import typer
 from fedveil_common.errors import ConfigError
 
 COMMANDS: Mapping[str, str] = {
-    "roster": "0.2",
     "run pause": "0.2",
     "run resume": "0.2",
     "round close": "0.2",

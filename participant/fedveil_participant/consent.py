@@ -16,6 +16,7 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking import quorum
 from fedveil_common.paillier.key_use import KeyUse
 from fedveil_common.paillier.round_shape import shape_of_plan
+from fedveil_common.roster import Roster
 
 from fedveil_participant import checks, encrypted_checks
 from fedveil_participant.events import Admission
@@ -57,8 +58,8 @@ class Consenting(Protocol):
         """What the next input of a run rests on; None where nothing is kept. PolicyRefusal `approval_gone`."""
         ...
 
-    def hold(self, wall_s: float) -> str:
-        """Why no input is made at `wall_s`, in any run; "" if inputs are made."""
+    def hold(self, wall_s: float, roster: Roster) -> str:
+        """Why no input is made at `wall_s` under `roster`, in any run; "" if inputs are made."""
         ...
 
     @property
@@ -89,7 +90,7 @@ class Consent:
         """Nothing is kept."""
         return None
 
-    def hold(self, wall_s: float) -> str:
+    def hold(self, wall_s: float, roster: Roster) -> str:
         """Inputs are made at any time."""
         return ""
 

@@ -356,7 +356,9 @@ class Driver:
         self.handle(Connected(now))
 
     def _roster(self, message: RosterNotice) -> None:
-        """A governance-signed higher version is taken; added members are named to the operator (A7)."""
+        """A governance-signed higher version is taken; added members are named to the operator (A7). Whether inputs are
+        made under it is the policy's.
+        """
         before = self.state.newer or self.state.roster
         try:
             roster = self._verify_roster(message, before)
@@ -375,6 +377,7 @@ class Driver:
         added = sorted(set(roster.participants) - set(before.participants))
         removed = sorted(set(before.participants) - set(roster.participants))
         self.tell("roster", {"version": str(roster.version), "added": ",".join(added), "removed": ",".join(removed)})
+        self.answers.refresh_hold()  # before anything else is done under it
 
     # --- long work ----------------------------------------------------------------------------------------------------
 

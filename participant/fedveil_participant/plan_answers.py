@@ -172,7 +172,9 @@ class PlanAnswers:
     def refresh_hold(self) -> None:
         """Tell the machine, and the coordinator, whether inputs are made at this time."""
         self._look_at = self._clock.monotonic_s() + HOURS_S
-        code = self.consent.hold(self._clock.wall_s()) or (withdrawing.LEAVING if self._leaving else "")
+        state = self._engine.state
+        code = self.consent.hold(self._clock.wall_s(), state.newer or state.roster)
+        code = code or (withdrawing.LEAVING if self._leaving else "")
         if code == self._engine.state.held:
             return
         self._engine.handle(InputsHeld(code))

@@ -24,8 +24,8 @@ _LISTED = """
     no_holdout_rows no_proposal no_update no_weight noise_chain_broken noise_component_too_small noise_grid_too_coarse
     not_a_member not_a_secret not_in_cohort not_in_roster not_in_this_release not_opened other_key_root outside_hours
     own_advert_altered own_header_altered paused plan_not_accepted policy_refused replayed_manifest ring_file_damaged
-    ring_file_missing ring_would_wrap roster_fork roster_lists_other_key roster_rollback round_not_proved
-    run_has_stopped sealed_file_damaged sealed_file_missing second_vote share_missing slot_overflow
+    ring_file_missing ring_would_wrap roster_fork roster_lists_other_key roster_rollback roster_unconfirmed
+    round_not_proved run_has_stopped sealed_file_damaged sealed_file_missing second_vote share_missing slot_overflow
     state_not_derived sum_disputed sum_not_signed sum_out_of_range sum_too_large too_few_rows too_few_shares
     too_few_survivors too_many_complaints too_many_failures too_many_quorums too_many_rows trainer_needed
     uncharged_block unreachable update_lost update_not_finite version_presumed_spent wrong_commitment

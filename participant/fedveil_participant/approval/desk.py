@@ -14,6 +14,7 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.paillier.round_shape import shape_of_plan
 from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
+from fedveil_common.roster import Roster
 
 from fedveil_participant.approval.binding import NOTHING, Binding, Bindings, bind
 from fedveil_participant.approval.decisions import (
@@ -26,6 +27,7 @@ from fedveil_participant.approval.decisions import (
     Waiting,
     decide,
 )
+from fedveil_participant.approval.roster_word import RosterStore, RosterWord
 from fedveil_participant.checks import Limits
 from fedveil_participant.consent import PENDING, Word
 from fedveil_participant.events import Admission
@@ -33,6 +35,7 @@ from fedveil_participant.policy import SAID, Facts, Policy, Refusal, judge, poli
 from fedveil_participant.policy import hours as hours_of_day
 from fedveil_participant.policy.automatic import month_epsilon
 from fedveil_participant.policy.judging import MONTH_SPENT, input_bytes, rounds_of
+from fedveil_participant.policy.rules import RosterRule
 from fedveil_participant.ports import Cipher
 
 DENIED, WITHDRAWN, PAUSED, OUTSIDE_HOURS = "consent_denied", "consent_withdrawn", "paused", "outside_hours"
@@ -42,7 +45,7 @@ DEFAULT_CHANGED_ROWS = 10
 """Rows that must have changed between two runs with exact sums, where no policy says it."""
 
 
-class ConsentStore(Protocol):
+class ConsentStore(RosterStore, Protocol):
     """What the desk keeps; `store.ParticipantStore` in production."""
 
     def keep_offer(  # noqa: D102
@@ -66,12 +69,13 @@ class ConsentDesk:
         clock: Clock,
         cipher: Cipher | None = None,
     ) -> None:
-        self._me = me
+        self.me = me
         self._store = store
         self._bindings = bindings
         self._clock = clock
         self._cipher = cipher
         self._paused = store.is_paused()
+        self.roster_word = RosterWord(me, policy is not None and policy.roster is RosterRule.CONFIRM, store)
         self._told: dict[RunId, str] = {}
         self._offered: frozenset[RunId] = frozenset()
         self._telling = threading.Lock()
@@ -144,11 +148,14 @@ class ConsentDesk:
         epsilon = 0.0 if plan.privacy is None else plan.privacy.max_epsilon
         return Admission(run_id, binding, decision.by, decision.number, rounds_of(plan), epsilon)
 
-    def hold(self, wall_s: float) -> str:
+    def hold(self, wall_s: float, roster: Roster) -> str:
         """`Consenting.hold`."""
+        unconfirmed = self.roster_word.hold(roster)
         if self._paused:
             return PAUSED
-        return "" if self.policy is None or hours_of_day.within(self.policy.hours, wall_s) else OUTSIDE_HOURS
+        if self.policy is not None and not hours_of_day.within(self.policy.hours, wall_s):
+            return OUTSIDE_HOURS
+        return unconfirmed
 
     @property
     def watches_clock(self) -> bool:
@@ -188,7 +195,7 @@ class ConsentDesk:
         if self.policy is not None:
             spent = month_epsilon(self.policy, plan.data.dataset, run_id, self._store.standing_consents().let_in, now)
         size = None if members is None else self._input_bytes(plan, len(members))
-        return Facts(self._me, members, None, spent, size, now)
+        return Facts(self.me, members, None, spent, size, now)
 
     def _check_policy(self, run_id: RunId, plan: Plan, standing: Standing) -> None:
         """The policy as it is now, beside the runs that were let in since the offer: a coordinator may send a manifest

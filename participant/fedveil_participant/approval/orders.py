@@ -1,10 +1,11 @@
-"""What people order about consent, carried out: looking, approving, denying, pausing, leaving.
+"""What people order about consent, carried out: looking, approving, denying, pausing, leaving, confirming a roster.
 
 Promise: what is asked is checked before anything is written; a plan is approved only as it was offered here, in its
 canonical bytes, and only within the policy; what the person was shown is kept with the approval. The same whether a
 participant runs (`Live` tells it at once) or not. Any thread.
 """
 
+import hmac
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,14 +16,17 @@ from fedveil_common.dp import budget
 from fedveil_common.errors import ConfigError, FedveilError, LocalRefusal, Unreachable
 from fedveil_common.ids import OrgId, RunId, is_name
 from fedveil_common.jcs import Json
+from fedveil_common.pki.words import check_words
 from fedveil_common.plan import ModelKind, Plan
 from fedveil_common.ports import Clock
+from fedveil_common.roster import Roster
 
 from fedveil_participant.approval import difference, people, report
 from fedveil_participant.approval.binding import NOTHING
 from fedveil_participant.approval.decisions import Agreed, Approval, Denied
 from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk
 from fedveil_participant.approval.people import Caller
+from fedveil_participant.approval.roster_word import Difference
 from fedveil_participant.policy import examine, refused
 from fedveil_participant.store import Books, StoredOffer, consents
 
@@ -79,21 +83,23 @@ class NotRunning:
 
 
 class Orders:
-    """`members`: the roster as it is now. `owner_uid`: the account that the participant runs, or would run, under."""
+    """`roster`: the newest that governance signed. `owner_uid`: the account that the participant runs, or would run,
+    under.
+    """
 
     def __init__(
         self,
         desk: ConsentDesk,
         store: Books,
         live: Live,
-        members: Callable[[], tuple[OrgId, ...]],
+        roster: Callable[[], Roster],
         clock: Clock,
         owner_uid: int,
     ) -> None:
         self._desk = desk
         self._store = store
         self._live = live
-        self._members = members
+        self._roster = roster
         self._clock = clock
         self._owner_uid = owner_uid
 
@@ -108,6 +114,8 @@ class Orders:
             "pause": (self.pause, frozenset()),
             "resume": (self.resume, frozenset()),
             "leave": (self.leave, frozenset()),
+            "roster": (self.roster, frozenset()),
+            "confirm_roster": (self.confirm_roster, frozenset({"words"})),
         }
         if not isinstance(order, str) or order not in known:
             raise _bad_request("there is no such order")
@@ -339,6 +347,57 @@ class Orders:
         self._desk.pause_changed()
         self._live.hold_changed()
         return {"paused": paused}
+
+    # --- who is in the federation -------------------------------------------------------------------------------------
+
+    def roster(self, caller: Caller) -> Answer:
+        """Every member of the newest roster, and what nobody here has confirmed of it yet."""
+        roster, word = self._roster(), self._desk.roster_word
+        found = word.of(roster)
+        return {
+            "version": roster.version,
+            "hash": roster.hash.hex(),
+            "words": check_words(roster.hash),
+            "asked": word.asked,
+            "confirmed": not found.needs_word,
+            "members": [
+                {
+                    "name": member.org_id,
+                    "role": str(member.role),
+                    "key_words": check_words(member.protocol_key),
+                    "state": self._member_state(member.org_id, found),
+                }
+                for member in roster.members
+            ],
+            "gone": list(found.gone),
+        }
+
+    def _member_state(self, name: OrgId, found: Difference) -> str:
+        if name == self._desk.me:
+            return "this organisation"
+        return "not confirmed" if name in found.added else "another key" if name in found.rekeyed else "confirmed"
+
+    def confirm_roster(self, caller: Caller, words: Json = "") -> Answer:
+        """Somebody here has heard of every member. PolicyRefusal `not_an_approver`; ConfigError `roster_words_differ`.
+
+        Governance could make two rosters of the same words; a round binds the whole hash, which all of its cohort sign.
+        """
+        people.check_approver(self._desk.policy, caller, self._owner_uid)
+        roster = self._roster()
+        given = " ".join(words.lower().split()) if isinstance(words, str) else ""
+        if not hmac.compare_digest(given.encode(), check_words(roster.hash).encode()):
+            raise ConfigError(
+                "roster_words_differ",
+                f"these are not the words of roster version {roster.version}, the newest that this home knows",
+                not_done="nothing was confirmed",
+                next_step="`fedveil roster show` here and at the operator's; if they differ, confirm nothing",
+            )
+        self._desk.roster_word.confirm(roster, caller.person)
+        self._live.hold_changed()
+        return self.roster(caller)
+
+    def _members(self) -> tuple[OrgId, ...]:
+        return tuple(self._roster().participants)
 
     def _canonical(self, digest: bytes) -> bytes:
         """The canonical bytes of a plan that was offered here."""

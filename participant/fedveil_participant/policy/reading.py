@@ -109,6 +109,7 @@ def _policy(root: Node, findings: Findings) -> rules.Policy:
         min_changed_rows=top.integer("min_changed_rows", 1, MOST_ROWS, default=10),
         countersign=rules.Countersign(top.choice("countersign", tuple(rules.Countersign), default="auto")),
         isolation=rules.Isolation(top.choice("isolation", tuple(rules.Isolation), default="landlock")),
+        roster=_roster(top),
     )
     if policy.need > 1 and not policy.approvers:
         top.wrong("need", "approvers", "two approvals need approvers: [{user: NAME}, ...]")
@@ -132,6 +133,12 @@ def _privacy(section: Section) -> rules.PrivacyRules:
     )
     section.close()
     return privacy
+
+
+def _roster(top: Section) -> rules.RosterRule | None:
+    """`operator` is what holds where nothing is said: it is not in the canonical form."""
+    found = rules.RosterRule(top.choice("roster", tuple(rules.RosterRule), default="operator"))
+    return None if found is rules.RosterRule.OPERATOR else found
 
 
 def _data(top: Section, findings: Findings) -> dict[str, rules.DataRules]:

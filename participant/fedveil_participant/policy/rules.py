@@ -130,6 +130,13 @@ class AutomaticRule:
     epsilon: float
 
 
+class RosterRule(enum.StrEnum):
+    """Whose word a new member, or a member's new key, needs: governance's alone, or also that of somebody here."""
+
+    OPERATOR = "operator"
+    CONFIRM = "confirm"
+
+
 class Countersign(enum.StrEnum):
     """Whether this organisation vouches for the models that it derived by itself, or once its owner has said so."""
 
@@ -148,7 +155,8 @@ class Isolation(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All that an organisation has laid down. `plans` empty: any plan that the other rules let through. `approvers`
-    empty: whoever runs the participant. `zone`: whose calendar months count.
+    empty: whoever runs the participant. `zone`: whose calendar months count. `roster`: None for `operator`, so that the
+    digests of policies from before there was a choice stay.
     """
 
     version: int
@@ -169,3 +177,4 @@ class Policy:
     min_changed_rows: int = 10
     countersign: Countersign = Countersign.AUTO
     isolation: Isolation = Isolation.LANDLOCK
+    roster: RosterRule | None = None

@@ -6,15 +6,16 @@ for a denial is kept here and in the trail, and nowhere else. Source: docs/conse
 """
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from fedveil_common import jcs
 from fedveil_common.database import Database
 from fedveil_common.errors import PolicyRefusal
-from fedveil_common.ids import RunId
+from fedveil_common.ids import OrgId, RunId
 from fedveil_common.ports import Clock
+from fedveil_common.roster import Roster
 from fedveil_common.rows import Row, Value
 
 from fedveil_participant.approval.binding import Binding, differences
@@ -28,7 +29,7 @@ MAX_OFFERS = 256
 it likes.
 """
 
-_PAUSED = "paused"
+_PAUSED, _CONFIRMED = "paused", "confirmed_members"
 
 Facts = Sequence[tuple[str, str]]
 
@@ -277,6 +278,31 @@ class Consents:
         with self._database.write() as connection:
             self._consent_trail(connection, "leaving", _by(person))
 
+    # --- who is in the federation -------------------------------------------------------------------------------------
+
+    def confirmed_members(self) -> dict[OrgId, bytes]:
+        """Name -> protocol key (32 bytes) of the members that somebody here confirmed and that did not leave since."""
+        with self._database.read() as connection:
+            row = tables.MARKS.one(connection, name=_CONFIRMED)
+        if row is None:
+            return {}
+        found = jcs.loads(row.blob("value"))
+        assert isinstance(found, dict), "written below"
+        return {OrgId(name): bytes.fromhex(str(key)) for name, key in found.items()}
+
+    def keep_confirmed(self, members: Mapping[OrgId, bytes]) -> None:
+        """Of the confirmed members these are left: the others are in no roster any more."""
+        with self._database.write() as connection:
+            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(members))
+
+    def confirm_roster(self, roster: Roster, words: str, person: Person) -> None:
+        """`person` confirms every member of `roster` under its key. `words`: what the person was told and compared."""
+        members = {member.org_id: member.protocol_key for member in roster.members}
+        facts = (("version", str(roster.version)), ("roster", roster.hash.hex()), ("words", words))
+        with self._database.write() as connection:
+            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(members))
+            self._consent_trail(connection, "roster_confirmed", (*_by(person), *facts))
+
     def _consent_trail(self, connection: sa.Connection, kind: str, facts: Facts) -> None:
         row: dict[str, Value] = {
             "wall_s": self._clock.wall_s(),
@@ -295,6 +321,10 @@ def denied_before(connection: sa.Connection, plan_hash: bytes) -> bool:
         tables.DENIALS.one(connection, plan_hash=plan_hash) is not None
         or tables.MARKS.one(connection, name=_denied(plan_hash)) is not None
     )
+
+
+def _confirmed(members: Mapping[OrgId, bytes]) -> bytes:
+    return jcs.dumps({name: key.hex() for name, key in members.items()})
 
 
 def _outlive(connection: sa.Connection, plan_hash: bytes) -> None:

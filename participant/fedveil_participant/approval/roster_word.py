@@ -1,0 +1,88 @@
+"""Who is in the federation, in the word of this organisation's people (`roster: confirm` in the policy).
+
+Promise: governance signs who is a member, and this house can insist that somebody here has heard of each of them:
+under such a policy no input is made while the newest roster has a member, or a key of one, that nobody here confirmed.
+Whoever left must be confirmed anew. Nothing that comes from outside confirms anything.
+Source: FLSA/1 A7 (docs/protocol.md), docs/consent.md.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedveil_common.ids import OrgId
+from fedveil_common.pki.words import check_words
+from fedveil_common.roster import Roster
+
+from fedveil_participant.approval.decisions import Person
+
+UNCONFIRMED = "roster_unconfirmed"
+"""What the coordinator hears while somebody's word is awaited: not of whom."""
+
+
+class RosterStore(Protocol):
+    """Where confirmed members are kept; `store.ParticipantStore` in production."""
+
+    def confirmed_members(self) -> Mapping[OrgId, bytes]: ...  # noqa: D102
+    def keep_confirmed(self, members: Mapping[OrgId, bytes]) -> None: ...  # noqa: D102
+    def confirm_roster(self, roster: Roster, words: str, person: Person) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a roster differs from the members that were confirmed: who is new, who has another key, who is gone."""
+
+    added: tuple[OrgId, ...] = ()
+    rekeyed: tuple[OrgId, ...] = ()
+    gone: tuple[OrgId, ...] = ()
+
+    @property
+    def needs_word(self) -> bool:
+        """Whether somebody must confirm it: that a member is gone need not be confirmed."""
+        return bool(self.added or self.rekeyed)
+
+
+def difference(confirmed: Mapping[OrgId, bytes], roster: Roster, me: OrgId) -> Difference:
+    """`confirmed`: name -> protocol key (32 bytes). My own entry is not looked at: no roster is accepted that lists me
+    under a key which is not mine (`roster.accept_roster`).
+    """
+    listed = {member.org_id: member.protocol_key for member in roster.members if member.org_id != me}
+    return Difference(
+        tuple(name for name in listed if name not in confirmed),
+        tuple(name for name, key in listed.items() if confirmed.get(name, key) != key),
+        tuple(sorted(name for name in confirmed if name not in listed and name != me)),
+    )
+
+
+class RosterWord:
+    """`asked`: whether the policy wants members confirmed. The driver's thread and those of orders."""
+
+    def __init__(self, me: OrgId, asked: bool, store: RosterStore) -> None:
+        self._me = me
+        self._store = store
+        self._confirmed = store.confirmed_members()
+        self._changing = threading.Lock()
+        self.asked = asked
+
+    def of(self, roster: Roster) -> Difference:
+        """What is not confirmed of `roster`, whether the policy asks or not."""
+        return difference(self._confirmed, roster, self._me)
+
+    def hold(self, roster: Roster) -> str:
+        """Why no input is made under `roster`; "" if some may be. Who left is forgotten here, durably."""
+        if not self.asked:
+            return ""
+        with self._changing:
+            found = self.of(roster)
+            if found.gone:
+                kept = {name: key for name, key in self._confirmed.items() if name not in found.gone}
+                self._store.keep_confirmed(kept)
+                self._confirmed = kept
+        return UNCONFIRMED if found.needs_word else ""
+
+    def confirm(self, roster: Roster, person: Person) -> None:
+        """`person` has heard of every member of `roster`, and of the key of each."""
+        with self._changing:
+            self._store.confirm_roster(roster, check_words(roster.hash), person)
+            self._confirmed = self._store.confirmed_members()

@@ -1,0 +1,264 @@
+"""`roster: confirm`: no input under a roster with a member, or a member's key, that nobody here confirmed (A7)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fedveil_common.errors import FedveilError
+from fedveil_common.ids import COORDINATOR, OrgId
+from fedveil_common.messages import AdvertMessage, Refusal
+from fedveil_common.pki.words import check_words
+from fedveil_common.roster import Member, Role, Roster
+from fedveil_participant.approval import roster_word
+from fedveil_participant.approval.desk import ConsentDesk
+from fedveil_participant.approval.roster_word import UNCONFIRMED, Difference, RosterWord, difference
+from fedveil_participant.policy import policy_digest
+from fedveil_simulation.charter import make_charter
+from fedveil_simulation.cluster import Cluster
+
+from tests.consent_house import ALICE, MALLORY, MEMBERS, OWNER, ConsentHouse, Live, house
+from tests.federation import FIVE, RUN, journal, plan_bytes, trail
+from tests.test_consent_rounds import VICTIM, Mind, finish, minded, sent
+
+ME = MEMBERS.participants[0]
+KEYS = {member.org_id: member.protocol_key for member in MEMBERS.members}
+DELTA = Member(OrgId("delta"), Role.PARTICIPANT, bytes([77]) * 32)
+ASKED = "roster: confirm\n"
+
+
+def changed(*more: Member, without: str = "", other_key: str = "", version: int = 2) -> Roster:
+    kept = [one for one in MEMBERS.members if one.org_id != without]
+    keyed = [replace(one, protocol_key=bytes([88]) * 32) if one.org_id == other_key else one for one in kept]
+    return replace(MEMBERS, version=version, members=(*keyed, *more))
+
+
+def words(roster: Roster) -> str:
+    return check_words(roster.hash)
+
+
+def confirm(home: ConsentHouse, roster: Roster) -> None:
+    home.roster = roster
+    home.orders.carry_out({"order": "confirm_roster", "words": words(roster)}, OWNER)
+
+
+def hold(home: ConsentHouse, roster: Roster) -> str:
+    return home.desk.hold(0.0, roster)
+
+
+# --- what differs ---------
+
+
+def test_a_new_member_and_a_new_key_need_a_word_and_a_member_that_left_none() -> None:
+    assert difference(KEYS, MEMBERS, ME) == Difference()
+    new = difference(KEYS, changed(DELTA), ME)
+    assert (new, new.needs_word) == (Difference(added=(DELTA.org_id,)), True)
+    keyed = difference(KEYS, changed(other_key="borealis"), ME)
+    assert (keyed, keyed.needs_word) == (Difference(rekeyed=(OrgId("borealis"),)), True)
+    left = difference(KEYS, changed(without="borealis"), ME)
+    assert (left, left.needs_word) == (Difference(gone=(OrgId("borealis"),)), False)
+
+
+def test_a_new_coordinator_key_needs_a_word_and_my_own_does_not() -> None:
+    assert difference(KEYS, changed(other_key=COORDINATOR), ME).rekeyed == (COORDINATOR,)
+    assert difference(KEYS, changed(other_key=ME), ME) == Difference()
+    without_me = {name: key for name, key in KEYS.items() if name != ME}
+    assert difference(without_me, MEMBERS, ME) == Difference(), "that I am listed need not be confirmed"
+
+
+# --- what a house holds back ----------
+
+
+def test_nothing_is_given_until_somebody_has_confirmed_the_first_roster(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED, Live()) as home:
+        assert hold(home, MEMBERS) == UNCONFIRMED
+        confirm(home, MEMBERS)
+        assert hold(home, MEMBERS) == ""
+        assert home.live is not None
+        assert home.live.told == [("hold", "")], "the participant that runs hears of it"
+    with house(tmp_path, ASKED) as home:
+        assert hold(home, MEMBERS) == "", "also after a restart"
+        assert hold(home, changed(DELTA)) == UNCONFIRMED
+        assert hold(home, changed(other_key="borealis")) == UNCONFIRMED
+
+
+def test_without_the_rule_every_roster_that_governance_signed_holds(tmp_path: Path) -> None:
+    for index, policy in enumerate(("", "min_cell: 5\n", "roster: operator\n")):
+        (tmp_path / str(index)).mkdir()
+        with house(tmp_path / str(index), policy) as home:
+            assert hold(home, changed(DELTA)) == ""
+
+
+def test_who_left_is_confirmed_anew_also_after_a_restart_and_under_the_same_key(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        confirm(home, MEMBERS)
+        assert hold(home, changed(without="borealis")) == ""
+        assert hold(home, changed(version=3)) == UNCONFIRMED
+    with house(tmp_path, ASKED) as home:
+        assert hold(home, changed(version=3)) == UNCONFIRMED
+        found = home.desk.roster_word.of(changed(version=3))
+        assert found.added == (OrgId("borealis"),)
+
+
+def test_a_pause_and_the_hours_are_said_first(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        home.orders.carry_out({"order": "pause"}, OWNER)
+        assert hold(home, MEMBERS) == "paused"
+        home.orders.carry_out({"order": "resume"}, OWNER)
+        assert hold(home, MEMBERS) == UNCONFIRMED
+
+
+def test_the_rule_changes_the_digest_of_a_policy_and_its_absence_does_not(tmp_path: Path) -> None:
+    digests = []
+    for index, policy in enumerate(("need: 1\n", "roster: operator\n", ASKED)):
+        (tmp_path / str(index)).mkdir()
+        with house(tmp_path / str(index), policy) as home:
+            digests.append(policy_digest(home.policy))
+    assert digests[0] == digests[1] != digests[2], "approvals of before stay good"
+
+
+# --- who says so, and how ----------
+
+
+@pytest.mark.parametrize("given", ["", "amber", words(changed(DELTA)), words(MEMBERS)[:-1], None, 7])
+def test_other_words_confirm_nothing(tmp_path: Path, given: object) -> None:
+    with house(tmp_path, ASKED, Live()) as home:
+        with pytest.raises(FedveilError) as caught:
+            home.orders.carry_out({"order": "confirm_roster", "words": given}, OWNER)  # type: ignore[dict-item]
+        assert caught.value.code == "roster_words_differ"
+        assert caught.value.not_done
+        assert hold(home, MEMBERS) == UNCONFIRMED
+        assert home.live is not None
+        assert home.live.told == []
+        assert "roster_confirmed" not in home.notes()
+
+
+def test_words_are_read_as_people_write_them(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        spoken = "  " + words(MEMBERS).upper().replace(" ", "  \t")
+        home.orders.carry_out({"order": "confirm_roster", "words": spoken}, OWNER)
+        assert hold(home, MEMBERS) == ""
+
+
+def test_a_roster_that_came_meanwhile_is_not_confirmed_with_the_words_of_the_one_before(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        home.roster = changed(DELTA)
+        with pytest.raises(FedveilError) as caught:
+            home.orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, OWNER)
+        assert caught.value.code == "roster_words_differ"
+        assert "version 2" in caught.value.what
+
+
+def test_approvers_confirm_where_the_policy_names_them_and_nobody_else(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED + "approvers: [{user: alice}]\n") as home:
+        for caller in (OWNER, MALLORY):
+            with pytest.raises(FedveilError) as caught:
+                home.orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, caller)
+            assert caught.value.code == "not_an_approver"
+        home.orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, ALICE)
+        assert hold(home, MEMBERS) == ""
+        row = next(row for row in home.store.trail() if row.kind == "roster_confirmed")
+        facts = dict(row.facts)
+        assert (facts["name"], facts["version"], facts["words"]) == ("alice", "1", words(MEMBERS))
+        assert facts["roster"] == MEMBERS.hash.hex()
+
+
+def test_what_is_shown_says_of_each_member_what_is_not_confirmed(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        confirm(home, MEMBERS)
+        home.roster = changed(DELTA, without="cygnus", other_key="borealis")
+        found = home.orders.carry_out({"order": "roster"}, MALLORY)
+        members = found["members"]
+        assert isinstance(members, list)
+        states = {str(one["name"]): one["state"] for one in members if isinstance(one, dict)}
+        assert states == {
+            "acme": "this organisation",
+            "borealis": "another key",
+            "coordinator": "confirmed",
+            "delta": "not confirmed",
+        }
+        assert (found["gone"], found["confirmed"], found["asked"]) == (["cygnus"], False, True)
+        assert found["words"] == words(home.roster)
+
+
+# --- in the rounds ----------
+
+FOUR, NEWER = make_charter(FIVE[:4], 1), make_charter(FIVE, 1, version=2)
+
+
+class Confirmed:
+    """A store in which these members were confirmed."""
+
+    def __init__(self, members: dict[OrgId, bytes]) -> None:
+        self.members = members
+
+    def confirmed_members(self) -> dict[OrgId, bytes]:
+        return self.members
+
+    def keep_confirmed(self, members: object) -> None:
+        raise AssertionError("nobody left")
+
+    def confirm_roster(self, roster: object, words: str, person: object) -> None:
+        raise AssertionError("nobody confirms")
+
+
+class Wary(Mind):
+    """A mind that gives inputs under the members of the first roster, and no others."""
+
+    def hold(self, wall_s: float, roster: Roster) -> str:
+        listed = {member.org_id: member.protocol_key for member in FOUR.roster.members}
+        return RosterWord(VICTIM, True, Confirmed(listed)).hold(roster)
+
+
+def told_at(kind: str) -> Cluster:
+    """The newer roster comes in the moment in which the victim's journal says `kind` in round 1."""
+    plan = plan_bytes(rounds=1)
+    cluster, _ = minded(plan=plan, mind=Wary())
+    done: list[int] = []
+
+    def saved(said: str, key: object) -> None:
+        driver = cluster.members[VICTIM].driver
+        if said == kind and not done and driver is not None:
+            done.append(1)
+            driver.call(lambda: driver._roster(NEWER.notice))
+
+    journal(cluster, VICTIM).on_save = saved  # type: ignore[assignment]
+    assert finish(cluster, plan) == "finished"
+    assert done, f"there was no {kind}"
+    return cluster
+
+
+@pytest.mark.parametrize("kind", ["offer", "advert", "shares", "ack", "dealers"])
+def test_attack_A7_a_member_that_nobody_confirmed_gets_no_input(kind: str) -> None:
+    cluster = told_at(kind)
+    said = trail(cluster, VICTIM, 1)
+    assert "sat_out" in said
+    assert not {"input", "vote", "reveal"} & set(said)
+    assert any(isinstance(one, Refusal) and one.code == UNCONFIRMED for one in sent(cluster, Refusal))
+    assert not [upload for upload in cluster.uploads if upload[0] == VICTIM]
+
+
+def test_attack_A7_falls_for_it_without_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_word, "difference", lambda confirmed, roster, me: Difference())
+    assert "reveal" in trail(told_at("dealers"), VICTIM, 1)
+
+
+def test_an_input_whose_header_is_out_is_given_under_the_roster_of_its_attempt() -> None:
+    said = trail(told_at("input"), VICTIM, 1)
+    assert {"input", "vote", "reveal"} <= set(said)
+
+
+def test_a_participant_that_starts_under_an_unconfirmed_roster_makes_no_advert() -> None:
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(plan=plan, mind=Mind())
+    mind.held = UNCONFIRMED
+    cluster.start_member(VICTIM)
+    cluster.settle()
+    assert finish(cluster, plan) == "finished"
+    assert not sent(cluster, AdvertMessage)
+    assert RUN in cluster.memory.runs
+
+
+def test_the_desk_asks_only_where_the_policy_says_so(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        assert home.desk.roster_word.asked
+        assert not ConsentDesk(ME, None, home.store, home.bindings, home.clock).roster_word.asked
