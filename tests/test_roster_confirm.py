@@ -32,6 +32,7 @@ def test_an_organisation_gives_no_input_under_a_roster_that_it_did_not_confirm(t
         assert text.returncode == 0
         assert "no input is given until" in text.stdout
         assert "not confirmed" in text.stdout
+        assert "members wait to be confirmed" in home.run("pending", home=WARY).stdout
 
         other = home.run("roster", "confirm", "--words", "amber amber amber amber amber amber", "--json", home=WARY)
         assert (other.returncode, json.loads(other.stderr)["error"]["code"]) == (2, "roster_words_differ")

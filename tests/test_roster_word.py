@@ -71,7 +71,9 @@ def test_a_new_coordinator_key_needs_a_word_and_my_own_does_not() -> None:
 def test_nothing_is_given_until_somebody_has_confirmed_the_first_roster(tmp_path: Path) -> None:
     with house(tmp_path, ASKED, Live()) as home:
         assert hold(home, MEMBERS) == UNCONFIRMED
+        assert home.orders.carry_out({"order": "pending"}, OWNER)["roster_waits"] is True
         confirm(home, MEMBERS)
+        assert home.orders.carry_out({"order": "pending"}, OWNER)["roster_waits"] is False
         assert hold(home, MEMBERS) == ""
         assert home.live is not None
         assert home.live.told == [("hold", "")], "the participant that runs hears of it"

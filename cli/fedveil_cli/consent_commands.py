@@ -112,7 +112,11 @@ def pending(house: House, output: Output) -> None:
         )
         for one in rows
     ]
-    lines: list[str | TextTable] = [TextTable(columns, cells)] if rows else ["nothing waits"]
+    lines: list[str | TextTable] = [TextTable(columns, cells)] if rows else []
+    if not rows:
+        lines.append("no plan waits" if found.get("roster_waits") else "nothing waits")
+    if found.get("roster_waits"):
+        lines.append("members wait to be confirmed, and no input is given until then: fedveil roster show")
     if found.get("full"):
         lines.append("no more plans can wait: of those that come, only what takes the place of another is kept")
     if found["paused"]:

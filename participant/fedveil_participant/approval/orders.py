@@ -129,11 +129,13 @@ class Orders:
 
     def pending(self, caller: Caller) -> Answer:
         """What waits for somebody's word, oldest first, and whether inputs are held back."""
+        word = self._desk.roster_word
         waiting = self._store.waiting()
         return {
             "pending": [self._row(offer) for offer in waiting],
             "full": len(waiting) >= consents.MAX_OFFERS,
             "paused": self._store.is_paused(),
+            "roster_waits": word.asked and word.of(self._roster()).needs_word,
             "policy": self._desk.digest.hex() if self._desk.policy is not None else None,
         }
 
