@@ -356,6 +356,22 @@ def test_an_offer_under_the_newer_roster_leaves_the_attempt_under_the_old_one() 
     assert (after.roster, after.newer) == (newer, None)
 
 
+@pytest.mark.parametrize("stage", ["shares", "input", "vote", "reveal"])
+def test_no_attempt_begins_under_the_roster_before_the_newest(stage: str) -> None:
+    """Also while another one is open under it: what this organisation holds back, it holds back for the newest."""
+    rogue = at(stage)
+    state = state_of(rogue)
+    offer = Offer(rogue.manifest(key=AttemptKey(RUN, 1, 2), abort_certificates=rogue.earlier(1)))
+    if stage == "shares":
+        assert told(state, offer)[0].stage != state.stage
+    else:
+        refused(state, offer, "model_spent")  # a later check than that of the roster
+    newer = replace(state.roster, version=state.roster.version + 1)
+    refused(round.pin(state, newer), offer, "wrong_roster")
+    again = Offer(rogue.offered)
+    assert told(round.pin(state, newer), again)[1] == told(state, again)[1], "the open one goes on"
+
+
 def test_the_data_changed_since_the_plan_was_accepted() -> None:
     """Stopped by `TableBench.contribution`. The member refuses, makes no key and no update."""
     rogue = Rogue()

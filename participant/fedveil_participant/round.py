@@ -385,7 +385,7 @@ def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     assert isinstance(manifest, Manifest)
     checks.manifest_is_newer(manifest, state.high_water)
     pinned = state  # for what concerns the attempt that is left
-    if state.newer is not None and manifest.roster_version == state.newer.version:
+    if state.newer is not None:  # an attempt that begins is under the newest roster: what was said of it holds for that
         state = replace(state, roster=state.newer, newer=None)
     checks.manifest_roster(manifest, state.roster, state.me)
     accepted = state.plans.get(manifest.key.run_id)
