@@ -57,6 +57,7 @@ class Mind:
 
     word: Word = field(default_factory=Word)
     held: str = ""
+    strange: str = ""
     rows: int = 0
     gone: bool = False
     clock: Callable[[], float] | None = None
@@ -83,6 +84,9 @@ class Mind:
 
     def hold(self, wall_s: float, roster: Roster) -> str:
         return self.held or ("" if hours.within(self.rule, wall_s) else "outside_hours")
+
+    def unconfirmed(self, roster: Roster) -> str:
+        return self.strange
 
     @property
     def watches_clock(self) -> bool:

@@ -11,13 +11,14 @@ from fedveil_common.pki.words import check_words
 from fedveil_common.roster import Member, Role, Roster
 from fedveil_participant.approval import roster_word
 from fedveil_participant.approval.desk import ConsentDesk
+from fedveil_participant.approval.orders import Orders
 from fedveil_participant.approval.roster_word import UNCONFIRMED, Difference, RosterWord, difference
 from fedveil_participant.policy import policy_digest
 from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster
 
 from tests.consent_house import ALICE, MALLORY, MEMBERS, OWNER, ConsentHouse, Live, house
-from tests.federation import FIVE, RUN, journal, plan_bytes, trail
+from tests.federation import FIVE, RUN, die_after, journal, plan_bytes, trail
 from tests.test_consent_rounds import VICTIM, Mind, finish, minded, sent
 
 ME = MEMBERS.participants[0]
@@ -101,6 +102,44 @@ def test_who_left_is_confirmed_anew_also_after_a_restart_and_under_the_same_key(
         assert found.added == (OrgId("borealis"),)
 
 
+def test_who_left_while_the_policy_did_not_ask_is_confirmed_anew(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        confirm(home, MEMBERS)
+    with house(tmp_path, "need: 1\n") as home:
+        assert hold(home, changed(without="borealis")) == ""
+    with house(tmp_path, ASKED) as home:
+        assert hold(home, changed(version=3)) == UNCONFIRMED
+
+
+def test_a_roster_that_came_between_its_words_and_the_confirmation_is_the_one_that_counts(tmp_path: Path) -> None:
+    """The thread of orders read a roster; the driver's has taken a newer one before it confirms."""
+    with house(tmp_path, ASKED) as home:
+        confirm(home, MEMBERS)
+        home.roster = MEMBERS
+        assert hold(home, changed(without="borealis")) == ""
+        with pytest.raises(FedveilError) as caught:
+            home.orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, OWNER)
+        assert caught.value.code == "roster_words_differ"
+        assert hold(home, changed(version=3)) == UNCONFIRMED
+
+
+def test_what_was_confirmed_is_answered_though_a_newer_roster_came_since(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        rosters = [MEMBERS, changed(DELTA)]
+        orders = Orders(home.desk, home.store, Live(), lambda: rosters.pop(0), home.clock, 990)
+        found = orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, OWNER)
+        assert (found["version"], found["confirmed"]) == (1, True)
+
+
+def test_an_attempt_under_an_earlier_roster_is_asked_about_and_nothing_is_forgotten_by_it(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        newest = changed(DELTA, without="borealis")
+        confirm(home, newest)
+        assert hold(home, newest) == ""
+        assert home.desk.unconfirmed(MEMBERS) == UNCONFIRMED
+        assert hold(home, newest) == ""
+
+
 def test_a_pause_and_the_hours_are_said_first(tmp_path: Path) -> None:
     with house(tmp_path, ASKED) as home:
         home.orders.carry_out({"order": "pause"}, OWNER)
@@ -121,7 +160,7 @@ def test_the_rule_changes_the_digest_of_a_policy_and_its_absence_does_not(tmp_pa
 # --- who says so, and how ----------
 
 
-@pytest.mark.parametrize("given", ["", "amber", words(changed(DELTA)), words(MEMBERS)[:-1], None, 7])
+@pytest.mark.parametrize("given", ["", "amber", words(changed(DELTA)), words(MEMBERS)[:-1], None, 7, "\udcff"])
 def test_other_words_confirm_nothing(tmp_path: Path, given: object) -> None:
     with house(tmp_path, ASKED, Live()) as home:
         with pytest.raises(FedveilError) as caught:
@@ -206,6 +245,9 @@ class Confirmed:
 class Wary(Mind):
     """A mind that gives inputs under the members of the first roster, and no others."""
 
+    def unconfirmed(self, roster: Roster) -> str:
+        return self.hold(0.0, roster)
+
     def hold(self, wall_s: float, roster: Roster) -> str:
         listed = {member.org_id: member.protocol_key for member in FOUR.roster.members}
         return RosterWord(VICTIM, True, Confirmed(listed)).hold(roster)
@@ -247,6 +289,23 @@ def test_attack_A7_falls_for_it_without_the_rule(monkeypatch: pytest.MonkeyPatch
 def test_an_input_whose_header_is_out_is_given_under_the_roster_of_its_attempt() -> None:
     said = trail(told_at("input"), VICTIM, 1)
     assert {"input", "vote", "reveal"} <= set(said)
+
+
+@pytest.mark.parametrize("kind", ["offer", "advert", "shares", "ack", "dealers", "input"])
+def test_a_policy_that_asks_since_the_restart_holds_for_the_roster_of_the_open_attempt(kind: str) -> None:
+    """The newest roster may have been confirmed, and the attempt that the journal holds be under the one before."""
+    plan = plan_bytes(rounds=1)
+    cluster, mind = minded(plan=plan)
+
+    def again() -> None:
+        mind.strange = UNCONFIRMED
+        cluster.start_member(VICTIM)
+
+    died = die_after(cluster, VICTIM, kind, 1, again)
+    assert finish(cluster, plan) == "finished"
+    assert died
+    said, goes_on = trail(cluster, VICTIM, 1), kind == "input"  # its header was out before
+    assert ("vote" in said, "sat_out" in said, "input" in said) == (goes_on, not goes_on, goes_on)
 
 
 def test_a_participant_that_starts_under_an_unconfirmed_roster_makes_no_advert() -> None:

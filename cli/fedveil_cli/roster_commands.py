@@ -38,7 +38,8 @@ def show(house: House, output: Output) -> None:
 
 def confirm(house: House, words: str, output: Output) -> None:
     """`roster confirm`. ConfigError `roster_words_differ`; PolicyRefusal `not_an_approver`."""
-    found = house.order("confirm_roster", words=words)
+    sayable = words.encode("ascii", "replace").decode()  # an argument may be what no frame can carry
+    found = house.order("confirm_roster", words=sayable)
     note = "" if found["asked"] else "; the policy does not ask for it: `roster: confirm` would"
     output.result(found, [f"roster version {found['version']} is confirmed{note}"])
 

@@ -59,7 +59,11 @@ class Consenting(Protocol):
         ...
 
     def hold(self, wall_s: float, roster: Roster) -> str:
-        """Why no input is made at `wall_s` under `roster`, in any run; "" if inputs are made."""
+        """Why no input is made at `wall_s` under `roster`, the newest, in any run; "" if inputs are made."""
+        ...
+
+    def unconfirmed(self, roster: Roster) -> str:
+        """Why no input is made in an attempt under `roster`, which may be an earlier one; "" if one may be."""
         ...
 
     @property
@@ -92,6 +96,10 @@ class Consent:
 
     def hold(self, wall_s: float, roster: Roster) -> str:
         """Inputs are made at any time."""
+        return ""
+
+    def unconfirmed(self, roster: Roster) -> str:
+        """Governance's word suffices."""
         return ""
 
     @property

@@ -123,9 +123,14 @@ class PlanAnswers:
 
     def refused_now(self) -> str:
         """At a start: why the input that the journal's attempt is making may not be given by consent, policy and house
-        as they are now, in a code that may leave; "" if it may. Nobody need offer its run anew before it goes on.
+        as they are now, in a code that may leave; "" if it may. Nobody need offer its run anew before it goes on. Its
+        roster may be older than the one that a hold looks at.
         """
         state = self._engine.state
+        if isinstance(state.stage, withdrawing.BeforeHeader):
+            unconfirmed = self.consent.unconfirmed(state.roster)
+            if unconfirmed:
+                return unconfirmed
         if not isinstance(state.stage, withdrawing.Admitted):
             return ""
         key = state.stage.frame.key

@@ -157,6 +157,10 @@ class ConsentDesk:
             return OUTSIDE_HOURS
         return unconfirmed
 
+    def unconfirmed(self, roster: Roster) -> str:
+        """`Consenting.unconfirmed`."""
+        return self.roster_word.unconfirmed(roster)
+
     @property
     def watches_clock(self) -> bool:
         """`Consenting.watches_clock`."""

@@ -26,7 +26,7 @@ from fedveil_participant.approval.binding import NOTHING
 from fedveil_participant.approval.decisions import Agreed, Approval, Denied
 from fedveil_participant.approval.desk import WITHDRAWN, ConsentDesk
 from fedveil_participant.approval.people import Caller
-from fedveil_participant.approval.roster_word import Difference
+from fedveil_participant.approval.roster_word import Difference, words_differ
 from fedveil_participant.policy import examine, refused
 from fedveil_participant.store import Books, StoredOffer, consents
 
@@ -354,7 +354,10 @@ class Orders:
 
     def roster(self, caller: Caller) -> Answer:
         """Every member of the newest roster, and what nobody here has confirmed of it yet."""
-        roster, word = self._roster(), self._desk.roster_word
+        return self._roster_answer(self._roster())
+
+    def _roster_answer(self, roster: Roster) -> Answer:
+        word = self._desk.roster_word
         found = word.of(roster)
         return {
             "version": roster.version,
@@ -387,16 +390,11 @@ class Orders:
         people.check_approver(self._desk.policy, caller, self._owner_uid)
         roster = self._roster()
         given = " ".join(words.lower().split()) if isinstance(words, str) else ""
-        if not hmac.compare_digest(given.encode(), check_words(roster.hash).encode()):
-            raise ConfigError(
-                "roster_words_differ",
-                f"these are not the words of roster version {roster.version}, the newest that this home knows",
-                not_done="nothing was confirmed",
-                next_step="`fedveil roster show` here and at the operator's; if they differ, confirm nothing",
-            )
+        if not hmac.compare_digest(given.encode(errors="replace"), check_words(roster.hash).encode()):
+            raise words_differ(roster.version)
         self._desk.roster_word.confirm(roster, caller.person)
         self._live.hold_changed()
-        return self.roster(caller)
+        return self._roster_answer(roster)  # of the one that was confirmed, whatever came since
 
     def _members(self) -> tuple[OrgId, ...]:
         return tuple(self._roster().participants)

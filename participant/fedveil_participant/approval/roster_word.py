@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from fedveil_common.errors import ConfigError
 from fedveil_common.ids import OrgId
 from fedveil_common.pki.words import check_words
 from fedveil_common.roster import Roster
@@ -45,13 +46,23 @@ class Difference:
 
 def difference(confirmed: Mapping[OrgId, bytes], roster: Roster, me: OrgId) -> Difference:
     """`confirmed`: name -> protocol key (32 bytes). My own entry is not looked at: no roster is accepted that lists me
-    under a key which is not mine (`roster.accept_roster`).
+    under a key which is not mine, now or before I joined anew (`roster.accept_roster`).
     """
     listed = {member.org_id: member.protocol_key for member in roster.members if member.org_id != me}
     return Difference(
         tuple(name for name in listed if name not in confirmed),
         tuple(name for name, key in listed.items() if confirmed.get(name, key) != key),
         tuple(sorted(name for name in confirmed if name not in listed and name != me)),
+    )
+
+
+def words_differ(version: int) -> ConfigError:
+    """`roster_words_differ`: what was said is not of the newest roster, whose version this is."""
+    return ConfigError(
+        "roster_words_differ",
+        f"these are not the words of roster version {version}, the newest that this home knows",
+        not_done="nothing was confirmed",
+        next_step="`fedveil roster show` here and at the operator's; if they differ, confirm nothing",
     )
 
 
@@ -62,6 +73,7 @@ class RosterWord:
         self._me = me
         self._store = store
         self._confirmed = store.confirmed_members()
+        self._newest = 0
         self._changing = threading.Lock()
         self.asked = asked
 
@@ -69,20 +81,29 @@ class RosterWord:
         """What is not confirmed of `roster`, whether the policy asks or not."""
         return difference(self._confirmed, roster, self._me)
 
+    def unconfirmed(self, roster: Roster) -> str:
+        """Why no input is made in an attempt under `roster`, the newest or an earlier one; "" if one may be."""
+        return UNCONFIRMED if self.asked and self.of(roster).needs_word else ""
+
     def hold(self, roster: Roster) -> str:
-        """Why no input is made under `roster`; "" if some may be. Who left is forgotten here, durably."""
-        if not self.asked:
-            return ""
+        """As `unconfirmed`, of the newest roster. Who left is forgotten here, durably, whether the policy asks or not: it
+        may ask again when they are back.
+        """
         with self._changing:
+            self._newest = max(self._newest, roster.version)
             found = self.of(roster)
             if found.gone:
                 kept = {name: key for name, key in self._confirmed.items() if name not in found.gone}
                 self._store.keep_confirmed(kept)
                 self._confirmed = kept
-        return UNCONFIRMED if found.needs_word else ""
+        return self.unconfirmed(roster)
 
     def confirm(self, roster: Roster, person: Person) -> None:
-        """`person` has heard of every member of `roster`, and of the key of each."""
+        """`person` has heard of every member of `roster`, and of the key of each. ConfigError `roster_words_differ` if a
+        newer one came since it was read: whoever left in that one would be confirmed once more.
+        """
         with self._changing:
+            if roster.version < self._newest:
+                raise words_differ(self._newest)
             self._store.confirm_roster(roster, check_words(roster.hash), person)
             self._confirmed = self._store.confirmed_members()
