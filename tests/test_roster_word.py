@@ -4,20 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedveil_cli import roster_commands
+from fedveil_cli.output import Output
+from fedveil_common import jcs
 from fedveil_common.errors import FedveilError
-from fedveil_common.ids import COORDINATOR, OrgId
+from fedveil_common.ids import COORDINATOR, FederationId, OrgId
 from fedveil_common.messages import AdvertMessage, Refusal
 from fedveil_common.pki.words import check_words
-from fedveil_common.roster import Member, Role, Roster
-from fedveil_participant.approval import roster_word
+from fedveil_common.roster import MAX_ENTRIES, Member, Role, Roster
+from fedveil_participant.approval import frames, roster_word
 from fedveil_participant.approval.desk import ConsentDesk
 from fedveil_participant.approval.orders import Orders
-from fedveil_participant.approval.roster_word import UNCONFIRMED, Difference, RosterWord, difference
+from fedveil_participant.approval.roster_word import UNCONFIRMED, Confirmed, Difference, RosterWord, difference
 from fedveil_participant.policy import policy_digest
 from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster
 
-from tests.consent_house import ALICE, MALLORY, MEMBERS, OWNER, ConsentHouse, Live, house
+from tests.consent_house import ALICE, MALLORY, MEMBERS, OWNER, STEWARD, ConsentHouse, Live, house
 from tests.federation import FIVE, RUN, die_after, journal, plan_bytes, trail
 from tests.test_consent_rounds import VICTIM, Mind, finish, minded, sent
 
@@ -203,6 +206,23 @@ def test_approvers_confirm_where_the_policy_names_them_and_nobody_else(tmp_path:
         assert facts["roster"] == MEMBERS.hash.hex()
 
 
+def test_another_policy_lets_nobody_confirm_for_those_whom_the_policy_names(tmp_path: Path) -> None:
+    """Where nothing runs, whoever opens the home names the policy: `roster confirm --policy FILE`."""
+    named = ASKED + "approvers: [{user: alice}, {group: data-stewards}]\n"
+    with house(tmp_path, ASKED) as home:
+        confirm(home, MEMBERS)
+    with house(tmp_path, named) as home:
+        assert hold(home, MEMBERS) == UNCONFIRMED
+        assert hold(home, changed(without="cygnus")) == UNCONFIRMED
+    with house(tmp_path, ASKED) as home:
+        assert hold(home, changed(without="cygnus", version=3)) == "", "nothing is lost by a look"
+        assert hold(home, changed(version=4)) == UNCONFIRMED, "who left is forgotten under whatever policy"
+    with house(tmp_path, named) as home:
+        home.orders.carry_out({"order": "confirm_roster", "words": words(MEMBERS)}, STEWARD)
+    with house(tmp_path, ASKED + "approvers: [{group: data-stewards}, {user: alice}]\nneed: 2\n") as home:
+        assert hold(home, MEMBERS) == "", "the same people in another order"
+
+
 def test_what_is_shown_says_of_each_member_what_is_not_confirmed(tmp_path: Path) -> None:
     with house(tmp_path, ASKED) as home:
         confirm(home, MEMBERS)
@@ -221,24 +241,50 @@ def test_what_is_shown_says_of_each_member_what_is_not_confirmed(tmp_path: Path)
         assert found["words"] == words(home.roster)
 
 
+def test_a_roster_as_large_as_can_be_fits_the_consent_socket(tmp_path: Path) -> None:
+    with house(tmp_path, ASKED) as home:
+        keys = [index.to_bytes(32, "big") for index in range(1, MAX_ENTRIES + 1)]
+        head = Member(COORDINATOR, Role.COORDINATOR, keys[0])
+        others = [Member(OrgId(f"{index:04}{'x' * 59}"), Role.PARTICIPANT, key) for index, key in enumerate(keys[1:])]
+        home.roster = Roster(FederationId("north"), 2, (head, *others))
+        found = home.orders.carry_out({"order": "confirm_roster", "words": words(home.roster)}, OWNER)
+        members = found["members"]
+        assert isinstance(members, list)
+        assert len(members) == MAX_ENTRIES
+        assert len(jcs.dumps({"ok": found})) < frames.MAX_ANSWER
+        assert hold(home, home.roster) == ""
+
+
+def test_words_that_no_frame_can_carry_are_other_words() -> None:
+    asked: list[object] = []
+
+    class Asked:
+        def order(self, name: str, **fields: object) -> dict[str, object]:
+            asked.append(jcs.dumps({"order": name, **fields}))  # type: ignore[dict-item]
+            return {"asked": True, "version": 1}
+
+    roster_commands.confirm(Asked(), "amber \udcff", Output(as_json=True))  # type: ignore[arg-type]
+    assert asked == [b'{"order":"confirm_roster","words":"amber ?"}']
+
+
 # --- in the rounds ----------
 
 FOUR, NEWER = make_charter(FIVE[:4], 1), make_charter(FIVE, 1, version=2)
 
 
-class Confirmed:
+class Kept:
     """A store in which these members were confirmed."""
 
     def __init__(self, members: dict[OrgId, bytes]) -> None:
         self.members = members
 
-    def confirmed_members(self) -> dict[OrgId, bytes]:
-        return self.members
+    def confirmed_members(self) -> Confirmed:
+        return Confirmed(self.members)
 
-    def keep_confirmed(self, members: object) -> None:
+    def keep_confirmed(self, confirmed: object) -> None:
         raise AssertionError("nobody left")
 
-    def confirm_roster(self, roster: object, words: str, person: object) -> None:
+    def confirm_roster(self, roster: object, words: str, person: object, approvers: object) -> None:
         raise AssertionError("nobody confirms")
 
 
@@ -250,7 +296,7 @@ class Wary(Mind):
 
     def hold(self, wall_s: float, roster: Roster) -> str:
         listed = {member.org_id: member.protocol_key for member in FOUR.roster.members}
-        return RosterWord(VICTIM, True, Confirmed(listed)).hold(roster)
+        return RosterWord(VICTIM, True, Kept(listed)).hold(roster)
 
 
 def told_at(kind: str) -> Cluster:

@@ -16,6 +16,7 @@ from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock
 from fedveil_common.roster import Roster
 
+from fedveil_participant.approval import people
 from fedveil_participant.approval.binding import NOTHING, Binding, Bindings, bind
 from fedveil_participant.approval.decisions import (
     DENIED_BEFORE,
@@ -75,7 +76,8 @@ class ConsentDesk:
         self._clock = clock
         self._cipher = cipher
         self._paused = store.is_paused()
-        self.roster_word = RosterWord(me, policy is not None and policy.roster is RosterRule.CONFIRM, store)
+        asked = policy is not None and policy.roster is RosterRule.CONFIRM
+        self.roster_word = RosterWord(me, asked, store, people.named(policy))
         self._told: dict[RunId, str] = {}
         self._offered: frozenset[RunId] = frozenset()
         self._telling = threading.Lock()

@@ -385,7 +385,7 @@ class Orders:
     def confirm_roster(self, caller: Caller, words: Json = "") -> Answer:
         """Somebody here has heard of every member. PolicyRefusal `not_an_approver`; ConfigError `roster_words_differ`.
 
-        Governance could make two rosters of the same words; a round binds the whole hash, which all of its cohort sign.
+        Governance could make two rosters of the same words: what else to compare stands in docs/consent.md.
         """
         people.check_approver(self._desk.policy, caller, self._owner_uid)
         roster = self._roster()

@@ -66,6 +66,12 @@ def check_approver(policy: Policy | None, caller: Caller, owner_uid: int) -> Non
         raise _not_an_approver(caller, "those whom the policy names under approvers")
 
 
+def named(policy: Policy | None) -> tuple[str, ...]:
+    """Whom the policy names as approvers, sorted; empty where the word of the participant's own account counts."""
+    approvers = () if policy is None else policy.approvers
+    return tuple(sorted(f"user {one.user}" if one.user else f"group {one.group}" for one in approvers))
+
+
 def check_operator(policy: Policy | None, caller: Caller, owner_uid: int) -> None:
     """Returns if `caller` may pause, resume and end the participation: its own account, root, and every approver."""
     if caller.person.uid not in {owner_uid, 0}:

@@ -8,7 +8,7 @@ Source: FLSA/1 A7 (docs/protocol.md), docs/consent.md.
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fedveil_common.errors import ConfigError
@@ -22,12 +22,24 @@ UNCONFIRMED = "roster_unconfirmed"
 """What the coordinator hears while somebody's word is awaited: not of whom."""
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """`members`: name -> protocol key (32 bytes). `approvers`: whom the policy named when somebody confirmed them
+    (`people.named`). It counts under no other: whoever opens a home where nothing runs says which policy it is under.
+    """
+
+    members: Mapping[OrgId, bytes] = field(default_factory=dict)
+    approvers: tuple[str, ...] = ()
+
+
 class RosterStore(Protocol):
     """Where confirmed members are kept; `store.ParticipantStore` in production."""
 
-    def confirmed_members(self) -> Mapping[OrgId, bytes]: ...  # noqa: D102
-    def keep_confirmed(self, members: Mapping[OrgId, bytes]) -> None: ...  # noqa: D102
-    def confirm_roster(self, roster: Roster, words: str, person: Person) -> None: ...  # noqa: D102
+    def confirmed_members(self) -> Confirmed: ...  # noqa: D102
+    def keep_confirmed(self, confirmed: Confirmed) -> None: ...  # noqa: D102
+    def confirm_roster(  # noqa: D102
+        self, roster: Roster, words: str, person: Person, approvers: tuple[str, ...]
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +79,14 @@ def words_differ(version: int) -> ConfigError:
 
 
 class RosterWord:
-    """`asked`: whether the policy wants members confirmed. The driver's thread and those of orders."""
+    """`asked`: whether the policy wants members confirmed. `approvers`: whom it names to say so, as `Confirmed` has it.
+    The driver's thread and those of orders.
+    """
 
-    def __init__(self, me: OrgId, asked: bool, store: RosterStore) -> None:
+    def __init__(self, me: OrgId, asked: bool, store: RosterStore, approvers: tuple[str, ...] = ()) -> None:
         self._me = me
         self._store = store
+        self._approvers = approvers
         self._confirmed = store.confirmed_members()
         self._newest = 0
         self._changing = threading.Lock()
@@ -79,31 +94,35 @@ class RosterWord:
 
     def of(self, roster: Roster) -> Difference:
         """What is not confirmed of `roster`, whether the policy asks or not."""
-        return difference(self._confirmed, roster, self._me)
+        confirmed = self._confirmed
+        return difference(confirmed.members if confirmed.approvers == self._approvers else {}, roster, self._me)
 
     def unconfirmed(self, roster: Roster) -> str:
         """Why no input is made in an attempt under `roster`, the newest or an earlier one; "" if one may be."""
         return UNCONFIRMED if self.asked and self.of(roster).needs_word else ""
 
     def hold(self, roster: Roster) -> str:
-        """As `unconfirmed`, of the newest roster. Who left is forgotten here, durably, whether the policy asks or not: it
-        may ask again when they are back.
+        """As `unconfirmed`, of the newest roster. Who left is forgotten here, durably, whether the policy asks or not:
+        another start may ask when they are back.
         """
         with self._changing:
             self._newest = max(self._newest, roster.version)
-            found = self.of(roster)
-            if found.gone:
-                kept = {name: key for name, key in self._confirmed.items() if name not in found.gone}
-                self._store.keep_confirmed(kept)
-                self._confirmed = kept
+            before = self._confirmed
+            gone = difference(before.members, roster, self._me).gone
+            if gone:
+                kept = {name: key for name, key in before.members.items() if name not in gone}
+                self._confirmed = replace(before, members=kept)
+                self._store.keep_confirmed(self._confirmed)
         return self.unconfirmed(roster)
 
     def confirm(self, roster: Roster, person: Person) -> None:
-        """`person` has heard of every member of `roster`, and of the key of each. ConfigError `roster_words_differ` if a
-        newer one came since it was read: whoever left in that one would be confirmed once more.
+        """`person` has heard of every member of `roster`, and of the key of each.
+
+        ConfigError `roster_words_differ` if a newer one came since it was read: whoever left in that one would be
+        confirmed once more.
         """
         with self._changing:
             if roster.version < self._newest:
                 raise words_differ(self._newest)
-            self._store.confirm_roster(roster, check_words(roster.hash), person)
+            self._store.confirm_roster(roster, check_words(roster.hash), person, self._approvers)
             self._confirmed = self._store.confirmed_members()

@@ -6,7 +6,7 @@ for a denial is kept here and in the trail, and nowhere else. Source: docs/conse
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from fedveil_common.rows import Row, Value
 
 from fedveil_participant.approval.binding import Binding, differences
 from fedveil_participant.approval.decisions import ACCEPT, Approval, Denial, Person, Standing
+from fedveil_participant.approval.roster_word import Confirmed
 from fedveil_participant.events import Admission
 from fedveil_participant.policy.automatic import LetIn
 from fedveil_participant.store import tables
@@ -280,27 +281,31 @@ class Consents:
 
     # --- who is in the federation -------------------------------------------------------------------------------------
 
-    def confirmed_members(self) -> dict[OrgId, bytes]:
-        """Name -> protocol key (32 bytes) of the members that somebody here confirmed and that did not leave since."""
+    def confirmed_members(self) -> Confirmed:
+        """The members that somebody here confirmed and that did not leave since."""
         with self._database.read() as connection:
             row = tables.MARKS.one(connection, name=_CONFIRMED)
         if row is None:
-            return {}
+            return Confirmed()
         found = jcs.loads(row.blob("value"))
         assert isinstance(found, dict), "written below"
-        return {OrgId(name): bytes.fromhex(str(key)) for name, key in found.items()}
+        members, approvers = found["members"], found["approvers"]
+        assert isinstance(members, dict), "written below"
+        assert isinstance(approvers, list), "written below"
+        keys = {OrgId(name): bytes.fromhex(str(key)) for name, key in members.items()}
+        return Confirmed(keys, tuple(map(str, approvers)))
 
-    def keep_confirmed(self, members: Mapping[OrgId, bytes]) -> None:
+    def keep_confirmed(self, confirmed: Confirmed) -> None:
         """Of the confirmed members these are left: the others are in no roster any more."""
         with self._database.write() as connection:
-            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(members))
+            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(confirmed))
 
-    def confirm_roster(self, roster: Roster, words: str, person: Person) -> None:
+    def confirm_roster(self, roster: Roster, words: str, person: Person, approvers: tuple[str, ...]) -> None:
         """`person` confirms every member of `roster` under its key. `words`: what the person was told and compared."""
-        members = {member.org_id: member.protocol_key for member in roster.members}
+        confirmed = Confirmed({member.org_id: member.protocol_key for member in roster.members}, approvers)
         facts = (("version", str(roster.version)), ("roster", roster.hash.hex()), ("words", words))
         with self._database.write() as connection:
-            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(members))
+            tables.MARKS.put(connection, name=_CONFIRMED, value=_confirmed(confirmed))
             self._consent_trail(connection, "roster_confirmed", (*_by(person), *facts))
 
     def _consent_trail(self, connection: sa.Connection, kind: str, facts: Facts) -> None:
@@ -323,8 +328,9 @@ def denied_before(connection: sa.Connection, plan_hash: bytes) -> bool:
     )
 
 
-def _confirmed(members: Mapping[OrgId, bytes]) -> bytes:
-    return jcs.dumps({name: key.hex() for name, key in members.items()})
+def _confirmed(confirmed: Confirmed) -> bytes:
+    members: dict[str, jcs.Json] = {name: key.hex() for name, key in confirmed.members.items()}
+    return jcs.dumps({"approvers": list(confirmed.approvers), "members": members})
 
 
 def _outlive(connection: sa.Connection, plan_hash: bytes) -> None:
