@@ -11,6 +11,7 @@ import pytest
 from fedveil_cli import following, governing, identity_commands, proposing, publishing, succeeding
 from fedveil_cli.governing import Card
 from fedveil_cli.serving import check_own_key
+from fedveil_common import durable
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, SealedError
 from fedveil_common.ids import OrgId
@@ -22,6 +23,7 @@ from fedveil_common.secret import Passphrase
 from fedveil_common.succession import roster_in_force
 from fedveil_coordinator import authorities, founding
 from fedveil_participant.membership import load_membership
+from fedveil_participant.pinned_trust import PinnedTrust
 from fedveil_participant.store import journal_key, open_store
 
 from tests.enrolment_office import CA, GOV, Office, join, open_office
@@ -248,6 +250,38 @@ def test_members_take_the_chain_and_the_authorities_that_it_names(office: Office
 # --- another operator -------------------------------------------------------------------------------------------------
 
 
+class Crash(Exception):
+    """At a write to the disk, before it."""
+
+
+def follow_through_crashes(home: pathlib.Path, copies: list[Proposal]) -> list[int]:
+    """Dies before each write of `follow` in turn; how long the chain was that the home had then. A home that died holds
+    the roster before with the chain before, or a roster in force under the chain that is new.
+    """
+    real, lengths = durable.write_file, []
+    for writes in range(10):
+        left = [writes]
+
+        def write(path: pathlib.Path, data: bytes, left: list[int] = left) -> None:
+            if not left[0]:
+                raise Crash
+            left[0] -= 1
+            real(path, data)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(durable, "write_file", write)
+            try:
+                following.run_follow(home, copies, None)
+                return lengths
+            except Crash:
+                pass
+        member = load_membership(home)
+        PinnedTrust(member, b"")  # what every start does
+        lengths.append(member.trust.sequence)
+        roster_in_force(member.signed_roster, member.trust)
+    raise AssertionError("it never came through")
+
+
 def test_a_new_operator_takes_over_and_the_old_coordinator_is_refused(office: Office, tmp_path: pathlib.Path) -> None:
     governed_by_members(office, tmp_path)
     office.store.close()
@@ -283,6 +317,10 @@ def test_a_new_operator_takes_over_and_the_old_coordinator_is_refused(office: Of
     following.run_follow(member, copies, None)
     pinned = load_membership(member)
     assert roster_in_force(pinned.signed_roster, pinned.trust).coordinator_key == own
+    lengths = follow_through_crashes(tmp_path / "borealis", copies)
+    assert set(lengths) == {1, 3}, "both sides of the write that pins"
+    settled = load_membership(tmp_path / "borealis")
+    assert roster_in_force(settled.signed_roster, settled.trust).coordinator_key == own
     with pytest.raises(PeerError) as few:
         following.run_follow(tmp_path / "cygnus", copies[:1], None)
     assert few.value.code == "too_few_signatures"

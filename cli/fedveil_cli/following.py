@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedveil_common import durable
 from fedveil_common.database import FolderLock
 from fedveil_common.gate import Bare
 from fedveil_common.pki import bundle, invites, proposals
@@ -34,7 +33,7 @@ def run_follow(home: pathlib.Path, copies: Sequence[Proposal], address: str | No
         member = load_membership(home)
         member = member if address is None else replace(member, address=address)
         if copies:
-            membership.save_trust(home, _from_copies(member, copies))
+            membership.save_trust(home, *_from_copies(member, copies))
         else:
             pin = PinnedTrust(member, b"")  # no roster is accepted here
             chain, _ = fetch_chain(member, Bare())
@@ -47,24 +46,24 @@ def run_follow(home: pathlib.Path, copies: Sequence[Proposal], address: str | No
     return {"federation_id": member.federation_id, "trust_sequence": now.sequence, "address": member.address}
 
 
-def _from_copies(member: Membership, copies: Sequence[Proposal]) -> bytes:
-    """The chain of a complete proposal; its roster and authorities are in the folder when this returns."""
+def _from_copies(member: Membership, copies: Sequence[Proposal]) -> tuple[bytes, bytes]:
+    """The chain of a complete proposal, and its roster if it has one; its authorities are in the folder when this
+    returns.
+    """
     pinned = member.trust
     examined = proposals.examine(proposals.unite(copies), member.fingerprint)
     chain = proposals.next_chain(examined)
     mine = roster_of_its_time(member.signed_roster, pinned)
     if examined.before.sequence < pinned.sequence:  # our own chain may already hold this link
         follow(examined.after, pinned)
-        return member.trust_chain
+        return member.trust_chain, b""
     follow(pinned, examined.after, mine)
     roster = proposals.next_roster(examined)
     if roster is None:
         PinnedTrust(member, b"").check(chain)
-    else:
-        durable.write_file(member.home / "roster.json", roster)
     shown = examined.proposal.authorities
     if shown:
         membership.save_authorities(
             member.home, bundle.bundle_pem(bundle.check_bundle(shown, examined.after.authorities))
         )
-    return chain
+    return chain, roster or b""

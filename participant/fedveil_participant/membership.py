@@ -4,6 +4,7 @@ participant.json   federation, name, address, fingerprint; written last, so it m
 tls.key            0600; the key of certificate.pem; made here, never sent; sealed if the journal key has a passphrase
 tls.key.next certificate.pem.next   a renewal under way (see `fedveil_common.pki.key_files`)
 certificate.pem ca.pem trust.json roster.json
+roster.json.next   came with a chain that is being pinned: it counts once trust.json is that chain
 journal.key journal.db   the store; the protocol key lives sealed in it: no journal, no key (FLSA/1 A3)
 """
 
@@ -23,8 +24,10 @@ from fedveil_common.pki.key_files import KeyFiles
 from fedveil_common.pki.names import Subject
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Passphrase
+from fedveil_common.succession import roster_of_its_time
 
 _MARK = "participant.json"
+_NEXT_ROSTER = "roster.json.next"
 PURPOSE = "tls"
 """What the TLS key is sealed for."""
 
@@ -120,11 +123,15 @@ def save_membership(member: Membership, key_pem: bytes, passphrase: Passphrase |
 def save_trust(home: pathlib.Path, chain: bytes, signed_roster: bytes = b"") -> None:
     """Pin a longer trust chain, durably; before a roster is accepted under it.
 
-    The roster that came with it is written first: after a crash no chain is pinned without a roster in force under it.
+    The roster that came with it is written first: after a crash no chain is pinned without a roster in force under it,
+    and none takes the place of the one before that the chain before it does not speak for.
     """
     if signed_roster:
-        durable.write_file(home / "roster.json", signed_roster)
+        durable.write_file(home / _NEXT_ROSTER, signed_roster)
     durable.write_file(home / "trust.json", chain)
+    if signed_roster:
+        durable.write_file(home / "roster.json", signed_roster)
+        durable.remove(home / _NEXT_ROSTER)
 
 
 def save_authorities(home: pathlib.Path, pem: bytes) -> None:
@@ -149,7 +156,7 @@ def load_membership(home: pathlib.Path) -> Membership:
     names = {"address", "federation_id", "fingerprint", "org_id", "role", "version"}
     try:
         fields = Fields(canonical(_read(home, _MARK), _MARK), _MARK, names)
-        return Membership(
+        member = Membership(
             home,
             FederationId(fields.name("federation_id")),
             OrgId(fields.name("org_id")),
@@ -167,6 +174,18 @@ def load_membership(home: pathlib.Path) -> Membership:
             f"{home / _MARK} is damaged: {error.what}",
             next_step="ask the operator for `fedveil invite ORG --rekey`, then `fedveil join` with another --home",
         ) from error
+    return _with_next_roster(member) if (home / _NEXT_ROSTER).exists() else member
+
+
+def _with_next_roster(member: Membership) -> Membership:
+    """The membership after a crash in `save_trust`: with the roster that came with its chain, if that is the chain."""
+    waiting = _read(member.home, _NEXT_ROSTER)
+    try:
+        newest = roster_of_its_time(waiting, member.trust).version
+    except PeerError:
+        return member  # its chain was not pinned
+    before = roster_of_its_time(member.signed_roster, member.trust).version
+    return replace(member, signed_roster=waiting) if newest > before else member
 
 
 def _describe(member: Membership) -> bytes:
