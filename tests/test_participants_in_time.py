@@ -10,7 +10,7 @@ from federation import FIVE, RUN, body_of, die_after, journal, table
 from fedveil_common import plan as plans
 from fedveil_common import transcript
 from fedveil_common.errors import PolicyRefusal
-from fedveil_common.ids import AttemptKey, RunId
+from fedveil_common.ids import COORDINATOR, AttemptKey, RunId
 from fedveil_common.messages import (
     AbortMessage,
     AbortVote,
@@ -368,6 +368,22 @@ def test_no_attempt_begins_under_the_roster_before_the_newest(stage: str) -> Non
         refused(state, offer, "model_spent")  # a later check than that of the roster
     newer = replace(state.roster, version=state.roster.version + 1)
     refused(round.pin(state, newer), offer, "wrong_roster")
+    again = Offer(rogue.offered)
+    assert told(round.pin(state, newer), again)[1] == told(state, again)[1], "the open one goes on"
+
+
+@pytest.mark.parametrize("stage", ["shares", "reveal"])
+def test_a_coordinator_that_was_replaced_begins_no_attempt(stage: str) -> None:
+    """Its key stands in the roster of the open attempt alone; the roster that its offer names is the newest."""
+    rogue = at(stage)
+    state = state_of(rogue)
+    members = tuple(
+        replace(one, protocol_key=bytes([7]) * 32) if one.org_id == COORDINATOR else one for one in state.roster.members
+    )
+    newer = replace(state.roster, version=state.roster.version + 1, members=members)
+    binds = {"roster_version": newer.version, "roster_hash": newer.hash}
+    offer = Offer(rogue.manifest(key=AttemptKey(RUN, 1, 2), abort_certificates=rogue.earlier(1), **binds))
+    refused(round.pin(state, newer), offer, "bad_signature")
     again = Offer(rogue.offered)
     assert told(round.pin(state, newer), again)[1] == told(state, again)[1], "the open one goes on"
 

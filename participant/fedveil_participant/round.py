@@ -377,16 +377,17 @@ def _receive(state: State, message: CoordinatorMessage, event: Received) -> Step
 
 def _offer(state: State, blob: SignedBlob, event: Received) -> Step:
     """M0: every check of 2.6, then the work on the update begins. Nothing is sent yet."""
-    checks.coordinator_signature(blob, state.roster, BlobType.MANIFEST)
     t0 = transcript.t0(blob.body)
     if not isinstance(state.stage, Idle) and state.stage.frame.t0 == t0:
+        checks.coordinator_signature(blob, state.roster, BlobType.MANIFEST)
         return state, outstanding(state)
+    pinned = state  # for what concerns the attempt that is left
+    if state.newer is not None:  # an attempt that begins is under the newest roster: its members, its coordinator
+        state = replace(state, roster=state.newer, newer=None)
+    checks.coordinator_signature(blob, state.roster, BlobType.MANIFEST)
     manifest = wire.parse_body(BlobType.MANIFEST, blob.body)
     assert isinstance(manifest, Manifest)
     checks.manifest_is_newer(manifest, state.high_water)
-    pinned = state  # for what concerns the attempt that is left
-    if state.newer is not None:  # an attempt that begins is under the newest roster: what was said of it holds for that
-        state = replace(state, roster=state.newer, newer=None)
     checks.manifest_roster(manifest, state.roster, state.me)
     accepted = state.plans.get(manifest.key.run_id)
     if accepted is None:
