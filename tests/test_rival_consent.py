@@ -121,7 +121,7 @@ def test_rival_R18_no_run_without_the_organisations_consent(tmp_path: Path) -> N
         home.until(
             lambda: [one["run"] for one in home.json("pending", home=NAMES[0])["pending"]] == [second], "the second"
         )
-        denied = home.json("deny", digest, "--reason", "not again", home=NAMES[0])
+        denied = home.json("deny", digest, "--reason", "not again \udcff", home=NAMES[0])
         assert denied["withdrawn_from"] == []
         home.until(lambda: "code=consent_denied" in home.err(NAMES[0]), "the answer to the second")
         assert home.json("pause", home=NAMES[0]) == {"paused": True}

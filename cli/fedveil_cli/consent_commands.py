@@ -142,7 +142,8 @@ def approve(house: House, plan_hash: str, run: str | None, runs: int | None, unt
 
 def deny(house: House, plan_hash: str, reason: str, output: Output) -> None:
     """`deny PLAN_HASH`. ConfigError `bad_plan_hash`."""
-    found = house.order("deny", plan_hash=_hash(plan_hash), reason=reason)
+    sayable = reason.encode(errors="replace").decode()  # an argument may hold bytes that are no text
+    found = house.order("deny", plan_hash=_hash(plan_hash), reason=sayable)
     lines = [f"denied {found['plan_hash']}"]
     lines += [f"run {one}: no further input is given" for one in _list(found["withdrawn_from"])]
     late = [_mapping(one) for one in _list(found["too_late"])]

@@ -58,5 +58,8 @@ def _lines(found: Answer) -> list[str | TextTable]:
     if isinstance(gone, list) and gone:
         lines.append(f"confirmed earlier and no member any more: {', '.join(map(str, gone))}")
     if found.get("asked") and not found["confirmed"]:
-        lines.append("no input is given until somebody here has confirmed it: fedveil roster confirm --words WORDS")
+        lines += [
+            "compare the names and how many there are, and with each that is not confirmed the words of its key",
+            "no input is given until somebody here has confirmed it: fedveil roster confirm --words WORDS",
+        ]
     return lines
