@@ -12,6 +12,7 @@ import pytest
 import typer
 from fedveil_cli import demo_split, main, options, output, registry_commands, reserved
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal, RoundAborted, Unreachable
+from patience import LIMIT_S
 from typer.main import get_command
 
 PLAN = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
@@ -27,7 +28,7 @@ def fedveil(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
         env=inherited | environment,
     )
@@ -141,7 +142,7 @@ def test_version_imports_nothing_heavy() -> None:
         "import sys; from fedveil_cli.main import main; assert main(['version', '--json']) == 0; "
         f"print(sorted(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LIMIT_S)
     assert done.stderr.strip() == "[]"
     assert set(json.loads(done.stdout)) == {"version", "protocol", "python"}
 
@@ -274,7 +275,7 @@ def test_a_result_that_cannot_be_written_is_no_defect() -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=LIMIT_S,
         )
     assert done.returncode == 74
     assert "[disk_full]" in done.stderr

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from enrolment_office import Entropy, Office, code_of, free_port, join, open_office
+from berths import free_port
+from enrolment_office import Entropy, Office, code_of, join, open_office
 from fedveil_cli import (
     participating,
 )

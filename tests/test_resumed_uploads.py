@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from fedveil_cli.local_federation import free_port
+from berths import free_port
 from fedveil_cli.world import SystemClock, SystemEntropy
 from fedveil_common import limits, transcript, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
@@ -30,6 +29,7 @@ from fedveil_participant import upload_frames
 from fedveil_participant.client import STALL_S, CoordinatorLink, Movement
 from fedveil_simulation.charter import FEDERATION
 from fedveil_simulation.journals import PackedMemory, packed
+from patience import LIMIT_S, eventually
 
 from tests.upload_coordinator import MEMBERS
 
@@ -38,15 +38,6 @@ LEAVES = 71
 FRAME = limits.LEAVES_PER_FRAME
 CUT = 3 * FRAME
 """The leaf at which an upload breaks, once all before it are on the coordinator's disk."""
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Real processes have no clock of ours: poll until the condition holds, fail after `seconds`."""
-    end = time.monotonic() + seconds
-    waiting = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        waiting.wait(0.01)
 
 
 class Line:
@@ -170,7 +161,7 @@ class Bench:
         return process
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S):
             return True
         return False
 
@@ -343,4 +334,4 @@ def test_a_stalled_transfer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> Non
     cancelled = threading.Event()
     monkeypatch.setattr("fedveil_participant.client.STALL_S", 0.001)
     with Movement().watched(cancelled.set):
-        assert cancelled.wait(30)
+        assert cancelled.wait(LIMIT_S)

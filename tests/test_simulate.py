@@ -340,7 +340,7 @@ def test_a_simulation_that_is_told_to_end_leaves_nothing(place: Path, tmp_path: 
             assert process.poll() is None
             pause.wait(0.05)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
