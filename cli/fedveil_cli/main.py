@@ -6,6 +6,7 @@ traceback quotes is not ours to show. Heavy modules are imported inside the comm
 """
 
 import errno
+import functools
 import os
 import pathlib
 import sys
@@ -71,6 +72,14 @@ for _group in (
 reserved.register(app, "")
 
 
+@functools.cache
+def commands() -> typer.core.TyperGroup:
+    """Everything that can be typed, made once in a process: that takes longer than many a command."""
+    made = get_command(app)
+    assert isinstance(made, typer.core.TyperGroup)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (by default the one this process was started with) and returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -86,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failure(arguments: list[str]) -> FedveilError | int:
     """Runs the command: the error it ended with, or its exit code. The last resort of the whole program."""
     try:
-        code = get_command(app).main(arguments, prog_name="fedveil", standalone_mode=False)
+        code = commands().main(arguments, prog_name="fedveil", standalone_mode=False)
     except FedveilError as error:
         return error
     except typer.TyperException as error:
