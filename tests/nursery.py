@@ -149,6 +149,7 @@ def load() -> None:
     for late in LATE:
         import_module(late)
     import_module("tests.passphrase_costs").lower()
+    import_module("tests.patience").lengthen()
     gc.collect()
     gc.freeze()  # the collector of a child would otherwise copy every page that it looks at
 

@@ -3,10 +3,9 @@ verified is kept, so the second stream carries only what is missing; the bytes o
 """
 
 import contextlib
+import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from fedveil_simulation.charter import FEDERATION
 from fedveil_simulation.journals import PackedMemory, packed
 from patience import LIMIT_S, eventually
 
+from tests.nursery import Child, nursery
 from tests.upload_coordinator import MEMBERS
 
 BITS, LENGTH = 20, 70 * transcript.LEAF_COORDINATES + 5
@@ -148,15 +148,10 @@ class Bench:
         self.links: list[CoordinatorLink] = []
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.upload_coordinator", str(self.folder), str(self.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[1],
-            )
+    def _start(self) -> Child:
+        with (self.folder / "log").open("ab") as log, open(os.devnull, "rb") as nothing:
+            words, streams = (str(self.folder), str(self.port)), (nothing.fileno(), log.fileno(), log.fileno())
+            process = nursery().start("tests.upload_coordinator", words, self.folder, os.environ, streams)
         eventually(self._answers)
         return process
 
