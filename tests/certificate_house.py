@@ -9,12 +9,13 @@ import contextlib
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import grpc.aio
 import uvicorn
-from enrolment_office import CA, Clock, Entropy, Office, free_port, join
+from berths import free_port
+from enrolment_office import CA, Clock, Entropy, Office, join
 from fedveil_cli import renewing
 from fedveil_cli.certificate_desk import open_desk
 from fedveil_cli.workers import CoordinatorWorkers
@@ -38,6 +39,7 @@ from fedveil_participant.membership import Membership
 from fedveil_participant.renewal_client import RemoteOffice
 from fedveil_participant.store import ParticipantStore, journal_key, open_store
 from fedveil_simulation.key_book import NO_KEYS
+from patience import LIMIT_S
 
 DAY = 86_400.0
 
@@ -184,7 +186,7 @@ def code_of_call(link: CoordinatorLink) -> str:
 @contextlib.contextmanager
 def open_house(folder: pathlib.Path) -> Iterator[House]:
     """A house that answers on both ports."""
-    house = House(folder / "operator", Clock(time.time()), free_port())
+    house = House(folder / "operator", Clock(time.time()), free_port() + 1)
     federation, desk = house.federation, house.desk
     ready, loops, stops = threading.Event(), list[asyncio.AbstractEventLoop](), list[asyncio.Event]()
 
@@ -228,13 +230,13 @@ def open_house(folder: pathlib.Path) -> Iterator[House]:
     thread.start()
     driving.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(LIMIT_S)
         yield house
         loops[0].call_soon_threadsafe(stops[0].set)
-        thread.join(10)
+        thread.join(LIMIT_S)
     finally:
         house.driver.stop()
-        driving.join(5)
+        driving.join(LIMIT_S)
         house.store.close()
 
 
@@ -242,11 +244,3 @@ class _Web(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Sockets have no clock of ours: poll until the condition holds, fail after `seconds`."""
-    end, waiting = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        waiting.wait(0.01)

@@ -1,8 +1,8 @@
 """No test is skipped in silence: under CI (or with --strict-skips) an unlisted skip or expected failure is a failure.
 
 Listed means: a line `PATTERN | REASON` in tests/ALLOWED_SKIPS whose shell pattern matches the node id. This file holds
-nothing else but the hypothesis profile (the same examples every time, no deadline: the machine's speed is not ours) and
-the cost of passphrases; fixtures stand beside the tests that use them.
+nothing else but the hypothesis profile (the same examples every time, no deadline: the machine's speed is not ours),
+the cost of passphrases and the product's short limits; fixtures stand beside the tests that use them.
 """
 
 import fnmatch
@@ -13,7 +13,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
-from tests import passphrase_costs
+from tests import passphrase_costs, patience
 
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name("ALLOWED_SKIPS")
 
@@ -21,6 +21,7 @@ hypothesis.settings.register_profile("fedveil", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("fedveil")
 
 passphrase_costs.lower()
+patience.lengthen()
 
 
 def allowed_skips(text: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import threading
 import grpc
 from fedveil_common.pki import transport
 
+from tests.patience import LIMIT_S
 from tests.test_tls import ACME, HEAD, leaf, of, serving
 
 THREADS = 64
@@ -21,10 +22,10 @@ def main(size: int) -> None:
     with serving(leaf(HEAD)) as port, concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
         def connect(_: int) -> bytes:
-            together.wait(timeout=60)
+            together.wait(timeout=LIMIT_S)
             with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
                 stub = channel.unary_unary("/x/y", request_serializer=None, response_deserializer=None)
-                answer: bytes = stub(b"", timeout=60)
+                answer: bytes = stub(b"", timeout=LIMIT_S)
                 return answer
 
         print(list(pool.map(connect, range(size))).count(b"acme"))

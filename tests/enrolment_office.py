@@ -5,7 +5,6 @@ import base64
 import contextlib
 import json
 import pathlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 import uvicorn
+from berths import free_port
 from fedveil_cli import identity_commands
 from fedveil_cli.world import World
 from fedveil_common.crypto.draws import Draws
@@ -26,6 +26,7 @@ from fedveil_coordinator import enrollment, enrollment_http, founding
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.store import CoordinatorStore, open_store
 from fedveil_coordinator.trust import TrustInForce
+from patience import LIMIT_S
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
@@ -161,30 +162,18 @@ def served(application: object, certificate: pathlib.Path, key: pathlib.Path, po
     server = Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(LIMIT_S)
     try:
         yield
     finally:
         server.should_exit = True
-        thread.join(10)
-
-
-def free_port() -> int:
-    """A port whose predecessor is free too (gRPC port and the one after it)."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return int(port) + 1
-    raise AssertionError("no free ports")
+        thread.join(LIMIT_S)
 
 
 @contextlib.contextmanager
 def open_office(folder: pathlib.Path) -> Iterator[Office]:
     """An office whose listener is up. TLS checks certificates against the machine's clock, so ours starts there."""
-    port = free_port()
+    port = free_port() + 1
     office = Office(folder / "operator", Clock(time.time()), port)
     federation = office.federation
     try:

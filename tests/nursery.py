@@ -1,9 +1,10 @@
 """Processes that need not load the program again: forked, one for each order, from one that has loaded it.
 
 What a test starts is a real process, with an id, memory, files and connections of its own; it can be stopped or killed
-like any other and runs `python -m MODULE ARGUMENTS` in the folder and the environment that the order names. Only the
-second of processor time for the imports is saved, and the cost of scrypt (`passphrase_costs`). What
-a new interpreter shows that a forked one cannot (an import that is missing) is shown by `House.cold` and by
+like any other and runs `python -m MODULE ARGUMENTS` in the folder and the environment that the order names. Only
+processor time is saved: a second for the imports, a third of one for those that a command makes when it comes to need
+them, an eighth for the tree of commands (`main.commands`), and the cost of scrypt (`passphrase_costs`). What a new
+interpreter shows that a forked one cannot (an import that is missing) is shown by `House.cold` and by
 `test_command_line`.
 
 One nursery for each process of the tests; it ends with it, and everything that it started ends with the nursery.
@@ -29,8 +30,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from typer.core import TyperGroup
+
 ROOT = Path(__file__).parent.parent
 LONGEST_ORDER = 1 << 17
+LATE = (
+    "alembic.command",
+    "alembic.config",
+    "anyio._backends._asyncio",
+    "encodings.idna",
+    "grpc._channel",
+    "grpc.experimental",
+    "pydantic.dataclasses",
+    "sqlalchemy.dialects.sqlite",
+    "typer._adapters",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+)
+"""What commands import when they come to need it."""
 
 
 class Child:
@@ -130,9 +147,20 @@ def load() -> None:
     for found in pkgutil.iter_modules(fedveil_cli.__path__, "fedveil_cli."):
         if not found.name.endswith(".__main__"):
             import_module(found.name)
+    build(fedveil_cli.main.commands())
+    for late in LATE:
+        import_module(late)
     import_module("tests.passphrase_costs").lower()
+    import_module("tests.patience").lengthen()
     gc.collect()
     gc.freeze()  # the collector of a child would otherwise copy every page that it looks at
+
+
+def build(group: TyperGroup) -> None:
+    """Every command under `group`."""
+    for command in group.commands.values():
+        if isinstance(command, TyperGroup):
+            build(command)
 
 
 def serve(orders: socket.socket) -> dict[str, object]:

@@ -10,16 +10,16 @@ import pathlib
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
+from berths import free_port
 
 USER, PASSWORD = "postgres", "server's own password"
-LIMIT_S = 60
+LIMIT_S = 180
 
 
 @dataclass
@@ -56,12 +56,6 @@ def programs() -> pathlib.Path:
     named = shutil.which("initdb")
     assert named is not None, "PostgreSQL is not installed: .ci/run installs Debian's package"
     return pathlib.Path(named).resolve().parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from fedveil_cli.local_federation import Process, free_port
+from fedveil_cli.local_federation import Process
 
+from tests.berths import free_port
 from tests.nursery import nursery
+from tests.patience import LIMIT_S
 
 NAMES = ("acme", "borealis", "cygnus")
-LIMIT_S = 60.0
 GROUPS = (
     *("audit", "budget", "ca", "data", "governance", "key", "model", "plan", "policy"),
     *("roster", "round", "run", "storage"),
@@ -199,7 +200,7 @@ class House:
         process = self.running.pop(name)
         if process.poll() is None:
             process.send_signal(number)
-        return process.wait(timeout=20)
+        return process.wait(timeout=LIMIT_S)
 
     def close(self) -> None:
         """End everything that still runs."""

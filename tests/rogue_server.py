@@ -38,8 +38,8 @@ from fedveil_coordinator.intake import due
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_simulation.journals import CoordinatorMemory
 from paillier_forge import Served
+from patience import LIMIT_S
 
-LIMIT_S = 60.0
 Found = TypeVar("Found")
 
 
@@ -150,7 +150,7 @@ def listening(federation: Federation, driver: RogueDriver) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(LIMIT_S)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from fedveil_participant.events import Changes, LedgerEntry, OpenedSum
 from fedveil_participant.stages import Idle
 from fedveil_participant.store import ParticipantStore, journal_key, make_journal_key, open_store
 from fedveil_simulation.ports import SeededEntropy, SimulatedClock
+from patience import LIMIT_S
 from private_federation import private_plan
 from processes import NAMES, PRIVATE, House, house, plan_text
 
@@ -412,7 +413,7 @@ def test_a_spent_budget_ends_run_start_with_4_and_keeps_the_model(federation: Ho
     models = set()
     for name in (*NAMES, "op"):
         if name in federation.running:
-            assert federation.running.pop(name).wait(timeout=30) == 0
+            assert federation.running.pop(name).wait(timeout=LIMIT_S) == 0
         federation.json("model", "export", "--out", f"{name}.safetensors", home=name)
         models.add((federation.folder / f"{name}.safetensors").read_bytes())
     assert len(models) == 1

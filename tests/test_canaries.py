@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text, table
 from tests.tapped_command import BARE, LEAK, RECORD, TAP, planted
 
@@ -62,7 +63,7 @@ def _leaking_run(made: House, bare: bool) -> None:
     started = made.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt", "--json")
     (folder / "started").write_text(started.stdout + started.stderr)
     for name in NAMES:
-        made.running.pop(name).wait(timeout=30)
+        made.running.pop(name).wait(timeout=LIMIT_S)
     assert made.end("coordinator") == 0
 
 

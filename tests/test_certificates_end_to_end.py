@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text
 
 
@@ -33,8 +34,8 @@ def test_certificates_are_renewed_in_the_middle_of_a_run(home: House) -> None:
     home.until(lambda: "certificate_renewed" in home.err("acme"), "acme's renewal")
     home.running["borealis"].send_signal(signal.SIGCONT)
     for name in NAMES:
-        assert home.running.pop(name).wait(timeout=120) == 0, home.err(name)
-    assert home.running.pop("run").wait(timeout=30) == 0, home.err("run")
+        assert home.running.pop(name).wait(timeout=LIMIT_S) == 0, home.err(name)
+    assert home.running.pop("run").wait(timeout=LIMIT_S) == 0, home.err("run")
     report = json.loads((home.folder / "run.out").read_text())
     assert len(report["rounds"]) == 10
     assert all(one["survivors"] == list(NAMES) and one["dropped"] == [] for one in report["rounds"])
@@ -53,7 +54,7 @@ def test_a_killed_renewal_is_finished_by_the_next(home: House, step: str) -> Non
     home.found()
     assert home.run("join", "-", stdin=home.invite("acme"), home="acme").returncode == 0
     home.start("renew", "renew", home="acme", environment={"FEDVEIL_FAILPOINT": step})
-    assert home.running.pop("renew").wait(timeout=60) == -signal.SIGKILL
+    assert home.running.pop("renew").wait(timeout=LIMIT_S) == -signal.SIGKILL
     assert home.json("doctor", home="acme")["sound"] is True
     renewed = home.json("renew", home="acme")
     assert renewed["in_use"] is True

@@ -12,6 +12,7 @@ import pytest
 import typer
 from fedveil_cli import command_tree, demo_split, main, options, output, registry_commands, reserved
 from fedveil_common.errors import FedveilError, IntegrityError, PeerError, PolicyRefusal, RoundAborted, Unreachable
+from patience import LIMIT_S
 
 PLAN = pathlib.Path(str(demo_split.__file__)).with_name("demo_plan.yaml")
 
@@ -24,7 +25,7 @@ def fedveil(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
         env=inherited | environment,
     )
@@ -263,7 +264,7 @@ def test_a_result_that_cannot_be_written_is_no_defect() -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=LIMIT_S,
         )
     assert done.returncode == 74
     assert "[disk_full]" in done.stderr

@@ -17,6 +17,7 @@ from fedveil_common.ports import NoFailpoints
 from fedveil_common.secret import Passphrase
 from fedveil_participant.store import journal_key
 from fedveil_participant.store.key import make_journal_key
+from patience import LIMIT_S
 
 QUIET = Output(as_json=False)
 
@@ -255,7 +256,9 @@ for number in range(1, 4):
     ],
 )
 def test_a_failpoint_kills_at_that_hit(wanted: str, last: str, code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", HITS, wanted], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", HITS, wanted], capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
     assert done.stdout.splitlines()[-1] == last
     assert done.returncode == code
 
@@ -280,7 +283,7 @@ threading.Event().wait(60)
 @pytest.mark.parametrize(("kind", "exit_code", "said"), [("defect", 70, "KeyError"), ("storage", 74, "disk_failed")])
 def test_work_that_fails_is_logged_once_and_ends_the_process(side: str, kind: str, exit_code: int, said: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DEFECT, side, kind], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", DEFECT, side, kind], capture_output=True, text=True, check=False, timeout=LIMIT_S
     )
     assert (done.returncode, done.stdout) == (exit_code, "")
     (line,) = done.stderr.splitlines()
@@ -308,7 +311,7 @@ print(first, end="")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", SHUT], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SHUT], capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["event"] == "first"
     assert json.loads(done.stderr.splitlines()[0])["event"] == "last"

@@ -14,6 +14,7 @@ from fedveil_participant.approval.decisions import Person
 from fedveil_participant.approval.people import Caller
 
 from tests.consent_house import ALICE, BOB, OWNER, STEWARD, ConsentHouse, Live, digest
+from tests.patience import LIMIT_S
 from tests.test_consent import TWO, house
 
 # --- the socket -------------------------------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ def listening(home: ConsentHouse, path: Path, uid: int = 990) -> Iterator[servic
 def raw(path: Path, data: bytes) -> dict[str, dict[str, str]]:
     """What is answered to these bytes."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        connection.settimeout(LIMIT_S)
         with service._short(path) as short:
             connection.connect(short)
         with contextlib.suppress(OSError):

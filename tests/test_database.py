@@ -19,6 +19,7 @@ from fedveil_common import durable
 from fedveil_common.database import Database, FolderLock, open_database
 from fedveil_common.errors import ConfigError, FedveilError, StorageError
 from fedveil_common.rows import AppendOnlyTable, CheckedTable, verify
+from patience import LIMIT_S
 
 LOG = AppendOnlyTable("log", "name", "body")
 THINGS = CheckedTable("things", "name", "size", "weight", "body")
@@ -437,11 +438,11 @@ def test_a_second_process_is_refused_and_told_who(tmp_path: pathlib.Path) -> Non
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with FolderLock(tmp_path):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 2
     assert done.stdout.startswith("data_folder_in_use")
     assert str(os.getpid()) in done.stdout
-    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    assert subprocess.run(command, capture_output=True, check=False, timeout=LIMIT_S).returncode == 0
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: pathlib.Path) -> None:

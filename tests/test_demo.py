@@ -32,6 +32,7 @@ from fedveil_common import plan as plans
 from fedveil_common.masking import packing, ring
 from fedveil_common.messages import Purpose
 from numpy.typing import NDArray
+from patience import LIMIT_S
 from test_simulate import check_shape
 
 HOSPITALS = {"northgate", "riverside", "hillcrest", "lakeview", "st-anna"}
@@ -106,7 +107,10 @@ def integers(demo: Shown, how: str, which: int) -> NDArray[np.int64]:
 def isolated() -> bool:
     """Whether this machine lets us make network namespaces."""
     try:
-        return subprocess.run(["unshare", "-rn", "true"], capture_output=True, timeout=30, check=False).returncode == 0
+        return (
+            subprocess.run(["unshare", "-rn", "true"], capture_output=True, timeout=LIMIT_S, check=False).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -142,7 +146,7 @@ def play(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Shown:
         env={**os.environ, MARK: mark, "TMPDIR": str(folder), "FEDVEIL_TEST_KEPT": str(kept)},
     )
     try:
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=LIMIT_S)
         left = marked(mark)
     finally:
         for pid in marked(mark):
@@ -165,7 +169,7 @@ def test_rival_R23_the_demo_needs_no_network(demo: Shown) -> None:
     assert demo.value["transport"] == "mtls"
     outside = "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)"
     probe = ["unshare", "-rn", sys.executable, "-c", OFFLINE, "-c", outside]
-    tried = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=False)
+    tried = subprocess.run(probe, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert "Network is unreachable" in tried.stderr, "nothing outside can be reached from such a namespace"
 
 
@@ -294,7 +298,7 @@ except ChildProcessError:
 
 def test_prepared_processes_run_a_command_each_and_the_others_end(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PREPARED, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.stdout.splitlines() == ["0 2 3", "nobody left"], done.stderr
     assert (tmp_path / "shown.log").read_text().startswith("fedveil ")
     assert "[usage]" in (tmp_path / "wrong.log").read_text()
@@ -322,7 +326,7 @@ def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
             assert select.select(ends, [], [], 0)[0] == []
             parent.kill()
             for end in ends:
-                assert select.select([end], [], [], 60)[0] == [end], "it has ended"
+                assert select.select([end], [], [], LIMIT_S)[0] == [end], "it has ended"
         finally:
             for end in ends:
                 with contextlib.suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ import sysconfig
 
 import pytest
 import yaml
+from patience import LIMIT_S
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -20,7 +21,7 @@ SECRET_NAME = re.compile(r"(?i)pass(word|phrase)?|secret|token|private|credentia
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 def _tool(name: str) -> str:

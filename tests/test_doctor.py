@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from berths import free_port
 from certificate_house import DAY, House, Member, open_house
-from enrolment_office import CA, GOV, Clock, Entropy, free_port
+from enrolment_office import CA, GOV, Clock, Entropy
 from fedveil_cli import doctor, doctor_findings, doctor_home, doctor_isolation, main, renewing
 from fedveil_cli.identity_commands import seal_journal_key
 from fedveil_common import jcs
@@ -294,8 +295,8 @@ def stranger(house: House, port: int) -> Iterator[None]:
 
 def test_a_stranger_at_the_coordinators_address(house: House, acme: Member) -> None:
     port = free_port()
-    another_address(f"127.0.0.1:{port - 1}")(house, acme)
-    with stranger(house, port):
+    another_address(f"127.0.0.1:{port}")(house, acme)
+    with stranger(house, port + 1):
         assert problems(house, acme.home) == ["port_unreachable", "not_the_coordinator"]
 
 

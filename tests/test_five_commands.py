@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text, table
 
 
@@ -41,7 +42,7 @@ def test_rival_R15_the_five_commands_end_with_a_model_that_everyone_verifies(col
     fingerprint = home.json("fingerprint")["fingerprint_hex"]
     models = set()
     for name in NAMES:
-        assert home.running.pop(name).wait(timeout=30) == 0  # --until-ended
+        assert home.running.pop(name).wait(timeout=LIMIT_S) == 0  # --until-ended
         exported = home.json("model", "export", "--out", f"{name}.safetensors", home=name)
         assert exported["run_id"] == report["run_id"]
         models.add((home.folder / f"{name}.safetensors").read_bytes())

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from berths import free_port
 from cryptography import x509
 from fedveil_cli import main
-from fedveil_cli.local_federation import free_port
 from fedveil_common.pki import bundle
 
 from tests.processes import NAMES, House, house, plan_text

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import LIMIT_S
 
 THREADS = 6
 PROBE = f"""
@@ -28,7 +29,9 @@ libc.fflush(None)
 
 
 def heaps(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", PROBE, how], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, how], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
     return done.stdout.count("<heap nr=")
 
 

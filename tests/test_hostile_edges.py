@@ -31,6 +31,8 @@ from fedveil_common.ports import LeafSource
 from fedveil_coordinator import enrollment_listener, server
 from fedveil_coordinator.allowlist import Identity
 from fedveil_coordinator.facts import Offered, SumOpened, decode
+from hurried_loop import HurriedLoop
+from patience import LIMIT_S, eventually
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -40,7 +42,6 @@ from test_edges import (
     Served,
     announcement,
     collected,
-    eventually,
     leaves_frame,
     start,
     submit,
@@ -71,7 +72,7 @@ class Talk:
         for message in self._messages:
             self.read += 1
             yield message
-        self._end.wait(30)
+        self._end.wait(LIMIT_S)
 
     def end(self) -> None:
         self._end.set()
@@ -84,10 +85,10 @@ def held(served: Served) -> Iterator[None]:
 
     def hold() -> None:
         reached.set()
-        assert go_on.wait(30)
+        assert go_on.wait(LIMIT_S)
 
     served.driver.call(hold)
-    assert reached.wait(10)
+    assert reached.wait(LIMIT_S)
     try:
         yield
     finally:
@@ -98,7 +99,7 @@ def answers(served: Served) -> bool:
     """Whether the driver still works."""
     done = threading.Event()
     served.driver.call(done.set)
-    return done.wait(10)
+    return done.wait(LIMIT_S)
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------
@@ -220,17 +221,20 @@ def opened(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
 
 
 def fetch(channel: grpc.Channel, round: int = 1) -> grpc.Call:
-    return channel.unary_stream(FETCH)(pb.FetchSumRequest(run_id=RUN, round=round).SerializeToString(), timeout=20)
+    return channel.unary_stream(FETCH)(pb.FetchSumRequest(run_id=RUN, round=round).SerializeToString(), timeout=LIMIT_S)
 
 
 def test_who_does_not_read_a_download_holds_up_itself_alone(opened: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four unread downloads of one member: others are served at once, and it is told why its own ended."""
-    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 2.0)
-    ended, real = threading.Event(), server.abort
+    ended, real = list[str](), server.abort
 
     async def abort(context: object, error: FedveilError) -> None:
-        ended.set()
+        ended.append(error.code)
         await real(context, error)  # type: ignore[arg-type]
+
+    def one_ended() -> bool:
+        opened.loop.hurry(server.WRITE_TIMEOUT_S)  # who is being written to has not read for so long
+        return ended != []
 
     monkeypatch.setattr(server, "abort", abort)
     channels = [opened.channel("acme", options=NARROW) for _ in range(server.DOWNLOADS_AT_ONCE)]
@@ -239,7 +243,9 @@ def test_who_does_not_read_a_download_holds_up_itself_alone(opened: Served, monk
     calls.extend(fetch(channel) for channel in channels[1:])
     with contextlib.closing(opened.channel("borealis")) as channel:
         assert len(list(fetch(channel))) == 2  # type: ignore[call-overload]
-    assert ended.wait(10)
+    assert ended == []
+    eventually(one_ended)
+    assert ended == ["reader_too_slow"]
     assert refusal(lambda: list(calls[0])).code == "reader_too_slow"  # type: ignore[call-overload]
     for call in calls:
         call.cancel()
@@ -273,8 +279,8 @@ def test_a_joiner_in_no_roster_has_a_session_and_nothing_else(opened: Served) ->
 
 
 @contextlib.contextmanager
-def listener(limit: int) -> Iterator[int]:
-    """An HTTP listener with the production's connections; its port."""
+def listener(limit: int, loop: HurriedLoop) -> Iterator[int]:
+    """An HTTP listener with the production's connections, on this loop; its port."""
 
     async def healthz(request: object) -> Response:
         return Response(b"ok")
@@ -290,16 +296,16 @@ def listener(limit: int) -> Iterator[int]:
         http=enrollment_listener.PromptConnection,
     )
     web = serving._Web(config)
-    thread = threading.Thread(target=lambda: asyncio.run(web.serve()), daemon=True)
+    thread = threading.Thread(target=lambda: loop.run(web.serve()), daemon=True)
     thread.start()
     eventually(lambda: web.started)
     yield int(web.servers[0].sockets[0].getsockname()[1])
     web.should_exit = True
-    thread.join(10)
+    thread.join(LIMIT_S)
 
 
 def status(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status
@@ -311,17 +317,22 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\n"], ids=["nothing", "half", "one request"])
-def test_silent_connections_make_room(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_make_room(said: bytes) -> None:
     """Connections that ask for nothing, for half of something, or for nothing after their first answer are cut."""
-    monkeypatch.setattr(enrollment_listener, "REQUEST_TIMEOUT_S", 0.3)
-    with listener(4) as port:
+    loop = HurriedLoop()
+
+    def cut() -> bool:
+        loop.hurry(enrollment_listener.REQUEST_TIMEOUT_S)
+        return status(port) == 200
+
+    with listener(4, loop) as port:
         assert status(port) == 200
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
         for one in silent:
             one.sendall(said)
         if not said.endswith(b"\r\n\r\n"):
             assert status(port) == 503
-        eventually(lambda: status(port) == 200, 5.0)
+        eventually(cut)
         for one in silent:
             one.close()
 

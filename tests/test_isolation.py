@@ -21,6 +21,7 @@ from fedveil_common.errors import ConfigError, PolicyRefusal
 from fedveil_participant.isolation import interpreter, kernel, other_user, probe
 from fedveil_participant.isolation.levels import Confinement, Isolation
 from fedveil_participant.training import child
+from patience import LIMIT_S
 from test_own_trainers import PLAN, rows
 from trainer_house import LEVELS, House, confinement, one_that_holds, open_to_everybody, reachable
 
@@ -372,7 +373,7 @@ def test_an_ordinary_user_is_isolated_too() -> None:
         os.chown(folder, uid, uid)
         text = AS_USER.replace("UID", str(uid)).replace("FOLDER", repr(folder)).replace("BODY", repr(TRIED))
         command = [str(venv / "bin" / "python"), "-I", "-c", text]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd="/", check=False)
     finally:
         shutil.rmtree(folder)
     assert done.returncode == 0, done.stderr

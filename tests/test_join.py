@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from enrolment_office import CA, GOV, Entropy, Office, free_port, join, open_office
+from berths import free_port
+from enrolment_office import CA, GOV, Entropy, Office, join, open_office
 from fedveil_cli import identity_commands
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
@@ -29,6 +30,7 @@ from fedveil_common.secret import Passphrase, PrivateKey
 from fedveil_coordinator import enrollment, founding, membership
 from fedveil_participant.membership import load_membership
 from fedveil_participant.store import journal_key, open_store
+from patience import LIMIT_S
 
 
 @pytest.fixture
@@ -513,7 +515,9 @@ def test_a_coordinator_cannot_rename_the_joiner(
 
 def ask(office: Office, method: str, path: str, body: bytes | Iterator[bytes] = b"") -> tuple[int, bytes]:
     context = ssl.create_default_context(cadata=office.federation.authority_pem.decode())
-    connection = http.client.HTTPSConnection("127.0.0.1", office.federation.listen[1] + 1, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", office.federation.listen[1] + 1, context=context, timeout=LIMIT_S
+    )
     try:
         connection.request(method, path, body)
         answer = connection.getresponse()

@@ -1,15 +1,18 @@
 """Joining, and the keys that it leaves: what people ran into."""
 
+import http.client
 import json
 import pathlib
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from enrolment_office import Entropy, Office, code_of, free_port, join, open_office
-from fedveil_cli import (
-    participating,
-)
+from berths import free_port
+from enrolment_office import Entropy, Office, code_of, join, open_office
+from fedveil_cli import participating
+from fedveil_common import durable
 from fedveil_common.crypto import signing
 from fedveil_common.errors import ConfigError, PeerError, SealedError, Unreachable
 from fedveil_common.ids import OrgId
@@ -53,6 +56,26 @@ def assert_sealed(home: pathlib.Path, word: Passphrase) -> None:
             with pytest.raises(SealedError) as refused:
                 opened(wrong)
             assert code_of(refused) == (code, 3)
+
+
+def test_no_line_is_open_while_keys_are_made_and_written(
+    office: Office, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator cuts a line that asks for nothing, and a slow disk takes its time: a join over it would fail."""
+    dialled, real, held = list[http.client.HTTPSConnection](), enrolment.dial, list[bool]()
+
+    def dial(*arguments: Any) -> http.client.HTTPSConnection:
+        dialled.append(real(*arguments))
+        return dialled[-1]
+
+    def stored(path: pathlib.Path, data: bytes) -> None:
+        held.extend(line.sock is not None for line in dialled)
+        durable.write_file(path, data)
+
+    monkeypatch.setattr(enrolment, "dial", dial)
+    monkeypatch.setattr(enrolment, "durable", SimpleNamespace(write_file=stored, remove=durable.remove))
+    join(office, tmp_path / "acme", office.invite("acme"))
+    assert (held, len(dialled)) == ([False], 2)
 
 
 def test_a_passphrase_seals_both_keys(office: Office, tmp_path: pathlib.Path) -> None:

@@ -39,6 +39,7 @@ from key_homes import (
     terms_command,
     write_terms,
 )
+from patience import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,11 @@ def test_a_kill_between_store_and_write(table: pathlib.Path, capsys: pytest.Capt
     start = [*at(table, "acme"), "holders", "start", table / "terms.json", "--out", out]
     command = [sys.executable, "-m", "fedveil_cli", *map(str, start)]
     killed = subprocess.run(
-        command, env=os.environ | {"FEDVEIL_FAILPOINT": "holder.stored"}, capture_output=True, check=False, timeout=60
+        command,
+        env=os.environ | {"FEDVEIL_FAILPOINT": "holder.stored"},
+        capture_output=True,
+        check=False,
+        timeout=LIMIT_S,
     )
     assert (killed.returncode, killed.stdout, out.exists()) == (-signal.SIGKILL, b"", False)
     assert code_of(run(capsys, *start)) == (2, "key_ceremony_open")
@@ -277,7 +282,7 @@ def test_a_kill_between_store_and_write(table: pathlib.Path, capsys: pytest.Capt
     command = [sys.executable, "-m", "fedveil_cli", *map(str, at(table, "acme")), "holders", "take"]
     command += [*map(str, others(table, "acme")), "--out", str(out)]
     killed = subprocess.run(
-        command, env=os.environ | {"FEDVEIL_FAILPOINT": "holder.key"}, capture_output=True, check=False, timeout=60
+        command, env=os.environ | {"FEDVEIL_FAILPOINT": "holder.key"}, capture_output=True, check=False, timeout=LIMIT_S
     )
     assert killed.returncode == -signal.SIGKILL
     files = files_of(table / "acme")
@@ -468,7 +473,7 @@ def test_a_kill_when_the_new_seeds_are_durable(made: pathlib.Path, capsys: pytes
         env=os.environ | {"FEDVEIL_FAILPOINT": "holder.key"},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=LIMIT_S,
     )
     assert killed.returncode == -signal.SIGKILL
     assert files_of(made / "acme").ids(Thing.REFRESH) == ("icu-1",)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fedveil_cli import main
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text
 
 GOVERNANCE = ("--governance-passphrase-file", "gov.txt")
@@ -75,7 +76,7 @@ def test_a_key_is_published_and_a_run_uses_its_epoch(home: House) -> None:
     report = json.loads(done.stdout)
     assert [one["survivors"] for one in report["rounds"]] == [list(NAMES)] * 3
     for name in NAMES:
-        assert home.running.pop(name).wait(timeout=30) == 0
+        assert home.running.pop(name).wait(timeout=LIMIT_S) == 0
         assert f"key id=icu-1 epoch=0 fingerprint={published['fingerprint']}" in home.err(name)
     home.plan(plan_text(rounds=1, seed=8).replace("kind: masked", "kind: paillier, key: icu-1"))
     assert refused(home, *start) == (2, "key_epoch_used")

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text
 
 
@@ -31,7 +32,7 @@ def finished(home: House) -> str:
     started = home.run("run", "start", "plan.yaml", "--governance-passphrase-file", "gov.txt", "--json")
     assert started.returncode == 0, started.stderr
     for name in NAMES:
-        assert home.running.pop(name).wait(timeout=30) == 0
+        assert home.running.pop(name).wait(timeout=LIMIT_S) == 0
     return str(json.loads(started.stdout)["run_id"])
 
 

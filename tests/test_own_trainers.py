@@ -28,6 +28,7 @@ from fedveil_participant.training.answer import MAX_HEADER, Answer
 from fedveil_participant.training.descent import GradientDescent
 from fedveil_participant.training.own_trainer import OwnTrainer
 from fedveil_participant.training.trainer_config import read_config
+from patience import LIMIT_S
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "trainer"
@@ -373,7 +374,7 @@ def test_a_trainer_does_not_outlive_a_participant_that_was_killed(tmp_path: path
         try:
             assert not select.select([trainer], [], [], 0)[0]  # it runs
             participant.kill()
-            assert select.select([trainer], [], [], 30)[0] == [trainer]
+            assert select.select([trainer], [], [], LIMIT_S)[0] == [trainer]
         finally:
             participant.kill()
             os.close(trainer)

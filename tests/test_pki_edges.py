@@ -28,6 +28,7 @@ from fedveil_common.pki.names import Subject
 from fedveil_common.secret import PrivateKey
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.enrollment import stored_certificate
+from patience import LIMIT_S
 
 FEDERATION = FederationId("hospitals-0123456789abcdef")
 ISSUED, DAY = 1_700_000_000.0, 86_400.0
@@ -159,7 +160,7 @@ def test_a_new_server_certificate_serves_without_a_restart() -> None:
 
     def call(port: int) -> object:
         with grpc.secure_channel(f"127.0.0.1:{port}", member, options=transport.CHANNEL_OPTIONS) as channel:
-            return channel.unary_unary("/x/y")(b"hello", timeout=10)
+            return channel.unary_unary("/x/y")(b"hello", timeout=LIMIT_S)
 
     with ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool, handlers=[handler], options=transport.SERVER_OPTIONS)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.confined_participant import Outside
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text, table
 
 ACME, CONFINED = NAMES[0], NAMES[2]
@@ -31,7 +32,10 @@ retention_days: 365
 def namespaces_allowed() -> bool:
     """Whether this machine lets us make network namespaces."""
     try:
-        return subprocess.run(["unshare", "-rn", "true"], capture_output=True, timeout=30, check=False).returncode == 0
+        return (
+            subprocess.run(["unshare", "-rn", "true"], capture_output=True, timeout=LIMIT_S, check=False).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -77,7 +81,7 @@ def a_run(made: House) -> None:
     (folder / "run_id").write_text(json.loads(started.stdout)["run_id"])
     (folder / "plan_hash").write_text(plan_hash)
     for name in NAMES:
-        assert made.running.pop(name).wait(timeout=60) == 0, made.err(name)
+        assert made.running.pop(name).wait(timeout=LIMIT_S) == 0, made.err(name)
     outside.close()
     assert made.end("coordinator") == 0
 
@@ -315,7 +319,9 @@ def test_an_export_verifies_by_itself_and_by_a_second_implementation(home: House
     script = Path(__file__).parent.parent / "examples" / "verify_audit" / "verify_audit.py"
 
     def second(path: Path) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            [sys.executable, script, path], capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
 
     done = second(file)
     assert (done.returncode, done.stderr) == (0, "")

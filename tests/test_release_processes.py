@@ -11,6 +11,7 @@ from pathlib import Path
 from fedveil_common.pki.invites import split_address
 from fedveil_common.registry import status
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text
 
 CA = ("--passphrase-file", "ca.txt")
@@ -99,7 +100,7 @@ def test_a_release_from_its_run_to_its_withdrawal(tmp_path: Path) -> None:
         for point, left in (("coordinator.before.stage", "candidate"), ("coordinator.after.stage", "released")):
             home.serve(environment={"FEDVEIL_FAILPOINT": point})
             assert home.run("model", "promote", run, "--to", "released").returncode != 0
-            assert home.running.pop("coordinator").wait(timeout=20) == -9
+            assert home.running.pop("coordinator").wait(timeout=LIMIT_S) == -9
             home.serve()
             assert stage(home, run) == left
             home.end("coordinator")
@@ -202,5 +203,5 @@ def fetched(home: House) -> bytes:
     member = json.loads((home.folder / NAMES[0] / "participant.json").read_text())
     host, port = split_address(member["address"])
     context = ssl.create_default_context(cadata=(home.folder / NAMES[0] / "ca.pem").read_text())
-    with urllib.request.urlopen(f"https://{host}:{port + 1}/status", context=context, timeout=10) as answer:
+    with urllib.request.urlopen(f"https://{host}:{port + 1}/status", context=context, timeout=LIMIT_S) as answer:
         return bytes(answer.read())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from certificate_house import DAY, House, Member, code_of_call, eventually, open_house
+from certificate_house import DAY, House, Member, code_of_call, open_house
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -29,6 +29,7 @@ from fedveil_coordinator.store.renewals import Renewal
 from fedveil_coordinator.succession import GRACE_S, Use
 from fedveil_participant import membership, renewal
 from fedveil_participant.renewal_client import standing_of
+from patience import eventually
 
 
 @pytest.fixture

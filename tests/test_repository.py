@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 
 import pytest
+from patience import LIMIT_S
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = [
@@ -247,7 +248,7 @@ def test_relative_links_lead_somewhere() -> None:
 def test_every_error_code_has_its_row() -> None:
     """After a new error: `make errors`."""
     command = [sys.executable, str(ROOT / "docs" / "errors" / "table.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -293,14 +294,14 @@ def test_an_unlisted_skip_fails(tmp_path: pathlib.Path) -> None:
     (tmp_path / "ALLOWED_SKIPS").write_text("# none\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
     command += ["--rootdir", str(tmp_path), "--continue-on-collection-errors", "-rfE", "--strict-skips", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 1
     last = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     assert sorted(pathlib.Path(line.split()[1].partition("::")[0]).name for line in last) == sorted(
         f"test_{name}.py" for name in SKIPPING
     )
     (tmp_path / "ALLOWED_SKIPS").write_text("test_*.py* | a reason\n")
-    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    assert subprocess.run(command, capture_output=True, check=False, timeout=LIMIT_S).returncode == 0
 
 
 def test_the_plan_in_the_readme_is_a_plan() -> None:

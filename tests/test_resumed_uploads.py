@@ -3,19 +3,17 @@ verified is kept, so the second stream carries only what is missing; the bytes o
 """
 
 import contextlib
+import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from fedveil_cli.local_federation import free_port
+from berths import free_port
 from fedveil_cli.world import SystemClock, SystemEntropy
 from fedveil_common import limits, transcript, wire
 from fedveil_common.errors import FedveilError, PeerError, Unreachable
@@ -30,7 +28,9 @@ from fedveil_participant import upload_frames
 from fedveil_participant.client import STALL_S, CoordinatorLink, Movement
 from fedveil_simulation.charter import FEDERATION
 from fedveil_simulation.journals import PackedMemory, packed
+from patience import LIMIT_S, eventually
 
+from tests.nursery import Child, nursery
 from tests.upload_coordinator import MEMBERS
 
 BITS, LENGTH = 20, 70 * transcript.LEAF_COORDINATES + 5
@@ -38,15 +38,6 @@ LEAVES = 71
 FRAME = limits.LEAVES_PER_FRAME
 CUT = 3 * FRAME
 """The leaf at which an upload breaks, once all before it are on the coordinator's disk."""
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Real processes have no clock of ours: poll until the condition holds, fail after `seconds`."""
-    end = time.monotonic() + seconds
-    waiting = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        waiting.wait(0.01)
 
 
 class Line:
@@ -157,20 +148,15 @@ class Bench:
         self.links: list[CoordinatorLink] = []
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.upload_coordinator", str(self.folder), str(self.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[1],
-            )
+    def _start(self) -> Child:
+        with (self.folder / "log").open("ab") as log, open(os.devnull, "rb") as nothing:
+            words, streams = (str(self.folder), str(self.port)), (nothing.fileno(), log.fileno(), log.fileno())
+            process = nursery().start("tests.upload_coordinator", words, self.folder, os.environ, streams)
         eventually(self._answers)
         return process
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S):
             return True
         return False
 
@@ -343,4 +329,4 @@ def test_a_stalled_transfer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> Non
     cancelled = threading.Event()
     monkeypatch.setattr("fedveil_participant.client.STALL_S", 0.001)
     with Movement().watched(cancelled.set):
-        assert cancelled.wait(30)
+        assert cancelled.wait(LIMIT_S)

@@ -17,6 +17,7 @@ from fedveil_participant.data.csv_source import Source, read_table
 from fedveil_participant.data.folder import Reveal, table_files
 from fedveil_participant.data.problems import DataError
 from fedveil_simulation.ports import SeededEntropy
+from patience import LIMIT_S
 from processes import NAMES, House, house, plan_text, table
 from test_csv_source import KEY, TWO, plan_with
 from test_parquet_source import write
@@ -171,7 +172,7 @@ def test_a_participant_trains_from_sealed_data(federation: House) -> None:
     shown = federation.json("run", "show", run["run_id"])
     assert all(one["survivors"] == list(NAMES) for one in shown["rounds"])
     for name in NAMES:
-        assert federation.running.pop(name).wait(timeout=30) == 0
+        assert federation.running.pop(name).wait(timeout=LIMIT_S) == 0
     assert not (federation.folder / "acme.csv").exists()
     needle = table("acme").splitlines()[3].encode()
     for path in federation.folder.rglob("*"):

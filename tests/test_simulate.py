@@ -329,6 +329,7 @@ def test_the_demo_over_memory_is_as_good_as_pooled() -> None:
 
 def test_a_simulation_that_is_told_to_end_leaves_nothing(place: Path, tmp_path: Path) -> None:
     """SIGTERM while its processes run: they end with it, and the copies of the tables are gone."""
+    (place / "plan.yaml").write_text(plan_text(rounds=1000))  # it does not end by itself before it is told to
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     command = [sys.executable, "-m", "fedveil_cli", "simulate", "plan.yaml", "--data", "hospitals", "--processes"]
@@ -340,7 +341,7 @@ def test_a_simulation_that_is_told_to_end_leaves_nothing(place: Path, tmp_path: 
             assert process.poll() is None
             pause.wait(0.05)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.csv
 import pytest
-from fedveil_cli.local_federation import free_port
+from berths import free_port
 
 from tests.processes import House, house
 

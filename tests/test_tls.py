@@ -28,6 +28,7 @@ from fedveil_common.pki.invites import OPERATOR, Role
 from fedveil_common.pki.names import Subject
 from fedveil_coordinator.allowlist import AllowList
 from fedveil_coordinator.enrollment import stored_certificate
+from patience import LIMIT_S
 
 FEDERATION = FederationId("hospitals-0011223344556677")
 DAY = 86_400.0
@@ -280,7 +281,7 @@ def serving(own: Leaf) -> Iterator[int]:
 def call(port: int, credentials: grpc.ChannelCredentials) -> bytes:
     with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=transport.CHANNEL_OPTIONS) as channel:
         stub = channel.unary_unary("/x/y", request_serializer=None, response_deserializer=None)
-        answer: bytes = stub(b"", timeout=5)
+        answer: bytes = stub(b"", timeout=LIMIT_S)
         return answer
 
 
@@ -340,7 +341,7 @@ def test_a_crowd_that_connects_at_once_does_not_end_the_server() -> None:
         [sys.executable, "-m", "tests.crowd", str(size)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=False,
         env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}"},
     )

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from enrolment_office import GOV, Clock, Entropy, Office, code_of, free_port, join, open_office
+from berths import free_port
+from enrolment_office import GOV, Clock, Entropy, Office, code_of, join, open_office
 from fedveil_cli import (
     files,
     main,
@@ -33,6 +34,7 @@ from fedveil_coordinator import founding
 from fedveil_participant.membership import load_membership
 from fedveil_participant.store import journal_key, make_journal_key, open_store
 
+from tests.patience import LIMIT_S
 from tests.processes import NAMES, House, house, plan_text
 from tests.test_command_line import error_of
 
@@ -63,7 +65,7 @@ def founded(home: House, address: str) -> None:
 
 @pytest.mark.parametrize("further", [0, 1])
 def test_a_port_that_is_taken_is_named(home: House, further: int) -> None:
-    port = free_port() - 1
+    port = free_port()
     founded(home, f"127.0.0.1:{port}")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port + further))
@@ -77,7 +79,7 @@ def test_a_port_that_is_taken_is_named(home: House, further: int) -> None:
 
 
 def test_an_ipv6_address_is_listened_on(home: House) -> None:
-    port = free_port() - 1
+    port = free_port()
     founded(home, f"[::1]:{port}")
     home.serve()
     for family, host in ((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")):
@@ -105,7 +107,8 @@ def test_the_family_of_the_address_is_that_of_the_listener(
 
 
 def test_a_stop_with_participants_connected_is_quick_and_quiet(home: House) -> None:
-    home.found()
+    """It ends the calls under way and does not wait for their grace, which is an hour here."""
+    home.found(module="tests.graceful_coordinator")
     plan_hash = home.plan(plan_text())
     word = ("--passphrase-file", "ca.txt")
     for name, at_join, later in zip(NAMES, (word, (), ()), (word, word, ()), strict=True):
@@ -117,7 +120,7 @@ def test_a_stop_with_participants_connected_is_quick_and_quiet(home: House) -> N
         assert ("fedveil: sealed files=journal.key,tls.key" in home.err(name)) is (name == NAMES[1])
     process = home.running.pop("coordinator")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=4.5) == 0, "less than the grace that calls under way have"
+    assert process.wait(timeout=LIMIT_S) == 0
     assert "Traceback" not in home.err("coordinator")
     assert "CancelledError" not in home.err("coordinator")
     # 16: the participants go on, and a look at their home says which of the two is missing
@@ -197,10 +200,10 @@ def test_output_to_stdout_keeps_the_order(home: House) -> None:
     link, target = home.folder / "out", home.folder / "target"
     link.symlink_to("/proc/self/fd/1")
     command = [sys.executable, "-c", WRITE_TO_STDOUT, str(link)]
-    piped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    piped = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
     assert piped.stdout == "before\ndata\nafter\n"
     with target.open("w") as stream:
-        subprocess.run(command, stdout=stream, timeout=60, check=True)
+        subprocess.run(command, stdout=stream, timeout=LIMIT_S, check=True)
     assert target.read_text() == "before\ndata\nafter\n"
     assert link.is_symlink()
 
@@ -210,7 +213,7 @@ def test_a_result_that_cannot_be_printed_says_that_the_work_is_done(redirection:
     import subprocess
 
     line = f"exec {sys.executable} -m fedveil_cli version {redirection}"
-    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (done.returncode, done.stdout) == (74, "")
     if "2>" not in redirection:
         assert re.search(r"\[(output_lost|disk_full)\]", done.stderr)

@@ -7,6 +7,7 @@ import sysconfig
 import zipfile
 
 import pytest
+from patience import LIMIT_S
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = [
@@ -24,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("wheel")
     hatchling = pathlib.Path(sysconfig.get_path("scripts")) / "hatchling"
     command = [str(hatchling), "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=LIMIT_S)
     (made,) = folder.glob("fedveil-*.whl")
     return made
 
@@ -58,6 +59,8 @@ def test_rival_R21_the_command_runs_from_the_unpacked_wheel(wheel: pathlib.Path,
         "sys.argv = ['fedveil', 'version']\n"
         "sys.exit(command.main())"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "0.1.0" in done.stdout

@@ -23,6 +23,8 @@ from fedveil_coordinator.intake import due
 from fedveil_coordinator.server import RoundsEdge
 from fedveil_coordinator.store import open_store
 
+from tests import patience
+
 KEY = AttemptKey(RunId("run-1"), 1, 1)
 MEMBERS = (OrgId("acme"), OrgId("borealis"))
 
@@ -72,4 +74,5 @@ async def serve(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
+    patience.lengthen()
     asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

@@ -169,14 +169,14 @@ def run_join(home: pathlib.Path, token: str, passphrase: Passphrase | None, worl
     if (home / COORDINATOR_DATABASE).exists():
         raise ConfigError("home_in_use", f"{home} is the folder of a coordinator", next_step="join with another --home")
     check_writable(home)
-    with enrolment.meet(home, token, passphrase) as met:
-        durable.make_folder(home)
-        with FolderLock(home):
-            store = _store_to_join(home, passphrase, world)
-            try:
-                made = enrolment.join(home, met, store, passphrase, world.clock, world.entropy)
-            finally:
-                store.close()
+    met = enrolment.meet(home, token, passphrase)
+    durable.make_folder(home)
+    with FolderLock(home):
+        store = _store_to_join(home, passphrase, world)
+        try:
+            made = enrolment.join(home, met, store, passphrase, world.clock, world.entropy)
+        finally:
+            store.close()
     return {
         "federation_id": made.federation_id,
         "org": made.org_id,

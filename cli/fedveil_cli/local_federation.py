@@ -157,10 +157,13 @@ class LocalFederation:
         secret.touch(mode=0o600)
         secret.write_bytes(authority)
         self._governance = Passphrase(governance)
-        address = f"127.0.0.1:{free_port()}"
-        identity_commands.run_init(self.home, "local", address, Passphrase(authority), self._governance, None, world)
-        self._tell("founded", {"address": address})
-        return self.serve(arguments)
+        with reserved_ports() as port:
+            address = f"127.0.0.1:{port}"
+            identity_commands.run_init(
+                self.home, "local", address, Passphrase(authority), self._governance, None, world
+            )
+            self._tell("founded", {"address": address})
+            return self.serve(arguments)
 
     def serve(
         self, arguments: CoordinatorArguments = serve_arguments, extra: Mapping[str, str] | None = None
@@ -367,15 +370,20 @@ def temporary_folder() -> Iterator[str]:
             signal.signal(signal.SIGTERM, before)
 
 
-def free_port() -> int:
-    """A port of which the next one is free too (enrolment listens there), on the loopback address."""
+@contextlib.contextmanager
+def reserved_ports() -> Iterator[int]:
+    """A port of the loopback address that the kernel gives to nobody else meanwhile, nor the next one, for enrolment.
+    Both are bound, not listened on: who listens with SO_REUSEADDR, as a coordinator does, may take them.
+    """
     while True:
-        with socket.socket() as first:
+        with socket.socket() as first, socket.socket() as second:
+            for one in (first, second):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             first.bind(("127.0.0.1", 0))
             port: int = first.getsockname()[1]
-            with socket.socket() as second:
-                try:
-                    second.bind(("127.0.0.1", port + 1))
-                except OSError:
-                    continue
-                return port
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            yield port
+            return

@@ -68,8 +68,9 @@ def fedveil(home: RootHome = None, as_json: RootJson = False) -> None:
     """Federated learning in which nobody, the coordinator included, sees any organisation's update."""
 
 
+@functools.cache
 def commands() -> TyperGroup:
-    """Every command; none of them is loaded yet."""
+    """Every command, each loaded and built when it is first asked for; once in a process."""
     return command_tree.tree(
         app, {name: functools.partial(registered_by, module) for module, names in CONTENTS for name in names.split()}
     )

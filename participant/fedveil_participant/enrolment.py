@@ -7,9 +7,7 @@ signature: name, role and whether an older key is replaced come from the signed 
 """
 
 import contextlib
-import http.client
 import pathlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,20 +99,18 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """A coordinator that proved itself, with the line to it open; nothing is stored yet and nothing was said."""
+    """A coordinator that proved itself; nothing is stored yet and nothing was said."""
 
     token: Token
     chain: bytes
     trust: Trust
     authorities: tuple[x509.Certificate, ...]
-    connection: http.client.HTTPSConnection
 
     def __repr__(self) -> str:
         return "Meeting(<redacted>)"
 
 
-@contextlib.contextmanager
-def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> Iterator[Meeting]:
+def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> Meeting:
     """The coordinator that issued the token, if it is the one. `home` is looked at and not touched.
 
     Raises ConfigError `token_...`, `other_federation`, `weak_passphrase`; PeerError `fingerprint_mismatch` before
@@ -129,11 +125,8 @@ def meet(home: pathlib.Path, token_text: str, passphrase: Passphrase | None) -> 
         )
     chain, trust, authorities = fetch_trust(token, Bare())
     _check_home(home, trust)
-    connection = dial(token, trust, authorities)
-    try:
-        yield Meeting(token, chain, trust, authorities, connection)
-    finally:
-        connection.close()
+    dial(token, trust, authorities).close()
+    return Meeting(token, chain, trust, authorities)
 
 
 def join(
@@ -155,8 +148,11 @@ def join(
     proof = invites.make_proof(trust.federation_id, token.token_id, csr, token.invite_key, pending.protocol_key)
     own_key = signing.public_key(pending.protocol_key)
     request = JoinRequest(trust.federation_id, token.token_id, csr, own_key, proof)
+    # not the line over which it was met: the coordinator cuts one that is silent while keys are made and written
+    connection = dial(token, trust, authorities)
     try:
-        answer = post_join(met.connection, request, vault)
+        with contextlib.closing(connection):
+            answer = post_join(connection, request, vault)
     except PeerError as error:
         if error.code in FINAL:
             durable.remove(home / _PENDING)
