@@ -66,8 +66,8 @@ class Asked:
     def _newest(self, near: Nearby, expected: bytes, origin: "Origin") -> model_status.Found | None:
         return model_status.newest(near, self.status, self.home, expected, [origin.trust])
 
-    def _of(self, origin: "Origin") -> tuple[ModelRef, Release | None, float]:
-        return ModelRef.of(origin.manifest), origin.release, self.now_s
+    def _of(self, origin: "Origin") -> tuple[ModelRef, tuple[str, ...], Release | None, float]:
+        return ModelRef.of(origin.manifest), origin.earlier, origin.release, self.now_s
 
 
 def load(path: pathlib.Path) -> ModelFile:
@@ -79,11 +79,12 @@ def load(path: pathlib.Path) -> ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model file comes from, proved: what the coordinator signed, under which roster and trust chain, and the
-    release that the file proves (None: it is the model of a run).
+    """Where a model file comes from, proved: what the coordinator signed, the runs that its plan goes on from, roster
+    and trust chain, and the release that the file proves (None: it is the model of a run).
     """
 
     manifest: ModelManifest
+    earlier: tuple[str, ...]
     roster: Roster
     trust: Trust
     release: Release | None
@@ -117,7 +118,7 @@ def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: by
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
     check_lineage(file, manifest)
-    return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
+    return Origin(manifest, file.plan.earlier_runs, roster, trust, read_release(file, manifest, roster, trust))
 
 
 def usable(file: ModelFile, near: Nearby, expected: bytes, asked: Asked) -> tuple[Origin, Standing | None]:

@@ -49,13 +49,14 @@ class GoesOn:
     asked: "Asked"
 
     def model(self, output: Output) -> tuple[modelfile.ModelFile, Standing | None]:
-        """Raises as `model_files.usable`."""
+        """Raises as `model_files.usable` and `model_status.check_ancestry`."""
         found = modelfile.read_model(read_file(self.file, "the model", MAX_MODEL))
         if self.fingerprint is None:
             return found, None
         from fedveil_cli import model_files
 
         _, standing = model_files.usable(found, Nearby(self.file), self.fingerprint, self.asked)
+        model_status.check_ancestry(standing)
         model_status.warn(standing, output)
         return found, standing
 

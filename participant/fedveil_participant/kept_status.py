@@ -50,16 +50,15 @@ class KeptStatus:
         return found
 
     def check_first_model(self, plan: Plan) -> None:
-        """Returns unless the plan goes on from a model that was withdrawn. PolicyRefusal `model_withdrawn`.
+        """Returns unless the plan goes on from a model that was withdrawn, or from one that descends from such a model.
+        PolicyRefusal `model_withdrawn`.
 
-        By the parameters alone: the walk to the first model shows later that they are those of that run.
+        By what the plan says: the walk to the first model shows later that the sums of these runs lead to it.
         """
         document = self.document() if plan.continues else b""
         if not document:
             return
-        found = self._kept(document)
-        if found.withdraws(bytes.fromhex(plan.model.initial)):
-            raise status.withdrawn(f"the model of run {plan.continues[-1].run}", found)
+        status.check_first_model(self._kept(document), plan.earlier_runs, bytes.fromhex(plan.model.initial))
 
     def _kept(self, before: bytes) -> StatusList:
         try:

@@ -8,13 +8,13 @@ Invariant: a list whose sequence repeats is the same list. Source: docs/registry
 
 import base64
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError, PolicyRefusal
-from fedveil_common.ids import COORDINATOR, FederationId
+from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.limits import MAX_DOCUMENT, MAX_STATUS
 from fedveil_common.pki import documents
 from fedveil_common.pki.governance import Trust, verify_chain
@@ -99,6 +99,13 @@ class StatusList:
         """Whether a model with these parameters (their hash, 32 bytes) was withdrawn."""
         return any(one.stage is Stage.WITHDRAWN and one.model.model_hash == parameters for one in self.models)
 
+    def withdrawn_of(self, runs: Iterable[str]) -> tuple[RunId, ...]:
+        """Those of `runs` whose model was withdrawn, in their order. A run has one model that is decided about, and
+        others go on from that one only: where nothing else of an earlier model is known, its run is enough.
+        """
+        gone = {one.model.run_id for one in self.models if one.stage is Stage.WITHDRAWN}
+        return tuple(RunId(run) for run in runs if run in gone)
+
     def expired(self, now_s: float) -> bool:
         """Whether the list may no longer be relied on."""
         return now_s > self.not_after_s
@@ -155,6 +162,17 @@ def check_in_use(found: StatusList, model: ModelRef) -> None:
     """Returns unless the list says that the model was withdrawn. PolicyRefusal `model_withdrawn`."""
     if found.stage_of(model) is Stage.WITHDRAWN:
         raise withdrawn(f"the model of run {model.run_id}, round {model.round},", found)
+
+
+def check_first_model(found: StatusList, runs: Sequence[str], initial: bytes) -> None:
+    """Returns unless a new run would go on from what was withdrawn: from a model with these parameters (`initial`:
+    their hash, 32 bytes), or through any of the `runs` that lead to it. PolicyRefusal `model_withdrawn`.
+    """
+    gone = found.withdrawn_of(runs)
+    if gone or (runs and found.withdraws(initial)):
+        raise withdrawn(
+            f"the model of run {gone[0] if gone else runs[-1]}, from which the new run would descend,", found
+        )
 
 
 def check_federation(found: StatusList, federation_id: FederationId) -> None:
