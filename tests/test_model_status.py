@@ -184,6 +184,20 @@ def test_an_expired_list_is_a_warning(desk: Desk) -> None:
     assert "expired" in err
 
 
+def test_a_list_of_a_time_that_is_not_yet_says_nothing_of_its_age(desk: Desk) -> None:
+    """Else a list that was signed for the next century would stay fresh until then. A day is left to the clocks."""
+    for ahead, told in ((DAY, False), (DAY + 1, True)):
+        as_of = int(START_S) + ahead
+        contents = replace(
+            status.contents(desk.office.published[RELEASED]), as_of_s=as_of, not_after_s=as_of + status.VALID_S
+        )
+        path = desk.folder / "ahead.json"
+        path.write_bytes(status.to_file(contents, desk.office.key, desk.office.trust.trust_chain))
+        value, err = desk.verify(given=path)
+        assert (value["status"]["stage"], value["status"]["expired"]) == ("released", told)
+        assert ("which is not yet" in err) is told
+
+
 def test_a_release_that_a_later_list_does_not_know(desk: Desk) -> None:
     """A list from before the release says nothing of it; one from after it that leaves it out convicts the file."""
     value, _ = desk.verify(given=desk.list(EMPTY))

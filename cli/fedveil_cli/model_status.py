@@ -63,6 +63,7 @@ class Standing:
     found: Found
     stage: Stage | None
     expired: bool
+    ahead: bool
     descends: tuple[RunId, ...] = ()
 
     @property
@@ -136,7 +137,7 @@ def look(
             not_done="the model was not accepted",
             next_step="telephone the operator: somebody else may hold the coordinator's key",
         )
-    return Standing(found, stage, listed.expired(now_s), listed.withdrawn_of(earlier))
+    return Standing(found, stage, listed.expired(now_s), listed.ahead(now_s), listed.withdrawn_of(earlier))
 
 
 def check(
@@ -238,6 +239,11 @@ def warn(standing: Standing | None, output: Output) -> None:
         )
     if standing.stage is Stage.WITHDRAWN:
         output.warn(f"the model was withdrawn (as of {standing.as_of}): nobody is to use it")
+    elif standing.ahead:
+        output.warn(
+            f"the status list calls itself of {standing.as_of}, which is not yet: how old it is, and whether the model "
+            "was withdrawn since, is not known; look at this machine's clock, and fetch a new list"
+        )
     elif standing.expired:
         output.warn(
             f"the status list is of {standing.as_of} and expired {status.date(standing.found.contents.not_after_s)}: "

@@ -34,7 +34,12 @@ MAX_LISTED = 2048
 """Models that were ever released or withdrawn: with the longest ids, their list fits MAX_DOCUMENT."""
 
 VALID_S = 30 * 24 * 3600
-"""How long a list may be relied on."""
+"""How long a list may be relied on: nobody signs one for longer, and nobody takes one that says so. Who may sign lists
+for ever, or who once stole the key, cannot make one that never grows old.
+"""
+
+AHEAD_S = 24 * 3600
+"""How far the coordinator's clock may be ahead of the reader's before a list says nothing of how old it is."""
 
 RENEW_S = 24 * 3600
 """How old the newest list may be before whoever asks for one gets another."""
@@ -107,12 +112,21 @@ class StatusList:
         return tuple(RunId(run) for run in runs if run in gone)
 
     def expired(self, now_s: float) -> bool:
-        """Whether the list may no longer be relied on."""
-        return now_s > self.not_after_s
+        """Whether the list may no longer be relied on: too old, or of a time that is not yet, so that nobody can say
+        how old it is.
+        """
+        return now_s > self.not_after_s or self.ahead(now_s)
+
+    def ahead(self, now_s: float) -> bool:
+        """Whether the list calls itself later than it can be."""
+        return self.as_of_s > now_s + AHEAD_S
 
 
 def to_file(status: StatusList, key: PrivateKey, trust_chain: bytes) -> bytes:
-    """The list with the coordinator's signature, and the chain that names its key."""
+    """The list with the coordinator's signature, and the chain that names its key. PeerError `status_valid_too_long`
+    for one that no reader would take.
+    """
+    _check_time(status)
     body = status.to_bytes()
     return jcs.dumps(
         {
@@ -264,10 +278,22 @@ def _parse(body: bytes) -> StatusList:
         tuple(_listed(row) for row in fields.rows("models", MAX_LISTED)),
     )
     documents.must_equal(found.to_bytes(), body, WHAT)
+    _check_time(found)
     ids = [one.model.model_id for one in found.models]
     if ids != sorted(set(ids)):
         raise documents.bad(WHAT, "its models are not sorted, or one stands twice")
     return found
+
+
+def _check_time(found: StatusList) -> None:
+    if found.not_after_s > found.as_of_s + VALID_S:
+        raise PeerError(
+            "status_valid_too_long",
+            f"status list {found.sequence} calls itself good for {found.not_after_s - found.as_of_s} s, a list may be "
+            f"for {VALID_S} at most",
+            not_done="the list was not used",
+            next_step="fetch the list of the coordinator in force: GET /status of its enrolment port",
+        )
 
 
 def _listed(row: jcs.Json) -> Listed:
