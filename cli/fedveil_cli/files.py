@@ -30,9 +30,14 @@ def read_file(path: pathlib.Path, what: str, most: int) -> bytes:
 def check_size(path: pathlib.Path, what: str, data: bytes, most: int) -> None:
     """Returns for at most `most` bytes. ConfigError `file_too_large`."""
     if len(data) > most:
-        raise ConfigError(
-            "file_too_large", f"{what} {str(path)!r} has more than {most} bytes", next_step="name the right file"
-        )
+        raise too_large(path, what, most)
+
+
+def too_large(path: pathlib.Path, what: str, most: int) -> ConfigError:
+    """`file_too_large`."""
+    return ConfigError(
+        "file_too_large", f"{what} {str(path)!r} has more than {most} bytes", next_step="name the right file"
+    )
 
 
 def unreadable(path: pathlib.Path, what: str, error: OSError) -> ConfigError:

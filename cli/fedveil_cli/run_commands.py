@@ -64,7 +64,7 @@ def _check_in_use(home: pathlib.Path, earlier: modelfile.ModelFile, admin: Admin
 
     near = model_status.Nearby(handed=admin.model_status())
     expected, asked = model_files.expected_fingerprint(None, home), model_files.Asked.now(home)
-    _, standing = model_files.usable(earlier, near, expected, asked)
+    _, standing = model_files.usable(earlier.head, lambda: modelfile.hash_of(earlier), near, expected, asked)
     model_status.check_ancestry(standing)
     model_status.warn(standing, output)
 
