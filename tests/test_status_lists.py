@@ -18,7 +18,7 @@ from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.stages import Stage
 from fedveil_common.secret import PrivateKey
-from fedveil_coordinator.store import open_store
+from fedveil_coordinator.store import open_store, stages
 from fedveil_participant.kept_status import KeptStatus
 from fedveil_participant.run_results import RunResults
 from fedveil_participant.store.countersignatures import CountersignatureFiles
@@ -200,6 +200,29 @@ def test_lists_that_do_not_parse_are_refused(office: ReleaseOffice) -> None:
     bad = jcs.dumps({**outer, "trust_chain": "?"})
     assert code(lambda: status.read(bad, office.fingerprint)) == "bad_document"
     assert code(lambda: status.read(b" " * (3 * 1024 * 1024 + 1), office.fingerprint)) == "bad_document"
+
+
+def test_the_highest_number_of_a_stolen_key_holds_up_no_later_coordinator(
+    office: ReleaseOffice, tmp_path: Path
+) -> None:
+    """Whoever had the key could number a list so high that none could follow it: participants would have refused every
+    list of the coordinator that governance named next, and gone on with what that withdrew.
+    """
+    kept = kept_by(office, tmp_path / "acme")
+    office.released()
+    kept.take(office.registry.status())
+    highest = rewritten(office.registry.status(), office, sequence=jcs.MAX_INTEGER)
+    kept.take(highest)
+    assert code(lambda: kept.take(office.registry.status())) == "status_rollback", "who has the key is believed"
+    office.store.stages.renew(stages.KeptStatus(jcs.MAX_INTEGER, highest))  # it had the database too
+    after = office.handed_over()
+    later = KeptStatus(tmp_path / "acme", lambda: after.trust.trust)
+    after.registry.withdraw(RUN, OPERATOR, "wrong units")
+    found = later.take(after.registry.status())
+    assert found.sequence < jcs.MAX_INTEGER
+    assert [one.stage for one in found.models] == [Stage.WITHDRAWN]
+    assert code(lambda: later.take(highest)) == "status_not_in_force"
+    assert code(lambda: status.check_follows(found, status.contents(highest))) == "status_rollback"
 
 
 def test_no_list_is_signed_or_kept_that_is_good_for_longer(

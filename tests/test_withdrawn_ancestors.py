@@ -12,10 +12,12 @@ from fedveil_cli.output import Output
 from fedveil_common import plan as plans
 from fedveil_common.errors import PolicyRefusal
 from fedveil_common.ids import RunId
-from fedveil_common.messages import PlanAnswer
+from fedveil_common.messages import PlanAnswer, RunEnded, SignedBlob
 from fedveil_common.registry import status
 from fedveil_common.registry.stages import Stage
 from fedveil_coordinator.model_operations import ModelOperations
+from fedveil_participant.finish import Results
+from fedveil_participant.run_results import RunResults
 
 from tests.release_office import OPERATOR, START_S, ReleaseOffice, office_of
 from tests.test_continuing import NEXT, THIRD, accept, further, ran, text
@@ -151,6 +153,37 @@ def test_no_command_begins_anything_with_a_descendant(
     with pytest.raises(PolicyRefusal, match="model_withdrawn"):
         run_commands.start(tmp_path, path, None, True, Output(True), THIRD)
     assert len(signed) == 1
+
+
+def test_no_member_that_knows_of_it_countersigns_a_descendant(chain: ReleaseOffice, tmp_path: pathlib.Path) -> None:
+    """A run that was under way when its beginning was withdrawn ends, and finds no quorum even where the coordinator
+    skips its own check; who has no list yet, or an older one, cannot know.
+    """
+    cluster, org = chain.cluster, THREE[0]
+    kept = kept_by(chain, tmp_path / org)
+    file = journal(cluster, org).ends[THIRD][2]
+    (blob,) = journal(cluster, org).countersignature(THIRD)
+    told: list[str] = []
+    put: list[RunId] = []
+
+    class Journal:
+        def put_countersignature(self, run_id: RunId, blob: SignedBlob, *, held: bool) -> None:
+            put.append(run_id)
+
+        def save_end(self, *arguments: object) -> None: ...
+
+    results = RunResults(Journal(), None, lambda kind, facts: told.append(facts["code"]))  # type: ignore[arg-type]
+    results.check_ancestry = kept.check_ancestry
+    left = Results(file, countersignature=(blob,))
+    ended = RunEnded(THIRD, b"p" * 32, "finished", (), ())
+    results.store(ended, left)
+    kept.take(before(chain))
+    results.store(ended, left)
+    assert (put, told) == ([THIRD, THIRD], [])
+    kept.take(chain.registry.status())
+    assert results.store(ended, left), "the model is kept all the same"
+    results.store(ended, Results(journal(cluster, org).ends[RUN][2], countersignature=(blob,)))
+    assert (put, told) == ([THIRD, THIRD, THIRD], ["model_withdrawn"]), "a run that goes on from nothing asks nobody"
 
 
 def test_no_descendant_is_released(chain: ReleaseOffice) -> None:

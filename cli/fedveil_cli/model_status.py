@@ -89,7 +89,7 @@ def newest(
     here += _left(near.out, expected, known)
     if given is None and near.beside is not None and os.path.exists(companion(near.beside)):  # no name is too long
         here.append(read(_document(companion(near.beside))))
-    here.sort(key=lambda one: one.contents.sequence)
+    here.sort(key=lambda one: one.contents.place)
     if given is not None:
         here.append(read(_document(given)))  # last, whatever its number: it must follow on all that is known here
     for before, after in itertools.pairwise(here):
@@ -194,7 +194,7 @@ def carry(listed: Found, out: pathlib.Path) -> pathlib.Path:
     if companion(out).exists():
         with contextlib.suppress(FedveilError):  # what is no list is replaced
             theirs = carried(out).contents
-    if theirs.federation_id != mine.federation_id or theirs.sequence <= mine.sequence:
+    if theirs.federation_id != mine.federation_id or theirs.place <= mine.place:
         write_file(companion(out), WHAT, listed.document)
     return companion(out)
 

@@ -402,7 +402,11 @@ class Registry:
         """The list after the newest one. Its number is the time, or one more than the last: so that a database that was
         restored from a copy goes on above what participants have seen.
         """
-        before = self._store.status()
+        kept = self._store.status()
+        before = status.contents(kept.document) if kept is not None else None
+        goes_on = before is not None and (
+            before.trust_sequence == self._trust.trust.sequence or before.sequence <= now + status.AHEAD_S
+        )  # else a thief of the last coordinator's key left a number that nobody can count on from
         since = {change.model.model_id: one.made_s for one in log for change in one.changes}
         listed = [
             Listed(change.model, change.after, since[identity])
@@ -419,7 +423,7 @@ class Registry:
         made = StatusList(
             self._trust.trust.federation_id,
             self._trust.trust.sequence,
-            max(now, 1 + (before.sequence if before is not None else 0)),
+            max(now, 1 + (before.sequence if before is not None and goes_on else 0)),
             now,
             now + status.VALID_S,
             len(log),

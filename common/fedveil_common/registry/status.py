@@ -1,9 +1,9 @@
 """The status list: which released models are in force, as of when, signed by the coordinator in force.
 
-Promise: whoever once took a list takes no older one (`sequence` grows with every list), none of a coordinator that was
+Promise: whoever once took a list takes no older one (`place` grows with every list), none of a coordinator that was
 replaced, and none in which a withdrawn model is no longer withdrawn. A list says until when it may be relied on.
 A file of it carries the trust chain, so that the federation's fingerprint is all that its reader needs.
-Invariant: a list whose sequence repeats is the same list. Source: docs/registry.md, section 4.
+Invariant: a list whose place repeats is the same list. Source: docs/registry.md, section 4.
 """
 
 import base64
@@ -87,6 +87,13 @@ class StatusList:
                 "trust_sequence": self.trust_sequence,
             }
         )
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which of two lists is the later one. Governance comes first: a number that the key of a replaced coordinator
+        signed, however high, holds up no list of the one that replaced it.
+        """
+        return self.trust_sequence, self.sequence
 
     def stage_of(self, model: ModelRef) -> Stage | None:
         """The stage of a model, or None if the list does not name it: it was never released.
@@ -223,14 +230,14 @@ def check_follows(pinned: StatusList, new: StatusList) -> None:
 
     PeerError `status_rollback`, `status_fork`, `withdrawal_undone`.
     """
-    if new.sequence < pinned.sequence:
+    if new.place < pinned.place:
         raise PeerError(
             "status_rollback",
             f"status list {new.sequence} is offered, {pinned.sequence} is known",
             not_done="the list that is known stays",
             next_step="telephone the operator: it may serve an old copy",
         )
-    if new.sequence == pinned.sequence:
+    if new.place == pinned.place:
         if new != pinned:
             raise PeerError(
                 "status_fork",
