@@ -19,6 +19,7 @@ from fedveil_common.plan import Plan, check_release
 from fedveil_common.sealing import files
 
 from fedveil_cli import model_files, model_status
+from fedveil_cli.companions import check_places
 from fedveil_cli.files import MAX_MODEL
 from fedveil_cli.model_files import Asked, Origin
 from fedveil_cli.model_reading import THREADS
@@ -38,6 +39,7 @@ def open_file(
     asked: Asked,
 ) -> None:
     """`model open`. `expected`: the federation's fingerprint. Raises as `data open` and `model verify`."""
+    check_places(out, file, key, passphrase_file)
     with reading(file) as source:
         check_out(source, out, key, passphrase_file, asked.status)
         near = Nearby(file, out=out)

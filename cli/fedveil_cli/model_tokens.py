@@ -18,6 +18,7 @@ from fedveil_common.sealing.header import Header
 from fedveil_common.secret import Seed
 
 from fedveil_cli import model_files, model_opening, model_reading, model_status
+from fedveil_cli.companions import check_places, companion
 from fedveil_cli.files import check_not_read, read_file, write_file
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import Nearby
@@ -32,7 +33,7 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Aske
     """
     from fedveil_coordinator import founding
 
-    check_not_read(out, model, asked.status)
+    check_not_read(out, model, companion(model), asked.status)
     federation = founding.load_federation(asked.home)
     seen = model_reading.look_through(model)
     origin, standing = model_files.usable(
@@ -131,7 +132,8 @@ def jwe_open(
     asked: Asked,
 ) -> None:
     """`model jwe open`: a sealed model by the key in a token. PeerError `jose_*`; as `model open`."""
-    check_not_read(out, token, key, passphrase_file, asked.status)
+    check_places(out, sealed, token, key, passphrase_file)
+    check_not_read(out, asked.status)
     said = jwe.open_token(_token(token), private_key(key, passphrase_file, output))
     with reading(sealed) as source:
         check_out(source, out)
