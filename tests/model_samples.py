@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+from fedveil_cli.world import real_world
 from fedveil_common import layout, modelfile, standardisation
 from fedveil_common.ids import FederationId
 from fedveil_common.modelfile import ModelFile
@@ -104,10 +105,12 @@ def signed_bytes(plan: Plan, federation: Federation = OURS, seed: int = 3) -> by
 
 
 def status_file(file: ModelFile, stage: Stage, key: PrivateKey, chain: bytes) -> bytes:
-    """A status list that names one model, in force until long after any test; `key`: of the coordinator."""
+    """A status list of now that names one model; `key`: of the coordinator."""
     manifest = modelfile.parse_manifest(file.signatures[0].body)
     listed = (Listed(ModelRef.of(manifest), stage, 1_700_000_000),)
-    made = StatusList(manifest.federation_id, 1, 1_700_000_000, 1_700_000_000, 2**52, 1, b"h" * 32, listed)
+    now = int(real_world().clock.wall_s())
+    until = now + status.VALID_S
+    made = StatusList(manifest.federation_id, 1, 1_700_000_000, now, until, 1, b"h" * 32, listed)
     return status.to_file(made, key, chain)
 
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedveil_cli import main, model_files
 from fedveil_cli.world import SystemEntropy
-from fedveil_common import jcs, modelfile
+from fedveil_common import durable, jcs, modelfile
 from fedveil_common.crypto import signing
 from fedveil_common.crypto.labels import labelled
 from fedveil_common.errors import PeerError
@@ -211,12 +211,16 @@ def test_a_sealed_file_that_was_changed_is_named_by_its_chunk(place: Path, capsy
     assert "chunk 0 of 1" in run(capsys, *opening)[2]
 
 
+@pytest.mark.parametrize("nameless", [True, False])
 def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
-    place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    nameless: bool, place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read twice, so that nothing of it is written before all of it was verified. Whoever sealed it could make
-    other chunks that open, too.
+    """Whoever sealed it could make other chunks that open, too. Where a file can be without a name, it was written
+    while it was verified, and what was verified is what gets the name. Elsewhere it is read twice, so that nothing of
+    it is written before all of it was verified; and what changed in between ends it.
     """
+    if not nameless:
+        monkeypatch.setattr(durable, "_unnamed", lambda folder: None)
     sealed(capsys, "ann.pub")
     data = Path("m.sealed").read_bytes()
     found, start = header.parse(io.BytesIO(data))
@@ -233,8 +237,14 @@ def test_a_sealed_file_that_changes_once_it_was_verified_gets_no_name(
 
         monkeypatch.setattr(model_files, "check_head", verified)
         exit_code, out, err = run(capsys, "open", "m.sealed", "--key", "ann.key", *PRINT, "--out", "x")
+        if nameless:
+            assert (exit_code, Path("x").read_bytes()) == (0, Path("m.safetensors").read_bytes())
+            Path("x").unlink()
+            Path("m.sealed").write_bytes(data)
+            continue
         assert (exit_code != 0, out, f"[{code}]" in err) == (True, "", True)
         assert not Path("x").exists()
+        assert not list(Path().glob(".tmp-*"))
         Path("m.sealed").write_bytes(data)
 
 

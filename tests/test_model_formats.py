@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 import safetensors
 import safetensors.numpy
-from fedveil_common import design, initial, modelfile, network, prediction
+from fedveil_common import design, initial, layout, modelfile, network, prediction
 from fedveil_common.errors import ConfigError
 from fedveil_common.exchange import arrays, formats, layers, onnx_graph
 from fedveil_common.exchange.format_names import Format
@@ -169,6 +169,53 @@ def test_onnx_of_values_that_overflow_an_exponential_stays_a_probability() -> No
         expected = predicted(file, GOOD)
         np.testing.assert_allclose(first.reshape(expected.shape), expected, rtol=0, atol=1e-12)
         assert {0.0, 1.0} & set(expected[:6].ravel().tolist())
+
+
+HUGE = ("M", "-3", "10", "5", "ü", "1", "d")
+HUGE_FEATURES = {**model_samples.FEATURES, "strict": "{type: float, range: [-1.0e+300, 1.0e+300]}"}
+
+
+@EVERY
+@pytest.mark.parametrize("size", [1e30, 3e38])
+def test_weights_near_the_end_of_float32_give_one_answer_or_none(kind: str, target: str, size: float) -> None:
+    """Where sums may pass what float64 holds, infinities of both signs meet or not by the order in which a program
+    adds: `predict` said NaN where ONNX said infinity. Such a row has no prediction in either, and others are the same.
+    """
+    plan = model_samples.plan_for(kind, target, "none", HUGE_FEATURES)
+    file = model_samples.signed(plan)
+    signs = np.where(np.arange(len(file.model)) % 2, size, -size).astype(np.float32)
+    file = dataclasses.replace(file, model=signs)
+    rows = [
+        HUGE,
+        *(("F", text, "3", "-2", "r", "0.5", "a") for text in ("1e300", "-1e300", "1e270", "1e200", "1", "0")),
+    ]
+    first, *labels = session(file).run(None, fed(plan, rows))
+    expected = predicted(file, rows).reshape(len(rows), -1)
+    found = first.reshape(expected.shape)
+    assert (np.isnan(found) == np.isnan(expected)).all()
+    assert np.isfinite(found[~np.isnan(found)]).all()
+    assert np.isnan(expected[1:3]).all(), "1e300 times 1e30 is no number"
+    assert not np.isnan(expected[-2:]).any() or size > 1e38
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=0, equal_nan=True)
+    for one in labels:
+        assert set(one.ravel().tolist()[1:3]) in ({""}, {-1})
+
+
+def test_how_large_an_input_may_be_follows_from_the_layers() -> None:
+    """By hand: one layer of 2 and -3, bias 5; and what no input can save."""
+    plan = linear_plan("linear", "float", {"a": "{type: float, range: [0, 1]}", "b": "{type: float, range: [0, 1]}"})
+    model = np.array([2, -3, 5], dtype=np.float32)
+    assert network.largest_input(plan, model) == (network.SAFE - 5) / 5
+    assert network.largest_input(plan, model, 1e6) == (network.SAFE / 1e6 - 5) / 5
+    assert network.largest_input(plan, np.zeros(3, dtype=np.float32)) == network.SAFE
+    assert network.largest_input(plan, model, 1e308) == -1.0
+    deep = model_samples.plan_for("mlp", "binary", "none", {"a": "{type: float, range: [0, 1]}"})
+    layers = layout.parameter_count(deep)
+    assert network.largest_input(deep, np.full(layers, 3e38, dtype=np.float32)) > 0
+
+
+def linear_plan(kind: str, target: str, features: dict[str, str]) -> Plan:
+    return model_samples.plan_for(kind, target, "none", features)
 
 
 WIDE = {

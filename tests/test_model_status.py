@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from federation import FIVE, RUN, federation
 from fedveil_cli import (
+    main,
     model_cards,
     model_exporting,
     model_files,
@@ -182,6 +183,20 @@ def test_an_expired_list_is_a_warning(desk: Desk) -> None:
     value, err = desk.verify(late + 1, desk.list(RELEASED))
     assert value["status"]["expired"]
     assert "expired" in err
+
+
+def test_a_list_of_a_time_that_is_not_yet_says_nothing_of_its_age(desk: Desk) -> None:
+    """Else a list that was signed for the next century would stay fresh until then. A day is left to the clocks."""
+    for ahead, told in ((DAY, False), (DAY + 1, True)):
+        as_of = int(START_S) + ahead
+        contents = replace(
+            status.contents(desk.office.published[RELEASED]), as_of_s=as_of, not_after_s=as_of + status.VALID_S
+        )
+        path = desk.folder / "ahead.json"
+        path.write_bytes(status.to_file(contents, desk.office.key, desk.office.trust.trust_chain))
+        value, err = desk.verify(given=path)
+        assert (value["status"]["stage"], value["status"]["expired"]) == ("released", told)
+        assert ("which is not yet" in err) is told
 
 
 def test_a_release_that_a_later_list_does_not_know(desk: Desk) -> None:
@@ -469,3 +484,48 @@ def test_who_only_looks_is_told(member: Reader, capsys: pytest.CaptureFixture[st
     found = json.loads(out)
     assert (found["first"]["stage"], found["second"]["stage"]) == (None, "withdrawn")
     assert "other.safetensors was withdrawn" in err
+
+
+# --- what stands where the list will be written -----------------------------------------------------------------------
+
+
+def test_no_list_is_written_over_a_file_that_is_read(reader: Reader) -> None:
+    """A private key that happened to be called as the list beside the output was replaced by it; and the list beside a
+    model by a copy of the model.
+    """
+    reader.beside(RELEASED)
+    key = companion(reader.out)
+    key.write_bytes(reader.key.read_bytes())
+    reader.key = key
+    assert reader.refused("open") == "same_file"
+    assert reader.refused("jwe open") == "same_file"
+    key.unlink()
+    reader.key = reader.folder / "me.key"
+    reader.out = companion(reader.model)
+    for words in (
+        ["export", str(reader.model), "--out", str(reader.out)],
+        ["export", str(reader.model), "--to", "csv", "--out", str(reader.out)],
+        ["card", str(reader.model), "--out", str(reader.out)],
+        ["seal", str(reader.model), "--for", str(reader.public), "--out", str(reader.out)],
+    ):
+        before = reader.out.read_bytes()
+        asked = [] if words[0] == "seal" else ["--fingerprint", reader.office.fingerprint.hex()]
+        assert main.main(["model", *words, *asked, "--json"]) == 2
+        assert json.loads(reader.capsys.readouterr().err.splitlines()[-1])["error"]["code"] == "same_file"
+        assert reader.out.read_bytes() == before
+
+
+def test_where_no_list_can_stand_no_model_is_written(reader: Reader) -> None:
+    """A folder of the list's name kept the list away from the model, which was written all the same."""
+    reader.beside(RELEASED)
+    companion(reader.out).mkdir()
+    for use in ("open", "jwe open"):
+        assert reader.refused(use) == "output_refused"
+    for words in (
+        ["seal", str(reader.model), "--for", str(reader.public)],
+        ["rewrap", str(reader.sealed), "--key", str(reader.key), "--for", str(reader.public)],
+        ["export", str(reader.model), "--fingerprint", reader.office.fingerprint.hex()],
+    ):
+        assert main.main(["model", *words, "--out", str(reader.out), "--json"]) == 2
+        assert json.loads(reader.capsys.readouterr().err.splitlines()[-1])["error"]["code"] == "output_refused"
+    assert not reader.out.exists()

@@ -18,7 +18,7 @@ from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.stages import Stage
 from fedveil_common.secret import PrivateKey
-from fedveil_coordinator.store import open_store
+from fedveil_coordinator.store import open_store, stages
 from fedveil_participant.kept_status import KeptStatus
 from fedveil_participant.run_results import RunResults
 from fedveil_participant.store.countersignatures import CountersignatureFiles
@@ -105,7 +105,7 @@ def test_a_participant_keeps_the_highest_list(office: ReleaseOffice, tmp_path: P
     higher = status.contents(new).sequence + 1
     refused = {
         "status_rollback": old,
-        "status_fork": rewritten(new, office, as_of_s=1),
+        "status_fork": rewritten(new, office, statements=1),
         "withdrawal_undone": rewritten(new, office, sequence=higher, models=()),
         "wrong_federation": rewritten(new, office, federation_id="another", sequence=higher),
         "trust_document_missing": rewritten(new, office, trust_sequence=2, sequence=higher),
@@ -195,9 +195,51 @@ def test_lists_that_do_not_parse_are_refused(office: ReleaseOffice) -> None:
     assert verdict(sequence=0) == "bad_document"
     assert verdict(not_after_s=-1) == "bad_document"
     assert verdict(more=1) == "bad_document"
+    as_of = inner["as_of_s"]
+    assert verdict(not_after_s=as_of + status.VALID_S + 1) == "status_valid_too_long"
     bad = jcs.dumps({**outer, "trust_chain": "?"})
     assert code(lambda: status.read(bad, office.fingerprint)) == "bad_document"
     assert code(lambda: status.read(b" " * (3 * 1024 * 1024 + 1), office.fingerprint)) == "bad_document"
+
+
+def test_the_highest_number_of_a_stolen_key_holds_up_no_later_coordinator(
+    office: ReleaseOffice, tmp_path: Path
+) -> None:
+    """Whoever had the key could number a list so high that none could follow it: participants would have refused every
+    list of the coordinator that governance named next, and gone on with what that withdrew.
+    """
+    kept = kept_by(office, tmp_path / "acme")
+    office.released()
+    kept.take(office.registry.status())
+    highest = rewritten(office.registry.status(), office, sequence=jcs.MAX_INTEGER)
+    kept.take(highest)
+    assert code(lambda: kept.take(office.registry.status())) == "status_rollback", "who has the key is believed"
+    office.store.stages.renew(stages.KeptStatus(jcs.MAX_INTEGER, highest))  # it had the database too
+    after = office.handed_over()
+    later = KeptStatus(tmp_path / "acme", lambda: after.trust.trust)
+    after.registry.withdraw(RUN, OPERATOR, "wrong units")
+    found = later.take(after.registry.status())
+    assert found.sequence < jcs.MAX_INTEGER
+    assert [one.stage for one in found.models] == [Stage.WITHDRAWN]
+    assert code(lambda: later.take(highest)) == "status_not_in_force"
+    assert code(lambda: status.check_follows(found, status.contents(highest))) == "status_rollback"
+
+
+def test_no_list_is_signed_or_kept_that_is_good_for_longer(
+    office: ReleaseOffice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a coordinator that counts otherwise, nor by a participant that is sent one: what is kept stays."""
+    kept = kept_by(office, tmp_path / "acme")
+    kept.take(office.registry.status())
+    before = kept.document()
+    longer = replace(status.contents(before), sequence=office.list().sequence + 1, not_after_s=2**52)
+    assert code(lambda: status.to_file(longer, office.key, office.trust.trust_chain)) == "status_valid_too_long"
+    with monkeypatch.context() as careless:
+        careless.setattr(status, "VALID_S", 2**52)
+        document = status.to_file(longer, office.key, office.trust.trust_chain)
+        status.read(document, office.fingerprint)
+    assert code(lambda: kept.take(document)) == "status_valid_too_long"
+    assert kept.document() == before
 
 
 def test_two_branches_of_trust_are_a_fork(office: ReleaseOffice) -> None:

@@ -13,6 +13,7 @@ from fedveil_common.crypto import signing
 from fedveil_common.database import FolderLock
 from fedveil_common.errors import ConfigError
 from fedveil_common.jcs import Json
+from fedveil_common.named_file import open_named
 from fedveil_common.record_file import Owner, RecordFile
 from fedveil_common.secret import Passphrase
 from fedveil_coordinator.store import open_store as open_coordinator_store
@@ -179,7 +180,7 @@ def _owner(member: Membership, found: Books) -> Owner:
 
 def _read(file: pathlib.Path) -> RecordFile:
     try:
-        with file.open("rb") as stream:
+        with open_named(file, pipe=True) as stream:
             return record_file.read(iter(lambda: stream.readline(record_file.MAX_LINE + 1), b""))
     except OSError as error:
         raise unreadable(file, "the export", error) from None

@@ -221,6 +221,7 @@ def model_export(
     it, or for another program. Not one that was withdrawn.
     """
     from fedveil_cli import model_exporting, model_files, service_commands
+    from fedveil_cli.companions import check_places
     from fedveil_cli.files import check_not_read
     from fedveil_cli.model_status import Nearby
     from fedveil_cli.passphrases import journal_passphrase
@@ -232,6 +233,7 @@ def model_export(
         _, data, handed = service_commands.final_model(folder, run, journal_passphrase(folder, passphrase_file, output))
         near = Nearby(handed=handed)
     else:
+        check_places(out, file)
         check_not_read(out, file, status)
         data, near = model_exporting.read(file), Nearby(file)
     expected = model_files.expected_fingerprint(fingerprint, folder)

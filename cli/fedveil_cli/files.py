@@ -7,6 +7,7 @@ import stat
 import sys
 
 from fedveil_common.errors import ConfigError, StorageError
+from fedveil_common.named_file import open_named
 
 MAX_PLAN = 4 * 1024 * 1024
 MAX_MODEL = 1024 * 1024 * 1024
@@ -14,9 +15,11 @@ STDOUT = 1
 
 
 def read_file(path: pathlib.Path, what: str, most: int) -> bytes:
-    """The bytes of `path`, at most `most` of them. Raises ConfigError `file_unreadable` or `file_too_large`."""
+    """The bytes of `path`, at most `most` of them. Raises ConfigError `file_unreadable`, also for what is neither a
+    regular file nor an open pipe, or `file_too_large`.
+    """
     try:
-        with path.open("rb") as stream:
+        with open_named(path, pipe=True) as stream:
             data = stream.read(most + 1)
     except OSError as error:
         raise unreadable(path, what, error) from None
@@ -27,9 +30,14 @@ def read_file(path: pathlib.Path, what: str, most: int) -> bytes:
 def check_size(path: pathlib.Path, what: str, data: bytes, most: int) -> None:
     """Returns for at most `most` bytes. ConfigError `file_too_large`."""
     if len(data) > most:
-        raise ConfigError(
-            "file_too_large", f"{what} {str(path)!r} has more than {most} bytes", next_step="name the right file"
-        )
+        raise too_large(path, what, most)
+
+
+def too_large(path: pathlib.Path, what: str, most: int) -> ConfigError:
+    """`file_too_large`."""
+    return ConfigError(
+        "file_too_large", f"{what} {str(path)!r} has more than {most} bytes", next_step="name the right file"
+    )
 
 
 def unreadable(path: pathlib.Path, what: str, error: OSError) -> ConfigError:

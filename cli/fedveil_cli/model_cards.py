@@ -12,6 +12,7 @@ from fedveil_common.plan import check_release
 from fedveil_common.secret import Passphrase
 
 from fedveil_cli import model_files, model_status, service_commands
+from fedveil_cli.companions import companion
 from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, write_file
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import Nearby
@@ -29,7 +30,7 @@ def of_file(path: pathlib.Path, out: pathlib.Path, expected: bytes, output: Outp
     """`model card FILE`. Raises as `model verify`, but for a model that was withdrawn: its card says so. ConfigError
     `same_file`; StorageError `file_unwritable`.
     """
-    check_not_read(out, path, asked.status)
+    check_not_read(out, path, companion(path), asked.status)
     _write(read_file(path, "the model", MAX_MODEL), None, Nearby(path), out, expected, output, asked)
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from fedveil_common.exchange import arrays, formats, onnx_graph
 from fedveil_common.exchange.format_names import Format
-from fedveil_common.modelfile import ModelFile, read_model
+from fedveil_common.modelfile import ModelFile, hash_of, read_model
 from fedveil_common.plan import check_release
 
 from fedveil_cli import model_files, model_status
@@ -32,7 +32,9 @@ def export(
     file = read_model(data)
     check_release(file.plan)
     whole = wanted is Format.SAFETENSORS
-    origin, standing = model_files.usable(file, replace(near, out=out if whole else None), expected, asked)
+    origin, standing = model_files.usable(
+        file.head, lambda: hash_of(file), replace(near, out=out if whole else None), expected, asked
+    )
     manifest = origin.manifest
     made = written(file, data, wanted)
     write_file(out, "the exported model", made)

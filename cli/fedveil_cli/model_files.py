@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from fedveil_common import modelfile, prediction
 from fedveil_common.errors import ConfigError, PeerError
-from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, check_lineage, read_model, verify_head
+from fedveil_common.modelfile import ModelFile, ModelHead, ModelManifest, check_lineage, verify_head
 from fedveil_common.pki.governance import Trust, fingerprint_text, verify_chain
-from fedveil_common.plan import CategoryTarget, Plan, check_release
+from fedveil_common.plan import CategoryTarget, Plan
 from fedveil_common.registry import status
 from fedveil_common.registry.identity import ModelRef
 from fedveil_common.registry.release import Release, accept_operator_only, read_release
@@ -25,9 +25,9 @@ from fedveil_common.roster import Roster
 from fedveil_common.succession import roster_of_its_time
 from numpy.typing import NDArray
 
-from fedveil_cli import model_status
+from fedveil_cli import model_reading, model_status
 from fedveil_cli.companions import companion
-from fedveil_cli.files import MAX_MODEL, check_not_read, read_file, unreadable, write_file
+from fedveil_cli.files import check_not_read, unreadable, write_file
 from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.options import fingerprint_bytes
 from fedveil_cli.output import Output
@@ -64,24 +64,18 @@ class Asked:
     def _newest(self, near: Nearby, expected: bytes, origin: "Origin") -> model_status.Found | None:
         return model_status.newest(near, self.status, self.home, expected, [origin.trust])
 
-    def _of(self, origin: "Origin") -> tuple[ModelRef, Release | None, float]:
-        return ModelRef.of(origin.manifest), origin.release, self.now_s
-
-
-def load(path: pathlib.Path) -> ModelFile:
-    """The model in `path`, its form checked and its signature not. Raises ConfigError or PeerError `bad_model_file`."""
-    file = read_model(read_file(path, "the model", MAX_MODEL))
-    check_release(file.plan)
-    return file
+    def _of(self, origin: "Origin") -> tuple[ModelRef, tuple[str, ...], Release | None, float]:
+        return ModelRef.of(origin.manifest), origin.earlier, origin.release, self.now_s
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model file comes from, proved: what the coordinator signed, under which roster and trust chain, and the
-    release that the file proves (None: it is the model of a run).
+    """Where a model file comes from, proved: what the coordinator signed, the runs that its plan goes on from, roster
+    and trust chain, and the release that the file proves (None: it is the model of a run).
     """
 
     manifest: ModelManifest
+    earlier: tuple[str, ...]
     roster: Roster
     trust: Trust
     release: Release | None
@@ -115,15 +109,17 @@ def check_head(file: ModelHead, model_hash: Callable[[], bytes], fingerprint: by
             f"the model was signed under roster {manifest.roster_version}, the file has {roster.version}",
         )
     check_lineage(file, manifest)
-    return Origin(manifest, roster, trust, read_release(file, manifest, roster, trust))
+    return Origin(manifest, file.plan.earlier_runs, roster, trust, read_release(file, manifest, roster, trust))
 
 
-def usable(file: ModelFile, near: Nearby, expected: bytes, asked: Asked) -> tuple[Origin, Standing | None]:
+def usable(
+    file: ModelHead, model_hash: Callable[[], bytes], near: Nearby, expected: bytes, asked: Asked
+) -> tuple[Origin, Standing | None]:
     """Where a model that is to be used comes from, and what the newest list says of it.
 
-    Raises as `check_origin`, `model_status.newest` and `model_status.check`: PolicyRefusal `model_withdrawn`.
+    Raises as `check_head`, `model_status.newest` and `model_status.check`: PolicyRefusal `model_withdrawn`.
     """
-    origin = check_origin(file, expected)
+    origin = check_head(file, model_hash, expected)
     return origin, asked.check(near, expected, origin)
 
 
@@ -147,10 +143,11 @@ def expected_fingerprint(given: str | None, home: pathlib.Path) -> bytes:
 def verify(path: pathlib.Path, expected: bytes, output: Output, asked: Asked) -> None:
     """Prints whose model this is, and whether it may be used; `expected` is the federation's fingerprint.
 
-    Raises as `load` and `usable`; PolicyRefusal `operator_signed_only`.
+    Raises as `model_reading.look_through` and `usable`; PolicyRefusal `operator_signed_only`.
     """
-    file = load(path)
-    origin, standing = usable(file, Nearby(path), expected, asked)
+    seen = model_reading.look_through(path)
+    file = seen.head
+    origin, standing = usable(file, lambda: seen.model_hash, Nearby(path), expected, asked)
     accept_operator_only(origin.release, asked.accept_operator_only)
     manifest, roster = origin.manifest, origin.roster
     same = roster.version == manifest.roster_version  # only that roster names those who were members at the signing
@@ -233,15 +230,15 @@ def predict(
 
     A probability of the positive class, or a value in natural units; the shortest decimal that is the same double. For
     a category the likeliest class, then `probability:CLASS` of each.
-    `expected` is the fingerprint of the federation whose model this must be. Raises as `load` and `usable`, before the
-    data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
+    `expected` is the fingerprint of the federation whose model this must be. Raises as `model_reading.load` and
+    `usable`, before the data is read; DataError (`bad_data`), ConfigError, StorageError `file_unwritable`.
     """
     from fedveil_participant.data.csv_source import read_feature_table
     from fedveil_participant.data.folder import table_files
 
     check_not_read(out, model, data, asked.status, companion(model))
-    file = load(model)
-    origin, standing = usable(file, Nearby(model), expected, asked)
+    file, model_hash = model_reading.load(model)
+    origin, standing = usable(file.head, lambda: model_hash, Nearby(model), expected, asked)
     manifest = origin.manifest
     model_status.warn(standing, output)
     try:

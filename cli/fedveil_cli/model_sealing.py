@@ -14,7 +14,7 @@ from fedveil_common.exchange import sealed_model
 from fedveil_common.sealing import files
 
 from fedveil_cli import sealing_commands
-from fedveil_cli.companions import companion
+from fedveil_cli.companions import check_places, companion
 from fedveil_cli.output import Output
 from fedveil_cli.sealing_commands import check_out, reading, real_path, wrapping
 from fedveil_cli.world import real_world
@@ -35,6 +35,7 @@ def seal(
     PeerError `bad_model_file`, `bad_document`, `wrong_federation`; PolicyRefusal `model_withdrawn` by that list, whose
     signature is not checked either: who changes it can only keep this copy from being made. Those of `data seal`.
     """
+    check_places(out, file, *to, passphrase_file)
     with reading(file) as source:
         check_out(source, out, *to, passphrase_file)
         length = os.fstat(source.fileno()).st_size
@@ -65,6 +66,7 @@ def rewrap(
     """`model rewrap`: as `data rewrap`, for sealed models; the status list goes along. Which model of a run is in the
     file, only who opens it knows: no stage is asked for here.
     """
+    check_places(out, file, key, *to, passphrase_file)
     listed = _carried(file)
     sealing_commands.rewrap(file, out, to, key, reencrypt, passphrase_file, output, sealed_model.KIND)
     _carry(listed, out)

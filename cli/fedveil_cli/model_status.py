@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedveil_common.errors import FedveilError, PeerError
+from fedveil_common.ids import RunId
 from fedveil_common.jcs import Json
 from fedveil_common.limits import MAX_STATUS
 from fedveil_common.modelmanifest import ModelManifest
@@ -55,11 +56,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a list says of one model. `stage`: None if it was never released."""
+    """What a list says of one model. `stage`: None if it was never released. `descends`: the withdrawn runs among those
+    that it goes on from.
+    """
 
     found: Found
     stage: Stage | None
     expired: bool
+    ahead: bool
+    descends: tuple[RunId, ...] = ()
 
     @property
     def as_of(self) -> str:
@@ -84,7 +89,7 @@ def newest(
     here += _left(near.out, expected, known)
     if given is None and near.beside is not None and os.path.exists(companion(near.beside)):  # no name is too long
         here.append(read(_document(companion(near.beside))))
-    here.sort(key=lambda one: one.contents.sequence)
+    here.sort(key=lambda one: one.contents.place)
     if given is not None:
         here.append(read(_document(given)))  # last, whatever its number: it must follow on all that is known here
     for before, after in itertools.pairwise(here):
@@ -114,9 +119,12 @@ def _of_federation(home: pathlib.Path, expected: bytes) -> bool:
     return home_fingerprint(home) == expected
 
 
-def look(found: Found | None, model: ModelRef, release: "Release | None", now_s: float) -> Standing | None:
-    """What `found` says of the model, whatever that is. PeerError `release_not_listed` if the file says that it was
-    released, and the list, which is later, does not.
+def look(
+    found: Found | None, model: ModelRef, earlier: Sequence[str], release: "Release | None", now_s: float
+) -> Standing | None:
+    """What `found` says of the model, whatever that is. `earlier`: the runs that its plan goes on from.
+
+    PeerError `release_not_listed` if the file says that it was released, and the list, which is later, does not.
     """
     if found is None:
         return None
@@ -129,14 +137,23 @@ def look(found: Found | None, model: ModelRef, release: "Release | None", now_s:
             not_done="the model was not accepted",
             next_step="telephone the operator: somebody else may hold the coordinator's key",
         )
-    return Standing(found, stage, listed.expired(now_s))
+    return Standing(found, stage, listed.expired(now_s), listed.ahead(now_s), listed.withdrawn_of(earlier))
 
 
-def check(found: Found | None, model: ModelRef, release: "Release | None", now_s: float) -> Standing | None:
+def check(
+    found: Found | None, model: ModelRef, earlier: Sequence[str], release: "Release | None", now_s: float
+) -> Standing | None:
     """What `found` says of a model that is to be used. PolicyRefusal `model_withdrawn`; PeerError as `look`."""
     if found is not None:
         status.check_in_use(found.contents, model)
-    return look(found, model, release, now_s)
+    return look(found, model, earlier, release, now_s)
+
+
+def check_ancestry(standing: Standing | None) -> None:
+    """Returns if something new may begin with a model of which this is said. PolicyRefusal `model_withdrawn`."""
+    if standing is not None and standing.descends:
+        run = standing.descends[0]
+        raise status.withdrawn(f"the model of run {run}, from which this one descends,", standing.found.contents)
 
 
 # --- the list goes with the model -------------------------------------------------------------------------------------
@@ -177,7 +194,7 @@ def carry(listed: Found, out: pathlib.Path) -> pathlib.Path:
     if companion(out).exists():
         with contextlib.suppress(FedveilError):  # what is no list is replaced
             theirs = carried(out).contents
-    if theirs.federation_id != mine.federation_id or theirs.sequence <= mine.sequence:
+    if theirs.federation_id != mine.federation_id or theirs.place <= mine.place:
         write_file(companion(out), WHAT, listed.document)
     return companion(out)
 
@@ -196,6 +213,7 @@ def value(standing: Standing | None) -> dict[str, Json] | None:
         "not_after_s": listed.not_after_s,
         "expired": standing.expired,
         "stage": standing.stage.value if standing.stage is not None else None,
+        "descends_from_withdrawn": list(standing.descends),
     }
 
 
@@ -206,15 +224,26 @@ def line(standing: Standing | None) -> str:
     listed = standing.found.contents
     stage = standing.stage.value if standing.stage is not None else "not released"
     until = status.date(listed.not_after_s)
-    return f"status       {stage}, as of {standing.as_of} (list {listed.sequence}, good until {until})"
+    said = f"status       {stage}, as of {standing.as_of} (list {listed.sequence}, good until {until})"
+    return f"{said}; descends from run {', '.join(standing.descends)}, withdrawn" if standing.descends else said
 
 
 def warn(standing: Standing | None, output: Output) -> None:
     """Says what a person should not miss about a model, if there is something."""
     if standing is None:
         return
+    if standing.descends:
+        output.warn(
+            f"the model goes on from run {', '.join(standing.descends)}, whose model was withdrawn (as of "
+            f"{standing.as_of}): what was wrong there may be wrong here; ask the operator before it is used"
+        )
     if standing.stage is Stage.WITHDRAWN:
         output.warn(f"the model was withdrawn (as of {standing.as_of}): nobody is to use it")
+    elif standing.ahead:
+        output.warn(
+            f"the status list calls itself of {standing.as_of}, which is not yet: how old it is, and whether the model "
+            "was withdrawn since, is not known; look at this machine's clock, and fetch a new list"
+        )
     elif standing.expired:
         output.warn(
             f"the status list is of {standing.as_of} and expired {status.date(standing.found.contents.not_after_s)}: "

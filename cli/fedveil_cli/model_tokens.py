@@ -17,7 +17,8 @@ from fedveil_common.sealing import files, header
 from fedveil_common.sealing.header import Header
 from fedveil_common.secret import Seed
 
-from fedveil_cli import model_files, model_opening, model_status
+from fedveil_cli import model_files, model_opening, model_reading, model_status
+from fedveil_cli.companions import check_places, companion
 from fedveil_cli.files import check_not_read, read_file, write_file
 from fedveil_cli.model_files import Asked
 from fedveil_cli.model_status import Nearby
@@ -32,10 +33,12 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Aske
     """
     from fedveil_coordinator import founding
 
-    check_not_read(out, model, asked.status)
+    check_not_read(out, model, companion(model), asked.status)
     federation = founding.load_federation(asked.home)
-    file = model_files.load(model)
-    origin, standing = model_files.usable(file, Nearby(model), federation.fingerprint, asked)
+    seen = model_reading.look_through(model)
+    origin, standing = model_files.usable(
+        seen.head, lambda: seen.model_hash, Nearby(model), federation.fingerprint, asked
+    )
     manifest, roster = origin.manifest, origin.roster
     key = federation.protocol_key()
     if signing.public_key(key) != roster.coordinator_key:
@@ -45,7 +48,7 @@ def jws_sign(model: pathlib.Path, out: pathlib.Path, output: Output, asked: Aske
             not_done="no token was made",
             next_step="only the coordinator that signed the model can sign its manifest again",
         )
-    token = jws.sign(file.signatures[0].body, key)
+    token = jws.sign(seen.head.signatures[0].body, key)
     write_file(out, "the token", token)
     jwk = jws.key_of(roster.coordinator_key)
     value = {
@@ -65,11 +68,11 @@ def jws_verify(token: pathlib.Path, model: pathlib.Path, expected: bytes, output
 
     PeerError `jose_*`, `bad_signature`; as `model verify`.
     """
-    file = model_files.load(model)
-    origin, standing = model_files.usable(file, Nearby(model), expected, asked)
+    seen = model_reading.look_through(model)
+    origin, standing = model_files.usable(seen.head, lambda: seen.model_hash, Nearby(model), expected, asked)
     manifest, roster = origin.manifest, origin.roster
     body = jws.verify(_token(token), roster.coordinator_key)
-    if body != file.signatures[0].body:
+    if body != seen.head.signatures[0].body:
         raise PeerError(
             "jose_mismatch",
             "the token's manifest is signed by the coordinator, and is that of another model",
@@ -129,7 +132,8 @@ def jwe_open(
     asked: Asked,
 ) -> None:
     """`model jwe open`: a sealed model by the key in a token. PeerError `jose_*`; as `model open`."""
-    check_not_read(out, token, key, passphrase_file, asked.status)
+    check_places(out, sealed, token, key, passphrase_file)
+    check_not_read(out, asked.status)
     said = jwe.open_token(_token(token), private_key(key, passphrase_file, output))
     with reading(sealed) as source:
         check_out(source, out)
@@ -140,10 +144,8 @@ def jwe_open(
                 not_done="nothing was opened",
                 next_step="take the file that it was made for; rewrapping makes another file",
             )
-        found = model_opening.reveal(
-            source, functools.partial(_by_token, said), Nearby(sealed, out=out), expected, asked
-        )
-        model_opening.keep(found, out, output)
+        unwrap, near = functools.partial(_by_token, said), Nearby(sealed, out=out)
+        model_opening.open_into(source, unwrap, near, out, expected, output, asked)
 
 
 def _by_token(said: SealedKey, found: Header) -> Seed:

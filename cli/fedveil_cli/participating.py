@@ -447,6 +447,7 @@ def _participate(
     driver.results.asks = ask_to_countersign
     kept_status = KeptStatus(member.home, lambda: pin.trust)
     driver.results.take_status = kept_status.take
+    driver.results.check_ancestry = kept_status.check_ancestry
     driver.answers.check_first_model = kept_status.check_first_model
 
     def listen(kind: str, facts: Mapping[str, str]) -> None:

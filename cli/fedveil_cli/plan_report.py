@@ -28,8 +28,8 @@ from fedveil_common.plan import (
 )
 from fedveil_common.statistics import vector
 
-from fedveil_cli import cohort_figures, model_status, operating
-from fedveil_cli.files import MAX_MODEL, MAX_PLAN, read_file
+from fedveil_cli import cohort_figures, model_reading, model_status, operating
+from fedveil_cli.files import MAX_PLAN, read_file
 from fedveil_cli.known_roster import KnownRoster, known_roster
 from fedveil_cli.model_status import Nearby, Standing
 from fedveil_cli.output import Output, TextTable
@@ -49,13 +49,16 @@ class GoesOn:
     asked: "Asked"
 
     def model(self, output: Output) -> tuple[modelfile.ModelFile, Standing | None]:
-        """Raises as `model_files.usable`."""
-        found = modelfile.read_model(read_file(self.file, "the model", MAX_MODEL))
+        """Raises as `model_files.usable` and `model_status.check_ancestry`."""
+        found, model_hash = model_reading.load(self.file)
         if self.fingerprint is None:
             return found, None
         from fedveil_cli import model_files
 
-        _, standing = model_files.usable(found, Nearby(self.file), self.fingerprint, self.asked)
+        _, standing = model_files.usable(
+            found.head, lambda: model_hash, Nearby(self.file), self.fingerprint, self.asked
+        )
+        model_status.check_ancestry(standing)
         model_status.warn(standing, output)
         return found, standing
 

@@ -212,6 +212,11 @@ def decide(home: pathlib.Path, move: str, version: str, to: str, reason: str, ou
             f"`fedveil model export --run {report['version']} --out FILE` writes it with its countersignatures"
         )
     output.result(report, lines)
+    for one in report.get("descend", []):
+        output.warn(
+            f"the model of run {one['run_id']} ({one['stage']}) goes on from it and is not withdrawn: who uses that is "
+            f"warned; `fedveil model withdraw {one['run_id']}` if what was wrong is wrong there too"
+        )
 
 
 def countersign(home: pathlib.Path, run: str | None, decline: bool, output: Output) -> None:

@@ -57,12 +57,15 @@ def start(
 
 
 def _check_in_use(home: pathlib.Path, earlier: modelfile.ModelFile, admin: AdminClient, output: Output) -> None:
-    """Returns if a run may go on from a model of this home's coordinator. PolicyRefusal `model_withdrawn`."""
+    """Returns if a run may go on from a model of this home's coordinator. PolicyRefusal `model_withdrawn`: it, or one
+    that led to it, was withdrawn.
+    """
     from fedveil_cli import model_files, model_status
 
     near = model_status.Nearby(handed=admin.model_status())
     expected, asked = model_files.expected_fingerprint(None, home), model_files.Asked.now(home)
-    _, standing = model_files.usable(earlier, near, expected, asked)
+    _, standing = model_files.usable(earlier.head, lambda: modelfile.hash_of(earlier), near, expected, asked)
+    model_status.check_ancestry(standing)
     model_status.warn(standing, output)
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from fedveil_common.errors import ConfigError, StorageError
 from fedveil_common.ids import check_name
+from fedveil_common.named_file import open_named
 from fedveil_common.sealing import files, header, key_files, recipients
 from fedveil_common.sealing.header import Header, Subject
 from fedveil_common.secret import Passphrase, Seed
@@ -218,14 +219,10 @@ def _with_passphrase(given: Passphrase, found: Header) -> Seed:
 def reading(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A regular file, open at its start. ConfigError `file_unreadable`."""
     try:
-        stream = path.open("rb")
+        stream = open_named(path)
     except OSError as error:
         raise unreadable(path, "the file", error) from None
     with stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ConfigError(
-                "file_unreadable", f"{path} is no regular file", not_done="nothing was read", next_step="name a file"
-            )
         yield stream
 
 

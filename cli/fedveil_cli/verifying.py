@@ -20,6 +20,7 @@ from fedveil_common.gate import Outbox
 from fedveil_common.ids import OrgId, RunId
 from fedveil_common.masking.packing import size_bytes
 from fedveil_common.messages import BlobType, Manifest, Result
+from fedveil_common.named_file import open_named
 from fedveil_common.pki.governance import verify_chain
 from fedveil_common.published import LeafKind, PublishedRound
 from fedveil_common.published_cipher import ProvenCipher
@@ -246,7 +247,7 @@ def read_folder(folder: pathlib.Path) -> Shown:
             for org in sorted(hashes):
                 path = folder / FOLDERS[kind] / f"{org}.bin"
                 try:
-                    with path.open("rb") as file:
+                    with open_named(path) as file:
                         start, size = _place(file, manifest, index, len(hashes[org]))
                         file.seek(start)
                         data = file.read(size)

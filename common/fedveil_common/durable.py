@@ -122,6 +122,11 @@ class TemporaryFile:
                 made = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             self._descriptor = made
 
+    @property
+    def nameless(self) -> bool:
+        """Whether it has no name yet, so that the system takes it away when its process ends."""
+        return not self._named
+
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """All of `data` at `offset`."""
         with self._or_discard():
@@ -211,6 +216,13 @@ class LargeFile:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="fedveil-disk")
         self._under_way: Future[None] | None = None
         self._at = self._synced = 0
+
+    @property
+    def nameless(self) -> bool:
+        """Whether nothing of it is in a folder before `commit`, however its process ends: what must not be found half
+        checked may be written to it.
+        """
+        return self._file.nameless
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """All of `data`, behind what was written before. StorageError, of what was written before too."""

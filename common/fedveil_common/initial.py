@@ -34,25 +34,26 @@ def initial_model(plan: "Plan") -> NDArray[np.float32]:
 
 def draw(seed: int, layers: "Sequence[Layer]") -> NDArray[np.float32]:
     """The weights and biases of `layers` from `seed` (0..2^53-1), in plan order: float32, shape (parameters,)."""
-    keystream = Cipher(algorithms.AES(h("init-model", u64(seed))), modes.CTR(bytes(16))).encryptor()
-    model = np.zeros(sum(layer.parameters for layer in layers), dtype=np.float32)
-    for start, count in _chunks(layers):
-        words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * count)), dtype="<u8")
-        uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(count, WORDS_PER_WEIGHT) * 2.0**-53
-        total = np.zeros(count, dtype=np.float64)
-        for column in range(WORDS_PER_WEIGHT):  # in order: float addition is not associative
-            total += uniforms[:, column]
-        model[start : start + count] = (0.01 * (total - 6.0)).astype(np.float32)
+    model, at = np.zeros(sum(layer.parameters for layer in layers), dtype=np.float32), 0
+    for part in _parts(seed, layers):
+        model[at : at + len(part)] = part
+        at += len(part)
     return model
 
 
-def _chunks(layers: "Sequence[Layer]") -> Iterator[tuple[int, int]]:
-    """(start, count) of each run of weights in the model, in order and in chunks: memory stays that of the model."""
-    begin = 0
+def _parts(seed: int, layers: "Sequence[Layer]") -> Iterator[NDArray[np.float32]]:
+    """The same in parts, in order: so many weights at a time, and a layer's biases, which are zero."""
+    keystream = Cipher(algorithms.AES(h("init-model", u64(seed))), modes.CTR(bytes(16))).encryptor()
     for layer in layers:
-        for start in range(begin, begin + layer.weights, CHUNK_WEIGHTS):
-            yield start, min(CHUNK_WEIGHTS, begin + layer.weights - start)
-        begin += layer.parameters
+        for start in range(0, layer.weights, CHUNK_WEIGHTS):
+            count = min(CHUNK_WEIGHTS, layer.weights - start)
+            words = np.frombuffer(keystream.update(bytes(8 * WORDS_PER_WEIGHT * count)), dtype="<u8")
+            uniforms = (words >> np.uint64(11)).astype(np.float64).reshape(count, WORDS_PER_WEIGHT) * 2.0**-53
+            total = np.zeros(count, dtype=np.float64)
+            for column in range(WORDS_PER_WEIGHT):  # in order: float addition is not associative
+                total += uniforms[:, column]
+            yield (0.01 * (total - 6.0)).astype(np.float32)
+        yield np.zeros(layer.parameters - layer.weights, dtype=np.float32)
 
 
 def initial_hash(seed: int, layers: "Sequence[Layer]") -> str:
@@ -62,4 +63,12 @@ def initial_hash(seed: int, layers: "Sequence[Layer]") -> str:
 
 @functools.lru_cache(maxsize=16)
 def _hash(seed: int, layers: "tuple[Layer, ...]") -> str:
-    return transcript.model_hash(draw(seed, layers).astype("<f4", copy=False).data).hex()
+    leaves, rest = list[bytes](), b""
+    for part in _parts(seed, layers):  # whoever reads a plan needs the hash, and not the model
+        data = rest + part.astype("<f4", copy=False).tobytes()
+        whole = len(data) - len(data) % transcript.MODEL_LEAF_BYTES
+        leaves += transcript.model_leaves(data[:whole], len(leaves))
+        rest = data[whole:]
+    if rest:
+        leaves += transcript.model_leaves(rest, len(leaves))
+    return transcript.model_root(leaves).hex()

@@ -64,3 +64,28 @@ def outputs(
     chain = split(parameters.layers(plan.model, plan.data), model.astype(np.float64))
     with np.errstate(over="ignore", invalid="ignore"):  # who uses them looks whether they are finite
         return activations(chain, matrix)[-1]
+
+
+SAFE = 1.75e308
+"""Below this no order of summation of a layer passes what float64 holds (1.797e308), rounding included."""
+
+
+def largest_input(plan: Plan, model: NDArray[np.float32], widest: float = 1.0) -> float:
+    """How large an input of a row may be in size so that nothing on the way to `widest` times its outputs can pass what
+    float64 holds, in whatever order sums are taken; below 0: not even zeros are safe.
+
+    Beyond it infinities of both signs may meet, and whether that is a number then depends on the order: two programs
+    that are both right say different things.
+    """
+    steepness, offset, most = 1.0, 0.0, SAFE
+    chain = split(parameters.layers(plan.model, plan.data), model.astype(np.float64))
+    with np.errstate(over="ignore"):  # of layers: an infinite steepness leaves 0 as the only input
+        for number, layer in enumerate(chain, start=1):
+            steep = float(np.abs(layer.weights).sum(axis=1).max())
+            steepness, offset = steepness * steep, offset * steep + float(np.abs(layer.bias).max())
+            scale = max(widest, 1.0) if number == len(chain) else 1.0
+            if offset * scale > SAFE:
+                return -1.0
+            if steepness:
+                most = min(most, (SAFE / scale - offset) / steepness)
+    return most

@@ -20,10 +20,19 @@ def predict(
     """Per row the probability of the positive class (binary), of each class (category), or the value in natural units.
 
     float64, shape (rows,), or (rows, classes) for a category; NaN for a row with a missing value that the plan has no
-    rule to fill.
+    rule to fill, and for one with an input above `largest_input`.
     """
     matrix = design.inputs(plan, standardisation, table)
+    matrix[(np.abs(matrix) > largest_input(plan, model)).any(axis=1)] = np.nan
     return design.natural_target(plan, scores(plan, model, matrix))
+
+
+def largest_input(plan: Plan, model: NDArray[np.float32]) -> float:
+    """How large a scaled input may be for a prediction: beyond it, what comes out is no property of the model any more
+    (`network.largest_input`).
+    """
+    target = plan.data.target
+    return network.largest_input(plan, model, target.hi - target.lo if isinstance(target, FloatTarget) else 1.0)
 
 
 def scores(plan: Plan, model: Model, matrix: NDArray[np.float64]) -> NDArray[np.float64]:

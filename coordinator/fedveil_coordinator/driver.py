@@ -444,12 +444,12 @@ class Driver:
         """A new run; it waits for its turn if another one is active. On the driver's thread.
 
         ConfigError `cannot_continue` or `unknown_run` if the plan continues what it cannot continue; PolicyRefusal
-        `model_withdrawn` if that was withdrawn.
+        `model_withdrawn` if that, or what it descends from, was withdrawn.
         """
         plan = plans.parse_canonical(canonical)
         continuing.check(plan, self.state_of)
         if plan.continues and self.registry is not None:
-            self.registry.check_in_use(RunId(plan.continues[-1].run))
+            self.registry.check_first_model(plan)
         self._keys_of(canonical)
         self._journal.create_run(run_id, canonical, self._clock.wall_s())
         self.waiting.append((run_id, canonical))

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from fedveil_common import modelfile
 from fedveil_common import plan as plans
 from fedveil_common.errors import ConfigError
+from fedveil_common.ids import RunId
 from fedveil_common.messages import SignedBlob
 from fedveil_common.noise import rests_on
 from fedveil_common.plan import Kind
@@ -131,9 +132,21 @@ class ModelOperations:
                 case _:
                     raise ConfigError("bad_stage", f"there is no decision {move!r}")
             self._driver.publish_status()
-            return {**self._report(version), "retired": retired}
+            report: Plain = {**self._report(version), "retired": retired}
+            if move == Move.WITHDRAW:
+                report["descend"] = self._descend(version.manifest.run_id)
+            return report
 
         return self._ask(work)
+
+    def _descend(self, run_id: RunId) -> list[Plain]:
+        """The models that go on from that of a run and were not withdrawn themselves: for whoever just withdrew it."""
+        found: list[Plain] = []
+        for entry in self._list():
+            earlier = self._registry.version(str(entry["run_id"])).state.plan.earlier_runs if entry["stage"] else ()
+            if run_id in earlier and entry["stage"] != Stage.WITHDRAWN:
+                found.append({"run_id": entry["run_id"], "stage": entry["stage"]})
+        return found
 
     def status(self) -> bytes:
         """The file of the status list in force."""

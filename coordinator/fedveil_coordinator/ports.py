@@ -11,6 +11,7 @@ from fedveil_common.ids import AttemptKey, OrgId, RunId
 from fedveil_common.leafshape import Shape
 from fedveil_common.masking.ring import Signed
 from fedveil_common.messages import CoordinatorMessage, SignedBlob, StatusNotice, SumRef
+from fedveil_common.plan import Plan
 from fedveil_common.ports import LeafSink, LeafSource
 
 from fedveil_coordinator.events import Event
@@ -65,8 +66,8 @@ class Releases(Protocol):
         """Keep a member's countersignature; of which run. PeerError or ConfigError: nothing was kept."""
         ...
 
-    def check_in_use(self, run_id: RunId) -> None:
-        """Returns if the final model of a run may be gone on from. PolicyRefusal `model_withdrawn`."""
+    def check_first_model(self, plan: Plan) -> None:
+        """Returns if a run may go on from where the plan says. PolicyRefusal `model_withdrawn`."""
         ...
 
     def notice(self) -> StatusNotice:

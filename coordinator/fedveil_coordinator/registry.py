@@ -18,6 +18,7 @@ from fedveil_common.ids import OrgId, RunId
 from fedveil_common.messages import BlobType, Manifest, Purpose, SignedBlob, StatusNotice
 from fedveil_common.modelfile import ModelManifest, parse_manifest
 from fedveil_common.noise import rests_on
+from fedveil_common.plan import Plan
 from fedveil_common.ports import Clock, Failpoints
 from fedveil_common.provenance import Lineage
 from fedveil_common.registry import countersignature, statement, status
@@ -228,7 +229,8 @@ class Registry:
         """Draft -> candidate -> released.
 
         ConfigError `stage_jump`, `not_final_model`, `registry_full` and those of `version`; PolicyRefusal
-        `release_without_quorum`, `parameters_withdrawn`; IntegrityError `registry_damaged`. Nothing was decided then.
+        `release_without_quorum`, `parameters_withdrawn`, `descends_from_withdrawn`; IntegrityError `registry_damaged`.
+        Nothing was decided then.
         """
         version = self._decidable(name)
         ref = ModelRef.of(version.manifest)
@@ -310,6 +312,14 @@ class Registry:
                 not_done="the version stays what it is",
                 next_step="train another model: what was withdrawn stays withdrawn under every name",
             )
+        gone = status.contents(self.status()).withdrawn_of(version.state.plan.earlier_runs)
+        if gone:
+            raise PolicyRefusal(
+                "descends_from_withdrawn",
+                f"{version.name} goes on from run {gone[0]}, whose model was withdrawn",
+                not_done="the version stays what it is",
+                next_step="train from the plan's seed, or from a model that nothing withdrawn led to",
+            )
         if facts.rests_on == OPERATOR_ONLY:
             return
         expected, roster = self.due(run_id)
@@ -378,9 +388,11 @@ class Registry:
             self._publish(made.document)
             return made.document
 
-    def check_in_use(self, run_id: RunId) -> None:
-        """Returns unless the final model of a run was withdrawn. PolicyRefusal `model_withdrawn`; as `version`."""
-        status.check_in_use(status.contents(self.status()), ModelRef.of(self.version(run_id).manifest))
+    def check_first_model(self, plan: Plan) -> None:
+        """Returns unless the plan goes on from a model that was withdrawn, or that descends from one that was.
+        PolicyRefusal `model_withdrawn`.
+        """
+        status.check_first_model(status.contents(self.status()), plan.earlier_runs, bytes.fromhex(plan.model.initial))
 
     def notice(self) -> StatusNotice:
         """What participants are told when they connect, and after each decision."""
@@ -390,7 +402,11 @@ class Registry:
         """The list after the newest one. Its number is the time, or one more than the last: so that a database that was
         restored from a copy goes on above what participants have seen.
         """
-        before = self._store.status()
+        kept = self._store.status()
+        before = status.contents(kept.document) if kept is not None else None
+        goes_on = before is not None and (
+            before.trust_sequence == self._trust.trust.sequence or before.sequence <= now + status.AHEAD_S
+        )  # else a thief of the last coordinator's key left a number that nobody can count on from
         since = {change.model.model_id: one.made_s for one in log for change in one.changes}
         listed = [
             Listed(change.model, change.after, since[identity])
@@ -407,7 +423,7 @@ class Registry:
         made = StatusList(
             self._trust.trust.federation_id,
             self._trust.trust.sequence,
-            max(now, 1 + (before.sequence if before is not None else 0)),
+            max(now, 1 + (before.sequence if before is not None and goes_on else 0)),
             now,
             now + status.VALID_S,
             len(log),

@@ -8,7 +8,7 @@ Source: docs/registry.md, section 4.
 from collections.abc import Callable
 from pathlib import Path
 
-from fedveil_common import durable
+from fedveil_common import durable, modelfile
 from fedveil_common.errors import IntegrityError, PeerError
 from fedveil_common.limits import MAX_STATUS
 from fedveil_common.pki.governance import Trust
@@ -44,22 +44,34 @@ class KeptStatus:
         if before:
             known = self._kept(before)
             status.check_follows(known, found)
-            if known.sequence == found.sequence:
+            if known.place == found.place:
                 return found
         durable.write_file(self._path, document)
         return found
 
     def check_first_model(self, plan: Plan) -> None:
-        """Returns unless the plan goes on from a model that was withdrawn. PolicyRefusal `model_withdrawn`.
+        """Returns unless the plan goes on from a model that was withdrawn, or from one that descends from such a model.
+        PolicyRefusal `model_withdrawn`.
 
-        By the parameters alone: the walk to the first model shows later that they are those of that run.
+        By what the plan says: the walk to the first model shows later that the sums of these runs lead to it.
         """
         document = self.document() if plan.continues else b""
         if not document:
             return
+        status.check_first_model(self._kept(document), plan.earlier_runs, bytes.fromhex(plan.model.initial))
+
+    def check_ancestry(self, model: bytes) -> None:
+        """Returns unless the model file `model`, which was derived here, descends from a model that was withdrawn: then
+        nobody here vouches for it. PolicyRefusal `model_withdrawn`; IntegrityError as `take`.
+        """
+        plan = modelfile.read_head(model[: modelfile.head_size(model)]).plan
+        document = self.document() if plan.continues else b""
+        if not document:
+            return
         found = self._kept(document)
-        if found.withdraws(bytes.fromhex(plan.model.initial)):
-            raise status.withdrawn(f"the model of run {plan.continues[-1].run}", found)
+        gone = found.withdrawn_of(plan.earlier_runs)
+        if gone:
+            raise status.withdrawn(f"the model of run {gone[0]}, from which the one that was derived descends,", found)
 
     def _kept(self, before: bytes) -> StatusList:
         try:

@@ -218,6 +218,9 @@ def _standing(status: jcs.Json) -> list[str]:
     }
     if shown["stage"] == "withdrawn":
         shown["use"] = "nobody is to use this model any more"
+    descends = status.get("descends_from_withdrawn")
+    if isinstance(descends, Sequence) and descends:
+        shown["goes on from"] = f"run {', '.join(str(run) for run in descends)}, whose model was withdrawn"
     return _section("Status", shown)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedveil_common import design
+from fedveil_common import design, prediction
 from fedveil_common.exchange import formats, layers
 from fedveil_common.exchange.format_names import Format
 from fedveil_common.modelfile import ModelFile
@@ -81,7 +81,7 @@ def to_onnx(file: ModelFile, stamp: Mapping[str, str]) -> bytes:
     graph = _Graph(onnx, _free("fedveil/", lambda prefix: not any(name.startswith(prefix) for name in taken)))
     inside = _matrix(graph, file.plan, file)
     scaled = _standardised(graph, inside, file)
-    outputs = _outputs(graph, file.plan, _layers(graph, scaled, file), _bad_rows(graph, scaled))
+    outputs = _outputs(graph, file.plan, _layers(graph, scaled, file), _bad_rows(graph, scaled, file))
     made = onnx.helper.make_graph(
         graph.nodes, file.plan.name, _inputs(onnx, file.plan), outputs, list(graph.constants.values())
     )
@@ -202,10 +202,12 @@ def _double(graph: _Graph, name: str) -> str:
     return graph.node("Cast", name, to=graph.onnx.TensorProto.DOUBLE)
 
 
-def _bad_rows(graph: _Graph, matrix: str) -> str:
-    """Per row, bool [N, 1]: whether a row has an input that is not there."""
+def _bad_rows(graph: _Graph, matrix: str, file: ModelFile) -> str:
+    """Per row, bool [N, 1]: whether a row has an input that is not there, or one that is larger than sums can hold."""
     axes = graph.constant(np.array([1], dtype=np.int64))
-    missing = graph.node("Cast", graph.node("IsNaN", matrix), to=graph.onnx.TensorProto.DOUBLE)
+    most = graph.constant(np.array([prediction.largest_input(file.plan, file.model)]))
+    unusable = graph.node("Or", graph.node("IsNaN", matrix), graph.node("Greater", graph.node("Abs", matrix), most))
+    missing = graph.node("Cast", unusable, to=graph.onnx.TensorProto.DOUBLE)
     count = graph.node("ReduceSum", missing, axes, keepdims=1)
     return graph.node("Greater", count, graph.constant(np.array([0.5])))
 

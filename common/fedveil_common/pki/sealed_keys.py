@@ -16,6 +16,7 @@ from fedveil_common import jcs
 from fedveil_common.crypto import aead
 from fedveil_common.crypto.labels import labelled
 from fedveil_common.errors import ConfigError, FedveilError, IntegrityError, SealedError
+from fedveil_common.named_file import descriptor
 from fedveil_common.pki import documents
 from fedveil_common.ports import Entropy
 from fedveil_common.secret import Passphrase
@@ -91,7 +92,7 @@ def read_private(path: pathlib.Path, most: int = 1024 * 1024) -> bytes:
     Raises ConfigError `key_missing` (no such file), `key_exposed` (others may read or write it), `key_unreadable`.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = descriptor(path, follow=False)
     except FileNotFoundError:
         raise ConfigError("key_missing", f"{path} does not exist", next_step="is this the right --home?") from None
     except OSError as error:

@@ -354,3 +354,8 @@ class Plan:
     retention_days: int | None = None
     continues: tuple[Leg, ...] = ()
     statistics: StatisticsSpec | None = None
+
+    @property
+    def earlier_runs(self) -> tuple[str, ...]:
+        """The runs from whose models this one descends, the oldest first."""
+        return tuple(leg.run for leg in self.continues)

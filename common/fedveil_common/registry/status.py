@@ -1,20 +1,20 @@
 """The status list: which released models are in force, as of when, signed by the coordinator in force.
 
-Promise: whoever once took a list takes no older one (`sequence` grows with every list), none of a coordinator that was
+Promise: whoever once took a list takes no older one (`place` grows with every list), none of a coordinator that was
 replaced, and none in which a withdrawn model is no longer withdrawn. A list says until when it may be relied on.
 A file of it carries the trust chain, so that the federation's fingerprint is all that its reader needs.
-Invariant: a list whose sequence repeats is the same list. Source: docs/registry.md, section 4.
+Invariant: a list whose place repeats is the same list. Source: docs/registry.md, section 4.
 """
 
 import base64
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedveil_common import jcs
 from fedveil_common.crypto import signing
 from fedveil_common.errors import PeerError, PolicyRefusal
-from fedveil_common.ids import COORDINATOR, FederationId
+from fedveil_common.ids import COORDINATOR, FederationId, RunId
 from fedveil_common.limits import MAX_DOCUMENT, MAX_STATUS
 from fedveil_common.pki import documents
 from fedveil_common.pki.governance import Trust, verify_chain
@@ -34,7 +34,12 @@ MAX_LISTED = 2048
 """Models that were ever released or withdrawn: with the longest ids, their list fits MAX_DOCUMENT."""
 
 VALID_S = 30 * 24 * 3600
-"""How long a list may be relied on."""
+"""How long a list may be relied on: nobody signs one for longer, and nobody takes one that says so. Who may sign lists
+for ever, or who once stole the key, cannot make one that never grows old.
+"""
+
+AHEAD_S = 24 * 3600
+"""How far the coordinator's clock may be ahead of the reader's before a list says nothing of how old it is."""
 
 RENEW_S = 24 * 3600
 """How old the newest list may be before whoever asks for one gets another."""
@@ -83,6 +88,13 @@ class StatusList:
             }
         )
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which of two lists is the later one. Governance comes first: a number that the key of a replaced coordinator
+        signed, however high, holds up no list of the one that replaced it.
+        """
+        return self.trust_sequence, self.sequence
+
     def stage_of(self, model: ModelRef) -> Stage | None:
         """The stage of a model, or None if the list does not name it: it was never released.
 
@@ -99,13 +111,29 @@ class StatusList:
         """Whether a model with these parameters (their hash, 32 bytes) was withdrawn."""
         return any(one.stage is Stage.WITHDRAWN and one.model.model_hash == parameters for one in self.models)
 
+    def withdrawn_of(self, runs: Iterable[str]) -> tuple[RunId, ...]:
+        """Those of `runs` whose model was withdrawn, in their order. A run has one model that is decided about, and
+        others go on from that one only: where nothing else of an earlier model is known, its run is enough.
+        """
+        gone = {one.model.run_id for one in self.models if one.stage is Stage.WITHDRAWN}
+        return tuple(RunId(run) for run in runs if run in gone)
+
     def expired(self, now_s: float) -> bool:
-        """Whether the list may no longer be relied on."""
-        return now_s > self.not_after_s
+        """Whether the list may no longer be relied on: too old, or of a time that is not yet, so that nobody can say
+        how old it is.
+        """
+        return now_s > self.not_after_s or self.ahead(now_s)
+
+    def ahead(self, now_s: float) -> bool:
+        """Whether the list calls itself later than it can be."""
+        return self.as_of_s > now_s + AHEAD_S
 
 
 def to_file(status: StatusList, key: PrivateKey, trust_chain: bytes) -> bytes:
-    """The list with the coordinator's signature, and the chain that names its key."""
+    """The list with the coordinator's signature, and the chain that names its key. PeerError `status_valid_too_long`
+    for one that no reader would take.
+    """
+    _check_time(status)
     body = status.to_bytes()
     return jcs.dumps(
         {
@@ -157,6 +185,17 @@ def check_in_use(found: StatusList, model: ModelRef) -> None:
         raise withdrawn(f"the model of run {model.run_id}, round {model.round},", found)
 
 
+def check_first_model(found: StatusList, runs: Sequence[str], initial: bytes) -> None:
+    """Returns unless a new run would go on from what was withdrawn: from a model with these parameters (`initial`:
+    their hash, 32 bytes), or through any of the `runs` that lead to it. PolicyRefusal `model_withdrawn`.
+    """
+    gone = found.withdrawn_of(runs)
+    if gone or (runs and found.withdraws(initial)):
+        raise withdrawn(
+            f"the model of run {gone[0] if gone else runs[-1]}, from which the new run would descend,", found
+        )
+
+
 def check_federation(found: StatusList, federation_id: FederationId) -> None:
     """Returns if the list is of this federation. PeerError `wrong_federation`."""
     if found.federation_id != federation_id:
@@ -191,14 +230,14 @@ def check_follows(pinned: StatusList, new: StatusList) -> None:
 
     PeerError `status_rollback`, `status_fork`, `withdrawal_undone`.
     """
-    if new.sequence < pinned.sequence:
+    if new.place < pinned.place:
         raise PeerError(
             "status_rollback",
             f"status list {new.sequence} is offered, {pinned.sequence} is known",
             not_done="the list that is known stays",
             next_step="telephone the operator: it may serve an old copy",
         )
-    if new.sequence == pinned.sequence:
+    if new.place == pinned.place:
         if new != pinned:
             raise PeerError(
                 "status_fork",
@@ -246,10 +285,22 @@ def _parse(body: bytes) -> StatusList:
         tuple(_listed(row) for row in fields.rows("models", MAX_LISTED)),
     )
     documents.must_equal(found.to_bytes(), body, WHAT)
+    _check_time(found)
     ids = [one.model.model_id for one in found.models]
     if ids != sorted(set(ids)):
         raise documents.bad(WHAT, "its models are not sorted, or one stands twice")
     return found
+
+
+def _check_time(found: StatusList) -> None:
+    if found.not_after_s > found.as_of_s + VALID_S:
+        raise PeerError(
+            "status_valid_too_long",
+            f"status list {found.sequence} calls itself good for {found.not_after_s - found.as_of_s} s, a list may be "
+            f"for {VALID_S} at most",
+            not_done="the list was not used",
+            next_step="fetch the list of the coordinator in force: GET /status of its enrolment port",
+        )
 
 
 def _listed(row: jcs.Json) -> Listed:

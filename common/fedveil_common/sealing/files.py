@@ -114,6 +114,12 @@ class Opened:
         """Plaintext of a chunk. PeerError `sealed_chunk_damaged`."""
         return self._reader.chunk(index)
 
+    def all(self) -> Iterator[bytes]:
+        """Every chunk, in order; the end is checked. PeerError `sealed_chunk_damaged`."""
+        for index in range(self.header.chunks):
+            yield self.chunk(index)
+        self.check_end()
+
     def check_end(self) -> None:
         """See `chunks.Reader.check_end`."""
         self._reader.check_end()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedveil_common.errors import ConfigError, SealedError
+from fedveil_common.named_file import open_named
 
 from fedveil_participant.data.csv_records import CsvRecords
 from fedveil_participant.data.parquet_records import parquet_records
@@ -127,8 +128,7 @@ def _file(path: Path, shown: Path, reveal: Reveal) -> TableFile:
 
     @contextmanager
     def opened(names: tuple[str, ...]) -> Iterator[Records]:
-        follow = 0 if path is shown else os.O_NOFOLLOW
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | follow), "rb") as stream:
+        with open_named(path, follow=path is shown, pipe=path is shown) as stream:
             plain = reveal(stream) if sealed else stream
             if not parquet:
                 yield CsvRecords(plain)

@@ -4,10 +4,12 @@ Promise: a problem is named by file, line and column, never by value; a file tha
 `read_texts` decodes Parquet in a process of its own; `read_typed` in this one, for a command that does nothing else.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from fedveil_common.named_file import descriptor
 from pyarrow import parquet
 
 from fedveil_participant.data.csv_source import EVERY_ROW, MAX_VALUES, read_records
@@ -42,7 +44,7 @@ def read_typed(paths: Sequence[Path], name: str) -> pa.Table:
     problems, tables = Problems(name), list[pa.Table]()
     for path in paths:
         problems.file = str(path)
-        with path.open("rb", buffering=0) as stream:
+        with os.fdopen(descriptor(path), "rb", buffering=0) as stream:
             try:
                 check_magic(stream)
                 tables.append(parquet.read_table(pa.PythonFile(stream, mode="r")))

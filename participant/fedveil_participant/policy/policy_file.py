@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedveil_common.errors import ConfigError, PolicyRefusal
+from fedveil_common.named_file import open_named
 
 from fedveil_participant.policy.reading import parse_policy
 from fedveil_participant.policy.rules import Policy
@@ -26,7 +27,7 @@ MayWrite = Callable[[Path], bool]
 def load_policy(path: Path) -> Policy | None:
     """The policy at `path`; None if there is no file. PolicyError, ConfigError `policy_unreadable`."""
     try:
-        with path.open("rb") as stream:
+        with open_named(path) as stream:
             text = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fedveil_common.errors import ConfigError
 from fedveil_common.jcs import Json
+from fedveil_common.named_file import open_named
 
 from fedveil_participant.training.own_trainer import SCRATCH_BYTES, TrainerConfig
 
@@ -31,7 +32,7 @@ _LEAST_MIB, _MOST_MIB, _MIB = 256, 16_777_216, 1024 * 1024
 def read_config(name: str, path: Path) -> TrainerConfig:
     """The trainer described in `path`. ConfigError `trainer_config`."""
     try:
-        with path.open("rb") as stream:
+        with open_named(path) as stream:
             data = stream.read(MAX_FILE + 1)
         found = tomllib.loads(data.decode()) if len(data) <= MAX_FILE else {}
     except OSError as error:
