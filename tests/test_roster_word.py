@@ -1,6 +1,6 @@
 """`roster: confirm`: no input under a roster with a member, or a member's key, that nobody here confirmed (A7)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,8 @@ from fedveil_simulation.charter import make_charter
 from fedveil_simulation.cluster import Cluster
 
 from tests.consent_house import ALICE, MALLORY, MEMBERS, OWNER, STEWARD, ConsentHouse, Live, house
-from tests.federation import FIVE, RUN, die_after, journal, plan_bytes, trail
-from tests.test_consent_rounds import VICTIM, Mind, finish, minded, sent
+from tests.federation import FIVE, die_after, journal, plan_bytes, trail
+from tests.test_consent_rounds import VICTIM, Mind, answers, finish, minded, sent
 
 ME = MEMBERS.participants[0]
 KEYS = {member.org_id: member.protocol_key for member in MEMBERS.members}
@@ -288,15 +288,19 @@ class Kept:
         raise AssertionError("nobody confirms")
 
 
+@dataclass
 class Wary(Mind):
-    """A mind that gives inputs under the members of the first roster, and no others."""
+    """A mind that gives inputs under these members (name -> key), by default those of the first roster."""
+
+    listed: dict[OrgId, bytes] = field(
+        default_factory=lambda: {member.org_id: member.protocol_key for member in FOUR.roster.members}
+    )
 
     def unconfirmed(self, roster: Roster) -> str:
         return self.hold(0.0, roster)
 
     def hold(self, wall_s: float, roster: Roster) -> str:
-        listed = {member.org_id: member.protocol_key for member in FOUR.roster.members}
-        return RosterWord(VICTIM, True, Kept(listed)).hold(roster)
+        return RosterWord(VICTIM, True, Kept(self.listed)).hold(roster)
 
 
 def told_at(kind: str) -> Cluster:
@@ -356,13 +360,13 @@ def test_a_policy_that_asks_since_the_restart_holds_for_the_roster_of_the_open_a
 
 def test_a_participant_that_starts_under_an_unconfirmed_roster_makes_no_advert() -> None:
     plan = plan_bytes(rounds=1)
-    cluster, mind = minded(plan=plan, mind=Mind())
-    mind.held = UNCONFIRMED
-    cluster.start_member(VICTIM)
-    cluster.settle()
+    cluster, _ = minded(plan=plan, mind=Wary(listed={}))
     assert finish(cluster, plan) == "finished"
+    assert answers(cluster) == [UNCONFIRMED]
     assert not sent(cluster, AdvertMessage)
-    assert RUN in cluster.memory.runs
+    confirmed, _ = minded(plan=plan, mind=Wary())
+    assert finish(confirmed, plan) == "finished"
+    assert sent(confirmed, AdvertMessage)
 
 
 def test_the_desk_asks_only_where_the_policy_says_so(tmp_path: Path) -> None:
